@@ -1,0 +1,245 @@
+"""The key codec: every key of Distribution's `docker/registry/v2` layout, encoded and decoded.
+
+    docker/registry/v2/
+      blobs/<alg>/<first 2 hex>/<hex>/data                                      BlobKey
+      blobs/_regstore/seed  repositories/_regstore/seed                         SeedKey
+      repositories/<name>/
+        _layers/<alg>/<hex>/link                                                LayerLinkKey
+        _manifests/revisions/<alg>/<hex>/link                                   RevisionLinkKey
+        _manifests/revisions/<alg>/<hex>/signatures/<alg>/<hex>/link            SignatureLinkKey (v2.0 to 2.4)
+        _manifests/tags/<tag>/current/link                                      TagCurrentKey
+        _manifests/tags/<tag>/index/<alg>/<hex>/link                            TagIndexKey
+        _uploads/<uuid>/<part>                                                  UploadKey
+
+Keys are relative to the registry's root directory. Whatever does not decode is an UnknownKey: a value, not an
+error; nothing ever deletes it. `decode(encode(k)) == k` for every kind, and `encode(decode(key)) == key` for every text.
+
+A repository name here is any path of printable ASCII components that do not begin with `_`: stores hold folders
+that no registry would accept as a name, and what they link must still count. `reference.is_name` tells them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from regstore.digest import HEX_LENGTH, Digest
+from regstore.errors import InvalidDigest
+
+PREFIX: Final = "docker/registry/v2/"
+BLOBS: Final = PREFIX + "blobs/"
+REPOSITORIES: Final = PREFIX + "repositories/"
+#: Present beside `docker/` when the store belongs to a pull-through cache.
+SCHEDULER_STATE: Final = "scheduler-state.json"
+#: Everything of our own (locks, journals, trash): beside `docker/`, where no registry looks.
+STATE: Final = "regstore/"
+
+#: Bytes of a link's body for each algorithm: `<alg>:<hex>`, no newline.
+LINK_SIZE: Final = {name: len(name) + 1 + length for name, length in HEX_LENGTH.items()}
+
+# These fragments are also used in the SQL decoder (RE2): keep to what Python's re and RE2 share.
+COMPONENT_RE: Final = r"[ -.0-^`-~][ -.0-~]*"
+NAME_RE: Final = rf"{COMPONENT_RE}(?:/{COMPONENT_RE})*"
+TAG_RE: Final = r"[ -.0-~]+"
+DIGEST_PATH_RE: Final = r"(?:sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128})"
+UUID_RE: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+PART_RE: Final = r"[ -.0-~]+(?:/[ -.0-~]+)*"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobKey:
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class SeedKey:
+    """One of the two objects that make an empty store a healthy registry for every version."""
+
+    area: str  # "blobs" or "repositories"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerLinkKey:
+    name: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionLinkKey:
+    name: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureLinkKey:
+    name: str
+    revision: Digest
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class TagCurrentKey:
+    name: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class TagIndexKey:
+    name: str
+    tag: str
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class UploadKey:
+    """One object of an upload: `data`, `startedat`, `hashstates/<alg>/<offset>`, or what a driver left there."""
+
+    name: str
+    uuid: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownKey:
+    key: str
+
+
+Key = (
+    BlobKey
+    | SeedKey
+    | LayerLinkKey
+    | RevisionLinkKey
+    | SignatureLinkKey
+    | TagCurrentKey
+    | TagIndexKey
+    | UploadKey
+    | UnknownKey
+)
+
+SEEDS: Final = (SeedKey("blobs"), SeedKey("repositories"))
+
+
+def encode(key: Key) -> str:
+    match key:
+        case BlobKey(digest):
+            return f"{BLOBS}{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}/data"
+        case LayerLinkKey(name, digest):
+            return f"{REPOSITORIES}{name}/_layers/{_path(digest)}/link"
+        case RevisionLinkKey(name, digest):
+            return f"{REPOSITORIES}{name}/_manifests/revisions/{_path(digest)}/link"
+        case SignatureLinkKey(name, revision, digest):
+            return (
+                f"{REPOSITORIES}{name}/_manifests/revisions/{_path(revision)}/signatures/{_path(digest)}/link"
+            )
+        case TagCurrentKey(name, tag):
+            return f"{REPOSITORIES}{name}/_manifests/tags/{tag}/current/link"
+        case TagIndexKey(name, tag, digest):
+            return f"{REPOSITORIES}{name}/_manifests/tags/{tag}/index/{_path(digest)}/link"
+        case UploadKey(name, uuid, part):
+            return f"{REPOSITORIES}{name}/_uploads/{uuid}/{part}"
+        case SeedKey(area):
+            return f"{PREFIX}{area}/_regstore/seed"
+        case UnknownKey(text):
+            return text
+
+
+def repository_prefix(name: str) -> str:
+    """Every key of the repository begins with this; so do those of repositories nested in it."""
+    return f"{REPOSITORIES}{name}/"
+
+
+def tags_prefix(name: str) -> str:
+    return f"{REPOSITORIES}{name}/_manifests/tags/"
+
+
+def revisions_prefix(name: str) -> str:
+    return f"{REPOSITORIES}{name}/_manifests/revisions/"
+
+
+def layers_prefix(name: str) -> str:
+    return f"{REPOSITORIES}{name}/_layers/"
+
+
+def uploads_prefix(name: str) -> str:
+    return f"{REPOSITORIES}{name}/_uploads/"
+
+
+_REPOSITORY_KEY: Final = re.compile(
+    rf"{REPOSITORIES}({NAME_RE})/(_layers|_manifests|_uploads)/(.+)", re.DOTALL
+)
+_LINK: Final = re.compile(rf"({DIGEST_PATH_RE})/link")
+_MANIFESTS: Final = re.compile(
+    rf"revisions/(?P<revision>{DIGEST_PATH_RE})/(?:link|signatures/(?P<signature>{DIGEST_PATH_RE})/link)"
+    rf"|tags/(?P<tag>{TAG_RE})/(?:current/link|index/(?P<index>{DIGEST_PATH_RE})/link)"
+)
+_UPLOAD: Final = re.compile(rf"({UUID_RE})/({PART_RE})")
+
+
+def decode(key: str) -> Key:
+    """The kind of a key (relative to the root). Never raises.
+
+    A component `.` or `..` makes a key unknown: as a file's path it would name another place.
+    """
+    if "/./" in key or "/../" in key:
+        return UnknownKey(key)
+    if key.startswith(BLOBS):
+        return _decode_blob(key)
+    match = _REPOSITORY_KEY.fullmatch(key)
+    if match is None:
+        return SeedKey("repositories") if key == encode(SeedKey("repositories")) else UnknownKey(key)
+    name, area, rest = match[1], match[2], match[3]
+    if area == "_layers":
+        link = _LINK.fullmatch(rest)
+        return LayerLinkKey(name, _digest(link[1])) if link else UnknownKey(key)
+    if area == "_uploads":
+        upload = _UPLOAD.fullmatch(rest)
+        return UploadKey(name, upload[1], upload[2]) if upload else UnknownKey(key)
+    manifests = _MANIFESTS.fullmatch(rest)
+    if manifests is None:
+        return UnknownKey(key)
+    if manifests["revision"]:
+        revision = _digest(manifests["revision"])
+        signature = manifests["signature"]
+        return (
+            SignatureLinkKey(name, revision, _digest(signature))
+            if signature
+            else RevisionLinkKey(name, revision)
+        )
+    tag, index = manifests["tag"], manifests["index"]
+    return TagIndexKey(name, tag, _digest(index)) if index else TagCurrentKey(name, tag)
+
+
+def link_body(digest: Digest) -> bytes:
+    """What a link to the digest holds: its text, with no newline."""
+    return str(digest).encode()
+
+
+def parse_link(body: bytes) -> Digest | None:
+    """The digest that a link's body names, or None where it is not exactly one digest.
+
+    Strict as Distribution's own reader: a newline or an empty body makes the link unreadable there.
+    """
+    try:
+        return Digest.parse(body.decode("ascii"))
+    except (InvalidDigest, UnicodeDecodeError):
+        return None
+
+
+def _decode_blob(key: str) -> Key:
+    parts = key[len(BLOBS) :].split("/")
+    if len(parts) == 4 and parts[3] == "data" and parts[1] == parts[2][:2]:
+        try:
+            return BlobKey(Digest(parts[0], parts[2]))
+        except InvalidDigest:
+            return UnknownKey(key)
+    return SeedKey("blobs") if key == encode(SeedKey("blobs")) else UnknownKey(key)
+
+
+def _path(digest: Digest) -> str:
+    return f"{digest.algorithm}/{digest.encoded}"
+
+
+def _digest(path: str) -> Digest:
+    algorithm, _, encoded = path.partition("/")
+    return Digest(algorithm, encoded)

@@ -1,0 +1,1 @@
+"""Storage backends: a disk and S3 behind one protocol (`base`)."""

@@ -1,0 +1,242 @@
+"""The Storage protocol: what regstore asks of a disk or of an S3 bucket.
+
+Keys are opaque text here, relative to the root that the storage was opened with; they never begin with `/`.
+Every method raises only the errors of `regstore.errors`; a foreign exception is translated where it enters and
+chained. Throttling, 5xx and broken connections are retried with back-off before anything is raised.
+
+**Absent** means that the store said so (404, ENOENT). A failed request is never reported as absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from regstore.digest import Digest
+from regstore.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """size in bytes; etag unquoted, "" where the store has none; mtime in microseconds since 1970, UTC, by the
+    store's own clock."""
+
+    key: str
+    size: int
+    etag: str
+    mtime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, as columns of equal length, in byte order of the UTF-8 keys.
+
+    complete: nothing follows this page. Only then has the listing ended; a page may be short, or empty,
+    and not complete.
+    """
+
+    keys: list[str]
+    sizes: list[int]
+    etags: list[str]
+    mtimes: list[int]
+    complete: bool
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def objects(self) -> Iterator[ObjectInfo]:
+        yield from map(ObjectInfo, self.keys, self.sizes, self.etags, self.mtimes)
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    """An unfinished multipart upload. `newest` is the time of its newest part, or of its start, in microseconds."""
+
+    key: str
+    upload_id: str
+    newest: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What this store was seen to do, by trying. Ask `Storage.capabilities()`.
+
+    conditional_put: a second `put(..., if_absent=True)` of one key failed, as it must.
+    listing_is_cheap_to_split: a listing can be cut into ranges that run in parallel (S3), or not (disk).
+    atomic_rename: `move` is one step.
+    folders: empty folders are left behind when keys are deleted, and `remove_empty_folders` removes them.
+    versioned: a delete leaves a noncurrent version, which still costs space. None: the store did not say.
+    """
+
+    conditional_put: bool = False
+    listing_is_cheap_to_split: bool = False
+    atomic_rename: bool = False
+    folders: bool = False
+    versioned: bool | None = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOptions:
+    """How new objects are stored, where the store knows such things (S3); a disk ignores them.
+
+    None leaves the bucket's own default. sse: `AES256` or `aws:kms`.
+    """
+
+    storage_class: str | None = None
+    sse: str | None = None
+    sse_kms_key_id: str | None = None
+    acl: str | None = None
+
+
+@dataclass(slots=True)
+class Counters:
+    """Requests sent (retries too) and bytes moved since the storage was opened."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    retries: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def count(self, operation: str, times: int = 1) -> None:
+        self.requests[operation] = self.requests.get(operation, 0) + times
+
+    @property
+    def total(self) -> int:
+        return sum(self.requests.values())
+
+
+@runtime_checkable
+class ReadHandle(Protocol):
+    """An open object: its facts as of now, and its bytes as chunks of some 64 KiB to 8 MiB."""
+
+    info: ObjectInfo
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """A key-value store of bytes under one root.
+
+    Safe to use from many tasks of one event loop. Opened by `regstore.storage.open_storage`; close it, or use
+    it as an async context manager.
+    """
+
+    #: For messages: `s3://bucket/root` or a path. No credentials in it.
+    url: str
+    counters: Counters
+
+    async def capabilities(self) -> Capabilities:
+        """Probed once, on the first call, then remembered. Writes at most one small key, under `regstore/`, and
+        deletes it again. Where writing is not permitted, the answer is the cautious one."""
+        ...
+
+    def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        """Every key that begins with `prefix` and sorts after `start_after`, in byte order, page by page.
+
+        Keys come exactly as they are: `a//b`, `a/`, control and non-ASCII characters included (a file name
+        that is not UTF-8 comes with its odd bytes as `\\xNN`; such a key can't be read by that name). Nothing
+        under the prefix is no error: one empty, complete page. A page that cannot be had raises; it is never
+        skipped. One page at a time is in memory, and the next is asked for only when it is wanted. Symbolic
+        links are neither listed nor followed on a disk.
+
+        On a disk, where reading is as cheap as looking, files of at most 256 bytes have their content's MD5 as
+        etag, as S3 gives it; larger ones have "".
+
+        NoSuchBucket when the bucket, or the root folder itself, is missing.
+        """
+        ...
+
+    async def stat(self, key: str) -> ObjectInfo:
+        """NotFound when absent."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """The whole of a small object (a link, a manifest, a journal). NotFound when absent."""
+        ...
+
+    def open_read(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ReadHandle]:
+        """A stream of the object, or of `length` bytes from `start`. Memory is bounded.
+
+        A body that ends early raises; it never passes as complete. NotFound when absent.
+        """
+        ...
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
+    ) -> None:
+        """Store a small object: visible whole or not at all, durable on return, replacing what was there.
+
+        if_absent: AlreadyExists when the key is there, where `capabilities().conditional_put`; elsewhere
+        Unsupported, never an unchecked write.
+        """
+        ...
+
+    async def put_stream(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        digest: Digest | None = None,
+        options: PutOptions | None = None,
+    ) -> int:
+        """Store a stream of any length with bounded memory; returns its bytes.
+
+        Visible whole or not at all. With `digest` (and `size`), IntegrityError unless the stream has it, and
+        then nothing becomes visible. What an interrupted call leaves (a temporary file, a multipart upload)
+        is removed where possible.
+        """
+        ...
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        """Delete; each key's outcome: None when it is gone (or never was there), else why not.
+
+        Any number of keys; sent in batches of at most 1,000. A batch whose outcome is unknown after retries
+        says so for each of its keys. Only a failure that hits every request alike (credentials, no bucket)
+        raises. Deletes files only: folders stay.
+        """
+        ...
+
+    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        """Copy within the store without moving bytes through here; replaces the target.
+
+        On S3 the storage class, encryption, content type and metadata of the source survive, and objects over
+        5 GiB are copied in parts (size, when known, saves a HEAD). On a disk a hard link is not used: the copy
+        is independent. NotFound when the source is absent.
+        """
+        ...
+
+    async def move(self, source: str, target: str, *, size: int) -> None:
+        """The key under another name: a rename on a disk; on S3 a copy, a listing that shows the copy with
+        the given size (in bytes), and only then the delete. NotFound when the source is absent."""
+        ...
+
+    def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        """Unfinished multipart uploads of keys under the prefix, each with the time of its newest part."""
+        ...
+
+    async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
+        """Idempotent: one that is gone is no error."""
+        ...
+
+    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+        """Remove folders at or below `prefix` that hold nothing (or only such folders) and were last changed
+        before `older_than` (microseconds); returns how many. Nothing on a store without folders. A folder that
+        fills meanwhile stays."""
+        ...
+
+    async def now(self) -> int:
+        """The store's own clock, in microseconds since 1970: what its mtimes are measured by."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Storage: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
