@@ -129,9 +129,7 @@ def encode(key: Key) -> str:
         case RevisionLinkKey(name, digest):
             return f"{REPOSITORIES}{name}/_manifests/revisions/{_path(digest)}/link"
         case SignatureLinkKey(name, revision, digest):
-            return (
-                f"{REPOSITORIES}{name}/_manifests/revisions/{_path(revision)}/signatures/{_path(digest)}/link"
-            )
+            return f"{REPOSITORIES}{name}/_manifests/revisions/{_path(revision)}/signatures/{_path(digest)}/link"
         case TagCurrentKey(name, tag):
             return f"{REPOSITORIES}{name}/_manifests/tags/{tag}/current/link"
         case TagIndexKey(name, tag, digest):
@@ -165,9 +163,7 @@ def uploads_prefix(name: str) -> str:
     return f"{REPOSITORIES}{name}/_uploads/"
 
 
-_REPOSITORY_KEY: Final = re.compile(
-    rf"{REPOSITORIES}({NAME_RE})/(_layers|_manifests|_uploads)/(.+)", re.DOTALL
-)
+_REPOSITORY_KEY: Final = re.compile(rf"{REPOSITORIES}({NAME_RE})/(_layers|_manifests|_uploads)/(.+)", re.DOTALL)
 _LINK: Final = re.compile(rf"({DIGEST_PATH_RE})/link")
 _MANIFESTS: Final = re.compile(
     rf"revisions/(?P<revision>{DIGEST_PATH_RE})/(?:link|signatures/(?P<signature>{DIGEST_PATH_RE})/link)"
@@ -202,9 +198,7 @@ def decode(key: str) -> Key:
         revision = _digest(manifests["revision"])
         signature = manifests["signature"]
         return (
-            SignatureLinkKey(name, revision, _digest(signature))
-            if signature
-            else RevisionLinkKey(name, revision)
+            SignatureLinkKey(name, revision, _digest(signature)) if signature else RevisionLinkKey(name, revision)
         )
     tag, index = manifests["tag"], manifests["index"]
     return TagIndexKey(name, tag, _digest(index)) if index else TagCurrentKey(name, tag)

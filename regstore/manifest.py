@@ -186,9 +186,7 @@ def _shape(present: set[str], media_type: str, document: Mapping[str, Any]) -> s
         raise InvalidManifest("it has no manifests, config, layers, fsLayers or blobs")
     shape = str(shapes.pop())
     if declared is not None and declared != shape:
-        raise InvalidManifest(
-            f"ambiguous: its media type {media_type} is not that of a document with {present}"
-        )
+        raise InvalidManifest(f"ambiguous: its media type {media_type} is not that of a document with {present}")
     return shape
 
 
@@ -233,9 +231,7 @@ def _read_schema1(document: Mapping[str, Any]) -> list[Edge]:
         if not isinstance(entry, dict):
             raise InvalidManifest(f"{where} is not an object")
         _refuse_case_variants(entry, frozenset({"blobSum"}))
-        edges.append(
-            Edge(EdgeKind.LAYER, Descriptor(_parse_digest(entry.get("blobSum"), f"{where}.blobSum")))
-        )
+        edges.append(Edge(EdgeKind.LAYER, Descriptor(_parse_digest(entry.get("blobSum"), f"{where}.blobSum"))))
     return edges
 
 
