@@ -1,0 +1,200 @@
+"""Servers as fixtures, and an environment that knows nothing of the machine's own settings."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import ceph as ceph_module
+from tests.servers import debian, distribution, redis_server, skopeo
+from tests.servers.distribution import Registry
+from tests.servers.moto_server import moto_server
+from tests.servers.s3 import S3Root, S3Server
+
+_PROGRAMS_OF_FIXTURE = {
+    "ceph": ceph_module.PROGRAMS,
+    "redis_session": (redis_server.PROGRAM,),
+    "start_registry": (distribution.PROGRAM,),
+    "with_skopeo": (skopeo.PROGRAM,),
+}
+_FORGOTTEN_PREFIXES = ("AWS_", "REGISTRY_", "REGSTORE_", "BOTO_", "XDG_")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+# -- options, markers
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run tests that take minutes or gigabytes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Servers of session scope start before any function fixture: forget the machine's settings here already.
+    _isolate(os.environ, Path(tempfile.gettempdir()) / "regstore-tests-no-home")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if fixtures & _PROGRAMS_OF_FIXTURE.keys() or "ceph" in parameters.values():
+            item.add_marker("servers")
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if next(item.iter_markers("servers"), None) is None:
+        return
+    used = [
+        program
+        for name, programs in _PROGRAMS_OF_FIXTURE.items()
+        if name in getattr(item, "fixturenames", ())
+        for program in programs
+    ]
+    if "ceph" in getattr(getattr(item, "callspec", None), "params", {}).values():
+        used += ceph_module.PROGRAMS
+    # A test that is only marked may use any of them.
+    debian.require(*used)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    lines = {line.partition("apt-get install ")[2].rstrip("')\"") for line in skipped if "apt-get install" in line}
+    if lines:
+        packages = sorted({package for line in lines for package in line.split()})
+        terminalreporter.section("NOT TESTED against real servers", sep="!", red=True)
+        terminalreporter.write_line(f"apt-get install {' '.join(packages)}", red=True)
+
+
+# -- environment
+
+
+def _isolate(environment: Any, home: Path) -> None:
+    for name in list(environment):
+        if name.startswith(_FORGOTTEN_PREFIXES) or name.lower() in _PROXIES:
+            del environment[name]
+    environment["HOME"] = str(home)
+    environment["XDG_CACHE_HOME"] = str(home / "cache")
+    environment["XDG_CONFIG_HOME"] = str(home / "config")
+    environment["AWS_CONFIG_FILE"] = str(home / "aws-config")
+    environment["AWS_SHARED_CREDENTIALS_FILE"] = str(home / "aws-credentials")
+    environment["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
+@pytest.fixture(autouse=True)
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of its own for every test; whatever it does to the environment is undone."""
+    before = dict(os.environ)
+    home = tmp_path_factory.mktemp("home")
+    _isolate(os.environ, home)
+    try:
+        yield home
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+# -- S3
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    with moto_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[S3Server]:
+    debian.require(*ceph_module.PROGRAMS)
+    with ceph_module.ceph_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.servers)])
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each S3 server in turn."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def moto_bucket(moto: S3Server) -> Iterator[str]:
+    yield from _bucket(moto)
+
+
+@pytest.fixture
+def ceph_bucket(ceph: S3Server) -> Iterator[str]:
+    yield from _bucket(ceph)
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> Iterator[str]:
+    """A new bucket on `s3_server`."""
+    yield from _bucket(s3_server)
+
+
+def _bucket(server: S3Server) -> Iterator[str]:
+    bucket = server.create_bucket()
+    yield bucket
+    # A test may have removed it, or locked it; a new one has another name, and the server's end takes all.
+    with contextlib.suppress(Exception):
+        server.remove_bucket(bucket)
+
+
+# -- registries
+
+
+@pytest.fixture
+def start_registry() -> Iterator[Callable[..., Registry]]:
+    """`start_registry(storage, **options)`: a running Registry, stopped at the test's end."""
+    debian.require(distribution.PROGRAM)
+    with contextlib.ExitStack() as stack:
+
+        def start(storage: Path | S3Root, **options: Any) -> Registry:
+            return stack.enter_context(Registry(storage, **options))
+
+        yield start
+
+
+@pytest.fixture(params=["disk", "moto", pytest.param("ceph", marks=pytest.mark.servers)])
+def registry_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Path | S3Root:
+    """A place for a registry on each kind of storage in turn: a folder, or a new bucket with a rootdirectory."""
+    if request.param == "disk":
+        return tmp_path / "registry"
+    server: S3Server = request.getfixturevalue(request.param)
+    bucket: str = request.getfixturevalue(f"{request.param}_bucket")
+    return S3Root(server, bucket, "/reg")
+
+
+@pytest.fixture
+def with_skopeo() -> None:
+    """For tests that push or pull with skopeo."""
+    debian.require(skopeo.PROGRAM)
+
+
+# -- Redis
+
+
+@pytest.fixture(scope="session")
+def redis_session() -> Iterator[redis_server.RedisServer]:
+    debian.require(redis_server.PROGRAM)
+    with redis_server.redis_server() as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_session: redis_server.RedisServer) -> redis_server.RedisServer:
+    """An empty Redis."""
+    import redis as redis_client
+
+    with redis_client.Redis.from_url(redis_session.url) as client:
+        client.flushall()
+    return redis_session
