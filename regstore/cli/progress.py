@@ -1,0 +1,83 @@
+"""A bar on stderr, fed by the library's events: only on a terminal, silent elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
+
+
+class Bar:
+    """`with progress(quiet=…) as on_event:`; shows one phase at a time and leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._phase = ""
+
+    def __enter__(self) -> OnEvent:
+        return self._show
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _show(self, event: Event) -> None:
+        match event:
+            case Progress():
+                self._advance(event)
+            case Notice(message=message):
+                self._line(message)
+            case Retry(operation=operation, attempt=attempt, reason=reason):
+                self._line(f"{operation}: attempt {attempt} failed ({reason}), trying again")
+
+    def _advance(self, event: Progress) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or event.phase != self._phase:
+            self._close()
+            in_bytes = event.unit in ("B", "bytes")
+            self._phase = event.phase
+            self._bar = tqdm(
+                desc=event.phase,
+                total=event.total,
+                unit="B" if in_bytes else f" {event.unit}",
+                unit_scale=in_bytes,
+                unit_divisor=1024,
+                leave=False,
+                file=sys.stderr,
+                dynamic_ncols=True,
+                mininterval=0.2,
+            )
+        bar = self._bar
+        if event.total is not None:
+            bar.total = event.total
+        if event.detail:
+            bar.set_postfix_str(event.detail[:60], refresh=False)
+        bar.update(event.done - bar.n)
+
+    def _line(self, message: str) -> None:
+        from tqdm import tqdm
+
+        from regstore.cli.output import printable
+
+        tqdm.write(printable(message), file=sys.stderr)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class _Silent:
+    def __enter__(self) -> OnEvent:
+        return ignore
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+def progress(*, quiet: bool = False) -> Bar | _Silent:
+    return _Silent() if quiet or not sys.stderr.isatty() else Bar()

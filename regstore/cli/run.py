@@ -1,0 +1,143 @@
+"""Runs a command's work: errors to one sentence and an exit code, signals to a clean end."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from regstore.cli.output import emit_error
+from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, RegstoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_REPORT = "This is a mistake in regstore, please report it"
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM ended the work, and it was cancelled cleanly."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. The first SIGINT or SIGTERM cancels it, so that it can tidy up; the second ends the process."""
+    import asyncio
+
+    received = 0
+
+    async def main() -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+
+        def cancel(number: int) -> None:
+            nonlocal received
+            received = number
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(each)
+                signal.signal(each, signal.SIG_DFL)
+            task.cancel()
+
+        for each in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(each, cancel, each)
+            except (RuntimeError, ValueError):  # not the main thread: whoever runs it minds the signals
+                break
+        return await work
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        if received:
+            raise Interrupted(received) from None
+        raise
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """Make the function a command: its errors become a sentence on stderr, and its result the exit code."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        debug = bool(os.environ.get("REGSTORE_DEBUG")) or bool(getattr(args[0] if args else None, "debug", False))
+        try:
+            code = command(*args, **kwargs)
+            sys.stdout.flush()
+        except (typer.Exit, typer.Abort):
+            raise
+        except BrokenPipeError as error:
+            if not _stdout_is_closed():
+                code = _explain(error, debug)
+            else:
+                code = 128 + signal.SIGPIPE
+        except (KeyboardInterrupt, Interrupted) as interruption:
+            number = getattr(interruption, "number", signal.SIGINT)
+            emit_error("interrupted" if number == signal.SIGINT else "terminated")
+            code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
+        except BaseException as error:
+            if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(
+                ("click", "typer")
+            ):
+                raise  # SystemExit; a usage error, which typer reports
+            code = _explain(error, debug)
+        if code:
+            raise typer.Exit(code)
+
+    return run
+
+
+def _explain(error: BaseException, debug: bool) -> int:
+    """Say it in one sentence; the exit code."""
+    cause = _first(error)
+    if debug:
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(cause, RegstoreError):
+        emit_error(str(cause))
+        return cause.exit_code
+    if isinstance(cause, MemoryError):
+        emit_error("out of memory; a smaller --concurrency needs less")
+    elif isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+        emit_error(f"no space left on the device{_of(cause)}")
+        _stdout_is_closed()
+    elif isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
+        emit_error(f"{cause.strerror}{_of(cause)}")
+    else:
+        advice = "" if debug else " (--debug shows the traceback)"
+        emit_error(f"{type(cause).__name__}: {cause}. {_REPORT}{advice}")
+    return EXIT_FAILURE
+
+
+def _first(error: BaseException) -> BaseException:
+    """Of a group, the first error of ours, else the first of all."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    leaves = [_first(each) for each in error.exceptions]
+    return next((leaf for leaf in leaves if isinstance(leaf, RegstoreError)), leaves[0])
+
+
+def _of(error: OSError) -> str:
+    return f": {error.filename}" if error.filename is not None else ""
+
+
+def _stdout_is_closed() -> bool:
+    """Whether stdout takes no more; then it is pointed nowhere, so that nothing fails again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False

@@ -1,0 +1,134 @@
+"""The store that a command works on: STORE and the options beside it, the same for every command."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
+
+import typer
+
+from regstore.cli.run import guarded
+from regstore.errors import InputError
+from regstore.events import OnEvent, ignore
+
+if TYPE_CHECKING:
+    from regstore.storage.base import Storage
+
+P = ParamSpec("P")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """What the command line said about the store. Every field becomes an option of each `store_command`."""
+
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STORE",
+            show_default=False,
+            help="s3://bucket[/rootdirectory], a folder, or file:///folder; not with --registry-config.",
+        ),
+    ] = None
+    registry_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="The registry's own config.yml says the store (REGISTRY_STORAGE_* override it).",
+        ),
+    ] = None
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="S3 server, where it is not AWS (AWS_ENDPOINT_URL)."),
+    ] = None
+    region: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="S3 region (AWS_REGION).")
+    ] = None
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Profile of the AWS configuration (AWS_PROFILE)."),
+    ] = None
+    path_style: Annotated[
+        bool | None,
+        typer.Option(
+            "--path-style/--virtual-hosted",
+            show_default=False,
+            help="Bucket in the path of the URL, or in its host name. Default: path with an endpoint, host on AWS.",
+        ),
+    ] = None
+    ca_bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Certificates to trust (AWS_CA_BUNDLE)."),
+    ] = None
+    concurrency: Annotated[
+        int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")
+    ] = 64
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (REGSTORE_DEBUG=1).")
+    ] = False
+
+    def open(self, on_event: OnEvent = ignore) -> Storage:
+        """The storage. Use it as an async context manager."""
+        from regstore.storage.opening import open_storage
+
+        if self.store is None and self.registry_config is None:
+            raise InputError(
+                "no store: give s3://bucket[/rootdirectory] or a folder, or --registry-config with the registry's own"
+            )
+        if self.store is not None and self.registry_config is not None:
+            raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")
+        return open_storage(self.store)
+
+    def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
+        """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
+        from dataclasses import replace
+
+        if self.registry_config is not None and argument is None:
+            return replace(self, store=None), self.store
+        return self, argument
+
+
+def store_command(
+    command: Callable[Concatenate[StoreSettings, P], int | None],
+) -> Callable[..., None]:
+    """Make `command(settings, …)` a typer command whose first argument is STORE, with all options of a store.
+
+    The function's other parameters, annotated for typer, become arguments after STORE and options before the
+    store's. Its result is the exit code; its errors are handled by `guarded`.
+    """
+    hints = get_type_hints(StoreSettings, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(StoreSettings)
+    ]
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    ]
+    guard = guarded(command)
+
+    def run(**values: Any) -> None:
+        settings = StoreSettings(**{field.name: values.pop(field.name) for field in fields(StoreSettings)})
+        guard(settings, **values)
+
+    signature = inspect.Signature([shared[0], *own, *shared[1:]])
+    run.__name__ = command.__name__
+    run.__doc__ = command.__doc__
+    run.__module__ = command.__module__
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
+
+
+def environment() -> dict[str, str]:
+    """The environment, for those parts of the library that are given it."""
+    return dict(os.environ)

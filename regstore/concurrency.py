@@ -1,0 +1,45 @@
+"""Bounded concurrency: a fixed number of workers on one iterator, and errors that come out as they went in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """An asyncio.TaskGroup that raises the first error itself, not a group of them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
+
+
+async def for_each(
+    items: Iterable[Item], function: Callable[[Item], Awaitable[object]], *, concurrency: int
+) -> None:
+    """Await function(item) for every item, at most `concurrency` at a time.
+
+    Items are taken from the iterator only when a worker is free. The first error cancels the rest and is raised.
+    """
+    iterator = iter(items)
+
+    async def work() -> None:
+        for item in iterator:
+            await function(item)
+
+    async with task_group() as group:
+        for _ in range(max(1, concurrency)):
+            group.create_task(work())
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

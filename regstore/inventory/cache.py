@@ -1,0 +1,134 @@
+"""What manifests said, remembered between runs and shared by processes and stores.
+
+A manifest never changes: its digest names its bytes. So what was verified and parsed once is kept, in one SQLite
+file, private to the user, whose name carries the parser's version. Only readable manifests are kept: a damaged one
+may be repaired. What comes back decides what is deleted, so each row carries a checksum, and one that fails it is
+as good as absent. The cache is a convenience: when it can't be read or written, `load` finds nothing and `save`
+does nothing, and `trouble` says why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from regstore.digest import Digest
+from regstore.manifest import PARSER_VERSION, Manifest
+
+_HEAD: Final = struct.Struct("<BBq")
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedManifest:
+    """One readable manifest, ready for the inventory: digests as raw bytes, edges as (target, kind, size)."""
+
+    digest: bytes
+    size: int
+    media_type: str
+    artifact_type: str
+    edges: tuple[tuple[bytes, int, int], ...]
+
+    @classmethod
+    def of(cls, digest: Digest, size: int, manifest: Manifest) -> ParsedManifest:
+        edges = tuple((edge.target.digest.raw, int(edge.kind), edge.target.size) for edge in manifest.edges)
+        return cls(digest.raw, size, manifest.media_type, manifest.artifact_type, edges)
+
+
+def default_cache_dir(environ: dict[str, str] | None = None) -> Path:
+    """`$XDG_CACHE_HOME/regstore`, or `~/.cache/regstore`."""
+    base = (os.environ if environ is None else environ).get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "regstore"
+
+
+class ManifestCache:
+    """`folder` None: no cache. Used from one thread at a time."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.trouble = ""
+        self._connection: sqlite3.Connection | None = None
+        if folder is None:
+            return
+        path = folder / f"manifests-v{PARSER_VERSION}.sqlite"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            connection.execute("pragma journal_mode = wal")
+            connection.execute("pragma synchronous = normal")
+            connection.execute(
+                "create table if not exists manifest (digest blob primary key, size integer not null,"
+                " media_type text not null, artifact_type text not null, edges blob not null,"
+                " checksum blob not null) without rowid"
+            )
+            self._connection = connection
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(path, error)
+
+    def load(self, digests: Sequence[bytes]) -> Iterator[ParsedManifest]:
+        """Those of the digests that are known, in no order."""
+        remaining = iter(digests)
+        while self._connection is not None and (chunk := list(islice(remaining, _CHUNK))):
+            marks = ",".join("?" * len(chunk))
+            try:
+                with closing(
+                    self._connection.execute(
+                        "select digest, size, media_type, artifact_type, edges, checksum from manifest"
+                        f" where digest in ({marks})",
+                        chunk,
+                    )
+                ) as rows:
+                    found = rows.fetchall()
+            except sqlite3.Error as error:
+                self._give_up("the manifest cache", error)
+                return
+            for *row, checksum in found:
+                if _checksum(row) != checksum:
+                    continue
+                digest, size, media_type, artifact_type, packed = row
+                yield ParsedManifest(digest, size, media_type, artifact_type, tuple(_unpack(packed)))
+
+    def save(self, manifests: Iterable[ParsedManifest]) -> None:
+        if self._connection is None:
+            return
+        rows = []
+        for known in manifests:
+            edges = b"".join(_HEAD.pack(kind, len(target), size) + target for target, kind, size in known.edges)
+            row = [known.digest, known.size, known.media_type, known.artifact_type, edges]
+            rows.append([*row, _checksum(row)])
+        try:
+            self._connection.execute("begin immediate")
+            self._connection.executemany("insert or replace into manifest values (?, ?, ?, ?, ?, ?)", rows)
+            self._connection.execute("commit")
+        except sqlite3.Error as error:
+            self._give_up("the manifest cache", error)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _give_up(self, where: object, error: Exception) -> None:
+        self.trouble = f"manifests are not remembered between runs: {where}: {error}"
+        self.close()
+
+
+def _checksum(row: Sequence[Any]) -> bytes:
+    return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
+
+
+def _unpack(packed: bytes) -> Iterator[tuple[bytes, int, int]]:
+    position, end = 0, len(packed)
+    while position < end:
+        kind, length, size = _HEAD.unpack_from(packed, position)
+        position += _HEAD.size
+        yield packed[position : position + length], kind, size
+        position += length

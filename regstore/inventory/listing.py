@@ -1,0 +1,198 @@
+"""One listing, cut into ranges that are listed at the same time, only where it proves long.
+
+A listing is sequential: each page must end before the next can be asked for. So a long one is split: whoever
+has just read a full page, and sees idle hands, gives away the rest of its range in parts. Where the keys run
+through hex digests the density of the page just read says how much is left, and the cuts are even; elsewhere
+they are interpolated between the last key and the end, in the alphabet that the page shows. A cut that was
+badly placed costs one request, no key is ever listed twice or missed: ranges are half-open and adjoin.
+(Python compares text by code point, which is the byte order of UTF-8, which is S3's.)
+
+A listing of N keys in S ranges costs at most N/1000 + S requests where the server fills its pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import re
+import string
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from regstore.concurrency import task_group
+from regstore.storage.base import Page, Storage
+
+Sink = Callable[[Page], Awaitable[None]]
+
+_TOP: Final = "\x7f"  # sorts after every character of a decodable key
+_HEX_FOLDER: Final = re.compile(r"(.*/(?:sha256|sha384|sha512)/)((?:[0-9a-f]{2}/)?)([0-9a-f]{64,128})/")
+_DIGITS: Final = string.digits
+_HEX: Final = string.digits + "abcdef"
+_NAME: Final = "-." + "/" + string.digits + "_" + string.ascii_lowercase
+_ANY: Final = "".join(map(chr, range(0x20, 0x7F)))
+_MAX_CUTS_BLIND: Final = 4
+
+
+@dataclass(slots=True)
+class _Range:
+    """Keys after `after` and up to and including `last` ("" is no bound)."""
+
+    after: str
+    last: str
+
+
+async def list_in_parallel(storage: Storage, prefix: str, sink: Sink, *, concurrency: int) -> int:
+    """Give every page below the prefix to `sink`, in no order; returns the number of ranges used.
+
+    An error of any range ends the listing with that error: what the sink has got is then incomplete and must not
+    be used. The sink is awaited, so a slow one slows the listing down.
+    """
+    queue: asyncio.Queue[_Range] = asyncio.Queue()
+    queue.put_nowait(_Range("", ""))
+    open_ranges = 1
+    used = 1
+    idle = concurrency
+    finished = asyncio.Event()
+
+    async def work() -> None:
+        nonlocal open_ranges, idle, used
+        while True:
+            piece = await queue.get()
+            idle -= 1
+            async for page in storage.list(prefix, start_after=piece.after):
+                kept = _up_to(page, piece.last)
+                await sink(kept)
+                if kept.complete or len(kept) < len(page):
+                    break
+                if page.keys:
+                    piece.after = page.keys[-1]
+                    hands = idle - queue.qsize()
+                    if hands > 0:
+                        parts = _split(prefix, page.keys, piece, hands)
+                        open_ranges += len(parts)
+                        used += len(parts)
+                        for part in parts:
+                            queue.put_nowait(part)
+            idle += 1
+            open_ranges -= 1
+            if open_ranges == 0:
+                finished.set()
+
+    async with task_group() as group:
+        workers = [group.create_task(work()) for _ in range(max(1, concurrency))]
+        await group.create_task(finished.wait())
+        for worker in workers:
+            worker.cancel()
+    return used
+
+
+def _up_to(page: Page, last: str) -> Page:
+    """The page without the keys after `last`."""
+    if not last or not page.keys or page.keys[-1] <= last:
+        return page
+    count = bisect.bisect_right(page.keys, last)
+    return Page(page.keys[:count], page.sizes[:count], page.etags[:count], page.mtimes[:count], page.complete)
+
+
+def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:
+    """Shorten the piece, whose last full page was `keys`, and return what it gives away."""
+    cuts = _cuts(prefix, keys, piece.last, hands)
+    if not cuts:
+        return []
+    bounds = [*cuts, piece.last]
+    piece.last = cuts[0]
+    return [_Range(after, last) for after, last in pairwise(bounds)]
+
+
+def _cuts(prefix: str, keys: list[str], end: str, hands: int) -> list[str]:
+    """Strings strictly between the last key and `end` ("": the end of the prefix), in order."""
+    last = keys[-1]
+    cuts = _hex_cuts(keys, hands)
+    if not cuts:
+        cuts = _blind_cuts(prefix, keys, end, min(hands, _MAX_CUTS_BLIND))
+    return [cut for cut in cuts if last < cut and (not end or cut < end)]
+
+
+def _hex_cuts(keys: list[str], hands: int) -> list[str]:
+    """Even cuts of what is left of the digest folder that the page ends in, and one at the folder's end.
+
+    Empty when less than two pages are left in it.
+    """
+    match = _HEX_FOLDER.match(keys[-1])
+    if match is None:
+        return []
+    folder, fan_out = match[1], bool(match[2])
+    first = bisect.bisect_left(keys, folder)
+    begin = _HEX_FOLDER.match(keys[first])
+    if begin is None or begin[1] != folder:
+        return []
+    low, high = (int(found[3][:8], 16) / 2**32 for found in (begin, match))
+    if high <= low:
+        return []
+    pages_left = (1 - high) / (high - low) * (len(keys) - first) / 1000
+    parts = min(hands, int(pages_left))
+    if parts < 2:
+        return []
+    cuts = []
+    for number in range(1, parts):
+        digits = f"{int((high + (1 - high) * number / parts) * 2**32):08x}"
+        cuts.append(f"{folder}{digits[:2]}/{digits}" if fan_out else folder + digits)
+    return [*cuts, folder + _TOP]
+
+
+def _blind_cuts(prefix: str, keys: list[str], end: str, count: int) -> list[str]:
+    """Cuts interpolated between the last key and the end of what the page's keys have in common; one after that."""
+    common = _common_prefix(keys[0], keys[-1])
+    while len(common) >= len(prefix):
+        alphabet = _alphabet(keys, len(common))
+        low = _fraction(keys[-1][len(common) :], alphabet)
+        inside = end.startswith(common) and len(end) > len(common)
+        high = _fraction(end[len(common) :], alphabet) if inside else 1.0
+        if high - low > 0.02:
+            cuts = [
+                common + _text(low + (high - low) * number / (count + 1), alphabet) for number in range(1, count + 1)
+            ]
+            if not inside and len(common) > len(prefix):
+                cuts.append(common + _TOP)
+            return sorted(set(cuts))
+        common = common[:-1]
+    return []
+
+
+def _common_prefix(one: str, other: str) -> str:
+    length = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        length += 1
+    return one[:length]
+
+
+def _alphabet(keys: list[str], position: int) -> str:
+    """The smallest known alphabet that holds what the keys have at this position and the next."""
+    seen = {character for key in keys[:: max(1, len(keys) // 50)] for character in key[position : position + 2]}
+    for alphabet in (_DIGITS, _HEX, _NAME):
+        if seen <= set(alphabet) | {"/", "-", "."}:
+            return alphabet
+    return _ANY
+
+
+def _fraction(text: str, alphabet: str) -> float:
+    """Where the text lies among all texts over the alphabet, from 0 to 1."""
+    value, weight = 0.0, 1.0
+    for character in text[:4]:
+        weight /= len(alphabet)
+        value += weight * bisect.bisect_left(alphabet, character)
+    return min(value, 1.0)
+
+
+def _text(fraction: float, alphabet: str) -> str:
+    characters = []
+    for _ in range(3):
+        fraction *= len(alphabet)
+        digit = min(int(fraction), len(alphabet) - 1)
+        characters.append(alphabet[digit])
+        fraction -= digit
+    return "".join(characters)

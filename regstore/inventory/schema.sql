@@ -1,0 +1,105 @@
+-- One registry's storage, as listed once. Digests are the hash's own bytes: 32 for sha256, 48 for sha384, 64 for
+-- sha512, so the length names the algorithm. Times are microseconds since 1970, UTC, by the store's clock.
+
+create table repository (
+    id integer not null,
+    name varchar not null
+);
+
+create table blob (
+    digest blob not null,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- target: what the link's body names, null where it names nothing. body: the bytes, only where they are not exactly
+-- the link's own digest (null too where they were too long to read: then size tells).
+create table layer_link (
+    repository integer not null,
+    digest blob not null,
+    target blob,
+    body blob,
+    size bigint not null,
+    mtime bigint not null
+);
+
+create table revision_link (
+    repository integer not null,
+    digest blob not null,
+    target blob,
+    body blob,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- Schema1 signatures as v2.0 to 2.4 stored them, one link each below the revision.
+create table signature_link (
+    repository integer not null,
+    revision blob not null,
+    digest blob not null,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- One row for each tag's current/link.
+create table tag (
+    repository integer not null,
+    name varchar not null,
+    target blob,
+    body blob,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- The history of a tag: one row for each digest that it ever named.
+create table tag_index (
+    repository integer not null,
+    name varchar not null,
+    digest blob not null,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- One row for each object of an upload.
+create table upload_part (
+    repository integer not null,
+    uuid varchar not null,
+    part varchar not null,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- Unfinished S3 multipart uploads of objects below _uploads/. newest: the time of the newest part.
+create table multipart_upload (
+    repository integer not null,
+    uuid varchar not null,
+    key varchar not null,
+    upload_id varchar not null,
+    size bigint not null,
+    newest bigint not null
+);
+
+create table unknown (
+    key varchar not null,
+    size bigint not null,
+    mtime bigint not null
+);
+
+-- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest
+-- says), 'invalid' (not understood without guessing), 'too large'.
+create table manifest (
+    digest blob not null,
+    state varchar not null,
+    reason varchar,
+    media_type varchar,
+    artifact_type varchar,
+    size bigint not null
+);
+
+-- kind: manifest.EdgeKind. size: what the descriptor says, -1 where it does not.
+create table edge (
+    source blob not null,
+    target blob not null,
+    kind tinyint not null,
+    size bigint not null
+);

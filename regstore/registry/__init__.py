@@ -1,0 +1,40 @@
+"""A registry's storage as objects: repositories, tags, manifests, blobs and uploads, read and written.
+
+    Registry           repositories(), repository(name), blobs (of the whole store)
+    └── Repository     exists(), referrers(digest), describe(reference)
+        ├── tags       iterate, get, set, delete
+        ├── manifests  iterate, get, put, delete
+        ├── blobs      iterate, stat, read, open_read, put, mount
+        └── uploads    iterate
+
+Writes go in the order of a registry's own push (blob, layer link, manifest, revision link, tag index, tag), and
+deletes in reverse: whatever is cut short leaves garbage, never a link to nothing.
+"""
+
+from regstore.registry.blobs import BlobInfo, BlobReader, Blobs, Content, StoreBlobs
+from regstore.registry.describe import Description
+from regstore.registry.manifests import Manifests, StoredManifest
+from regstore.registry.referrers import Referrer, Referrers
+from regstore.registry.registry import Registry
+from regstore.registry.repository import Repository
+from regstore.registry.tags import Tag, Tags
+from regstore.registry.uploads import Upload, Uploads
+
+__all__ = [
+    "BlobInfo",
+    "BlobReader",
+    "Blobs",
+    "Content",
+    "Description",
+    "Manifests",
+    "Referrer",
+    "Referrers",
+    "Registry",
+    "Repository",
+    "StoreBlobs",
+    "StoredManifest",
+    "Tag",
+    "Tags",
+    "Upload",
+    "Uploads",
+]

@@ -1,0 +1,214 @@
+"""What a person wants to know of a manifest: size, platforms, age, layers, referrers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from regstore import manifest
+from regstore.digest import Digest
+from regstore.errors import BlobUnknown, IntegrityError, InvalidManifest, ManifestUnknown
+from regstore.manifest import Descriptor, Manifest, Platform
+from regstore.registry.manifests import StoredManifest
+from regstore.registry.referrers import Referrer, Subjects, artifact_type, read_subjects
+from regstore.registry.uploads import parse_time
+from regstore.registry.workers import WORKERS, run_all
+
+if TYPE_CHECKING:
+    from regstore.registry.repository import Repository
+
+_IMAGE_CONFIGS: Final = frozenset({manifest.OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
+#: What BuildKit writes as the platform of an attestation, which has none.
+_NO_PLATFORM: Final = frozenset({"", "unknown"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """size: of the manifest alone; total_size: with its config, layers and children, each blob counted once;
+    both in bytes. Foreign layers, which are usually not stored, are not counted.
+
+    platforms: of the image, or of each image of an index. created: from the config (for an index the newest
+    of its images), microseconds since 1970, None where it does not say. layers: how many distinct ones.
+    missing: what it refers to and the repository has not (a sparse index's children).
+    referrers: empty unless asked for.
+    """
+
+    digest: Digest
+    media_type: str
+    size: int
+    total_size: int
+    platforms: tuple[Platform, ...] = ()
+    created: int | None = None
+    layers: int = 0
+    subject: Digest | None = None
+    artifact_type: str = ""
+    annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    missing: tuple[Digest, ...] = ()
+    referrers: tuple[Referrer, ...] = ()
+
+
+@dataclass(slots=True)
+class _Closure:
+    """What was met on the way down from one manifest."""
+
+    sizes: dict[Digest, int] = dataclasses.field(default_factory=dict)
+    layers: set[Digest] = dataclasses.field(default_factory=set)
+    platforms: dict[Platform, None] = dataclasses.field(default_factory=dict)
+    created: int | None = None
+    missing: dict[Digest, None] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Config:
+    platform: Platform | None = None
+    created: int | None = None
+
+
+async def describe(repository: Repository, reference: Digest | str, *, referrers: bool = True) -> Description:
+    subjects = await read_subjects(repository.manifests, repository.tags) if referrers else Subjects()
+    return await _Describer(repository, subjects).describe(reference)
+
+
+async def describe_tags(
+    repository: Repository, *, referrers: bool = True
+) -> AsyncGenerator[tuple[str, Description | None], None]:
+    subjects = await read_subjects(repository.manifests, repository.tags) if referrers else Subjects()
+    describer = _Describer(repository, subjects)
+
+    async def of(digest: Digest | None) -> Description | None:
+        if digest is None:
+            return None
+        try:
+            return await describer.describe(digest)
+        except (ManifestUnknown, IntegrityError, InvalidManifest):
+            return None
+
+    async with aclosing(repository.tags.__aiter__()) as tags:
+        batch = []
+        async for tag in tags:
+            batch.append(tag)
+            if len(batch) == 4 * WORKERS:
+                for name, description in zip(batch, await run_all(of, [tag.digest for tag in batch]), strict=True):
+                    yield name.name, description
+                batch = []
+        for name, description in zip(batch, await run_all(of, [tag.digest for tag in batch]), strict=True):
+            yield name.name, description
+
+
+class _Describer:
+    """Descriptions of one repository, reading each child and each config once."""
+
+    def __init__(self, repository: Repository, subjects: Subjects) -> None:
+        self._repository = repository
+        self._subjects = subjects
+        self._configs: dict[Digest, _Config] = {}
+
+    async def describe(self, reference: Digest | str) -> Description:
+        stored = await self._repository.manifests.get(reference)
+        closure = _Closure()
+        await self._follow(stored.digest, stored.manifest, len(stored.data), closure)
+        subject = stored.manifest.subject
+        return Description(
+            digest=stored.digest,
+            media_type=stored.media_type,
+            size=len(stored.data),
+            total_size=sum(closure.sizes.values()),
+            platforms=tuple(closure.platforms),
+            created=closure.created,
+            layers=len(closure.layers),
+            subject=subject.digest if subject else None,
+            artifact_type=artifact_type(stored.manifest),
+            annotations=_annotations(stored),
+            missing=tuple(closure.missing),
+            referrers=self._subjects.of(stored.digest).items,
+        )
+
+    async def _follow(self, digest: Digest, document: Manifest, size: int, closure: _Closure) -> None:
+        closure.sizes[digest] = size
+        for entry in document.manifests:
+            if entry.digest not in closure.sizes:
+                await self._follow_entry(entry, closure)
+        for layer in document.layers:
+            closure.layers.add(layer.digest)
+            if not layer.foreign:
+                await self._add_blob(layer, closure)
+        if (config := document.config) is not None:
+            await self._add_blob(config, closure)
+            facts = await self._config(config)
+            if facts.platform is not None:
+                closure.platforms.setdefault(facts.platform)
+            if facts.created is not None:
+                closure.created = max(closure.created or facts.created, facts.created)
+
+    async def _follow_entry(self, entry: Descriptor, closure: _Closure) -> None:
+        if entry.media_type and entry.media_type not in manifest.MANIFEST_MEDIA_TYPES:
+            closure.layers.add(entry.digest)
+            await self._add_blob(entry, closure)
+            return
+        if entry.platform is not None and entry.platform.architecture not in _NO_PLATFORM:
+            closure.platforms.setdefault(entry.platform)
+        try:
+            child, size = await self._manifest(entry.digest)
+        except ManifestUnknown:
+            closure.missing.setdefault(entry.digest)
+            return
+        platforms = None if entry.platform is None else dict(closure.platforms)
+        await self._follow(entry.digest, child, size, closure)
+        if platforms is not None:
+            closure.platforms = platforms  # the index's own word decides, a config often leaves the variant out
+
+    async def _manifest(self, digest: Digest) -> tuple[Manifest, int]:
+        known = self._subjects.manifests.get(digest)
+        if known is None:
+            stored = await self._repository.manifests.get(digest)
+            known = self._subjects.manifests[digest] = (stored.manifest, len(stored.data))
+        return known
+
+    async def _add_blob(self, target: Descriptor, closure: _Closure) -> None:
+        if target.digest in closure.sizes:
+            return
+        size = target.size
+        if size < 0:
+            try:
+                size = (await self._repository.blobs.stat(target.digest)).size
+            except BlobUnknown:
+                closure.missing.setdefault(target.digest)
+                size = 0
+        closure.sizes[target.digest] = size
+
+    async def _config(self, config: Descriptor) -> _Config:
+        if config.media_type not in _IMAGE_CONFIGS or config.size > manifest.MAX_SIZE:
+            return _Config()
+        if config.digest not in self._configs:
+            try:
+                data = await self._repository.blobs.read(config.digest)
+                self._configs[config.digest] = _read_config(data)
+            except (BlobUnknown, IntegrityError):
+                self._configs[config.digest] = _Config()
+        return self._configs[config.digest]
+
+
+def _read_config(data: bytes) -> _Config:
+    document = _object(data)
+    os, architecture, variant = (str(document.get(name) or "") for name in ("os", "architecture", "variant"))
+    platform = None if architecture in _NO_PLATFORM else Platform(os, architecture, variant)
+    created = document.get("created")
+    return _Config(platform, parse_time(created) if isinstance(created, str) else None)
+
+
+def _annotations(stored: StoredManifest) -> dict[str, str]:
+    annotations = _object(stored.data).get("annotations")
+    return {str(k): str(v) for k, v in annotations.items()} if isinstance(annotations, dict) else {}
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    import orjson
+
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}

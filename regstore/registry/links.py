@@ -1,0 +1,101 @@
+"""Links: reading and writing the 71-byte objects that make a blob part of a repository."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Final
+
+from regstore import layout
+from regstore.digest import Digest
+from regstore.errors import IntegrityError, NameUnknown, StorageError
+from regstore.storage.base import ObjectInfo, Page, Storage
+
+#: Sorts after every key that a repository's own areas (`_layers`, `_manifests`, `_uploads`) can hold, and before
+#: every repository nested in it: a component that begins with `_` ends a name.
+AREAS_END: Final = "_\U0010ffff"
+
+
+async def read_link(storage: Storage, key: layout.Key) -> Digest:
+    """The digest that a link names.
+
+    NotFound when there is no link; IntegrityError, which names the key, when its body is not one digest.
+    """
+    text = layout.encode(key)
+    body = await storage.get(text)
+    digest = layout.parse_link(body)
+    if digest is None:
+        raise IntegrityError(f"the link {text} holds {body[:80]!r}, which is not a digest")
+    return digest
+
+
+async def write_link(storage: Storage, key: layout.Key, digest: Digest) -> None:
+    await storage.put(layout.encode(key), layout.link_body(digest))
+
+
+def says(digest: Digest, size: int, etag: str) -> bool:
+    """Whether a listing alone shows that a link names this digest: the ETag of a small object is its MD5.
+
+    False only means that the body has to be read.
+    """
+    body = layout.link_body(digest)
+    return size == len(body) and etag == hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def repository_of(key: str) -> str | None:
+    """The repository that a key belongs to; None for blobs, seeds and unknown keys."""
+    decoded = layout.decode(key)
+    if isinstance(decoded, layout.BlobKey | layout.SeedKey | layout.UnknownKey):
+        return None
+    return decoded.name
+
+
+async def iter_keys(storage: Storage, prefix: str) -> AsyncGenerator[ObjectInfo, None]:
+    async with aclosing(list_pages(storage, prefix)) as pages:
+        async for page in pages:
+            for info in page.objects():
+                yield info
+
+
+async def list_pages(storage: Storage, prefix: str, *, start_after: str = "") -> AsyncGenerator[Page, None]:
+    """`Storage.list`, as a generator that can be closed early."""
+    pages = storage.list(prefix, start_after=start_after)
+    try:
+        async for page in pages:
+            yield page
+    finally:
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()
+
+
+async def repository_exists(storage: Storage, name: str) -> bool:
+    """Whether any key belongs to the repository itself, not to one nested in it."""
+    async with aclosing(iter_keys(storage, layout.repository_prefix(name) + "_")) as keys:
+        async for info in keys:
+            if repository_of(info.key) == name:
+                return True
+    return False
+
+
+async def require_repository(storage: Storage, name: str) -> None:
+    """NameUnknown unless the store has the repository."""
+    if not await repository_exists(storage, name):
+        raise NameUnknown(f"no repository {name} in {storage.url}")
+
+
+async def delete_in_order(storage: Storage, *steps: Iterable[str]) -> None:
+    """Delete the keys of each step before any of the next. A key that can't be deleted stops the rest, and is raised."""
+    for step in steps:
+        keys = list(dict.fromkeys(step))
+        outcomes = await storage.delete_many(keys) if keys else {}
+        for key, error in outcomes.items():
+            if error is not None:
+                raise StorageError(f"cannot delete {key} in {storage.url}: {error}") from error
+
+
+async def remove_folders(storage: Storage, *prefixes: str) -> None:
+    """Remove the empty folders that deletes left, however new: on a disk an empty tag folder still lists as a tag."""
+    later = await storage.now() + 60_000_000
+    for prefix in prefixes:
+        await storage.remove_empty_folders(prefix, older_than=later)

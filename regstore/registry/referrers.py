@@ -1,0 +1,103 @@
+"""Referrers: which manifests of a repository say that they belong to another (signatures, SBOMs, attestations)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from regstore.digest import Digest
+from regstore.errors import IntegrityError, InvalidManifest, ManifestUnknown
+from regstore.manifest import Manifest
+from regstore.reference import subject_of_tag
+from regstore.registry.manifests import Manifests, StoredManifest
+from regstore.registry.tags import Tags
+from regstore.registry.workers import run_all
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """size: of the manifest, in bytes, -1 where unknown. tag: the tag that says so, where its `subject` does not."""
+
+    digest: Digest
+    media_type: str
+    artifact_type: str
+    size: int
+    tag: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Referrers:
+    """What refers to one digest. unreadable: revisions of the repository that could not be read; they may too."""
+
+    items: tuple[Referrer, ...]
+    unreadable: tuple[Digest, ...] = ()
+
+    def __iter__(self) -> Iterator[Referrer]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+@dataclass(slots=True)
+class Subjects:
+    """Every manifest of a repository by digest, and the referrers of each: one pass over its revisions."""
+
+    manifests: dict[Digest, tuple[Manifest, int]] = field(default_factory=dict)
+    referrers: dict[Digest, dict[Digest, Referrer]] = field(default_factory=dict)
+    unreadable: list[Digest] = field(default_factory=list)
+
+    def of(self, digest: Digest) -> Referrers:
+        return Referrers(tuple(self.referrers.get(digest, {}).values()), tuple(self.unreadable))
+
+    def add(self, subject: Digest, referrer: Referrer) -> None:
+        self.referrers.setdefault(subject, {}).setdefault(referrer.digest, referrer)
+
+
+async def read_subjects(manifests: Manifests, tags: Tags) -> Subjects:
+    """One GET a revision, one listing of revisions and one of tags. A damaged manifest is noted, not raised."""
+    subjects = Subjects()
+
+    async def read(digest: Digest) -> StoredManifest | None:
+        try:
+            return await manifests.read(digest)
+        except (ManifestUnknown, IntegrityError, InvalidManifest):
+            return None
+
+    digests = [digest async for digest in manifests]
+    step = 256
+    for start in range(0, len(digests), step):
+        batch = digests[start : start + step]
+        for digest, stored in zip(batch, await run_all(read, batch), strict=True):
+            if stored is None:
+                subjects.unreadable.append(digest)
+                continue
+            document, size = stored.manifest, len(stored.data)
+            subjects.manifests[digest] = (document, size)
+            if document.subject is not None:
+                referrer = Referrer(digest, stored.media_type, artifact_type(document), size)
+                subjects.add(document.subject.digest, referrer)
+    async for tag in tags:
+        if tag.digest is not None:
+            _follow_tag(subjects, tag.name, tag.digest)
+    return subjects
+
+
+def artifact_type(document: Manifest) -> str:
+    """As the referrers API gives it: the manifest's own, or else its config's media type."""
+    config = document.config
+    return document.artifact_type or (config.media_type if config else "")
+
+
+def _follow_tag(subjects: Subjects, tag: str, digest: Digest) -> None:
+    """The OCI fallback `sha256-<hex>` is an index of referrers; cosign's `sha256-<hex>.sig` is one itself."""
+    subject = subject_of_tag(tag)
+    known = subjects.manifests.get(digest)
+    if subject is None or known is None:
+        return
+    document, size = known
+    if tag == f"{subject.algorithm}-{subject.encoded}" and document.is_index:
+        for entry in document.manifests:
+            subjects.add(subject, Referrer(entry.digest, entry.media_type, entry.artifact_type, entry.size, tag))
+    else:
+        subjects.add(subject, Referrer(digest, document.media_type, artifact_type(document), size, tag))

@@ -1,0 +1,479 @@
+"""The blocking core of the disk backend: files of one folder tree, reached without ever leaving it.
+
+A key's folders are opened one below the other, each relative to the one above and refusing symbolic links
+(openat with O_NOFOLLOW), so no link, and no race with one, leads out of the root. The root itself may be a
+link. Functions here raise OSError, which `translated` turns into regstore's errors, and `Unsupported` for what a
+disk cannot hold or regstore does not follow.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat as st
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from regstore.errors import (
+    AccessDenied,
+    AlreadyExists,
+    IntegrityError,
+    NoSuchBucket,
+    NotFound,
+    StorageError,
+    StorageFull,
+    Unsupported,
+)
+from regstore.storage.base import ObjectInfo
+
+#: Names of files that are being written. One that a killed run left behind lists as an unknown key.
+TEMPORARY: Final = ".regstore-"
+#: Files of at most this many bytes are read when they are looked at, for their MD5.
+SMALL: Final = 256
+CHUNK: Final = 1 << 20
+
+_WALK: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_ATTEMPTS: Final = 100
+_ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: What copy_file_range says where it cannot serve this pair of files.
+_NO_COPY_RANGE: Final = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
+_NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+
+
+@contextmanager
+def translated(root: Path, key: str = "") -> Iterator[None]:
+    """Foreign errors of the block, as regstore's, naming the path."""
+    try:
+        yield
+    except OSError as error:
+        raise translate(error, root, key) from error
+
+
+def translate(error: OSError, root: Path, key: str = "") -> StorageError:
+    where = f"{root}/{key}" if key else str(root)
+    reason = error.strerror or str(error)
+    if error.errno in _ABSENT and key:
+        return NotFound(key, str(root))
+    if error.errno in _FULL:
+        return StorageFull(f"{where}: {reason}; make room and run the command again")
+    if error.errno in _DENIED:
+        return AccessDenied(f"{where}: {reason}; run regstore as a user that may do this, such as the registry's")
+    if error.errno == errno.EEXIST:
+        return AlreadyExists(f"{where} exists already")
+    if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
+        return Unsupported(f"{where} is a folder, so a disk cannot hold a file of that name")
+    return StorageError(f"{where}: {reason}")
+
+
+def split(key: str) -> list[str] | None:
+    """A key's path components, or None where no file can have that key."""
+    parts = key.split("/")
+    if "\0" in key or not all(part and part not in (".", "..") for part in parts):
+        return None
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return None
+    return parts
+
+
+def split_to_read(key: str, root: Path) -> list[str]:
+    parts = split(key)
+    if parts is None:
+        raise NotFound(key, str(root))
+    return parts
+
+
+def split_to_write(key: str) -> list[str]:
+    parts = split(key)
+    if parts is None:
+        raise Unsupported(f"{key!r} cannot be a file's path; only S3 can hold such a key")
+    if any(len(part.encode()) > 255 for part in parts):
+        raise Unsupported(f"{key[:80]!r}… has a component of more than 255 bytes, which a disk cannot hold")
+    return parts
+
+
+def key_text(name: bytes) -> str:
+    """A file's name as part of a key: bytes that are not UTF-8 become `\\xNN`."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+class Tree:
+    """The folders below one root. Each method opens what it needs and closes it again, unless it says otherwise."""
+
+    def __init__(self, root: Path, *, create: bool = False) -> None:
+        self.root = root
+        self._create = create
+        self._is_superuser = os.geteuid() == 0
+
+    def open_root(self) -> int:
+        """NoSuchBucket when the root is missing: a disk that is not mounted is no empty store."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return os.open(self.root, flags)
+        except FileNotFoundError as error:
+            if not self._create:
+                raise NoSuchBucket(f"no such folder: {self.root}") from error
+        except NotADirectoryError as error:
+            raise NoSuchBucket(f"{self.root} is not a folder") from error
+        except OSError as error:
+            raise translate(error, self.root) from error
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return os.open(self.root, flags)
+        except OSError as error:
+            raise translate(error, self.root) from error
+
+    def open_folder(self, parts: list[str], *, create: bool = False) -> int:
+        """A descriptor (for the caller to close) of the folder at these components.
+
+        Unsupported where one of them is a symbolic link; an OSError where one is missing or a file.
+        """
+        folder = self.open_root()
+        done: list[str] = []
+        try:
+            for part in parts:
+                done.append(part)
+                folder = self._step(folder, part, "/".join(done), create)
+        except BaseException:
+            os.close(folder)
+            raise
+        return folder
+
+    def _step(self, folder: int, name: str, key: str, create: bool) -> int:
+        """The folder below; closes the one above. On an error the one above stays open."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                below = os.open(name, _WALK, dir_fd=folder)
+            except FileNotFoundError:
+                if not create or attempt == _ATTEMPTS - 1:
+                    raise
+                with suppress(FileExistsError):
+                    self._make_folder(folder, name)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    refuse_link(folder, name, self.root, key)
+                    if create:
+                        raise Unsupported(f"{self.root}/{key} is a file, so nothing can be stored below it") from error
+                raise
+            else:
+                os.close(folder)
+                return below
+        raise AssertionError("unreachable")
+
+    def _make_folder(self, folder: int, name: str) -> None:
+        os.mkdir(name, 0o755, dir_fd=folder)
+        if self._is_superuser:
+            above = os.fstat(folder)
+            _own(name, above, folder)
+        sync_folder(folder)
+
+    def own(self, file: int, folder: int) -> None:
+        """Give a new file the owner of its folder, so that a registry under another user can read and delete it."""
+        if self._is_superuser:
+            _own(file, os.fstat(folder), None)
+
+    def open_file(self, key: str) -> int:
+        """A descriptor of a regular file, to read (for the caller to close). NotFound when absent."""
+        parts = split_to_read(key, self.root)
+        with translated(self.root, key):
+            folder = self.open_folder(parts[:-1])
+            try:
+                return open_regular(folder, parts[-1], self.root, key)
+            finally:
+                os.close(folder)
+
+    def stat(self, key: str) -> ObjectInfo:
+        file = self.open_file(key)
+        try:
+            with translated(self.root, key):
+                return facts(file, key)
+        finally:
+            os.close(file)
+
+    def read(self, key: str) -> bytes:
+        file = self.open_file(key)
+        try:
+            with translated(self.root, key):
+                return _read_all(file)
+        finally:
+            os.close(file)
+
+    def delete(self, key: str) -> bool:
+        """Whether a file was there. Folders and special files stay; a symbolic link is refused."""
+        parts = split(key)
+        if parts is None:
+            return False
+        try:
+            folder = self.open_folder(parts[:-1])
+            try:
+                mode = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode
+                if st.S_ISLNK(mode):
+                    refuse_link(folder, parts[-1], self.root, key)
+                if not st.S_ISREG(mode):
+                    return False
+                os.unlink(parts[-1], dir_fd=folder)
+                return True
+            finally:
+                os.close(folder)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return False
+            raise translate(error, self.root, key) from error
+
+    def sync_folder_of(self, key: str) -> None:
+        """Make deletions in the key's folder durable; a folder that is gone has none left to lose."""
+        with suppress(NotFound), translated(self.root, key):
+            folder = self.open_folder(key.split("/")[:-1])
+            try:
+                sync_folder(folder)
+            finally:
+                os.close(folder)
+
+    def move(self, source: str, target: str, size: int) -> bool:
+        """Rename, durably. False, with nothing changed, where the two lie on different file systems."""
+        from_parts, to_parts = split_to_read(source, self.root), split_to_write(target)
+        with translated(self.root, source):
+            from_folder = self.open_folder(from_parts[:-1])
+        try:
+            with translated(self.root, source):
+                found = os.stat(from_parts[-1], dir_fd=from_folder, follow_symlinks=False)
+                if st.S_ISLNK(found.st_mode):
+                    refuse_link(from_folder, from_parts[-1], self.root, source)
+                if not st.S_ISREG(found.st_mode):
+                    raise NotFound(source, str(self.root))
+            if found.st_size != size:
+                raise IntegrityError(
+                    f"{self.root}/{source} has {found.st_size:,} bytes, not {size:,}: it changed, and is not moved"
+                )
+            for attempt in range(_ATTEMPTS):
+                with translated(self.root, target):
+                    to_folder = self.open_folder(to_parts[:-1], create=True)
+                try:
+                    refuse_link(to_folder, to_parts[-1], self.root, target)
+                    os.rename(from_parts[-1], to_parts[-1], src_dir_fd=from_folder, dst_dir_fd=to_folder)
+                    sync_folder(to_folder)
+                    sync_folder(from_folder)
+                    return True
+                except OSError as error:
+                    if error.errno == errno.EXDEV:
+                        return False
+                    if error.errno != errno.ENOENT:
+                        raise translate(error, self.root, target) from error
+                    # Either the source went, or the target's folder did, before it had anything in it.
+                    if attempt == _ATTEMPTS - 1 or not _exists(from_folder, from_parts[-1]):
+                        raise NotFound(source, str(self.root)) from error
+                finally:
+                    os.close(to_folder)
+            raise AssertionError("unreachable")
+        finally:
+            os.close(from_folder)
+
+
+class NewFile:
+    """A file being written: a temporary name beside its target, until `publish` or `discard`."""
+
+    def __init__(self, tree: Tree, key: str) -> None:
+        self._tree = tree
+        self._key = key
+        *above, self._name = split_to_write(key)
+        self._temporary: str | None = TEMPORARY + uuid.uuid4().hex
+        self.size = 0
+        with translated(tree.root, key):
+            for attempt in range(_ATTEMPTS):
+                self._folder = tree.open_folder(above, create=True)
+                try:
+                    refuse_link(self._folder, self._name, tree.root, key)
+                    refuse_folder(self._folder, self._name, tree.root, key)
+                    self._file = os.open(
+                        self._temporary,
+                        os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+                        0o644,
+                        dir_fd=self._folder,
+                    )
+                except FileNotFoundError as error:
+                    # Removed as an empty folder between its making and this file's.
+                    os.close(self._folder)
+                    if attempt == _ATTEMPTS - 1:
+                        raise StorageError(f"{tree.root}/{key}: its folder keeps vanishing") from error
+                except BaseException:
+                    os.close(self._folder)
+                    raise
+                else:
+                    break
+            try:
+                tree.own(self._file, self._folder)
+            except BaseException:
+                self.discard()
+                raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        with translated(self._tree.root, self._key):
+            rest = memoryview(data)
+            while rest:
+                written = os.write(self._file, rest)
+                self.size += written
+                rest = rest[written:]
+
+    def copy_from(self, source: int, length: int) -> int:
+        """Append up to `length` bytes of an open file, from where it stands; returns how many, 0 at its end."""
+        with translated(self._tree.root, self._key):
+            copied = 0
+            if hasattr(os, "copy_file_range"):
+                try:
+                    copied = os.copy_file_range(source, self._file, length)
+                except OSError as error:
+                    if error.errno not in _NO_COPY_RANGE:
+                        raise
+            if copied:
+                self.size += copied
+                return copied
+            data = os.read(source, min(length, CHUNK))
+        self.write(data)
+        return len(data)
+
+    def publish(self, *, if_absent: bool = False) -> None:
+        """Durable and visible under its key, in one step. AlreadyExists (if_absent) leaves things as they were."""
+        assert self._temporary is not None
+        try:
+            with translated(self._tree.root, self._key):
+                os.fsync(self._file)
+                if if_absent:
+                    self._link()
+                else:
+                    os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+                    self._temporary = None
+                sync_folder(self._folder)
+        finally:
+            self.discard()
+
+    def _link(self) -> None:
+        assert self._temporary is not None
+        try:
+            os.link(
+                self._temporary,
+                self._name,
+                src_dir_fd=self._folder,
+                dst_dir_fd=self._folder,
+                follow_symlinks=False,
+            )
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise Unsupported(
+                    f"{self._tree.root}: this file system has no hard links, so no conditional create"
+                ) from error
+            raise
+
+    def discard(self) -> None:
+        """Remove the temporary name, if there is one, and close. Idempotent; raises nothing."""
+        if self._temporary is not None:
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._folder)
+            self._temporary = None
+        for name in ("_file", "_folder"):
+            descriptor = getattr(self, name, -1)
+            if descriptor >= 0:
+                setattr(self, name, -1)
+                with suppress(OSError):
+                    os.close(descriptor)
+
+
+def refuse_link(folder: int, name: str, root: Path, key: str) -> None:
+    """Raise Unsupported where the name is a symbolic link: what it points at is neither absent nor ours."""
+    try:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return
+        raise
+    if st.S_ISLNK(mode):
+        raise Unsupported(f"{root}/{key} is a symbolic link, which regstore does not follow; use a bind mount")
+
+
+def refuse_folder(folder: int, name: str, root: Path, key: str) -> None:
+    with suppress(FileNotFoundError):
+        if st.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise Unsupported(f"{root}/{key} is a folder, so a disk cannot hold a file of that name")
+
+
+def open_regular(folder: int, name: str | bytes, root: Path, key: str) -> int:
+    """A descriptor of a regular file, to read; NotFound for what is a folder or a special file."""
+    try:
+        file = os.open(name, _READ, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Unsupported(
+                f"{root}/{key} is a symbolic link, which regstore does not follow; use a bind mount"
+            ) from error
+        if error.errno == errno.ENXIO:  # a socket, or a pipe nobody reads
+            raise NotFound(key, str(root)) from error
+        raise
+    if not st.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise NotFound(key, str(root))
+    return file
+
+
+def facts(file: int, key: str) -> ObjectInfo:
+    """Size, MD5 (of a small file) and time of an open file, all of one moment."""
+    for _ in range(_ATTEMPTS):
+        found = os.fstat(file)
+        mtime = found.st_mtime_ns // 1000
+        if found.st_size > SMALL:
+            return ObjectInfo(key, found.st_size, "", mtime)
+        data = os.pread(file, SMALL + 1, 0)
+        if len(data) == found.st_size:
+            etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            return ObjectInfo(key, found.st_size, etag, mtime)
+    return ObjectInfo(key, found.st_size, "", mtime)
+
+
+def sync_folder(folder: int) -> None:
+    """fsync a folder, by any descriptor of it. File systems that have no such thing say EINVAL."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        os.fsync(readable)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    finally:
+        os.close(readable)
+
+
+def _exists(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _read_all(file: int) -> bytes:
+    """The content, read again while another process changes its length."""
+    for _ in range(_ATTEMPTS):
+        size = os.fstat(file).st_size
+        pieces, offset = [], 0
+        while piece := os.pread(file, max(size - offset, 0) + 1, offset):
+            pieces.append(piece)
+            offset += len(piece)
+        if offset == size == os.fstat(file).st_size:
+            break
+    return b"".join(pieces)
+
+
+def _own(what: str | int, above: os.stat_result, folder: int | None) -> None:
+    if (above.st_uid, above.st_gid) == (os.geteuid(), os.getegid()):
+        return
+    # A server that maps root to nobody refuses; the file is then as good as any other that it makes.
+    with suppress(PermissionError):
+        if folder is None:
+            os.chown(what, above.st_uid, above.st_gid)
+        else:
+            os.chown(what, above.st_uid, above.st_gid, dir_fd=folder, follow_symlinks=False)

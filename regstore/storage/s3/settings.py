@@ -1,0 +1,228 @@
+"""Where the bucket is and as whom to speak: settings, completed from the AWS environment and shared config."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from regstore.errors import AuthenticationFailed, InputError
+from regstore.storage.s3.retry import RetryPolicy
+from regstore.storage.s3.sigv4 import Credentials, encode_path
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+DEFAULT_REGION: Final = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """How to reach a bucket. None leaves a thing to the AWS environment: variables, profile, instance role.
+
+    root: the keys' common prefix, "" or "a/b" with no slash at either end.
+    path_style: the bucket in the path (True) or in the host name; None is path style unless the endpoint is AWS.
+    ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
+    being read not counted). page_size: keys asked for in a LIST, at most 1,000.
+    """
+
+    bucket: str
+    root: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    path_style: bool | None = None
+    ca_bundle: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    verify_tls: bool = True
+    concurrency: int = 64
+    page_size: int = 1000
+    retries: RetryPolicy = RetryPolicy()
+
+    def __post_init__(self) -> None:
+        if not self.bucket or "/" in self.bucket:
+            raise InputError(f"{self.bucket!r} is not a bucket's name")
+        if self.root.startswith("/") or self.root.endswith("/"):
+            raise InputError(f"the root {self.root!r} must have no slash at either end")
+        if bool(self.access_key) != bool(self.secret_key):
+            raise InputError("an access key and a secret key go together; give both or neither")
+        if self.concurrency < 1 or not 1 <= self.page_size <= 1000:
+            raise InputError("concurrency must be at least 1, and page_size from 1 to 1,000")
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}" + (f"/{self.root}" if self.root else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Settings made definite: the URL of the bucket and the region to sign for."""
+
+    url: str
+    bucket: str
+    region: str
+    path_style: bool
+    is_aws: bool
+    scheme: str
+    #: As the Host header says it: no port where it is the scheme's own.
+    host: str
+    #: What stands before the encoded key in the path; ends with "/".
+    base: str
+
+    def path(self, key: str) -> str:
+        """The encoded path of a key, or of the bucket for ""."""
+        try:
+            return self.base + encode_path(key) if key else (self.base if not self.path_style else self.base[:-1])
+        except UnicodeEncodeError as error:
+            raise InputError(f"{key!r} cannot be a key in S3: it is not Unicode text") from error
+
+
+def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
+    """InputError where the endpoint is no URL."""
+    region = settings.region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or DEFAULT_REGION
+    url = settings.endpoint_url or _configured_endpoint(session)
+    if not url:
+        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        url = f"https://s3.{region}.{suffix}"
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"{url!r} is not the URL of an S3 endpoint, such as https://s3.example.org:9000")
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise InputError(f"{url!r} has no valid port") from error
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    is_aws = name.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    # A dot in the bucket's name does not fit the wildcard of AWS' certificate.
+    path_style = settings.path_style if settings.path_style is not None else not is_aws or "." in settings.bucket
+    host = name if path_style else f"{settings.bucket}.{name}"
+    if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
+        host += f":{port}"
+    base = parts.path.rstrip("/") + "/" + (encode_path(settings.bucket) + "/" if path_style else "")
+    return Endpoint(
+        url=url,
+        bucket=settings.bucket,
+        region=region,
+        path_style=path_style,
+        is_aws=is_aws,
+        scheme=parts.scheme,
+        host=host,
+        base=base,
+    )
+
+
+def _configured_endpoint(session: Session) -> str | None:
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return None
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if os.environ.get(name):
+            return os.environ[name]
+    profile: dict[str, Any] = session.get_scoped_config()
+    services = session.full_config.get("services", {}).get(profile.get("services", ""), {})
+    service = services.get("s3", {})
+    found = (service.get("endpoint_url") if isinstance(service, dict) else None) or profile.get("endpoint_url")
+    return str(found) if found else None
+
+
+def open_session(settings: S3Settings) -> Session:
+    """A botocore session for the profile. It reads files, no network. InputError on an unknown profile."""
+    import botocore.exceptions
+    import botocore.session
+
+    session = botocore.session.Session(profile=settings.profile)
+    try:
+        session.get_scoped_config()
+    except botocore.exceptions.ProfileNotFound as error:
+        raise InputError(f"the AWS configuration has no profile {error.kwargs.get('profile')!r}") from error
+    except botocore.exceptions.BotoCoreError as error:
+        raise InputError(f"the AWS configuration cannot be read: {error}") from error
+    return session
+
+
+def tls_context(settings: S3Settings, session: Session) -> ssl.SSLContext:
+    """What to trust: `ca_bundle`, else AWS_CA_BUNDLE or the profile's ca_bundle, else the system."""
+    bundle = settings.ca_bundle or session.get_config_variable("ca_bundle")
+    try:
+        if not settings.verify_tls:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            return context
+        if bundle:
+            folder = Path(bundle).is_dir()
+            return ssl.create_default_context(cafile=None if folder else bundle, capath=bundle if folder else None)
+        context = ssl.create_default_context()
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"the CA bundle {bundle} cannot be read: {error}") from error
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None and paths.capath is None:  # a system without certificates: those that botocore brings
+        import botocore
+
+        context.load_verify_locations(cafile=str(Path(botocore.__file__).with_name("cacert.pem")))
+    return context
+
+
+def proxy_for(endpoint: Endpoint) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for."""
+    proxy = getproxies().get(endpoint.scheme)
+    return None if not proxy or proxy_bypass(endpoint.host) else proxy
+
+
+class CredentialSource:
+    """Credentials that are fresh at every request, refreshed by botocore (roles, containers, web identity, SSO).
+
+    A refresh goes over the network, so it runs in a thread, one at a time.
+    """
+
+    def __init__(self, settings: S3Settings, session: Session) -> None:
+        self._session = session
+        self._fixed = (
+            Credentials(settings.access_key, settings.secret_key, settings.session_token)
+            if settings.access_key and settings.secret_key
+            else None
+        )
+        self._found: Any = None
+        self._frozen: tuple[Any, Credentials] | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self) -> Credentials:
+        """AuthenticationFailed when there are none, or they cannot be refreshed."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._found is None or self._stale():
+            async with self._lock:
+                if self._found is None or self._stale():
+                    await self._load()
+        frozen = self._found.get_frozen_credentials()
+        if self._frozen is None or self._frozen[0] is not frozen:
+            self._frozen = (frozen, Credentials(frozen.access_key, frozen.secret_key, frozen.token or None))
+        return self._frozen[1]
+
+    def _stale(self) -> bool:
+        return bool(getattr(self._found, "refresh_needed", bool)())
+
+    async def _load(self) -> None:
+        import botocore.exceptions
+
+        def load() -> Any:
+            found = self._found or self._session.get_credentials()
+            if found is not None:
+                found.get_frozen_credentials()
+            return found
+
+        try:
+            found = await asyncio.to_thread(load)
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
+            raise AuthenticationFailed(f"the AWS credentials cannot be had: {error}") from error
+        if found is None:
+            raise AuthenticationFailed(
+                "no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile"
+            )
+        self._found = found

@@ -1,0 +1,85 @@
+"""AWS Signature Version 4 in request headers, as S3 wants it (the path is encoded once and never normalised).
+
+Written out because botocore's signer takes eight times as long, which is half of a small GET.
+Source: AWS, "Authenticating Requests: Using the Authorization Header (AWS Signature Version 4)".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+def encode_path(key: str) -> str:
+    """A key as the path of a URL: UTF-8, percent-encoded but for `/` and the unreserved characters."""
+    return quote(key, safe="/~")
+
+
+def encode_query(parameters: Iterable[tuple[str, str]]) -> str:
+    """The canonical query: sorted, each part percent-encoded."""
+    return "&".join(
+        f"{name}={value}" for name, value in sorted((quote(n, safe="~"), quote(v, safe="~")) for n, v in parameters)
+    )
+
+
+class Signer:
+    """Signs requests to one region; the day's key is kept."""
+
+    __slots__ = ("_key", "_made_for", "_region")
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._made_for: tuple[str, str] = ("", "")
+        self._key = b""
+
+    def headers(
+        self,
+        credentials: Credentials,
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[str, str],
+        payload_sha256: str,
+        *,
+        at: float | None = None,
+    ) -> dict[str, str]:
+        """`headers` (lower-case names, `host` among them) with what S3 needs to accept the request.
+
+        path, query: as `encode_path` and `encode_query` give them. at: seconds since 1970, now if None.
+        """
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+        day = stamp[:8]
+        if self._made_for != (credentials.secret_key, day):
+            key = ("AWS4" + credentials.secret_key).encode()
+            for part in (day, self._region, "s3", "aws4_request"):
+                key = hmac.digest(key, part.encode(), "sha256")
+            self._key, self._made_for = key, (credentials.secret_key, day)
+        signed = {**headers, "x-amz-content-sha256": payload_sha256, "x-amz-date": stamp}
+        if credentials.token:
+            signed["x-amz-security-token"] = credentials.token
+        names = sorted(signed)
+        listed = ";".join(names)
+        lines = [method, path, query, *(f"{name}:{' '.join(signed[name].split())}" for name in names)]
+        canonical = "\n".join([*lines, "", listed, payload_sha256])
+        scope = f"{day}/{self._region}/s3/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(self._key, text.encode(), "sha256").hex()
+        signed["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, "
+            f"SignedHeaders={listed}, Signature={signature}"
+        )
+        return signed

@@ -1,0 +1,259 @@
+"""Walks over a folder tree: the keys in S3's order, and the sweep of empty folders. Blocking, a step at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regstore.errors import NotFound
+from regstore.storage.base import Page
+from regstore.storage.folders import Tree, facts, key_text, open_regular, split, translate
+
+PAGE_KEYS: Final = 2_000
+#: Folders that stay though empty: a registry makes them once.
+KEPT_FOLDERS: Final = frozenset(
+    ("", "docker", "docker/registry", "docker/registry/v2", "docker/registry/v2/blobs", "docker/registry/v2/repositories")
+)
+_STEP: Final = 500
+_BELOW: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+@dataclass(slots=True)
+class _Level:
+    folder: int
+    prefix: str
+    #: (sort text, name) still to come, last first; a folder's sort text ends in `/`.
+    entries: list[tuple[str, bytes]]
+
+
+class Listing:
+    """The keys below a prefix, page by page, in byte order.
+
+    Python compares text by code point, and UTF-8 keeps that order, so comparing keys as text is comparing their
+    bytes. Open folders are one a level; the names of a folder are in memory while it is walked.
+    """
+
+    def __init__(self, tree: Tree, prefix: str, start_after: str, links: set[str]) -> None:
+        self._tree = tree
+        self._prefix = prefix
+        self._start_after = start_after
+        self._links = links
+        self._levels: list[_Level] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._started = False
+
+    def next_page(self) -> Page:
+        """The next page. A thread may be in here when `close` is called: it then closes up itself."""
+        with self._lock:
+            page = Page([], [], [], [], True) if self._closed else self._fill()
+        if self._closed:
+            self.close()
+        return page
+
+    def close(self) -> None:
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                while self._levels:
+                    os.close(self._levels.pop().folder)
+            finally:
+                self._lock.release()
+
+    def _fill(self) -> Page:
+        if not self._started:
+            self._started = True
+            self._open_first()
+        keys: list[str] = []
+        sizes: list[int] = []
+        etags: list[str] = []
+        mtimes: list[int] = []
+        while self._levels and len(keys) < PAGE_KEYS and not self._closed:
+            level = self._levels[-1]
+            if not level.entries:
+                os.close(self._levels.pop().folder)
+                continue
+            text, name = level.entries.pop()
+            key = level.prefix + text
+            if text.endswith("/"):
+                self._descend(level, key, name)
+                continue
+            try:
+                file = open_regular(level.folder, name, self._tree.root, key)
+                try:
+                    info = facts(file, key)
+                finally:
+                    os.close(file)
+            except NotFound:
+                continue  # became something else
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                raise translate(error, self._tree.root, key) from error
+            keys.append(key)
+            sizes.append(info.size)
+            etags.append(info.etag)
+            mtimes.append(info.mtime)
+        return Page(keys, sizes, etags, mtimes, not self._levels)
+
+    def _open_first(self) -> None:
+        above = self._prefix.rpartition("/")[0]
+        parts = split(above) if above else []
+        os.close(self._tree.open_root())  # NoSuchBucket, whatever the prefix
+        if parts is None:
+            return
+        try:
+            folder = self._tree.open_folder(parts)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                return
+            raise translate(error, self._tree.root, above) from error
+        try:
+            readable = os.open(".", _BELOW, dir_fd=folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise translate(error, self._tree.root, above) from error
+        finally:
+            os.close(folder)
+        self._enter(readable, f"{above}/" if above else "")
+
+    def _descend(self, level: _Level, key: str, name: bytes) -> None:
+        try:
+            folder = os.open(name, _BELOW, dir_fd=level.folder)
+        except OSError as error:
+            if error.errno in _GONE:
+                return
+            raise translate(error, self._tree.root, key) from error
+        self._enter(folder, key)
+
+    def _enter(self, folder: int, prefix: str) -> None:
+        entries: list[tuple[str, bytes]] = []
+        try:
+            with os.scandir(folder) as found:
+                for entry in found:
+                    name = os.fsencode(entry.name)
+                    text = key_text(name)
+                    if entry.is_symlink():
+                        if self._wanted(prefix + text) or self._wanted(f"{prefix}{text}/"):
+                            self._links.add(prefix + text)
+                    elif entry.is_dir(follow_symlinks=False):
+                        if self._wanted(f"{prefix}{text}/"):
+                            entries.append((text + "/", name))
+                    elif entry.is_file(follow_symlinks=False) and self._wanted(prefix + text):
+                        entries.append((text, name))
+        except OSError as error:
+            os.close(folder)
+            if error.errno == errno.ENOENT:
+                return
+            raise translate(error, self._tree.root, prefix) from error
+        entries.sort(reverse=True)
+        self._levels.append(_Level(folder, prefix, entries))
+
+    def _wanted(self, key: str) -> bool:
+        """Whether a file's key, or any key below a folder's (which ends in `/`), is part of this listing."""
+        if key.endswith("/"):
+            below = key.startswith(self._prefix) or self._prefix.startswith(key)
+            return below and (key > self._start_after or self._start_after.startswith(key))
+        return key.startswith(self._prefix) and key > self._start_after
+
+
+@dataclass(slots=True)
+class _Visit:
+    folder: int
+    path: str
+    name: str
+    old: bool
+    below: list[str]
+    #: Nothing but folders was seen in it, and those that were left have been removed.
+    empty: bool
+
+
+def sweep_empty_folders(tree: Tree, prefix: str, older_than: int) -> Iterator[int]:
+    """Remove old empty folders at or below the prefix, deepest first; yields how many so far, now and then.
+
+    A folder's time is read before anything below it goes, since that changes it. rmdir does the rest: the kernel
+    refuses a folder that something has been put into.
+    """
+    removed = visited = 0
+    top = prefix.rstrip("/")
+    parts = split(top) if top else []
+    if parts is None:
+        return
+    try:
+        above = tree.open_folder(parts[:-1])
+    except OSError as error:
+        if error.errno in _GONE:
+            return
+        raise translate(error, tree.root, top) from error
+    stack: list[_Visit] = []
+    try:
+        _visit(tree.root, stack, above, top, parts[-1] if parts else ".", older_than)
+        while stack:
+            visit = stack[-1]
+            if visit.below:
+                name = visit.below.pop()
+                path = f"{visit.path}/{name}" if visit.path else name
+                if not _visit(tree.root, stack, visit.folder, path, name, older_than):
+                    visit.empty = False
+                visited += 1
+                if visited % _STEP == 0:
+                    yield removed
+                continue
+            stack.pop()
+            os.close(visit.folder)
+            gone = False
+            if visit.empty and visit.old and visit.path not in KEPT_FOLDERS:
+                parent = stack[-1].folder if stack else above
+                gone = _remove(tree.root, parent, visit)
+                removed += gone
+            if stack and not gone:
+                stack[-1].empty = False
+        yield removed
+    finally:
+        os.close(above)
+        for visit in stack:
+            os.close(visit.folder)
+
+
+def _visit(root: Path, stack: list[_Visit], above: int, path: str, name: str, older_than: int) -> bool:
+    """Open a folder and put it on the stack; False when it is gone (or a link now)."""
+    try:
+        folder = os.open(name, _BELOW, dir_fd=above)
+    except OSError as error:
+        if error.errno in _GONE:
+            return False
+        raise translate(error, root, path) from error
+    try:
+        old = os.fstat(folder).st_mtime_ns // 1000 < older_than
+        below, empty = [], True
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(entry.name)
+                else:
+                    empty = False
+    except OSError as error:
+        os.close(folder)
+        if error.errno == errno.ENOENT:
+            return False
+        raise translate(error, root, path) from error
+    stack.append(_Visit(folder, path, name, old, below, empty))
+    return True
+
+
+def _remove(root: Path, parent: int, visit: _Visit) -> bool:
+    try:
+        os.rmdir(visit.name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY):
+            return False
+        raise translate(error, root, visit.path) from error
+    return True
