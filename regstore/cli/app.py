@@ -10,8 +10,8 @@ from typing import Annotated, Final
 
 import typer
 
-from regstore.cli.ls import ls
 from regstore.cli.inspect import inspect
+from regstore.cli.ls import ls
 from regstore.cli.tags import tags
 
 EPILOG: Final = (

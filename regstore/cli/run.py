@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. The first SIGINT or SIGTERM cancels it, so that it can tidy up; the second ends the process."""
+    """Run to the end. The first SIGINT or SIGTERM cancels it, and it can tidy up; the second ends the process."""
     import asyncio
 
     received = 0
@@ -76,10 +76,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError as error:
-            if not _stdout_is_closed():
-                code = _explain(error, debug)
-            else:
-                code = 128 + signal.SIGPIPE
+            code = 128 + signal.SIGPIPE if _stdout_is_closed() else _explain(error, debug)
         except (KeyboardInterrupt, Interrupted) as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
             emit_error("interrupted" if number == signal.SIGINT else "terminated")

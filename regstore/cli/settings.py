@@ -66,13 +66,11 @@ class StoreSettings:
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Certificates to trust (AWS_CA_BUNDLE)."),
     ] = None
-    concurrency: Annotated[
-        int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")
-    ] = 64
+    concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")] = 64
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error (REGSTORE_DEBUG=1).")
-    ] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (REGSTORE_DEBUG=1).")] = (
+        False
+    )
 
     def open(self, on_event: OnEvent = ignore) -> Storage:
         """The storage. Use it as an async context manager."""
@@ -80,7 +78,7 @@ class StoreSettings:
 
         if self.store is None and self.registry_config is None:
             raise InputError(
-                "no store: give s3://bucket[/rootdirectory] or a folder, or --registry-config with the registry's own"
+                "no store: give s3://bucket[/rootdirectory] or a folder, or the registry's own --registry-config"
             )
         if self.store is not None and self.registry_config is not None:
             raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")
@@ -114,7 +112,7 @@ def store_command(
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
     ]
-    guard = guarded(command)
+    guard: Callable[..., None] = guarded(command)
 
     def run(**values: Any) -> None:
         settings = StoreSettings(**{field.name: values.pop(field.name) for field in fields(StoreSettings)})

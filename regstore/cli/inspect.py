@@ -1,0 +1,161 @@
+"""`regstore inspect`: a repository, or one manifest of it, in full."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import counted, emit, emit_json, moment, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.tags import description_json, kind
+from regstore.errors import InputError
+from regstore.events import OnEvent
+from regstore.reference import Reference
+
+if TYPE_CHECKING:
+    from regstore.manifest import Edge
+    from regstore.registry import Repository
+
+
+@store_command
+def inspect(
+    settings: StoreSettings,
+    reference: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="REPOSITORY[:TAG|@DIGEST]", show_default=False, help="A repository, or one manifest of it."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a repository, or a manifest of it with its layers, platforms and referrers."""
+    settings, reference = settings.shifted(reference)
+    if reference is None:
+        raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
+    parsed = Reference.parse(reference)
+    with progress(quiet=settings.quiet) as on_event:
+        facts = run_async(_read(settings, parsed, on_event))
+    if as_json:
+        emit_json(facts)
+    elif "digest" in facts:
+        _print_manifest(facts)
+    else:
+        _print_repository(facts)
+
+
+async def _read(settings: StoreSettings, reference: Reference, on_event: OnEvent) -> dict[str, Any]:
+    from regstore.registry import Registry
+
+    async with Registry(settings.open(on_event)) as registry:
+        repository = registry.repository(reference.name)
+        wanted = reference.digest or reference.tag
+        facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
+        return {"store": registry.url, "repository": reference.name} | facts
+
+
+async def _manifest(repository: Repository, wanted: Any) -> dict[str, Any]:
+    description = await repository.describe(wanted)
+    stored = await repository.manifests.get(description.digest)
+    tags = [tag.name async for tag in repository.tags if tag.digest == description.digest]
+    return description_json(description) | {
+        "tags": tags,
+        "references": [_edge(edge) for edge in stored.manifest.edges],
+    }
+
+
+def _edge(edge: Edge) -> dict[str, Any]:
+    target = edge.target
+    return {
+        "kind": edge.kind.name.lower().replace("_", " "),
+        "digest": target.digest,
+        "media_type": target.media_type,
+        "size": target.size if target.size >= 0 else None,
+        "platform": target.platform,
+        "artifact_type": target.artifact_type,
+    }
+
+
+async def _repository(repository: Repository) -> dict[str, Any]:
+    tags = [tag async for tag in repository.tags]
+    revisions = [digest async for digest in repository.manifests]
+    tagged = {tag.digest for tag in tags}
+    return {
+        "tags": [{"tag": tag.name, "digest": tag.digest} for tag in tags],
+        "revisions": {"total": len(revisions), "untagged": sum(digest not in tagged for digest in revisions)},
+        "layer_links": sum([1 async for _ in repository.blobs]),
+        "uploads": [
+            {"uuid": upload.uuid, "size": upload.size, "newest": upload.newest}
+            async for upload in repository.uploads
+        ],
+    }
+
+
+def _print_manifest(facts: dict[str, Any]) -> None:
+    created = moment(facts["created"]) if facts["created"] is not None else "-"
+    pairs = [
+        ("Repository", facts["repository"]),
+        ("Digest", str(facts["digest"])),
+        ("Type", f"{kind(facts['media_type'])} ({facts['media_type']})"),
+        ("Tags", ", ".join(facts["tags"]) or "none"),
+        ("Size", f"{size(facts['total_size'])} with all it refers to, the manifest itself {size(facts['size'])}"),
+        ("Layers", f"{facts['layers']:,}"),
+        ("Platforms", ", ".join(map(str, facts["platforms"])) or "-"),
+        ("Created", created),
+        ("Artifact type", facts["artifact_type"]),
+        ("Subject", str(facts["subject"] or "")),
+        ("Missing", ", ".join(map(str, facts["missing"]))),
+    ]
+    _print_pairs([(name, value) for name, value in pairs if value])
+    if facts["annotations"]:
+        emit("\nAnnotations")
+        _print_pairs([(f"  {name}", value) for name, value in sorted(facts["annotations"].items())])
+    if facts["references"]:
+        emit("\nRefers to")
+        rows = [
+            [
+                edge["kind"],
+                str(edge["digest"]),
+                size(_known(edge["size"])),
+                str(edge["platform"] or edge["media_type"]),
+            ]
+            for edge in facts["references"]
+        ]
+        emit(table(["KIND", "DIGEST", "SIZE", "PLATFORM OR TYPE"], rows, right=(2,)))
+    if facts["referrers"]:
+        emit("\nReferrers")
+        rows = [
+            [str(referrer["digest"]), size(referrer["size"]), referrer["artifact_type"] or referrer["media_type"]]
+            for referrer in facts["referrers"]
+        ]
+        emit(table(["DIGEST", "SIZE", "TYPE"], rows, right=(1,)))
+
+
+def _print_repository(facts: dict[str, Any]) -> None:
+    revisions = facts["revisions"]
+    _print_pairs(
+        [
+            ("Repository", facts["repository"]),
+            ("Store", facts["store"]),
+            ("Tags", f"{len(facts['tags']):,}"),
+            ("Revisions", f"{revisions['total']:,}, {revisions['untagged']:,} without a tag"),
+            ("Layer links", f"{facts['layer_links']:,}"),
+            ("Open uploads", counted(len(facts["uploads"]), "upload")),
+        ]
+    )
+    if facts["tags"]:
+        emit()
+        rows = [[tag["tag"], str(tag["digest"] or "damaged")] for tag in facts["tags"]]
+        emit(table(["TAG", "DIGEST"], rows))
+
+
+def _print_pairs(pairs: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in pairs) + 1
+    for name, value in pairs:
+        emit(f"{name + ':':<{width}} {value}")
+
+
+def _known(number: int | None) -> int:
+    return -1 if number is None else number

@@ -1,0 +1,56 @@
+"""`regstore ls`: the repositories of a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import count, emit, emit_error, emit_json, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.events import OnEvent, Progress
+
+if TYPE_CHECKING:
+    from regstore.registry import Repository
+
+
+@store_command
+def ls(
+    settings: StoreSettings,
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="Count the tags and revisions of each (it lists all their links).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the repositories of a store."""
+    with progress(quiet=settings.quiet) as on_event:
+        url, rows = run_async(_read(settings, long, on_event))
+    if as_json:
+        emit_json({"store": url, "repositories": rows})
+    elif long and rows:
+        cells = [[row["name"], count(row["tags"]), count(row["revisions"])] for row in rows]
+        emit(table(["REPOSITORY", "TAGS", "REVISIONS"], cells, right=(1, 2)))
+    else:
+        for row in rows:
+            emit(row["name"])
+    if not rows and not settings.quiet:
+        emit_error(f"no repositories in {url} yet")
+
+
+async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
+    from regstore.registry import Registry
+
+    async with Registry(settings.open(on_event)) as registry:
+        rows = []
+        async for repository in registry.repositories():
+            rows.append(await _facts(repository) if long else {"name": repository.name})
+            on_event(Progress(phase="listing repositories", done=len(rows), unit="repositories"))
+        return registry.url, sorted(rows, key=lambda row: row["name"])
+
+
+async def _facts(repository: Repository) -> dict[str, Any]:
+    tags = sum([1 async for _ in repository.tags])
+    revisions = sum([1 async for _ in repository.manifests])
+    return {"name": repository.name, "tags": tags, "revisions": revisions}

@@ -1,0 +1,125 @@
+"""`regstore tags`: the tags of a repository, with what they name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, RegstoreError
+from regstore.events import OnEvent, Progress
+
+if TYPE_CHECKING:
+    from regstore.registry import Description, Repository
+
+
+@store_command
+def tags(
+    settings: StoreSettings,
+    repository: Annotated[
+        str | None, typer.Argument(metavar="REPOSITORY", show_default=False, help="Its name, such as team/app.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """List the tags of a repository: digest, kind, size, platforms, referrers."""
+    settings, repository = settings.shifted(repository)
+    if repository is None:
+        raise InputError("no repository: say its name after the store")
+    with progress(quiet=settings.quiet) as on_event:
+        url, rows = run_async(_read(settings, repository, on_event))
+    damaged = [row for row in rows if row["problem"] is not None]
+    if as_json:
+        emit_json({"store": url, "repository": repository, "tags": rows})
+    elif rows:
+        headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
+        emit(table(headings, _cells(rows), right=(3, 5)))
+    for row in damaged:
+        emit_error(f"{repository}:{row['tag']} is damaged: {row['problem']}")
+    if not rows and not settings.quiet:
+        emit_error(f"{repository} has no tags in {url}")
+    return EXIT_PARTIAL if damaged else EXIT_OK
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    return [
+        [row["tag"], "damaged", "-", "-", "-", "-", "-"]
+        if row["problem"] is not None
+        else [
+            row["tag"],
+            row["digest"].short,
+            kind(row["media_type"]),
+            size(row["total_size"]),
+            moment(row["created"])[:10] if row["created"] is not None else "-",
+            count(len(row["referrers"])),
+            ", ".join(map(str, row["platforms"])) or "-",
+        ]
+        for row in rows
+    ]
+
+
+async def _read(settings: StoreSettings, name: str, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
+    from regstore.registry import Registry
+
+    async with Registry(settings.open(on_event)) as registry:
+        repository = registry.repository(name)
+        rows = []
+        async for tag, description in repository.describe_tags():
+            problem = None if description is not None else await _problem(repository, tag)
+            rows.append({"tag": tag, "problem": problem} | (description_json(description) if description else {}))
+            on_event(Progress(phase="reading tags", done=len(rows), unit="tags"))
+        return registry.url, rows
+
+
+async def _problem(repository: Repository, tag: str) -> str:
+    try:
+        await repository.manifests.get(tag)
+    except RegstoreError as error:
+        return str(error)
+    return "it could not be read a moment ago"
+
+
+def description_json(description: Description) -> dict[str, Any]:
+    """A Description as plain values; digests and platforms become text in JSON."""
+    return {
+        "digest": description.digest,
+        "media_type": description.media_type,
+        "size": description.size,
+        "total_size": description.total_size,
+        "platforms": list(description.platforms),
+        "created": description.created,
+        "layers": description.layers,
+        "subject": description.subject,
+        "artifact_type": description.artifact_type,
+        "annotations": dict(description.annotations),
+        "missing": list(description.missing),
+        "referrers": [
+            {
+                "digest": referrer.digest,
+                "media_type": referrer.media_type,
+                "artifact_type": referrer.artifact_type,
+                "size": referrer.size,
+                "tag": referrer.tag,
+            }
+            for referrer in description.referrers
+        ],
+    }
+
+
+def kind(media_type: str) -> str:
+    """A word or two for a manifest's media type; the media type itself where there is none."""
+    from regstore import manifest
+
+    words = {
+        manifest.DOCKER_SCHEMA1: "schema1",
+        manifest.DOCKER_SCHEMA1_SIGNED: "schema1",
+        manifest.DOCKER_MANIFEST: "docker manifest",
+        manifest.DOCKER_LIST: "docker list",
+        manifest.OCI_MANIFEST: "oci manifest",
+        manifest.OCI_INDEX: "oci index",
+        manifest.OCI_ARTIFACT: "oci artifact",
+    }
+    return words.get(media_type, media_type)
