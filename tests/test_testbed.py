@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis as redis_client
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
 
 from tests.servers import images, skopeo
-from tests.servers.api import Api, Incomplete, pull_complete, push_api
+from tests.servers.api import Api, ApiError, Incomplete, pull_complete, push_api
 from tests.servers.distribution import Registry
+from tests.servers.fault_proxy import FaultProxy
+from tests.servers.process import ServerError
+from tests.servers.redis_server import RedisServer
 from tests.servers.s3 import S3Root, S3Server
 
 StartRegistry = Callable[..., Registry]
@@ -89,3 +97,159 @@ def test_chunked_uploads_mounts_and_digests(start_registry: StartRegistry, tmp_p
     assert registry.delete("b", document.digest) == 202
     with pytest.raises(Incomplete, match="MANIFEST_UNKNOWN"):
         pull_complete(registry.host, "b", document.digest)
+
+
+# -- the fault proxy
+
+
+@pytest.fixture
+def proxied(s3_server: S3Server) -> Iterator[tuple[FaultProxy, S3Server]]:
+    with FaultProxy(s3_server.endpoint_url) as proxy:
+        yield proxy, s3_server.at(proxy.endpoint_url)
+
+
+def test_the_proxy_is_transparent_and_counts(proxied: tuple[FaultProxy, S3Server], s3_bucket: str) -> None:
+    proxy, server = proxied
+    client = server.client()
+    body = os.urandom(6 * 1024 * 1024)
+    client.put_object(Bucket=s3_bucket, Key="a/ä b+c", Body=body)
+    assert server.read(s3_bucket, "a/ä b+c") == body
+    assert client.get_object(Bucket=s3_bucket, Key="a/ä b+c", Range="bytes=5-9")["Body"].read() == body[5:10]
+    client.head_object(Bucket=s3_bucket, Key="a/ä b+c")
+    client.copy_object(Bucket=s3_bucket, Key="copy", CopySource={"Bucket": s3_bucket, "Key": "a/ä b+c"})
+    upload = client.create_multipart_upload(Bucket=s3_bucket, Key="big")["UploadId"]
+    client.upload_part(Bucket=s3_bucket, Key="big", UploadId=upload, PartNumber=1, Body=body)
+    client.list_parts(Bucket=s3_bucket, Key="big", UploadId=upload)
+    client.list_multipart_uploads(Bucket=s3_bucket)
+    client.abort_multipart_upload(Bucket=s3_bucket, Key="big", UploadId=upload)
+    assert server.keys(s3_bucket) == {"a/ä b+c": len(body), "copy": len(body)}
+    client.delete_objects(Bucket=s3_bucket, Delete={"Objects": [{"Key": "copy"}]})
+    client.delete_object(Bucket=s3_bucket, Key="a/ä b+c")
+    assert proxy.counts == {
+        "PutObject": 1,
+        "GetObject": 2,
+        "HeadObject": 1,
+        "CopyObject": 1,
+        "CreateMultipartUpload": 1,
+        "UploadPart": 1,
+        "ListParts": 1,
+        "ListMultipartUploads": 1,
+        "AbortMultipartUpload": 1,
+        "ListObjectsV2": 1,
+        "DeleteObjects": 1,
+        "DeleteObject": 1,
+    }
+    assert proxy.requests[0].key == "a/ä b+c"
+    assert proxy.bytes_out > len(body)
+
+
+def test_the_proxy_answers_instead_of_the_server(proxied: tuple[FaultProxy, S3Server], s3_bucket: str) -> None:
+    proxy, server = proxied
+    slow = proxy.answer(503, "SlowDown", operation="PutObject")
+    server.write(s3_bucket, "a", b"1")  # the client tries again
+    assert (slow.used, proxy.counts["PutObject"]) == (1, 2)
+    proxy.answer(403, "ExpiredToken", method="GET", key="^b$", times=None)
+    server.write(s3_bucket, "b", b"2")
+    assert server.read(s3_bucket, "a") == b"1"
+    with pytest.raises(ClientError, match="ExpiredToken"):
+        server.read(s3_bucket, "b")
+    proxy.clear()
+    assert server.read(s3_bucket, "b") == b"2"
+    proxy.answer(500, query="continuation-token=", times=None)
+    for number in range(4):
+        server.write(s3_bucket, f"c{number}", b"")
+    pages = (
+        server.client()
+        .get_paginator("list_objects_v2")
+        .paginate(Bucket=s3_bucket, PaginationConfig={"PageSize": 3})
+    )
+    with pytest.raises(ClientError, match="InternalError"):
+        list(pages)
+
+
+def test_the_proxy_breaks_connections(proxied: tuple[FaultProxy, S3Server], s3_bucket: str) -> None:
+    proxy, server = proxied
+    server.write(s3_bucket, "whole", b"x" * 100_000)
+    proxy.reset(operation="PutObject", times=None)
+    with pytest.raises(BotoCoreError):
+        server.write(s3_bucket, "lost", b"1")
+    proxy.clear()
+    proxy.reset(operation="PutObject", times=None, forwarded=True)
+    with pytest.raises(BotoCoreError):
+        server.write(s3_bucket, "done", b"1")
+    proxy.clear()
+    assert server.keys(s3_bucket).keys() == {"whole", "done"}
+    proxy.truncate(50_000, operation="GetObject")
+    with pytest.raises((BotoCoreError, HTTPError)):
+        server.read(s3_bucket, "whole")
+    assert len(server.read(s3_bucket, "whole")) == 100_000
+    proxy.edit(lambda body: body[:10] + b"y" + body[11:], operation="GetObject")
+    assert server.read(s3_bucket, "whole").count(b"y") == 1
+    proxy.edit(lambda body: body.replace(b"whole", b"hole"), operation="ListObjectsV2")
+    assert server.keys(s3_bucket).keys() == {"hole", "done"}
+
+
+def test_the_proxy_holds_and_delays(proxied: tuple[FaultProxy, S3Server], s3_bucket: str) -> None:
+    proxy, server = proxied
+    gate = proxy.hold(operation="PutObject")
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(server.write, s3_bucket, "held", b"1")
+        gate.wait_reached()
+        assert server.keys(s3_bucket) == {}
+        assert not writing.done()
+        gate.release()
+        writing.result(30)
+    assert server.keys(s3_bucket) == {"held": 1}
+    proxy.delay = 0.05
+    begin = time.monotonic()
+    server.read(s3_bucket, "held")
+    assert time.monotonic() - begin >= 0.05
+
+
+def test_a_registry_works_through_the_proxy(
+    start_registry: StartRegistry, s3_server: S3Server, s3_bucket: str
+) -> None:
+    with FaultProxy(s3_server.endpoint_url) as proxy:
+        registry = start_registry(S3Root(s3_server.at(proxy.endpoint_url), s3_bucket))
+        document = images.image("proxied", size=200_000)
+        push_api(registry.host, "a", document, "1")
+        assert pull_complete(registry.host, "a", "1").keys() == document.closure().keys()
+        assert proxy.counts["UploadPart"] + proxy.counts["PutObject"] >= 3
+        registry.stop()
+
+
+# -- Redis
+
+
+def test_a_registry_keeps_descriptors_in_redis(
+    start_registry: StartRegistry, redis: RedisServer, tmp_path: Path
+) -> None:
+    registry = start_registry(tmp_path / "registry", cache="redis", redis_address=redis.address)
+    document = images.image("cached")
+    push_api(registry.host, "a/b", document, "1")
+    pull_complete(registry.host, "a/b", "1")
+    with redis_client.Redis.from_url(redis.url, decode_responses=True) as client:
+        names = set(client.keys())
+        assert f"blobs::{document.blobs[0].digest}" in names
+        assert client.smembers("repository::a/b::blobs") >= {document.blobs[0].digest}
+
+
+def test_a_restart_keeps_the_address_and_takes_read_only(start_registry: StartRegistry, tmp_path: Path) -> None:
+    registry = start_registry(tmp_path / "registry", cache="inmemory")
+    document = images.image("restarted")
+    push_api(registry.host, "a", document, "1")
+    host, pid = registry.host, registry.pid
+    registry.restart(readonly=True)
+    assert registry.host == host
+    assert registry.pid != pid
+    pull_complete(registry.host, "a", "1")
+    with pytest.raises(ApiError, match="405"):
+        push_api(registry.host, "a", images.image("refused"), "2")
+
+
+def test_a_registry_that_cannot_start_says_why(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry", cache="redis")  # no address
+    registry.configuration = lambda: {"version": "0.1", "storage": {"nothing": {}}}  # type: ignore[method-assign]
+    with pytest.raises(ServerError, match="StorageDriver not registered: nothing"), registry:
+        pass
+    assert not registry.folder.exists()
