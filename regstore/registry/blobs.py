@@ -131,9 +131,8 @@ class Blobs:
                 raise IntegrityError(f"expected {expected}, but the content has {Digest.of(content)}")
             stored_as, size = Digest.of(content), len(content)
             await self._store(_one(content), stored_as, size)
-        elif expected is not None and expected.algorithm == "sha256" and size is not None:
-            stored_as = expected
-            await self._store(_chunks(content), stored_as, size)
+        elif expected is not None and await self._fits(expected, size):
+            stored_as, size = expected, await self._store(_chunks(content), expected, size)
         else:
             stored_as, size = await self._upload(_chunks(content), expected, size)
         digest = expected or stored_as
@@ -168,17 +167,23 @@ class Blobs:
     def _gone(self, digest: Digest, error: NotFound) -> BlobUnknown:
         return BlobUnknown(f"{self._name} links {digest}, but the blob {error.key} is not in {self._storage.url}")
 
-    async def _store(self, chunks: AsyncIterable[bytes], digest: Digest, size: int) -> None:
-        """Digest and size are known: straight to the blob's own key, verified on the way by the storage."""
-        if await _stored_size(self._storage, digest) == size:
+    async def _fits(self, digest: Digest, size: int | None) -> bool:
+        """Whether a stream can go straight to its key: with no size, a blob that is there can't be judged yet."""
+        return digest.algorithm == "sha256" and (
+            size is not None or await _stored_size(self._storage, digest) is None
+        )
+
+    async def _store(self, chunks: AsyncIterable[bytes], digest: Digest, size: int | None) -> int:
+        """Straight to the blob's own key, verified on the way by the storage; returns its bytes."""
+        if size is not None and await _stored_size(self._storage, digest) == size:
             verifier = Verifier(digest)
             async for chunk in chunks:
                 verifier.update(chunk)
             verifier.verify(f"the content of blob {digest}")
-        else:
-            await self._storage.put_stream(
-                layout.encode(layout.BlobKey(digest)), chunks, size=size, digest=digest
-            )
+            return size
+        return await self._storage.put_stream(
+            layout.encode(layout.BlobKey(digest)), chunks, size=size, digest=digest
+        )
 
     async def _upload(
         self, chunks: AsyncIterable[bytes], expected: Digest | None, size: int | None

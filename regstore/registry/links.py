@@ -85,7 +85,7 @@ async def require_repository(storage: Storage, name: str) -> None:
 
 
 async def delete_in_order(storage: Storage, *steps: Iterable[str]) -> None:
-    """Delete the keys of each step before any of the next. A key that can't be deleted stops the rest, and is raised."""
+    """Delete the keys of each step before any of the next. A key that can't be deleted stops it, and raises."""
     for step in steps:
         keys = list(dict.fromkeys(step))
         outcomes = await storage.delete_many(keys) if keys else {}
@@ -95,7 +95,7 @@ async def delete_in_order(storage: Storage, *steps: Iterable[str]) -> None:
 
 
 async def remove_folders(storage: Storage, *prefixes: str) -> None:
-    """Remove the empty folders that deletes left, however new: on a disk an empty tag folder still lists as a tag."""
+    """Remove the empty folders that deletes left, however new: on a disk a registry lists an empty one as a tag."""
     later = await storage.now() + 60_000_000
     for prefix in prefixes:
         await storage.remove_empty_folders(prefix, older_than=later)

@@ -192,7 +192,7 @@ class Manifests:
             return edge
         if target.size not in (-1, size):
             raise InvalidManifest(
-                f"the manifest gives {target.digest} {target.size:,} bytes, but it has {size:,} in {self._storage.url}"
+                f"the manifest gives {target.digest} {target.size:,} bytes, but it has {size:,} in {self._name}"
             )
         return None
 

@@ -16,7 +16,7 @@ from regstore.registry.workers import run_all
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """size: of the manifest, in bytes, -1 where unknown. tag: the tag that says so, where its `subject` does not."""
+    """size: of the manifest, in bytes, -1 where unknown. tag: the one that says so, where no `subject` does."""
 
     digest: Digest
     media_type: str

@@ -18,10 +18,10 @@ from regstore.storage.base import Storage
 class Repository:
     """A repository by name, whether or not the store has it yet: the first write makes it.
 
-        config = await repository.blobs.put(b"{}")
-        await repository.manifests.put(document, tag="latest")
-        digest = await repository.tags.get("latest")
-        stored = await repository.manifests.get("latest")
+    config = await repository.blobs.put(b"{}")
+    await repository.manifests.put(document, tag="latest")
+    digest = await repository.tags.get("latest")
+    stored = await repository.manifests.get("latest")
     """
 
     def __init__(self, storage: Storage, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from regstore import layout
@@ -106,12 +106,13 @@ class Tags:
         entries: list[str] = []
         async with aclosing(self._batches()) as batches:
             async for folders in batches:
-                with_current = [folder for folder in folders if folder.current is not None]
-                targets = dict(zip((f.name for f in with_current), await run_all(self._tag, with_current), strict=True))
+                current = [folder for folder in folders if folder.current is not None]
+                targets = {tag.name: tag for tag in await run_all(self._tag, current)}
                 for folder in folders:
                     tag = targets.get(folder.name)
                     if tag is not None and tag.digest is None:
-                        await self.get(folder.name)
+                        with suppress(TagUnknown):  # removed meanwhile
+                            await self.get(folder.name)
                     if tag is not None and tag.digest == digest:
                         doomed.append(folder)
                     elif digest in folder.index:
