@@ -1,0 +1,410 @@
+"""What gc must remove, said naively: the oracle that the planner's SQL is compared with.
+
+Rules are quoted above the lines that carry them out. Nothing here is clever, and nothing is shared with the
+planner but the key codec and the manifest parser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from regstore import reference
+from regstore.digest import Digest
+from regstore.errors import InvalidManifest
+from regstore.layout import (
+    REPOSITORIES,
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    SeedKey,
+    SignatureLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    UnknownKey,
+    UploadKey,
+    decode,
+    encode,
+    parse_link,
+)
+from regstore.manifest import MAX_SIZE, STRONG, EdgeKind, Manifest, parse_manifest
+from tests.model.store import ModelStore
+
+_DIGEST_IN_PATH = re.compile(
+    r"(?<=/)(sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128})(?=/|\Z)", re.ASCII
+)
+
+#: Why a repository is protected.
+NAME = "name"
+REVISION_LINK = "revision link"
+REVISION_UNREADABLE = "revision unreadable"
+MANIFEST_UNREADABLE = "manifest unreadable"
+TAG_LINK = "tag link"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The dead of each kind are whole keys; `uploads` are the keys of the dead uploads' parts."""
+
+    tag_currents: frozenset[str]
+    tag_indexes: frozenset[str]
+    revision_links: frozenset[str]
+    signature_links: frozenset[str]
+    layer_links: frozenset[str]
+    uploads: frozenset[str]
+    blobs: frozenset[str]
+    live_blobs: frozenset[str]
+    protected: dict[str, frozenset[str]]
+    emptied: frozenset[str]
+    sweep_blocked: bool
+    reach: dict[str, frozenset[Digest]]
+
+    @property
+    def dead_links(self) -> frozenset[str]:
+        return (
+            self.tag_currents
+            | self.tag_indexes
+            | self.revision_links
+            | self.signature_links
+            | self.layer_links
+        )
+
+    @property
+    def dead(self) -> frozenset[str]:
+        return self.dead_links | self.uploads | self.blobs
+
+
+@dataclass(frozen=True)
+class Link:
+    body: bytes
+    mtime: int
+
+    @property
+    def target(self) -> Digest | None:
+        return parse_link(self.body)
+
+
+@dataclass
+class Repository:
+    """ "A repository exists when any key decodes to it; nested names are separate repositories." """
+
+    name: str
+    keys: set[str] = field(default_factory=set)
+    revisions: dict[Digest, Link] = field(default_factory=dict)
+    layers: dict[Digest, Link] = field(default_factory=dict)
+    signatures: dict[tuple[Digest, Digest], Link] = field(default_factory=dict)
+    tags: dict[str, Link] = field(default_factory=dict)
+    tag_indexes: dict[tuple[str, Digest], Link] = field(default_factory=dict)
+    uploads: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+
+
+class Store:
+    """The keys, decoded."""
+
+    def __init__(self, model: ModelStore) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.blobs: dict[Digest, Link] = {}
+        self.unknown: set[str] = set()
+        for key, (body, mtime) in model.objects.items():
+            self._add(key, Link(body, mtime))
+
+    def _add(self, key: str, link: Link) -> None:
+        decoded = decode(key)
+        match decoded:
+            case BlobKey(digest):
+                self.blobs[digest] = link
+                return
+            case SeedKey():
+                return
+            case UnknownKey():
+                self.unknown.add(key)
+                return
+        repository = self.repositories.setdefault(decoded.name, Repository(decoded.name))
+        repository.keys.add(key)
+        match decoded:
+            case RevisionLinkKey(_, digest):
+                repository.revisions[digest] = link
+            case LayerLinkKey(_, digest):
+                repository.layers[digest] = link
+            case SignatureLinkKey(_, revision, digest):
+                repository.signatures[revision, digest] = link
+            case TagCurrentKey(_, tag):
+                repository.tags[tag] = link
+            case TagIndexKey(_, tag, digest):
+                repository.tag_indexes[tag, digest] = link
+            case UploadKey(_, uuid, _):
+                repository.uploads[uuid][key] = link.mtime
+
+    def manifest(self, digest: Digest) -> Manifest | None:
+        """ "readable when blob d is present, sha256(bytes)==d, size <= MAX_SIZE, parse_manifest accepts it." """
+        blob = self.blobs.get(digest)
+        if blob is None or len(blob.body) > MAX_SIZE or not digest.matches(blob.body):
+            return None
+        try:
+            return parse_manifest(blob.body)
+        except InvalidManifest:
+            return None
+
+    def damaged(self, digest: Digest) -> bool:
+        """ "present as a blob but not readable" """
+        return digest in self.blobs and self.manifest(digest) is None
+
+
+def strong_closure(store: Store, repository: Repository, start: Digest) -> set[Digest]:
+    """ "what the tag's own target reaches through strong edges": expanded as in Reach, the start among it."""
+    reached, expandable = {start}, {start}
+    while True:
+        before = len(reached), len(expandable)
+        _expand(store, repository, reached, expandable)
+        if before == (len(reached), len(expandable)):
+            return reached
+
+
+def _expand(store: Store, repository: Repository, reached: set[Digest], expandable: set[Digest]) -> None:
+    """One round of: "for a reached digest d which is expandable (a root from revision/tag, or reached by an edge
+    of kind MANIFEST, or linked as a revision in r) all its strong edges' targets are reached if d is readable." """
+    for digest in list(reached):
+        if digest not in expandable and digest not in repository.revisions:
+            continue
+        manifest = store.manifest(digest)
+        for edge in manifest.edges if manifest else ():
+            if edge.kind in STRONG:
+                reached.add(edge.target.digest)
+            if edge.kind is EdgeKind.MANIFEST:
+                expandable.add(edge.target.digest)
+
+
+class Marking:
+    """Reach(r) of one repository, and whether it is protected."""
+
+    def __init__(self, store: Store, repository: Repository, young_since: int, delete_untagged: bool) -> None:
+        self.store = store
+        self.repository = repository
+        self.young_since = young_since
+        self.delete_untagged = delete_untagged
+        self.reached: set[Digest] = set()
+        self.expandable: set[Digest] = set()
+        #: Tags that are roots now.
+        self.kept_tags: set[str] = set()
+        self.mark(all_revisions=False)
+        self.reasons = self.protection()
+        if self.reasons:  # "in a protected r every revision" is a root: more is reached, so look again
+            self.mark(all_revisions=True)
+            self.reasons = self.protection()
+
+    def young(self, link: Link) -> bool:
+        """ "young" = mtime >= now - grace."""
+        return link.mtime >= self.young_since
+
+    def following(self, tag: str) -> Digest | None:
+        """ "tag t with subject_of_tag(t) = X, where X is linked as a revision in r, target != X, and X not in what
+        the tag's own target reaches through strong edges" """
+        subject = reference.subject_of_tag(tag)
+        target = self.repository.tags[tag].target
+        if not self.delete_untagged or subject is None or target is None:
+            return None
+        if subject not in self.repository.revisions:
+            return None
+        if subject in strong_closure(self.store, self.repository, target):
+            return None
+        return subject
+
+    def mark(self, *, all_revisions: bool) -> None:
+        repository = self.repository
+        self.reached, self.expandable, self.kept_tags = set(), set(), set()
+
+        def root(digest: Digest) -> None:
+            self.reached.add(digest)
+            self.expandable.add(digest)
+
+        # "not delete_untagged: every revision, every tag target. delete_untagged: every young revision; in a
+        # protected r every revision"
+        for digest, link in repository.revisions.items():
+            if not self.delete_untagged or all_revisions or self.young(link):
+                root(digest)
+        # "every tag target (following tags: see below)"; "young tags are always roots"
+        waiting: dict[str, Digest] = {}
+        for tag, link in repository.tags.items():
+            subject = self.following(tag)
+            if subject is not None and not self.young(link):
+                waiting[tag] = subject
+                continue
+            self.kept_tags.add(tag)
+            if link.target is not None:
+                root(link.target)
+        # "Every layer link that is young is a root as well (its digest and its target), not expanded."
+        for digest, link in repository.layers.items():
+            if self.young(link):
+                self.reached.add(digest)
+                if link.target is not None:
+                    self.reached.add(link.target)
+
+        while True:
+            before = len(self.reached), len(self.expandable)
+            _expand(self.store, repository, self.reached, self.expandable)
+            # "Referrers: a revision m of r whose subject is in Reach(r) is a root of r too"
+            for digest in repository.revisions:
+                manifest = self.store.manifest(digest)
+                if manifest and manifest.subject and manifest.subject.digest in self.reached:
+                    root(digest)
+            # "alias: if digest d in Reach(r) has layer_link(r,d) with target T != d, T is in Reach(r)"
+            for digest in list(self.reached):
+                link_to = repository.layers.get(digest)
+                if link_to and link_to.target is not None:
+                    self.reached.add(link_to.target)
+            # "such a tag is a root only once X is in Reach(r) (least fixpoint)"
+            for tag, subject in waiting.items():
+                target = repository.tags[tag].target
+                if subject in self.reached and target is not None:
+                    self.kept_tags.add(tag)
+                    root(target)
+            if before == (len(self.reached), len(self.expandable)):
+                return
+
+    def protection(self) -> frozenset[str]:
+        repository, reasons = self.repository, set()
+        # "name of r is not reference.is_name(r)"
+        if not reference.is_name(repository.name):
+            reasons.add(NAME)
+        for digest, link in repository.revisions.items():
+            # "a revision link of r is not sound (body is not exactly its own digest)"
+            if link.body != str(digest).encode():
+                reasons.add(REVISION_LINK)
+            # "a revision d of r whose manifest is not readable"
+            if self.store.manifest(digest) is None:
+                reasons.add(REVISION_UNREADABLE)
+        for tag, link in repository.tags.items():
+            # "a tag of r whose current/link body does not parse, when delete_untagged"
+            if link.target is None and self.delete_untagged:
+                reasons.add(TAG_LINK)
+            # "a manifest digest reached in r as a tag's target that is present as a blob but not readable"
+            if link.target is not None and tag in self.kept_tags and self.store.damaged(link.target):
+                reasons.add(MANIFEST_UNREADABLE)
+        # "... through an edge of kind MANIFEST" (an edge to a linked revision is REVISION_UNREADABLE already)
+        for digest in self.reached:
+            if digest not in self.expandable and digest not in repository.revisions:
+                continue
+            manifest = self.store.manifest(digest)
+            for edge in manifest.edges if manifest else ():
+                if edge.kind is EdgeKind.MANIFEST and self.store.damaged(edge.target.digest):
+                    reasons.add(MANIFEST_UNREADABLE)
+        return frozenset(reasons)
+
+    @property
+    def sweep_blocked(self) -> bool:
+        """ "a layer link of r with digest d in Reach(r) of an algorithm other than sha256 has no parseable body" """
+        return any(
+            digest in self.reached and digest.algorithm != "sha256" and link.target is None
+            for digest, link in self.repository.layers.items()
+        )
+
+
+def expected(
+    model: ModelStore, *, now: int, delete_untagged: bool, grace: int, uploads_older_than: int
+) -> Expected:
+    """now, grace and uploads_older_than in µs."""
+    store = Store(model)
+    young_since = now - grace
+    tag_currents, tag_indexes, revisions, signatures, layers, uploads = (set[str]() for _ in range(6))
+    kept: set[Digest] = set()
+    protected: dict[str, frozenset[str]] = {}
+    reach: dict[str, frozenset[Digest]] = {}
+    sweep_blocked = False
+
+    for name, repository in store.repositories.items():
+        marking = Marking(store, repository, young_since, delete_untagged)
+        reached = marking.reached
+        reach[name] = frozenset(reached)
+        kept |= reached
+        sweep_blocked |= marking.sweep_blocked
+        if marking.reasons:
+            protected[name] = marking.reasons
+
+        # "upload(r,u): dead when newest part < now - uploads_older_than. Also in protected repositories."
+        for parts in repository.uploads.values():
+            if max(parts.values()) < now - uploads_older_than:
+                uploads |= parts.keys()
+
+        dead_tags: set[str] = set()
+        dead_revisions: set[Digest] = set()
+        if not marking.reasons:
+            # "tag current link: only a following tag that is not reached (young tags are always roots)"
+            dead_tags = repository.tags.keys() - marking.kept_tags
+            # "revision(r,d): dead when delete_untagged, r not protected, d not in Reach(r), not young"
+            for digest, link in repository.revisions.items():
+                if delete_untagged and digest not in reached and not marking.young(link):
+                    dead_revisions.add(digest)
+        tag_currents |= {encode(TagCurrentKey(name, tag)) for tag in dead_tags}
+        revisions |= {encode(RevisionLinkKey(name, digest)) for digest in dead_revisions}
+        kept_revisions = repository.revisions.keys() - dead_revisions
+        kept |= kept_revisions
+
+        # "A TagIndex without current where any index link of that tag is young: keep all of that tag's."
+        being_pushed = {
+            tag
+            for (tag, _), link in repository.tag_indexes.items()
+            if tag not in repository.tags and marking.young(link)
+        }
+        for (tag, digest), link in repository.tag_indexes.items():
+            if marking.reasons or marking.young(link) or tag in being_pushed:
+                continue
+            # "tag t has no current link [or its current link is dead], or (d is not the tag's target and d is not
+            # a kept revision)"
+            if tag not in repository.tags or tag in dead_tags or (digest != repository.tags[tag].target and digest not in kept_revisions):
+                tag_indexes.add(encode(TagIndexKey(name, tag, digest)))
+
+        for (revision, digest), link in repository.signatures.items():
+            # "dead when revision(r,rev) is dead, or has no revision link at all and it is not young; not in
+            # protected."
+            orphan = revision not in repository.revisions and not marking.young(link)
+            if not marking.reasons and (revision in dead_revisions or orphan):
+                signatures.add(encode(SignatureLinkKey(name, revision, digest)))
+            else:
+                kept.add(digest)
+
+        for digest, link in repository.layers.items():
+            # "dead when r not protected, d not in Reach(r), not young, and target not in Reach(r)"
+            unreached = digest not in reached and link.target not in reached
+            if not marking.reasons and unreached and not marking.young(link):
+                layers.add(encode(LayerLinkKey(name, digest)))
+            else:
+                # "target or digest of any layer link that is not dead"
+                kept |= {digest} if link.target is None else {digest, link.target}
+
+    # "a digest named by any unknown key under repositories/"
+    for key in store.unknown:
+        if key.startswith(REPOSITORIES):
+            for path in _DIGEST_IN_PATH.findall(key):
+                kept.add(Digest.parse(path.replace("/", ":")))
+
+    live_blobs = {
+        encode(BlobKey(digest))
+        for digest, blob in store.blobs.items()
+        if sweep_blocked or digest in kept or blob.mtime >= young_since
+    }
+    blobs = {encode(BlobKey(digest)) for digest in store.blobs} - live_blobs
+
+    # "repository emptied: r had at least one dead key, and all its keys are dead, and no unknown key lies below it
+    # in its own _ areas."
+    dead_links = tag_currents | tag_indexes | revisions | signatures | layers | uploads
+    emptied = {
+        name
+        for name, repository in store.repositories.items()
+        if repository.keys <= dead_links
+        and not any(key.startswith(f"{REPOSITORIES}{name}/_") for key in store.unknown)
+    }
+    return Expected(
+        tag_currents=frozenset(tag_currents),
+        tag_indexes=frozenset(tag_indexes),
+        revision_links=frozenset(revisions),
+        signature_links=frozenset(signatures),
+        layer_links=frozenset(layers),
+        uploads=frozenset(uploads),
+        blobs=frozenset(blobs),
+        live_blobs=frozenset(live_blobs),
+        protected=protected,
+        emptied=frozenset(emptied),
+        sweep_blocked=sweep_blocked,
+        reach=reach,
+    )
