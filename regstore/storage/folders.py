@@ -136,16 +136,24 @@ class Tree:
 
         Unsupported where one of them is a symbolic link; an OSError where one is missing or a file.
         """
-        folder = self.open_root()
-        done: list[str] = []
-        try:
-            for part in parts:
-                done.append(part)
-                folder = self._step(folder, part, "/".join(done), create)
-        except BaseException:
-            os.close(folder)
-            raise
-        return folder
+        for attempt in range(_ATTEMPTS):
+            folder = self.open_root()
+            done: list[str] = []
+            try:
+                for part in parts:
+                    done.append(part)
+                    folder = self._step(folder, part, "/".join(done), create)
+            except FileNotFoundError:
+                os.close(folder)
+                # One that was open or just made may have been removed, being empty.
+                if not create or attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                os.close(folder)
+                raise
+            else:
+                return folder
+        raise AssertionError("unreachable")
 
     def _step(self, folder: int, name: str, key: str, create: bool) -> int:
         """The folder below; closes the one above. On an error the one above stays open."""
@@ -161,7 +169,7 @@ class Tree:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
                     refuse_link(folder, name, self.root, key)
                     if create:
-                        raise Unsupported(f"{self.root}/{key} is a file, so nothing can be stored below it") from error
+                        raise Unsupported(f"{self.root}/{key} is a file: nothing can be stored below it") from error
                 raise
             else:
                 os.close(folder)

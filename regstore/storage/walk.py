@@ -5,20 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from regstore.errors import NotFound
+from regstore.layout import BLOBS, PREFIX, REPOSITORIES
 from regstore.storage.base import Page
 from regstore.storage.folders import Tree, facts, key_text, open_regular, split, translate
 
 PAGE_KEYS: Final = 2_000
 #: Folders that stay though empty: a registry makes them once.
 KEPT_FOLDERS: Final = frozenset(
-    ("", "docker", "docker/registry", "docker/registry/v2", "docker/registry/v2/blobs", "docker/registry/v2/repositories")
+    ("", "docker", "docker/registry", PREFIX.rstrip("/"), BLOBS.rstrip("/"), REPOSITORIES.rstrip("/"))
 )
 _STEP: Final = 500
 _BELOW: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -176,7 +176,7 @@ class _Visit:
     empty: bool
 
 
-def sweep_empty_folders(tree: Tree, prefix: str, older_than: int) -> Iterator[int]:
+def sweep_empty_folders(tree: Tree, prefix: str, older_than: int) -> Generator[int, None, None]:
     """Remove old empty folders at or below the prefix, deepest first; yields how many so far, now and then.
 
     A folder's time is read before anything below it goes, since that changes it. rmdir does the rest: the kernel

@@ -1,0 +1,355 @@
+"""A folder tree as a Storage: what a registry's `filesystem` driver keeps, and where backups go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from regstore.digest import Digest, Verifier
+from regstore.errors import (
+    AlreadyExists,
+    IntegrityError,
+    NoSuchBucket,
+    StorageError,
+    Unsupported,
+)
+from regstore.layout import STATE
+from regstore.storage.base import (
+    Capabilities,
+    Counters,
+    MultipartUpload,
+    ObjectInfo,
+    Page,
+    PutOptions,
+)
+from regstore.storage.folders import CHUNK, TEMPORARY, NewFile, Tree, facts, translated
+from regstore.storage.walk import Listing, sweep_empty_folders
+
+_COPY_STEP: Final = 64 << 20
+_DELETE_BATCH: Final = 250
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DiskStorage:
+    """The Storage protocol over one folder.
+
+    Writes go to a file named `.regstore-<hex>` beside the target, are synced, and renamed; folders that had to be
+    made are synced too. A run that is killed can leave such a file: it lists as an unknown key, and a registry
+    passes over it. As root, new files and folders take the owner of the folder they lie in.
+
+    Symbolic links below the root are never followed. A listing passes over them and notes their keys in `symlinks`;
+    naming one, or a key below one, raises Unsupported: it is not absent, for a registry does follow it.
+    """
+
+    def __init__(self, root: Path, *, create: bool = False, concurrency: int = 16) -> None:
+        """root: the folder; missing, every operation raises NoSuchBucket, or with `create` it is made.
+        concurrency: threads, and so file operations at once."""
+        self.root = root.absolute()
+        self.url = str(self.root)
+        self.counters = Counters()
+        #: Keys of the symbolic links that listings came upon so far.
+        self.symlinks: set[str] = set()
+        self._tree = Tree(self.root, create=create)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="regstore-disk")
+        self._closed = False
+        self._capabilities: Capabilities | None = None
+        self._probing = asyncio.Lock()
+
+    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The call in a thread. When cancelled, it is waited for first: its descriptors are not pulled from under
+        it, and no change happens after the task has ended."""
+        if self._closed:
+            raise StorageError(f"{self.url} is closed")
+        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # taken note of
+            raise
+
+    async def capabilities(self) -> Capabilities:
+        async with self._probing:
+            if self._capabilities is None:
+                self._capabilities = Capabilities(
+                    conditional_put=await self._run(self._probe_conditional_put),
+                    atomic_rename=True,
+                    folders=True,
+                    versioned=False,
+                )
+            return self._capabilities
+
+    def _probe_conditional_put(self) -> bool:
+        key = f"{STATE}probe-{uuid.uuid4().hex}"
+        made_folder = not os.path.lexists(self.root / STATE)
+        try:
+            file = NewFile(self._tree, key)
+            file.publish(if_absent=True)
+            try:
+                NewFile(self._tree, key).publish(if_absent=True)
+            except AlreadyExists:
+                return True
+            return False
+        except NoSuchBucket:
+            raise
+        except StorageError:
+            return False
+        finally:
+            with suppress(StorageError):
+                self._tree.delete(key)
+            if made_folder:
+                self._remove_state_folder()
+
+    def _remove_state_folder(self) -> None:
+        with suppress(OSError, StorageError):
+            folder = self._tree.open_root()
+            try:
+                os.rmdir(STATE.rstrip("/"), dir_fd=folder)
+            finally:
+                os.close(folder)
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        listing = Listing(self._tree, prefix, start_after, self.symlinks)
+        try:
+            while True:
+                self.counters.count("list")
+                page = await self._run(listing.next_page)
+                yield page
+                if page.complete:
+                    return
+        finally:
+            listing.close()
+
+    async def stat(self, key: str) -> ObjectInfo:
+        self.counters.count("stat")
+        return await self._run(self._tree.stat, key)
+
+    async def get(self, key: str) -> bytes:
+        self.counters.count("get")
+        data = await self._run(self._tree.read, key)
+        self.counters.bytes_read += len(data)
+        return data
+
+    @asynccontextmanager
+    async def open_read(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[OpenedFile]:
+        self.counters.count("get")
+        file, info = await self._run(self._open, key)
+        try:
+            yield OpenedFile(self, file, info, start, length)
+        finally:
+            os.close(file)
+
+    def _open(self, key: str) -> tuple[int, ObjectInfo]:
+        file = self._tree.open_file(key)
+        try:
+            with translated(self.root, key):
+                return file, facts(file, key)
+        except BaseException:
+            os.close(file)
+            raise
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
+    ) -> None:
+        self.counters.count("put")
+        await self._run(self._put, key, data, if_absent)
+        self.counters.bytes_written += len(data)
+
+    def _put(self, key: str, data: bytes, if_absent: bool) -> None:
+        file = NewFile(self._tree, key)
+        try:
+            file.write(data)
+            file.publish(if_absent=if_absent)
+        finally:
+            file.discard()
+
+    async def put_stream(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        digest: Digest | None = None,
+        options: PutOptions | None = None,
+    ) -> int:
+        self.counters.count("put")
+        verifier = Verifier(digest)
+        async with self._new_file(key) as file:
+
+            def write(piece: bytes) -> None:
+                if digest is not None:
+                    verifier.update(piece)
+                file.write(piece)
+
+            pending = bytearray()
+            async for chunk in chunks:
+                pending += chunk
+                if len(pending) >= CHUNK:
+                    await self._run(write, bytes(pending))
+                    pending.clear()
+            if pending:
+                await self._run(write, bytes(pending))
+            if size is not None and file.size != size:
+                raise IntegrityError(f"{self.url}/{key}: expected {size:,} bytes, the stream has {file.size:,}")
+            verifier_what = f"{self.url}/{key}"
+            if digest is not None:
+                verifier.verify(verifier_what)
+            await self._run(file.publish)
+        self.counters.bytes_written += file.size
+        return file.size
+
+    @asynccontextmanager
+    async def _new_file(self, key: str) -> AsyncIterator[NewFile]:
+        files: list[NewFile] = []  # filled by the thread, so that a cancelled call's file is found
+        try:
+            await self._run(lambda: files.append(NewFile(self._tree, key)))
+            yield files[0]
+        finally:
+            for file in files:
+                file.discard()
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        outcomes: dict[str, StorageError | None] = {}
+        for first in range(0, len(keys), _DELETE_BATCH):
+            batch = keys[first : first + _DELETE_BATCH]
+            self.counters.count("delete", len(batch))
+            outcomes |= await self._run(self._delete, batch)
+        return outcomes
+
+    def _delete(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        outcomes: dict[str, StorageError | None] = {}
+        changed: dict[str, str] = {}
+        for key in keys:
+            outcomes.setdefault(key, None)
+            try:
+                if self._tree.delete(key):
+                    changed[key.rpartition("/")[0]] = key
+            except NoSuchBucket:
+                raise
+            except StorageError as error:
+                outcomes[key] = error
+        # Links go before blobs, and must stay gone before them when the power fails.
+        for key in changed.values():
+            self._tree.sync_folder_of(key)
+        return outcomes
+
+    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        self.counters.count("copy")
+        file, info = await self._run(self._open, source)
+        try:
+            async with self._new_file(target) as copy:
+                while await self._run(copy.copy_from, file, _COPY_STEP):
+                    pass
+                expected = info.size if size is None else size
+                if copy.size != expected:
+                    raise IntegrityError(
+                        f"{self.url}/{source} has {copy.size:,} bytes, not {expected:,}: it changed; not copied"
+                    )
+                await self._run(copy.publish)
+        finally:
+            os.close(file)
+
+    async def move(self, source: str, target: str, *, size: int) -> None:
+        self.counters.count("move")
+        if await self._run(self._tree.move, source, target, size):
+            return
+        # A file system is mounted between the two.
+        await self.copy(source, target, size=size)
+        outcome = (await self.delete_many([source]))[source]
+        if outcome is not None:
+            raise outcome
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        """Nothing: a disk has none."""
+        uploads: tuple[MultipartUpload, ...] = ()
+        for upload in uploads:
+            yield upload
+
+    async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
+        """Nothing: a disk has none."""
+
+    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+        """As the protocol says; the root, `docker/registry/v2` and its `blobs` and `repositories` stay."""
+        sweep = sweep_empty_folders(self._tree, prefix, older_than)
+        removed = 0
+        try:
+            while (step := await self._run(next, sweep, None)) is not None:
+                removed = step
+        finally:
+            sweep.close()
+        return removed
+
+    async def now(self) -> int:
+        """The time that a file made under `regstore/` gets; this computer's own where none can be made."""
+        return await self._run(self._now)
+
+    def _now(self) -> int:
+        name = TEMPORARY + uuid.uuid4().hex
+        made_folder = not os.path.lexists(self.root / STATE)
+        try:
+            folder = self._tree.open_folder(STATE.rstrip("/").split("/"), create=True)
+            try:
+                file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+                try:
+                    os.write(file, b"0")
+                    os.fsync(file)  # the server's time, where there is a server
+                    return os.fstat(file).st_mtime_ns // 1000
+                finally:
+                    os.close(file)
+                    os.unlink(name, dir_fd=folder)
+            finally:
+                os.close(folder)
+                if made_folder:
+                    self._remove_state_folder()
+        except (OSError, Unsupported):
+            return time.time_ns() // 1000
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._threads.shutdown(wait=False)
+
+    async def __aenter__(self) -> DiskStorage:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+class OpenedFile:
+    """A file open for reading, as a ReadHandle: iterate it once, inside its context."""
+
+    def __init__(self, storage: DiskStorage, file: int, info: ObjectInfo, start: int, length: int | None) -> None:
+        self.info = info
+        self._storage = storage
+        self._file = file
+        self._offset = start
+        self._end = info.size if length is None else min(info.size, start + length)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        storage, key = self._storage, self.info.key
+        while self._offset < self._end:
+            data = await storage._run(self._read)
+            if not data:
+                raise IntegrityError(
+                    f"{storage.url}/{key} ended after {self._offset:,} of {self.info.size:,} bytes"
+                )
+            self._offset += len(data)
+            storage.counters.bytes_read += len(data)
+            yield data
+
+    def _read(self) -> bytes:
+        with translated(self._storage.root, self.info.key):
+            return os.pread(self._file, min(CHUNK, self._end - self._offset), self._offset)
