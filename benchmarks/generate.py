@@ -3,11 +3,11 @@
     python -m benchmarks.generate [--keys 13000] [--seed 1] [--to FOLDER]
 
 What they hold, in the proportions of registries that continuous integration fills: repositories with nested names,
-few of them large; images over shared base layers; indexes of several platforms; signatures by `subject`, half of them
-also under the fallback tag `sha256-<hex>`; tags that moved, and the untagged revisions they left; images deleted
-through the API, whose blobs and layer links stayed; layers of pushes that were never finished; blobs that nothing
-links; abandoned uploads; images promoted to a second repository. About 74 manifests per 1,000 keys. All times lie in
-2024.
+few of them large; images over shared base layers; indexes of several platforms; signatures by `subject`, half of
+them also under the fallback tag `sha256-<hex>`; tags that moved, and the untagged revisions they left; images
+deleted through the API, whose blobs and layer links stayed; layers of pushes that were never finished; blobs that
+nothing links; abandoned uploads; images promoted to a second repository. About 74 manifests per 1,000 keys. All
+times lie in 2024.
 
 Manifests are real. A layer or config is a few bytes whose digest is its name, with a larger size stated, so that a
 million keys fit in memory: a listing shows the size, and no garbage collection reads them.
