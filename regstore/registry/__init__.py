@@ -14,6 +14,7 @@ deletes in reverse: whatever is cut short leaves garbage, never a link to nothin
 from regstore.registry.blobs import BlobInfo, BlobReader, Blobs, Content, StoreBlobs
 from regstore.registry.describe import Description
 from regstore.registry.manifests import Manifests, StoredManifest
+from regstore.registry.opening import open_registry
 from regstore.registry.referrers import Referrer, Referrers
 from regstore.registry.registry import Registry
 from regstore.registry.repository import Repository
@@ -37,4 +38,5 @@ __all__ = [
     "Tags",
     "Upload",
     "Uploads",
+    "open_registry",
 ]

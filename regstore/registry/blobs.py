@@ -42,7 +42,7 @@ class BlobReader:
         #: Bytes of the whole blob, also when only a part is read.
         self.size = handle.info.size
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         verifier = Verifier(self._digest) if self._digest else None
         async for chunk in self._handle:
             if verifier:

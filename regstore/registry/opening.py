@@ -1,0 +1,35 @@
+"""Opening a registry by URL or path."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from os import PathLike, fspath
+from typing import Any
+
+from regstore.registry.registry import Registry
+
+
+def open_registry(url: str | PathLike[str], **options: Any) -> Registry:
+    """The registry there; no request is made yet. Close it, or use it as an async context manager.
+
+    options: the fields of `regstore.storage.opening.OpenOptions`.
+    """
+    from regstore.storage.opening import OpenOptions, open_storage
+
+    return Registry(open_storage(fspath(url), OpenOptions(**options)))
+
+
+@asynccontextmanager
+async def open(url: str | PathLike[str], **options: Any) -> AsyncGenerator[Registry, None]:
+    """The registry under `s3://bucket[/rootdirectory]`, a `file://` URL or a folder.
+
+        async with regstore.open("s3://bucket/root", endpoint_url="http://127.0.0.1:9000") as registry:
+            async for repository in registry.repositories():
+                print(repository.name)
+
+    options: the fields of `regstore.storage.opening.OpenOptions`. Nothing needs to be there yet; see
+    `Registry.require`.
+    """
+    async with open_registry(url, **options) as registry:
+        yield registry
