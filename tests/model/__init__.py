@@ -1,1 +1,1 @@
-"""An independent, naive model of a registry's storage and of what gc must do: dicts and sets, clarity over speed."""
+"""A naive model, independent of the planner, of a registry's storage and of what gc must do: dicts and sets."""

@@ -62,13 +62,7 @@ class Expected:
 
     @property
     def dead_links(self) -> frozenset[str]:
-        return (
-            self.tag_currents
-            | self.tag_indexes
-            | self.revision_links
-            | self.signature_links
-            | self.layer_links
-        )
+        return self.tag_currents | self.tag_indexes | self.revision_links | self.signature_links | self.layer_links
 
     @property
     def dead(self) -> frozenset[str]:
@@ -293,7 +287,8 @@ class Marking:
 
     @property
     def sweep_blocked(self) -> bool:
-        """ "a layer link of r with digest d in Reach(r) of an algorithm other than sha256 has no parseable body" """
+        """ "a layer link of r with digest d in Reach(r) of an algorithm other than sha256 has no parseable
+        body" """
         return any(
             digest in self.reached and digest.algorithm != "sha256" and link.target is None
             for digest, link in self.repository.layers.items()
@@ -351,7 +346,8 @@ def expected(
                 continue
             # "tag t has no current link [or its current link is dead], or (d is not the tag's target and d is not
             # a kept revision)"
-            if tag not in repository.tags or tag in dead_tags or (digest != repository.tags[tag].target and digest not in kept_revisions):
+            has_no_current = tag not in repository.tags or tag in dead_tags
+            if has_no_current or digest not in {repository.tags[tag].target, *kept_revisions}:
                 tag_indexes.add(encode(TagIndexKey(name, tag, digest)))
 
         for (revision, digest), link in repository.signatures.items():

@@ -39,7 +39,7 @@ UPLOADS_OLDER_THAN = 7 * DAY
 
 #: Ages that lie well to one side of a grace or of the uploads' limit, or exactly on its edge, or 1 µs past it.
 AGES = (30 * DAY, DAY + 1, DAY, HOUR + 1, HOUR, 1, 0, 7 * DAY, 7 * DAY + 1)
-REPOSITORY_NAMES = ("a", "a/b", "a-b", "b", "a/b/c", "Invalid", "a/b..c")
+REPOSITORY_NAMES = ("a", "a/b", "a-b", "b", "a/b/c", "a", "b", "a/b", "a-b", "Invalid")
 ABSENT = Digest.of(b"never stored")
 _LAYERS = 5
 _CONFIGS = 3
@@ -61,19 +61,18 @@ _MANIFEST_KINDS = (
     "foreign layers",
     "sha512 layer",
     "layer is a manifest",
-    "untyped entry is a layer",
     "sparse index",
     "entry of odd type is a manifest",
-    "ambiguous",
-    "case variant",
-    "not JSON",
-    "JSON list",
-    "no shape",
 )
+#: These protect whatever links them.
+_UNREADABLE_KINDS = ("ambiguous", "case variant", "not JSON", "JSON list", "no shape", "untyped entry is a layer")
 _manifest_specs = st.tuples(
-    st.sampled_from(_MANIFEST_KINDS), st.lists(_small, max_size=3), st.sampled_from(("", "manifest", "absent")), _small
+    st.sampled_from((*_MANIFEST_KINDS, *_MANIFEST_KINDS, *_UNREADABLE_KINDS)),
+    st.lists(_small, max_size=3),
+    st.sampled_from(("", "manifest", "absent")),
+    _small,
 )
-_PUSH_MODES = ("whole", "no layer links", "revision only", "layer link only", "nothing but the tag", "untyped body")
+_PUSH_MODES = ("whole", "whole", "no layer links", "revision only", "layer link only", "nothing but the tag")
 _TAGS = (
     None,
     "latest",
@@ -86,9 +85,7 @@ _TAGS = (
     "sha256-absent",
     "_x",
 )
-_push_specs = st.tuples(
-    _small, _small, st.sampled_from(_TAGS), _small, _ages, st.sampled_from(_PUSH_MODES)
-)
+_push_specs = st.tuples(_small, _small, st.sampled_from(_TAGS), _small, _ages, st.sampled_from(_PUSH_MODES))
 _EXTRAS = (
     "mount",
     "sha512 link",
@@ -143,6 +140,7 @@ def config_content(number: int) -> bytes:
 
 def _make_manifest(b: Builder, made: list[Digest], spec: tuple[str, list[int], str, int]) -> Digest:
     kind, numbers, subject_kind, number = spec
+    document: object
     config = b.blob(config_content(number))
     layers = [b.blob(layer_content(n)) for n in numbers]
     children = [made[n % len(made)] for n in numbers] if made else []
@@ -229,7 +227,7 @@ def _extra(b: Builder, made: list[Digest], spec: tuple[str, int, int, int, int])
     prefix = f"{REPOSITORIES}{name}/"
     layer, digest = b.blob(layer_content(number)), made[number % len(made)] if made else ABSENT
     b.mtime = NOW - age
-    alias = sha512_of(number)
+    alias, uuid = sha512_of(number), f"{number:08x}-0000-4000-8000-000000000000"
     match kind:
         case "mount":
             b.link_layer(name, layer)
@@ -252,9 +250,9 @@ def _extra(b: Builder, made: list[Digest], spec: tuple[str, int, int, int, int])
         case "tag index without current":
             b.tag_index(name, "gone", digest)
         case "upload":
-            b.upload(name, f"{number:08x}-0000-4000-8000-000000000000", ["startedat", "data", "hashstates/sha256/0"])
+            b.upload(name, uuid, ["startedat", "data", "hashstates/sha256/0"])
         case "upload part":
-            b.upload(name, f"{number:08x}-0000-4000-8000-000000000000", ["data"])
+            b.upload(name, uuid, ["data"])
         case "unknown in tags":
             b.put(f"{prefix}_manifests/tags/stray", b"x")
         case "unknown names digest":

@@ -55,7 +55,8 @@ class ModelStore:
             await storage.put(key, self.objects[key][0])
 
     def on_disk(self) -> ModelStore:
-        """The part that a folder can hold: no `//`, no trailing `/`, no `.` component, no file that is a folder too."""
+        """The part that a folder can hold: no `//`, no trailing `/`, no `.` component, no file that is also
+        a folder."""
         folders: set[str] = set()
         kept: dict[str, tuple[bytes, int]] = {}
         for key in sorted(self.objects):

@@ -38,7 +38,11 @@ UPLOAD = "00000000-0000-4000-8000-000000000000"
 
 
 def plan(
-    store: ModelStore, *, delete_untagged: bool = False, grace: int = DAY, uploads_older_than: int = UPLOADS_OLDER_THAN
+    store: ModelStore,
+    *,
+    delete_untagged: bool = False,
+    grace: int = DAY,
+    uploads_older_than: int = UPLOADS_OLDER_THAN,
 ) -> Expected:
     return expected(
         store, now=NOW, delete_untagged=delete_untagged, grace=grace, uploads_older_than=uploads_older_than
@@ -579,8 +583,9 @@ def pulled_by_digest(store: ModelStore, name: str, digest: Digest, seen: set[Dig
     for text in plain:
         yield from pulled_blob(store, name, Digest.parse(text))
     for entry in entries:
-        if revision(Digest.parse(entry["digest"]), name) in store or "manifest" in entry.get("mediaType", "manifest"):
-            yield from pulled_by_digest(store, name, Digest.parse(entry["digest"]), seen)
+        child = Digest.parse(entry["digest"])
+        if revision(child, name) in store or "manifest" in entry.get("mediaType", "manifest"):
+            yield from pulled_by_digest(store, name, child, seen)
 
 
 def pulled_blob(store: ModelStore, name: str, digest: Digest) -> Iterator[str]:
