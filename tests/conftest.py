@@ -23,6 +23,7 @@ _PROGRAMS_OF_FIXTURE = {
     "start_registry": (distribution.PROGRAM,),
     "with_skopeo": (skopeo.PROGRAM,),
 }
+_PROGRAMS: pytest.StashKey[set[str]] = pytest.StashKey()
 _FORGOTTEN_PREFIXES = ("AWS_", "REGISTRY_", "REGSTORE_", "BOTO_", "XDG_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
@@ -41,27 +42,26 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        fixtures = set(getattr(item, "fixturenames", ()))
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if fixtures & _PROGRAMS_OF_FIXTURE.keys() or "ceph" in parameters.values():
+        programs = _programs_of(item)
+        if item.get_closest_marker("servers"):
+            programs |= debian.PACKAGE_OF.keys()  # it may use any of them
+        elif programs:
             item.add_marker("servers")
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        item.stash[_PROGRAMS] = programs
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 
+def _programs_of(item: pytest.Item) -> set[str]:
+    """What its fixtures start, also those that a parameter names."""
+    names = set(getattr(item, "fixturenames", ()))
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    names |= {value for value in parameters.values() if isinstance(value, str)}
+    return {program for name in names for program in _PROGRAMS_OF_FIXTURE.get(name, ())}
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if next(item.iter_markers("servers"), None) is None:
-        return
-    used = [
-        program
-        for name, programs in _PROGRAMS_OF_FIXTURE.items()
-        if name in getattr(item, "fixturenames", ())
-        for program in programs
-    ]
-    if "ceph" in getattr(getattr(item, "callspec", None), "params", {}).values():
-        used += ceph_module.PROGRAMS
-    # A test that is only marked may use any of them.
-    debian.require(*used)
+    debian.require(*item.stash[_PROGRAMS])
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -118,7 +118,7 @@ def ceph() -> Iterator[S3Server]:
         yield server
 
 
-@pytest.fixture(params=["moto", pytest.param("ceph", marks=pytest.mark.servers)])
+@pytest.fixture(params=["moto", "ceph"])
 def s3_server(request: pytest.FixtureRequest) -> S3Server:
     """Each S3 server in turn."""
     server: S3Server = request.getfixturevalue(request.param)
@@ -164,7 +164,7 @@ def start_registry() -> Iterator[Callable[..., Registry]]:
         yield start
 
 
-@pytest.fixture(params=["disk", "moto", pytest.param("ceph", marks=pytest.mark.servers)])
+@pytest.fixture(params=["disk", "moto", "ceph"])
 def registry_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Path | S3Root:
     """A place for a registry on each kind of storage in turn: a folder, or a new bucket with a rootdirectory."""
     if request.param == "disk":

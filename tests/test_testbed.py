@@ -247,7 +247,7 @@ def test_a_restart_keeps_the_address_and_takes_read_only(start_registry: StartRe
         push_api(registry.host, "a", images.image("refused"), "2")
 
 
-def test_a_registry_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_a_registry_that_cannot_start_says_why(start_registry: StartRegistry, tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry", cache="redis")  # no address
     registry.configuration = lambda: {"version": "0.1", "storage": {"nothing": {}}}  # type: ignore[method-assign]
     with pytest.raises(ServerError, match="StorageDriver not registered: nothing"), registry:

@@ -22,12 +22,9 @@ PACKAGE_OF: Final = {
     "curl": "curl",
 }
 
-#: What was asked for and not found in this run, for the summary.
-missing: set[str] = set()
-
 
 def packages_missing(*programs: str) -> list[str]:
-    return sorted({PACKAGE_OF[program] for program in programs or PACKAGE_OF if which(program) is None})
+    return sorted({PACKAGE_OF[program] for program in programs if which(program) is None})
 
 
 def require(*programs: str) -> None:
@@ -35,7 +32,6 @@ def require(*programs: str) -> None:
     absent = packages_missing(*programs)
     if not absent:
         return
-    missing.update(absent)
     message = f"needs Debian packages: apt-get install {' '.join(absent)}"
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
