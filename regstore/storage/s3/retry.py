@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Exponential back-off with full jitter: before try n + 1, a random time up to `base * 2**(n-1)`, at most `cap`.
+    """Exponential back-off with full jitter: after try n, a random time up to `base * 2**(n-1)`, at most `cap`.
 
     tries: requests in all, the first included. first_contact: tries when no connection can be made and this
     storage has had no answer yet, so that a wrong endpoint is told at once. base, cap: seconds.

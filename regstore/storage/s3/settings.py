@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 DEFAULT_REGION: Final = "us-east-1"
+DEFAULT_RETRIES: Final = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class S3Settings:
     verify_tls: bool = True
     concurrency: int = 64
     page_size: int = 1000
-    retries: RetryPolicy = RetryPolicy()
+    retries: RetryPolicy = DEFAULT_RETRIES
 
     def __post_init__(self) -> None:
         if not self.bucket or "/" in self.bucket:
@@ -86,7 +89,8 @@ class Endpoint:
 
 def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
     """InputError where the endpoint is no URL."""
-    region = settings.region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or DEFAULT_REGION
+    region = settings.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    region = region or DEFAULT_REGION
     url = settings.endpoint_url or _configured_endpoint(session)
     if not url:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
@@ -189,40 +193,39 @@ class CredentialSource:
             else None
         )
         self._found: Any = None
-        self._frozen: tuple[Any, Credentials] | None = None
+        self._frozen: Credentials | None = None
+        self._not_before = 0.0
         self._lock = asyncio.Lock()
 
     async def get(self) -> Credentials:
         """AuthenticationFailed when there are none, or they cannot be refreshed."""
         if self._fixed is not None:
             return self._fixed
-        if self._found is None or self._stale():
+        if self._frozen is None or self._stale():
             async with self._lock:
-                if self._found is None or self._stale():
-                    await self._load()
-        frozen = self._found.get_frozen_credentials()
-        if self._frozen is None or self._frozen[0] is not frozen:
-            self._frozen = (frozen, Credentials(frozen.access_key, frozen.secret_key, frozen.token or None))
-        return self._frozen[1]
+                if self._frozen is None or self._stale():
+                    self._frozen = await self._load()
+        return self._frozen
 
     def _stale(self) -> bool:
-        return bool(getattr(self._found, "refresh_needed", bool)())
+        needed: Callable[[], bool] = getattr(self._found, "refresh_needed", bool)
+        return needed() and time.monotonic() >= self._not_before
 
-    async def _load(self) -> None:
+    async def _load(self) -> Credentials:
         import botocore.exceptions
 
         def load() -> Any:
-            found = self._found or self._session.get_credentials()
-            if found is not None:
-                found.get_frozen_credentials()
-            return found
+            self._found = self._found or self._session.get_credentials()
+            return self._found.get_frozen_credentials() if self._found is not None else None
 
         try:
-            found = await asyncio.to_thread(load)
+            frozen = await asyncio.to_thread(load)
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
             raise AuthenticationFailed(f"the AWS credentials cannot be had: {error}") from error
-        if found is None:
+        if frozen is None:
             raise AuthenticationFailed(
                 "no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile"
             )
-        self._found = found
+        # botocore starts refreshing minutes before the end and keeps the old ones while that fails.
+        self._not_before = time.monotonic() + 10
+        return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)

@@ -1,0 +1,267 @@
+"""Signed requests to one bucket: sent, counted, retried, and refusals told in regstore's errors."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from regstore.errors import RegstoreError, Unreachable
+from regstore.storage.base import Counters
+from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
+from regstore.storage.s3.settings import (
+    CredentialSource,
+    Endpoint,
+    S3Settings,
+    make_endpoint,
+    open_session,
+    proxy_for,
+    tls_context,
+)
+from regstore.storage.s3.sigv4 import EMPTY_SHA256, Signer, encode_query
+from regstore.storage.s3.xml import parse_refusal
+
+if TYPE_CHECKING:
+    import aiohttp
+    from botocore.session import Session
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT: Final = 10.0
+READ_TIMEOUT: Final = 60.0
+#: Bytes a second below which an upload is given up.
+SLOWEST: Final = 50_000
+_SLICE: Final = 256 * 1024
+#: Bodies from this size are hashed in a thread.
+_HASH_IN_THREAD: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer. Header names are case-insensitive."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def refusal(self) -> Refusal:
+        found = parse_refusal(self.status, self.body)
+        found.region = self.headers.get("x-amz-bucket-region", "") or found.region
+        wait = self.headers.get("retry-after", "")
+        found.wait = float(wait) if wait.isdigit() else 0.0
+        return found
+
+
+class SignedClient:
+    """Requests to one bucket. Every try is counted under S3's name for it.
+
+    The one exception: a request that aiohttp itself repeats because the server had closed a kept-alive
+    connection is counted once.
+    """
+
+    def __init__(self, settings: S3Settings, counters: Counters) -> None:
+        self.settings = settings
+        self.counters = counters
+        self._session: Session = open_session(settings)
+        self.endpoint: Endpoint = make_endpoint(settings, self._session)
+        self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region)
+        self._credentials = CredentialSource(settings, self._session)
+        self._signer = Signer(self.endpoint.region)
+        self._proxy = proxy_for(self.endpoint)
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._http: aiohttp.ClientSession | None = None
+        self._answered = False
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._http is None:
+            tls: object = tls_context(self.settings, self._session) if self.endpoint.scheme == "https" else True
+            self._http = aiohttp.ClientSession(
+                # Slots bound the requests; streams being read must not block those that write them elsewhere.
+                connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=20),  # type: ignore[arg-type]
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
+                read_bufsize=512 * 1024,
+            )
+        return self._http
+
+    def error(self, refusal: Refusal, operation: str, key: str) -> RegstoreError:
+        return refused(refusal, operation, key, self.place)
+
+    async def call(
+        self,
+        operation: str,
+        method: str,
+        key: str = "",
+        *,
+        parse: Callable[[Answer], T],
+        query: Iterable[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+        body: bytes | memoryview = b"",
+        accept: tuple[int, ...] = (200,),
+        about: str = "",
+        attempts: list[str] | None = None,
+    ) -> T:
+        """Send until `parse` of an answer with an accepted status succeeds, and return what it gives.
+
+        operation: S3's name, for counters and messages. key: the full key, "" for the bucket. about: what a
+        message names instead of the key. parse may raise Malformed (a failed request) or Refusal (an error
+        in a 200). attempts: gets a word a failed try. Raises regstore's errors.
+        """
+        attempt = 0
+        sha256 = EMPTY_SHA256
+        if len(body) >= _HASH_IN_THREAD:
+            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
+        elif body:
+            sha256 = hashlib.sha256(body).hexdigest()
+        while True:
+            attempt += 1
+            try:
+                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT + len(body) / SLOWEST):
+                    async with self._send(operation, method, key, query, headers or {}, body, sha256) as response:
+                        answer = Answer(response.status, response.headers, await response.read())
+                self._answered = True
+                self.counters.bytes_read += len(answer.body)
+                if answer.status not in accept:
+                    raise answer.refusal()
+                result = parse(answer)
+                self.counters.bytes_written += len(body)
+                return result
+            except _failed_requests() as error:
+                wait = self._judge(error, attempt, operation, about or key)
+                if attempts is not None:
+                    attempts.append(str(error))
+            await asyncio.sleep(wait)
+
+    def _judge(self, error: Exception, attempt: int, operation: str, about: str) -> float:
+        """Seconds until the next try; raises when there is none."""
+        import aiohttp
+
+        policy = self.settings.retries
+        what = f"{operation} of {about}" if about else operation
+        asked = 0.0
+        tries = policy.tries
+        if isinstance(error, Refusal):
+            if not error.transient or attempt >= tries:
+                raise refused(error, operation, about, self.place) from error
+            asked = error.wait
+        elif isinstance(error, Malformed):
+            if attempt >= tries:
+                raise Unreachable(f"{self.place.endpoint} kept answering {what} with a broken body") from error
+        elif isinstance(error, RegstoreError):
+            raise error
+        else:
+            fatal = isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
+            if isinstance(error, aiohttp.ClientConnectorError) and not self._answered:
+                tries = min(tries, policy.first_contact)
+            if fatal or attempt >= tries:
+                raise unreachable(error, what, self.place.endpoint) from error
+        self.counters.retries += 1
+        return policy.delay(attempt, asked)
+
+    @asynccontextmanager
+    async def _send(
+        self,
+        operation: str,
+        method: str,
+        key: str,
+        query: Iterable[tuple[str, str]],
+        headers: Mapping[str, str],
+        body: bytes | memoryview,
+        sha256: str,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One try, signed now."""
+        import yarl
+
+        endpoint = self.endpoint
+        path = endpoint.path(key)
+        canonical = encode_query(query)
+        signed = self._signer.headers(
+            await self._credentials.get(),
+            method,
+            path,
+            canonical,
+            {"host": endpoint.host, **headers},
+            sha256,
+        )
+        # Some servers know a sub-resource (`?uploads`) only without the equals sign.
+        sent = "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
+        url = f"{endpoint.scheme}://{endpoint.host}{path}" + (f"?{sent}" if sent else "")
+        data: object = body or None
+        if body or method in ("PUT", "POST"):
+            signed["content-length"] = str(len(body))
+        if len(body) > _SLICE:
+            data = _slices(body)
+        self.counters.count(operation)
+        async with self._open().request(
+            method,
+            yarl.URL(url, encoded=True),
+            headers=signed,
+            data=data,
+            allow_redirects=False,
+            proxy=self._proxy,
+        ) as response:
+            yield response
+
+    @asynccontextmanager
+    async def open(
+        self, key: str, *, headers: Mapping[str, str], accept: tuple[int, ...], attempts: int = 0
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A GET whose body is still to be read. Retried until the headers are here; `attempts` were used up."""
+        while True:
+            attempts += 1
+            sending = self._send("GetObject", "GET", key, (), headers, b"", EMPTY_SHA256)
+            try:
+                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT):
+                    response = await sending.__aenter__()
+                self._answered = True
+                if response.status not in accept:
+                    try:
+                        raise Answer(response.status, response.headers, await response.read()).refusal()
+                    finally:
+                        await sending.__aexit__(None, None, None)
+            except _failed_requests() as error:
+                wait = self._judge(error, attempts, "GetObject", key)
+            else:
+                break
+            await asyncio.sleep(wait)
+        try:
+            yield response
+        finally:
+            # Closed, not drained: what is left of the body may be gigabytes.
+            if not response.content.at_eof():
+                response.close()
+            await sending.__aexit__(None, None, None)
+
+    def broken(self, error: Exception, attempt: int, operation: str, key: str) -> float:
+        """For a stream that broke after its headers: seconds until the next try, or raises."""
+        return self._judge(error, attempt, operation, key)
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What aiohttp raises when a connection fails."""
+    import aiohttp
+
+    return (aiohttp.ClientError, OSError, TimeoutError)
+
+
+def _failed_requests() -> tuple[type[Exception], ...]:
+    return (Refusal, Malformed, *transport_errors())
+
+
+async def _slices(body: bytes | memoryview) -> AsyncIterator[bytes]:
+    """Parts small enough not to hold up the loop."""
+    view = memoryview(body)
+    for at in range(0, len(view), _SLICE):
+        yield bytes(view[at : at + _SLICE])

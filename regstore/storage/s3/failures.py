@@ -1,0 +1,205 @@
+"""What a server or a connection said, as one of regstore's errors with one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from regstore.errors import (
+    AccessDenied,
+    AlreadyExists,
+    AuthenticationFailed,
+    IntegrityError,
+    NoSuchBucket,
+    NotFound,
+    RegstoreError,
+    StorageError,
+    StorageFull,
+    Unreachable,
+    Unsupported,
+)
+
+_CREDENTIALS: Final = {
+    "InvalidAccessKeyId": "the server does not know this access key",
+    "InvalidClientTokenId": "the server does not know this access key",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "ExpiredToken": "the session token has expired",
+    "ExpiredTokenException": "the session token has expired",
+    "TokenRefreshRequired": "the session token has expired",
+    "InvalidToken": "the session token is not valid",
+    "InvalidSecurity": "the credentials are not valid",
+    "NotSignedUp": "the account has no S3",
+    "RequestTimeTooSkewed": "this machine's clock differs too much from the server's; set it",
+    "RequestExpired": "this machine's clock differs too much from the server's; set it",
+}
+_DENIED: Final = {"AccessDenied", "AccessDeniedException", "AllAccessDisabled", "AccountProblem", "Forbidden"}
+_REGION: Final = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "Redirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
+_FULL: Final = {"QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage", "EntityTooLarge"}
+_UNSUPPORTED: Final = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation"}
+_UNTRUSTED: Final = "the TLS certificate of {} was not accepted ({}); give its authority with a CA bundle"
+_TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 509})
+_TRANSIENT: Final = frozenset(
+    {
+        "InternalError",
+        "SlowDown",
+        "ServiceUnavailable",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "BadDigest",
+        "XAmzContentSHA256Mismatch",
+        "503 SlowDown",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """For messages."""
+
+    url: str
+    bucket: str
+    endpoint: str
+    region: str
+
+
+class Refusal(Exception):
+    """An answer that is not what was asked for. status: of HTTP; code: S3's word, "" where there was none."""
+
+    def __init__(self, status: int, code: str = "", message: str = "", region: str = "", wait: float = 0.0) -> None:
+        super().__init__(f"{status} {code}" + (f": {message}" if message else ""))
+        self.status = status
+        self.code = code
+        self.message = message
+        self.region = region
+        self.wait = wait
+
+    @property
+    def transient(self) -> bool:
+        """The same request may succeed later. 501 does not, nor does a clock that is wrong."""
+        return self.code in _TRANSIENT or (self.status in _TRANSIENT_STATUS and self.code not in _UNSUPPORTED)
+
+    @property
+    def lacks_operation(self) -> bool:
+        return self.status in (405, 501) or self.code in _UNSUPPORTED
+
+
+class Malformed(Exception):
+    """A body that is not the whole, valid answer: the request has failed and is sent again."""
+
+
+def refused(refusal: Refusal, operation: str, key: str, place: Place) -> RegstoreError:
+    """The error for a refusal. operation: S3's name of it; key: full key or prefix, "" for the bucket."""
+    code, status = refusal.code, refusal.status
+    what = f"{operation} of {key}" if key else operation
+    detail = f" ({code or status}{': ' + refusal.message if refusal.message else ''})"
+    if code == "NoSuchBucket":
+        return NoSuchBucket(f"there is no bucket {place.bucket} at {place.endpoint}")
+    if code in _CREDENTIALS:
+        return AuthenticationFailed(f"{place.endpoint} refused the credentials: {_CREDENTIALS[code]} ({code})")
+    if code in _REGION or status in (301, 307):
+        there = f"is in region {refusal.region}" if refusal.region else "is in another region"
+        return StorageError(f"the bucket {place.bucket} {there}, not {place.region}; give its region with --region")
+    if code in _DENIED or (status in (401, 403) and not code):
+        return AccessDenied(f"{place.url}: {what} is not permitted{detail}")
+    if code in ("NoSuchKey", "NoSuchUpload") or (status == 404 and not code):
+        return NotFound(key, place.url)
+    if code in _FULL or status == 507:
+        return StorageFull(f"{place.url}: {what} failed, the storage is full or the quota used up{detail}")
+    if code == "InvalidObjectState":
+        return StorageError(f"{place.url}: {what} failed, the object is archived; restore it first{detail}")
+    if code == "PreconditionFailed" or status == 412:
+        return AlreadyExists(f"{place.url}: {what} found the key in another state than required{detail}")
+    if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"):
+        return IntegrityError(f"{place.url}: {what} failed, the server received other bytes than were sent{detail}")
+    if refusal.lacks_operation:
+        return Unsupported(f"{place.endpoint} does not have {operation}{detail}")
+    if refusal.transient:
+        return Unreachable(f"{place.endpoint} kept failing on {what} after all retries{detail}")
+    return StorageError(f"{place.url}: {what} failed{detail}")
+
+
+def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
+    """For a connection that cannot be made, or that keeps breaking."""
+    import aiohttp
+
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
+        return Unreachable(_UNTRUSTED.format(endpoint, error))
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
+    if isinstance(error, TimeoutError):
+        return Unreachable(f"{endpoint} gave no answer to {what} in time")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Unreachable(f"no connection to {endpoint} ({error.strerror or error}); is it the right endpoint?")
+    return Unreachable(f"the connection to {endpoint} failed during {what} ({error or type(error).__name__})")
+
+
+def translate(error: BaseException, what: str, *, bucket: str = "", endpoint: str = "") -> RegstoreError:
+    """A botocore, aiohttp or obstore exception as one of regstore's; one of regstore's own is given back.
+
+    what: the operation and key, for the sentence. Raise the result `from error`.
+    """
+    if isinstance(error, RegstoreError):
+        return error
+    endpoint = endpoint or "the S3 endpoint"
+    place = Place(f"s3://{bucket}" if bucket else endpoint, bucket, endpoint, "the one asked for")
+    if isinstance(error, Refusal):
+        return refused(error, what, "", place)
+    module = type(error).__module__
+    if module.startswith(("botocore", "boto3")):
+        return _from_botocore(error, what, place)
+    if module.startswith(("aiohttp", "ssl", "builtins")) and isinstance(error, OSError | TimeoutError):
+        return unreachable(error, what, place.endpoint)
+    if module.startswith("aiohttp"):
+        return Unreachable(f"the connection to {place.endpoint} failed during {what} ({error})")
+    if module.startswith("obstore"):
+        return _from_obstore(error, what, place)
+    return StorageError(f"{place.url}: {what} failed ({type(error).__name__}: {error})")
+
+
+def _from_botocore(error: BaseException, what: str, place: Place) -> RegstoreError:
+    import botocore.exceptions as boto
+
+    if isinstance(error, boto.ClientError):
+        said = error.response.get("Error", {})
+        meta = error.response.get("ResponseMetadata", {})
+        code = str(said.get("Code", ""))
+        status = int(meta.get("HTTPStatusCode", 0)) or (int(code) if code.isdigit() else 0)
+        region = meta.get("HTTPHeaders", {}).get("x-amz-bucket-region", "") or said.get("Region", "")
+        refusal = Refusal(status, "" if code.isdigit() else code, str(said.get("Message", "")), str(region))
+        return refused(refusal, what, "", place)
+    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
+        return AuthenticationFailed(f"no AWS credentials for {place.endpoint}: {error}")
+    if isinstance(error, (boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError, boto.SSOTokenLoadError)):
+        return AuthenticationFailed(f"the AWS credentials cannot be had: {error}")
+    if isinstance(error, boto.SSLError):
+        return Unreachable(_UNTRUSTED.format(place.endpoint, error))
+    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
+        return Unreachable(f"no answer from {place.endpoint} to {what} ({error})")
+    return StorageError(f"{place.url}: {what} failed ({error})")
+
+
+def _from_obstore(error: BaseException, what: str, place: Place) -> RegstoreError:
+    kind = type(error).__name__
+    if kind == "NotFoundError":
+        return NotFound(what, place.url)
+    if kind == "PermissionDeniedError":
+        return AccessDenied(f"{place.url}: {what} is not permitted")
+    if kind == "UnauthenticatedError":
+        return AuthenticationFailed(f"{place.endpoint} refused the credentials")
+    if kind == "AlreadyExistsError":
+        return AlreadyExists(f"{place.url}: {what} found the key there")
+    if kind == "NotSupportedError":
+        return Unsupported(f"{place.endpoint} does not have {what}")
+    return Unreachable(f"{place.endpoint} failed on {what} ({kind})")

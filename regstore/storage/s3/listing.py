@@ -1,0 +1,97 @@
+"""LIST, page by page and exactly: ListObjectsV2, or ListObjects where a server knows only that."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from regstore.errors import StorageError
+from regstore.storage.base import Page
+from regstore.storage.s3.client import SignedClient
+from regstore.storage.s3.failures import Refusal
+from regstore.storage.s3.xml import ListedPage, parse_list
+
+
+class Lister:
+    """Remembers that a server answers V2 questions in the old form; it then ignored `start-after`."""
+
+    def __init__(self, client: SignedClient) -> None:
+        self._client = client
+        self._old = False
+
+    async def pages(self, root: str, prefix: str, start_after: str) -> AsyncIterator[Page]:
+        """root: "" or with a slash at its end; prefix, start_after and the keys given are relative to it.
+
+        StorageError when the server sends keys that are not in byte order, or ends a page without saying how to
+        go on: what is then missing would look absent.
+        """
+        full = root + prefix
+        last = root + start_after if start_after else ""
+        token: str | None = None
+        while True:
+            found = await self._page(full, last, token)
+            keys, sizes, etags, mtimes = found.keys, found.sizes, found.etags, found.mtimes
+            # The order of Python's strings is that of code points, and so of UTF-8 bytes.
+            if keys != sorted(keys):
+                if found.truncated or token:
+                    raise self._wrong(full, "is not in byte order")
+                order = sorted(range(len(keys)), key=keys.__getitem__)
+                keys = [keys[at] for at in order]
+                sizes = [sizes[at] for at in order]
+                etags = [etags[at] for at in order]
+                mtimes = [mtimes[at] for at in order]
+            if keys:
+                if keys[0] <= last and (token or self._old):
+                    raise self._wrong(full, f"comes back to {keys[0]!r} after {last!r}")
+                if keys[0] <= last:
+                    raise self._wrong(full, "does not begin where it was asked to")
+                if not (keys[0].startswith(full) and keys[-1].startswith(full)):
+                    raise self._wrong(full, "shows keys outside the prefix")
+                last = keys[-1]
+                if root:
+                    cut = len(root)
+                    keys = [key[cut:] for key in keys]
+            if found.truncated:
+                if not keys and (not found.token or found.token == token):
+                    raise self._wrong(full, "is cut off without saying where to go on")
+                token = found.token
+            yield Page(keys, sizes, etags, mtimes, not found.truncated)
+            if not found.truncated:
+                return
+
+    async def _page(self, prefix: str, last: str, token: str | None) -> ListedPage:
+        if not self._old:
+            position = ("continuation-token", token) if token else ("start-after", last)
+            found = await self._ask(prefix, [position], True)
+            if found.version == 2:
+                return found
+            self._old = True
+            if not last:
+                return found
+        return await self._ask(prefix, [("marker", last)], False)
+
+    async def _ask(self, prefix: str, position: list[tuple[str, str]], new: bool) -> ListedPage:
+        query = [
+            ("encoding-type", "url"),
+            ("max-keys", str(self._client.settings.page_size)),
+            ("prefix", prefix),
+            *position,
+            *([("list-type", "2")] if new else []),
+        ]
+        try:
+            return await self._client.call(
+                "ListObjectsV2" if new else "ListObjects",
+                "GET",
+                query=[(name, value) for name, value in query if value],
+                parse=lambda answer: parse_list(answer.body),
+                about=prefix,
+            )
+        except StorageError as error:
+            refusal = error.__cause__
+            if not (new and isinstance(refusal, Refusal) and refusal.lacks_operation):
+                raise
+        self._old = True
+        return await self._ask(prefix, position, False)
+
+    def _wrong(self, prefix: str, what: str) -> StorageError:
+        where = f"{self._client.place.url}: the server's listing of {prefix!r}"
+        return StorageError(f"{where} {what}; it cannot be trusted")

@@ -1,0 +1,389 @@
+"""Multipart uploads: of a stream, of a large copy, and those that others left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+from xml.sax.saxutils import escape
+
+from regstore.digest import Digest, Verifier
+from regstore.errors import IntegrityError, NotFound, StorageError
+from regstore.storage.base import MultipartUpload
+from regstore.storage.s3.client import Answer, SignedClient
+from regstore.storage.s3.failures import Malformed
+from regstore.storage.s3.xml import children, parse_expected, parse_time, texts, unquote_key
+
+MiB: Final = 1024 * 1024
+#: S3's limits: parts of an upload, bytes of a part, bytes that one CopyObject takes.
+MAX_PARTS: Final = 10_000
+MAX_PART: Final = 5 * 1024 * MiB
+MAX_COPY: Final = 5 * 1024 * MiB
+PART: Final = 8 * MiB
+#: Streams up to this many bytes are one PUT.
+SINGLE_PUT: Final = 16 * MiB
+IN_FLIGHT: Final = 4
+_COPY_PART: Final = 256 * MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    number: int
+    etag: str
+
+
+def part_size(number: int, size: int | None) -> int:
+    """Bytes of part `number` (from 1). Of known size, all are alike, as some servers want; else they grow, so
+    that the limit of 10,000 parts is no limit."""
+    if size is None:
+        return min(MAX_PART, PART << ((number - 1) // 1000))
+    return max(PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB) if size > PART * MAX_PARTS else PART
+
+
+class Upload:
+    """One multipart upload under way. Use as a context manager: left by an exception, or by cancellation, it
+    is aborted, and its parts' tasks are ended first."""
+
+    def __init__(self, client: SignedClient, key: str, headers: Mapping[str, str]) -> None:
+        self._client = client
+        self._key = key
+        self._headers = headers
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._parts: list[Part] = []
+        self._failed: BaseException | None = None
+        self.id = ""
+
+    async def __aenter__(self) -> Upload:
+        self.id = await self._client.call(
+            "CreateMultipartUpload",
+            "POST",
+            self._key,
+            query=[("uploads", "")],
+            headers=self._headers,
+            parse=_parse_upload_id,
+        )
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if error is not None:
+            await asyncio.shield(self._abort())
+
+    async def _abort(self) -> None:
+        try:
+            await abort(self._client, self._key, self.id)
+        except StorageError:  # the error that led here says more
+            pass
+
+    async def put(self, number: int, data: bytes) -> None:
+        """Start sending a part; waits only while too many are under way. Raises what an earlier part failed on."""
+
+        async def send() -> Part:
+            etag = await self._client.call(
+                "UploadPart",
+                "PUT",
+                self._key,
+                query=[("partNumber", str(number)), ("uploadId", self.id)],
+                body=data,
+                parse=lambda answer: answer.headers.get("etag", "").strip('"'),
+            )
+            return Part(number, etag)
+
+        await self.start(send())
+
+    async def start(self, sending: Coroutine[object, object, Part]) -> None:
+        try:
+            await self._slots.acquire()
+        except BaseException:
+            sending.close()
+            raise
+        if self._failed is not None:
+            sending.close()
+            raise self._failed
+        task = asyncio.create_task(self._run(sending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, sending: Awaitable[Part]) -> None:
+        try:
+            self._parts.append(await sending)
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                self._failed = self._failed or error
+            if not isinstance(error, StorageError):
+                raise
+        finally:
+            self._slots.release()
+
+    async def finish_parts(self) -> None:
+        """Wait for all parts; raises what one failed on."""
+        while self._tasks:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if self._failed is not None:
+            raise self._failed
+
+    async def complete(self, size: int) -> None:
+        """Make the object visible. An answer that got lost is made up for by looking at the object."""
+        parts = sorted(self._parts, key=lambda part: part.number)
+        listed = "".join(
+            f'<Part><PartNumber>{part.number}</PartNumber><ETag>"{escape(part.etag)}"</ETag></Part>'
+            for part in parts
+        )
+        root = "CompleteMultipartUpload"
+        body = f'<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</{root}>'
+        tried: list[str] = []
+        try:
+            await self._client.call(
+                "CompleteMultipartUpload",
+                "POST",
+                self._key,
+                query=[("uploadId", self.id)],
+                headers={"content-type": "application/xml"},
+                body=body.encode(),
+                parse=lambda answer: parse_expected(answer.body, "CompleteMultipartUploadResult"),
+                attempts=tried,
+            )
+        except NotFound as error:
+            if len(tried) < 2 or not await self._is_complete(parts, size):
+                raise StorageError(
+                    f"{self._client.place.url}: the multipart upload of {self._key} was ended by somebody else"
+                ) from error
+
+    async def _is_complete(self, parts: list[Part], size: int) -> bool:
+        """Whether the object is the one that these parts make: its ETag is the MD5 of theirs."""
+        try:
+            joined = b"".join(bytes.fromhex(part.etag) for part in parts)
+        except ValueError:
+            return False
+        etag = f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+        answer = await self._client.call(
+            "HeadObject", "HEAD", self._key, accept=(200, 404), parse=lambda found: found
+        )
+        found = answer.headers
+        return (
+            answer.status == 200
+            and found.get("etag", "").strip('"') == etag
+            and found.get("content-length", "") == str(size)
+        )
+
+
+def _parse_upload_id(answer: Answer) -> str:
+    (found,) = texts(parse_expected(answer.body, "InitiateMultipartUploadResult"), "UploadId")
+    if not found:
+        raise Malformed("the answer has no UploadId")
+    return found
+
+
+async def abort(client: SignedClient, key: str, upload_id: str) -> None:
+    """One that is gone is no error."""
+
+    def parse(answer: Answer) -> None:
+        if answer.status == 404 and answer.body:
+            refusal = answer.refusal()
+            if refusal.code not in ("", "NoSuchUpload", "NoSuchKey"):
+                raise refusal
+
+    await client.call(
+        "AbortMultipartUpload",
+        "DELETE",
+        key,
+        query=[("uploadId", upload_id)],
+        accept=(200, 204, 404),
+        parse=parse,
+    )
+
+
+async def put_stream(
+    client: SignedClient,
+    key: str,
+    chunks: AsyncIterable[bytes],
+    *,
+    size: int | None,
+    digest: Digest | None,
+    headers: Mapping[str, str],
+    put: Callable[[bytes], Awaitable[None]],
+) -> int:
+    """Up to SINGLE_PUT bytes go through `put`, more become parts. Nothing is visible before the end of the
+    stream has been seen and its size and digest are right."""
+    verifier = Verifier(digest) if digest is not None else None
+    total = 0
+    gathered = bytearray()
+    upload: Upload | None = None
+    number = 0
+
+    async def take(chunk: bytes) -> None:
+        nonlocal total
+        total += len(chunk)
+        if size is not None and total > size:
+            raise IntegrityError(f"{client.place.url}: {key} has more than the {size:,} bytes promised")
+        if verifier is not None:
+            if len(chunk) >= MiB:
+                await asyncio.to_thread(verifier.update, chunk)
+            else:
+                verifier.update(chunk)
+        gathered.extend(chunk)
+
+    def check() -> None:
+        if size is not None and total != size:
+            raise IntegrityError(f"{client.place.url}: {key} has {total:,} bytes, not the {size:,} promised")
+        if verifier is not None:
+            verifier.verify(f"{client.place.url}/{key}")
+
+    stream = aiter(chunks)
+    async for chunk in stream:
+        await take(chunk)
+        if len(gathered) > SINGLE_PUT:
+            break
+    else:
+        check()
+        await put(bytes(gathered))
+        return total
+
+    upload = Upload(client, key, headers)
+    async with upload:
+
+        async def send(least: int) -> None:
+            nonlocal number
+            while len(gathered) > least:
+                wanted = part_size(number + 1, size)
+                if least and len(gathered) < wanted:
+                    return
+                number += 1
+                await upload.put(number, bytes(memoryview(gathered)[:wanted]))
+                del gathered[:wanted]
+
+        await send(1)
+        async for chunk in stream:
+            await take(chunk)
+            await send(1)
+        check()
+        await send(0)
+        await upload.finish_parts()
+        await upload.complete(total)
+    return total
+
+
+async def copy_parts(
+    client: SignedClient, source: str, target: str, *, size: int, etag: str, headers: Mapping[str, str], header: str
+) -> None:
+    """Copy an object above 5 GiB. header: the value of x-amz-copy-source; headers: of the new object.
+
+    IntegrityError when the source changes meanwhile.
+    """
+    length = max(_COPY_PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB)
+
+    async def copy_part(number: int, start: int) -> Part:
+        def parse(answer: Answer) -> Part:
+            (found,) = texts(parse_expected(answer.body, "CopyPartResult"), "ETag")
+            return Part(number, found.strip('"'))
+
+        return await client.call(
+            "UploadPartCopy",
+            "PUT",
+            target,
+            query=[("partNumber", str(number)), ("uploadId", upload.id)],
+            headers={
+                "x-amz-copy-source": header,
+                "x-amz-copy-source-range": f"bytes={start}-{min(start + length, size) - 1}",
+                "x-amz-copy-source-if-match": f'"{etag}"',
+            },
+            parse=parse,
+            about=f"{source} to {target}",
+        )
+
+    upload = Upload(client, target, headers)
+    async with upload:
+        for number, start in enumerate(range(0, size, length), 1):
+            await upload.start(copy_part(number, start))
+        await upload.finish_parts()
+        await upload.complete(size)
+
+
+async def list_uploads(client: SignedClient, prefix: str) -> AsyncGenerator[tuple[str, str, int], None]:
+    """(full key, upload id, start in microseconds) of each unfinished upload under the full prefix."""
+    key_marker = id_marker = ""
+    while True:
+        query = [("uploads", ""), ("encoding-type", "url"), ("max-uploads", "1000")]
+        if prefix:
+            query.append(("prefix", prefix))
+        if key_marker:
+            query += [("key-marker", key_marker), *([("upload-id-marker", id_marker)] if id_marker else [])]
+        root = await client.call(
+            "ListMultipartUploads",
+            "GET",
+            query=query,
+            parse=lambda answer: parse_expected(answer.body, "ListMultipartUploadsResult"),
+            about=prefix,
+        )
+        encoding, truncated, next_key, next_id = texts(
+            root, "EncodingType", "IsTruncated", "NextKeyMarker", "NextUploadIdMarker"
+        )
+        decode = unquote_key if encoding == "url" else str
+        for entry in children(root, "Upload"):
+            key, upload_id, started = texts(entry, "Key", "UploadId", "Initiated")
+            if decode(key).startswith(prefix):
+                yield decode(key), upload_id, parse_time(started)
+        if truncated != "true":
+            return
+        following = decode(next_key)
+        if not following or (following, next_id) == (key_marker, id_marker):
+            raise StorageError(f"{client.place.url}: the list of multipart uploads is cut off without a marker")
+        key_marker, id_marker = following, next_id
+
+
+async def upload_facts(client: SignedClient, key: str, upload_id: str, started: int) -> tuple[int, int] | None:
+    """(time of the newest part or the start, bytes so far); None when the upload is gone."""
+    newest, size, marker = started, 0, ""
+
+    def parse(answer: Answer) -> object:
+        if answer.status == 404:
+            refusal = answer.refusal()
+            if refusal.code in ("NoSuchUpload", "NoSuchKey"):
+                return None
+            raise refusal
+        return parse_expected(answer.body, ("ListPartsResult", "ListMultipartUploadResult"))
+
+    while True:
+        query = [("uploadId", upload_id), *([("part-number-marker", marker)] if marker else [])]
+        root = await client.call("ListParts", "GET", key, query=query, accept=(200, 404), parse=parse)
+        if root is None:
+            return None
+        for part in children(root, "Part"):
+            time, length = texts(part, "LastModified", "Size")
+            newest = max(newest, parse_time(time))
+            size += int(length)
+        truncated, following = texts(root, "IsTruncated", "NextPartNumberMarker")
+        if truncated != "true":
+            return newest, size
+        if not following or following == marker:
+            raise StorageError(f"{client.place.url}: the parts of {key} are cut off without a marker")
+        marker = following
+
+
+async def find_uploads(
+    client: SignedClient, prefix: str, root: str, *, workers: int = 8
+) -> AsyncIterator[MultipartUpload]:
+    """With the facts of each, `workers` asked at a time; keys relative to `root` ("", or ending in a slash)."""
+
+    async def facts(key: str, upload_id: str, started: int) -> MultipartUpload | None:
+        found = await upload_facts(client, key, upload_id, started)
+        return MultipartUpload(key[len(root) :], upload_id, found[0], found[1]) if found else None
+
+    async with aclosing(list_uploads(client, prefix)) as listed:
+        batch: list[tuple[str, str, int]] = []
+        async for upload in listed:
+            batch.append(upload)
+            if len(batch) == workers:
+                for found in await asyncio.gather(*(facts(*one) for one in batch)):
+                    if found is not None:
+                        yield found
+                batch = []
+        for found in await asyncio.gather(*(facts(*one) for one in batch)):
+            if found is not None:
+                yield found

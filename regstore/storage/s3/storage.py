@@ -1,0 +1,367 @@
+"""`S3Storage`: the Storage protocol over one bucket and root."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from regstore.digest import Digest
+from regstore.errors import (
+    AccessDenied,
+    AlreadyExists,
+    InputError,
+    IntegrityError,
+    NoSuchBucket,
+    NotFound,
+    RegstoreError,
+    StorageError,
+    Unsupported,
+)
+from regstore.storage.base import Capabilities, Counters, MultipartUpload, ObjectInfo, Page, PutOptions, ReadHandle
+from regstore.storage.s3 import failures, multipart
+from regstore.storage.s3.client import Answer, SignedClient
+from regstore.storage.s3.copying import copy_object
+from regstore.storage.s3.deletion import Deleter
+from regstore.storage.s3.listing import Lister
+from regstore.storage.s3.reading import info_of, open_stream
+from regstore.storage.s3.settings import S3Settings, open_session
+from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
+
+CONTENT_TYPE: Final = "application/octet-stream"
+#: A HEAD's failure has no body: these need another look before they can be told.
+HEAD_STATUS: Final = (200, 301, 307, 400, 401, 403, 404)
+
+
+class S3Storage:
+    """A bucket, or what lies under one root in it.
+
+    Every method is atomic for its key: S3 shows an object whole or not at all. `stat` and `open_read` give
+    mtime in whole seconds, as HTTP does; a listing may know milliseconds.
+    """
+
+    def __init__(self, settings: S3Settings) -> None:
+        self.settings = settings
+        self.url = settings.url
+        self.counters = Counters()
+        self._root = f"{settings.root}/" if settings.root else ""
+        self._opened: SignedClient | None = None
+        self._lister: Lister | None = None
+        self._deleter: Deleter | None = None
+        self._capabilities: Capabilities | None = None
+        self._probing = asyncio.Lock()
+        self._bucket_seen = False
+        self._boto3: Any = None
+
+    async def __aenter__(self) -> S3Storage:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            await self._opened.close()
+        if self._boto3 is not None:
+            self._boto3.close()
+            self._boto3 = None
+
+    @property
+    def _client(self) -> SignedClient:
+        if self._opened is None:
+            self._opened = SignedClient(self.settings, self.counters)
+        return self._opened
+
+    def _full(self, key: str) -> str:
+        if not key:
+            raise InputError("a key must not be empty")
+        return self._root + key
+
+    # Listing
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        if self._lister is None:
+            self._lister = Lister(self._client)
+        async for page in self._lister.pages(self._root, prefix, start_after):
+            self._bucket_seen = True
+            yield page
+
+    # One object
+
+    async def stat(self, key: str) -> ObjectInfo:
+        full = self._full(key)
+        answer = await self._head(full)
+        length = answer.headers.get("content-length", "")
+        if not length.isdigit():
+            raise StorageError(f"{self.url}: HeadObject of {full} did not tell the size")
+        return info_of(key, answer.headers, int(length))
+
+    async def _head(self, full: str) -> Answer:
+        """A HEAD's failure has no body to say why, so what failed is asked again with a GET."""
+        answer = await self._client.call("HeadObject", "HEAD", full, accept=HEAD_STATUS, parse=_whole)
+        if answer.status == 404:
+            await self._check_bucket()
+            raise NotFound(full, self.url)
+        if answer.status != 200:
+            await self._client.call(
+                "GetObject", "GET", full, headers={"range": "bytes=0-0"}, accept=(200, 206, 416), parse=_whole
+            )
+            raise self._client.error(answer.refusal(), "HeadObject", full)
+        self._bucket_seen = True
+        return answer
+
+    async def _check_bucket(self) -> None:
+        """A HEAD's 404 does not tell a missing key from a missing bucket."""
+        if not self._bucket_seen:
+            answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
+            if answer.status == 404:
+                raise NoSuchBucket(f"there is no bucket {self.settings.bucket} at {self._client.place.endpoint}")
+            self._bucket_seen = True
+
+    async def get(self, key: str) -> bytes:
+        full = self._full(key)
+        body = await self._client.call("GetObject", "GET", full, parse=_body)
+        self._bucket_seen = True
+        return body
+
+    def open_read(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ReadHandle]:
+        if start < 0 or (length is not None and length < 0):
+            raise InputError("a range must not be negative")
+        return open_stream(self._client, self._full(key), key, start, length)
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
+    ) -> None:
+        headers = _object_headers(options)
+        if if_absent:
+            if not (await self.capabilities()).conditional_put:
+                raise Unsupported(f"{self.url} was not seen to honour If-None-Match; it cannot create safely")
+            await self._create(self._full(key), data, headers)
+        else:
+            await self._put(self._full(key), data, headers)
+
+    async def _put(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
+        # The signature covers the SHA-256 of the body: the server refuses what did not arrive as sent.
+        await self._client.call("PutObject", "PUT", full, headers=headers, body=data, parse=_nothing)
+
+    async def _create(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
+        """AlreadyExists, unless the key has these very bytes and an earlier try of this call may have put them."""
+        tried: list[str] = []
+        try:
+            await self._client.call(
+                "PutObject",
+                "PUT",
+                full,
+                headers={**headers, "if-none-match": "*"},
+                body=data,
+                parse=_nothing,
+                attempts=tried,
+            )
+        except AlreadyExists as error:
+            if len(tried) > 1 and await self._client.call("GetObject", "GET", full, parse=_body) == data:
+                return
+            raise AlreadyExists(f"{self.url}: {full} exists already") from error
+
+    async def put_stream(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        digest: Digest | None = None,
+        options: PutOptions | None = None,
+    ) -> int:
+        full = self._full(key)
+        headers = _object_headers(options)
+        single = dict(headers)
+        if digest is not None and digest.algorithm == "sha256" and self._client.endpoint.is_aws:
+            # AWS keeps it, and tells it on a HEAD with ChecksumMode; others ignore or refuse it.
+            single["x-amz-checksum-sha256"] = base64.b64encode(digest.raw).decode()
+
+        async def put(data: bytes) -> None:
+            await self._put(full, data, single)
+
+        return await multipart.put_stream(
+            self._client, full, chunks, size=size, digest=digest, headers=headers, put=put
+        )
+
+    # Several keys
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        if self._deleter is None:
+            self._deleter = Deleter(self._client)
+        found = await self._deleter.delete_many([self._full(key) for key in keys])
+        return {key[len(self._root) :]: outcome for key, outcome in found.items()}
+
+    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        """A HEAD of the source comes first in any case: only it knows the storage class to keep."""
+        await self._copy(source, target)
+
+    async def _copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        if source == target:
+            raise InputError(f"{source} cannot be copied onto itself")
+        head = await self._head(self._full(source))
+        if size is not None and head.headers.get("content-length") != str(size):
+            raise IntegrityError(
+                f"{self.url}: {source} has {head.headers.get('content-length')} bytes, not the {size} expected"
+            )
+        await copy_object(self._client, self._full(source), self._full(target), head)
+
+    async def move(self, source: str, target: str, *, size: int) -> None:
+        await self._copy(source, target, size=size)
+        async for page in self.list(target):
+            # The key itself sorts before all others that begin with it.
+            shown = next(page.objects(), None)
+            if shown is not None or page.complete:
+                break
+        if shown is None or shown.key != target or shown.size != size:
+            raise IntegrityError(f"{self.url}: no listing shows {target} with {size} bytes, so {source} was kept")
+        outcome = (await self.delete_many([source]))[source]
+        if outcome is not None:
+            raise outcome
+
+    # Multipart uploads
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        async for upload in multipart.find_uploads(self._client, self._root + prefix, self._root):
+            yield upload
+
+    async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
+        await multipart.abort(self._client, self._full(upload.key), upload.upload_id)
+
+    # The store itself
+
+    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+        return 0
+
+    async def now(self) -> int:
+        """From the Date of a HEAD on the bucket: whole seconds, rounded down, so nothing looks older than it is."""
+        answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
+        if answer.status != 200:
+            answer = await self._client.call(
+                "ListObjectsV2",
+                "GET",
+                query=[("list-type", "2"), ("max-keys", "1"), *([("prefix", self._root)] if self._root else [])],
+                parse=_whole,
+            )
+        date = answer.headers.get("date", "")
+        try:
+            return parse_http_time(date)
+        except failures.Malformed as error:
+            raise StorageError(f"{self._client.place.endpoint} sends no Date, so its clock is unknown") from error
+
+    async def capabilities(self) -> Capabilities:
+        async with self._probing:
+            if self._capabilities is None:
+                self._capabilities = Capabilities(
+                    conditional_put=await self._probe_conditional_put(),
+                    versioned=await self._probe_versioning(),
+                )
+            return self._capabilities
+
+    async def _probe_conditional_put(self) -> bool:
+        full = f"{self._root}regstore/probe-{secrets.token_hex(8)}"
+        try:
+            await self._create(full, b"1", {"content-type": CONTENT_TYPE})
+        except (AccessDenied, Unsupported, AlreadyExists):
+            return False
+        try:
+            await self._client.call(
+                "PutObject",
+                "PUT",
+                full,
+                headers={"content-type": CONTENT_TYPE, "if-none-match": "*"},
+                body=b"2",
+                parse=_nothing,
+            )
+        except AlreadyExists:
+            return True
+        except StorageError:
+            return False
+        finally:
+            await self._remove_probe(full)
+        return False
+
+    async def _remove_probe(self, full: str) -> None:
+        try:
+            await Deleter(self._client).delete_many([full])
+        except StorageError:  # one byte left behind; the probe's answer stands
+            pass
+
+    async def _probe_versioning(self) -> bool | None:
+        """Suspended counts as versioned: noncurrent versions may be there."""
+        try:
+            return await self._client.call(
+                "GetBucketVersioning",
+                "GET",
+                query=[("versioning", "")],
+                parse=_has_versioning,
+            )
+        except (AccessDenied, Unsupported):
+            return None
+
+    def boto3_client(self) -> Any:
+        """A blocking boto3 S3 client with the same settings, for work on the bucket itself. Made once."""
+        if self._boto3 is None:
+            import boto3
+            from botocore.config import Config
+
+            client = self._client
+            settings = self.settings
+            session = boto3.session.Session(botocore_session=open_session(settings))
+            self._boto3 = session.client(
+                "s3",
+                endpoint_url=None if client.endpoint.is_aws and not settings.endpoint_url else client.endpoint.url,
+                region_name=client.endpoint.region,
+                verify=False if not settings.verify_tls else settings.ca_bundle,
+                aws_access_key_id=settings.access_key,
+                aws_secret_access_key=settings.secret_key,
+                aws_session_token=settings.session_token,
+                config=Config(
+                    s3={"addressing_style": "path" if client.endpoint.path_style else "virtual"},
+                    retries={"mode": "standard", "max_attempts": settings.retries.tries},
+                    request_checksum_calculation="when_required",
+                    response_checksum_validation="when_required",
+                    connect_timeout=10,
+                    read_timeout=60,
+                ),
+            )
+        return self._boto3
+
+    def translate(self, error: BaseException, what: str) -> RegstoreError:
+        """`translate` with this bucket and endpoint in the sentence."""
+        return failures.translate(error, what, bucket=self.settings.bucket, endpoint=self._client.endpoint.url)
+
+
+def _object_headers(options: PutOptions | None) -> dict[str, str]:
+    headers = {"content-type": CONTENT_TYPE}
+    if options is not None:
+        wanted = {
+            "x-amz-storage-class": options.storage_class,
+            "x-amz-server-side-encryption": options.sse,
+            "x-amz-server-side-encryption-aws-kms-key-id": options.sse_kms_key_id,
+            "x-amz-acl": options.acl,
+        }
+        headers.update({name: value for name, value in wanted.items() if value})
+    return headers
+
+
+def _whole(answer: Answer) -> Answer:
+    return answer
+
+
+def _body(answer: Answer) -> bytes:
+    return answer.body
+
+
+def _has_versioning(answer: Answer) -> bool:
+    return bool(texts(parse_expected(answer.body, "VersioningConfiguration"), "Status")[0])
+
+
+def _nothing(answer: Answer) -> None:
+    return None
