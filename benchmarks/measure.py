@@ -138,7 +138,7 @@ def run(command: Sequence[str], env: Mapping[str, str], endpoint: Endpoint | Non
 
 
 def median(runs: Iterable[Run], of: str) -> float:
-    return statistics.median(getattr(run, of) for run in runs)
+    return float(statistics.median(getattr(run, of) for run in runs))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -26,14 +26,14 @@ class Object:
 
     __slots__ = ("body", "etag", "headers", "mtime", "size")
 
-    def __init__(self, body: bytes, size: int, etag: str, mtime: int, headers: bytes = b"") -> None:
+    def __init__(self, body: bytes | bytearray, size: int, etag: str, mtime: int, headers: bytes = b"") -> None:
         self.body = body
         self.size = size  # bytes
         self.etag = etag  # without quotes
         self.mtime = mtime  # seconds since the epoch, UTC
         self.headers = headers  # header lines given at PUT (metadata, content type), as they are sent back
 
-    def read(self, start: int, end: int) -> bytes | memoryview:
+    def read(self, start: int, end: int) -> bytes | bytearray | memoryview:
         """The bytes [start, end)."""
         if end <= len(self.body):
             return self.body if end - start == len(self.body) else memoryview(self.body)[start:end]
@@ -41,13 +41,12 @@ class Object:
 
 
 class Page(NamedTuple):
-    contents: list[bytes]  # rendered <Contents>, <CommonPrefixes>
-    count: int  # keys and common prefixes
+    entries: list[bytes]  # rendered <Contents>, then <CommonPrefixes>
     last: str  # last key or common prefix of the page
     truncated: bool
 
 
-def md5(body: bytes) -> str:
+def md5(body: bytes | bytearray) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
@@ -154,7 +153,7 @@ class Bucket:
             if at >= len(keys):
                 chunk += 1
                 if chunk >= len(self._keys):
-                    return Page(contents, len(contents), last, False)
+                    return Page(contents, last, False)
                 keys, at = self._keys[chunk], 0
                 continue
             end = min(len(keys), at + limit - len(contents))
@@ -169,10 +168,10 @@ class Bucket:
             if end > at:
                 last = keys[end - 1]
             if done:
-                return Page(contents, len(contents), last, False)
+                return Page(contents, last, False)
             at = end
         following = next(self._from(chunk, at), None)
-        return Page(contents, len(contents), last, following is not None and following.startswith(prefix))
+        return Page(contents, last, following is not None and following.startswith(prefix))
 
     def _encoded(self, keys: Iterable[str]) -> Iterator[bytes]:
         for key in keys:
@@ -211,9 +210,9 @@ class Bucket:
         while True:
             key = self._next_key(position, inclusive)
             if key is None or not key.startswith(prefix):
-                return Page(contents + prefixes, len(contents) + len(prefixes), last, False)
+                return Page(contents + prefixes, last, False)
             if len(contents) + len(prefixes) >= limit:
-                return Page(contents + prefixes, limit, last, True)
+                return Page(contents + prefixes, last, True)
             cut = key.find(delimiter, len(prefix))
             if cut >= 0:
                 last = key[: cut + len(delimiter)]

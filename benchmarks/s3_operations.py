@@ -53,7 +53,7 @@ _SUBRESOURCES = ("acl", "policyStatus", "ownershipControls", "replication", "web
 class Response(NamedTuple):
     status: int
     headers: bytes  # whole lines, without Content-Length
-    body: bytes | memoryview = b""
+    body: bytes | bytearray | memoryview = b""
     length: int = -1  # of a HEAD's body, which is not sent
 
 
@@ -89,16 +89,28 @@ class Endpoint:
         self.bytes_in = 0  # bodies of requests
         self.bytes_out = 0  # bodies of responses
         self._next_upload = 1
+        self._thrown_away = 0
 
-    def serve(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Response:
-        """Answers one request; `headers` has lower-case names, `target` is as it stood in the request line."""
+    def serve(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | bytearray,
+        thrown_away: int = 0,
+    ) -> Response:
+        """Answers one request; `headers` has lower-case names, `target` is as it stood in the request line.
+
+        Of a body of which `thrown_away` bytes were received and not kept, `body` is empty.
+        """
+        self._thrown_away = thrown_away
         path, _, query_text = target.partition("?")
         if path.startswith("http"):  # absolute form
             path = "/" + path.partition("://")[2].partition("/")[2]
         bucket, _, key = path[1:].partition("/")
         if "%" in key:
             key = unquote(key)
-        self.bytes_in += len(body)
+        self.bytes_in += len(body) + thrown_away
         try:
             if not query_text and bucket and key and method == "GET":
                 self.counts["GetObject"] += 1
@@ -133,7 +145,7 @@ class Endpoint:
             raise Failure("NoSuchBucket", f"The bucket {name} does not exist") from None
 
     def _bucket_request(
-        self, method: str, name: str, query: dict[str, str], headers: Mapping[str, str], body: bytes
+        self, method: str, name: str, query: dict[str, str], headers: Mapping[str, str], body: bytes | bytearray
     ) -> Response:
         count = self.counts
         if method == "GET" or method == "HEAD":
@@ -207,10 +219,10 @@ class Endpoint:
             text += f"<StorageClass>STANDARD</StorageClass><Initiated>{iso(started)}</Initiated></Upload>"
         return _xml("ListMultipartUploadsResult", text)
 
-    def _delete_many(self, bucket: Bucket, headers: Mapping[str, str], body: bytes) -> Response:
+    def _delete_many(self, bucket: Bucket, headers: Mapping[str, str], body: bytes | bytearray) -> Response:
         _check_md5(headers, body)
         try:
-            root = ElementTree.fromstring(body)
+            root = ElementTree.fromstring(bytes(body))
         except ElementTree.ParseError:
             raise Failure("MalformedXML") from None
         quiet = False
@@ -231,7 +243,13 @@ class Endpoint:
     # Objects
 
     def _object(
-        self, method: str, name: str, key: str, query: dict[str, str], headers: Mapping[str, str], body: bytes
+        self,
+        method: str,
+        name: str,
+        key: str,
+        query: dict[str, str],
+        headers: Mapping[str, str],
+        body: bytes | bytearray,
     ) -> Response:
         count = self.counts
         bucket = self._bucket(name)
@@ -258,7 +276,7 @@ class Endpoint:
             count["PutObject"] += 1
             if "tagging" in query or "acl" in query or "retention" in query:
                 raise Failure("NotImplemented")
-            return _put(bucket, key, headers, body)
+            return self._put(bucket, key, headers, body)
         if method == "DELETE" and "uploadId" in query:
             count["AbortMultipartUpload"] += 1
             self._upload(name, key, query)
@@ -329,6 +347,23 @@ class Endpoint:
         text = f"<LastModified>{iso(item.mtime)}</LastModified><ETag>&quot;{etag}&quot;</ETag>"
         return _xml("CopyObjectResult", text)
 
+    def _put(self, bucket: Bucket, key: str, headers: Mapping[str, str], body: bytes | bytearray) -> Response:
+        present = bucket.objects.get(key)
+        if headers.get("if-none-match") == "*" and present is not None:
+            raise Failure("PreconditionFailed")
+        expected = headers.get("if-match")
+        if expected is not None and (present is None or expected.strip('"') != present.etag):
+            raise Failure("PreconditionFailed")
+        etag = self._etag(headers, body)
+        bucket.put(key, Object(body, len(body) + self._thrown_away, etag, int(time.time()), _kept_headers(headers)))
+        return Response(200, b'ETag: "%s"\r\n' % etag.encode())
+
+    def _etag(self, headers: Mapping[str, str], body: bytes | bytearray) -> str:
+        if not self._thrown_away:
+            return _check_md5(headers, body)
+        self._next_upload += 1
+        return f"{self._next_upload:032x}"
+
     # Multipart uploads
 
     def _upload(self, name: str, key: str, query: dict[str, str]) -> Upload:
@@ -338,7 +373,7 @@ class Endpoint:
         return upload
 
     def _upload_part(
-        self, name: str, key: str, query: dict[str, str], headers: Mapping[str, str], body: bytes
+        self, name: str, key: str, query: dict[str, str], headers: Mapping[str, str], body: bytes | bytearray
     ) -> Response:
         upload = self._upload(name, key, query)
         number = int(query.get("partNumber", "0"))
@@ -356,8 +391,8 @@ class Endpoint:
             upload.parts[number] = part = Object(copied, end - start, md5(copied), now)
             text = f"<LastModified>{iso(now)}</LastModified><ETag>&quot;{part.etag}&quot;</ETag>"
             return _xml("CopyPartResult", text)
-        etag = _check_md5(headers, body)
-        upload.parts[number] = Object(body, len(body), etag, now)
+        etag = self._etag(headers, body)
+        upload.parts[number] = Object(body, len(body) + self._thrown_away, etag, now)
         return Response(200, f'ETag: "{etag}"\r\n'.encode())
 
     def _list_parts(self, name: str, key: str, query: dict[str, str]) -> Response:
@@ -377,10 +412,12 @@ class Endpoint:
             text += f"<ETag>&quot;{part.etag}&quot;</ETag><Size>{part.size}</Size></Part>"
         return _xml("ListPartsResult", text)
 
-    def _complete(self, bucket: Bucket, name: str, key: str, query: dict[str, str], body: bytes) -> Response:
+    def _complete(
+        self, bucket: Bucket, name: str, key: str, query: dict[str, str], body: bytes | bytearray
+    ) -> Response:
         upload = self._upload(name, key, query)
         try:
-            root = ElementTree.fromstring(body)
+            root = ElementTree.fromstring(bytes(body))
         except ElementTree.ParseError:
             raise Failure("MalformedXML") from None
         parts: list[Object] = []
@@ -396,25 +433,14 @@ class Endpoint:
             raise Failure("EntityTooSmall")
         del self.uploads[name, query["uploadId"]]
         etag = f"{md5(b''.join(bytes.fromhex(part.etag) for part in parts))}-{len(parts)}"
-        whole = b"".join(part.body for part in parts)
-        bucket.put(key, Object(whole, len(whole), etag, int(time.time()), upload.headers))
+        size = sum(part.size for part in parts)
+        whole = b"".join(part.body for part in parts) if all(len(part.body) == part.size for part in parts) else b""
+        bucket.put(key, Object(whole, size, etag, int(time.time()), upload.headers))
         text = f"<Location>/{name}/{quote(key)}</Location><Bucket>{name}</Bucket><Key>{xml_text(key)}</Key>"
         return _xml("CompleteMultipartUploadResult", f"{text}<ETag>&quot;{etag}&quot;</ETag>")
 
 
-def _put(bucket: Bucket, key: str, headers: Mapping[str, str], body: bytes) -> Response:
-    present = bucket.objects.get(key)
-    if headers.get("if-none-match") == "*" and present is not None:
-        raise Failure("PreconditionFailed")
-    expected = headers.get("if-match")
-    if expected is not None and (present is None or expected.strip('"') != present.etag):
-        raise Failure("PreconditionFailed")
-    etag = _check_md5(headers, body)
-    bucket.put(key, Object(body, len(body), etag, int(time.time()), _kept_headers(headers)))
-    return Response(200, b'ETag: "%s"\r\n' % etag.encode())
-
-
-def _check_md5(headers: Mapping[str, str], body: bytes) -> str:
+def _check_md5(headers: Mapping[str, str], body: bytes | bytearray) -> str:
     etag = md5(body)
     stated = headers.get("content-md5")
     if stated and base64.b64encode(bytes.fromhex(etag)).decode() != stated:
@@ -474,7 +500,7 @@ def _list(bucket: Bucket, name: str, query: dict[str, str], version: int) -> Res
     if delimiter:
         text += f"<Delimiter>{_name(delimiter, url_encoded)}</Delimiter>"
     if version == 2:
-        text += f"<KeyCount>{page.count}</KeyCount>"
+        text += f"<KeyCount>{len(page.entries)}</KeyCount>"
         if token:
             text += f"<ContinuationToken>{token}</ContinuationToken>"
         elif after:
@@ -486,7 +512,7 @@ def _list(bucket: Bucket, name: str, query: dict[str, str], version: int) -> Res
         text += f"<Marker>{_name(after, url_encoded)}</Marker>"
         if page.truncated:
             text += f"<NextMarker>{_name(page.last, url_encoded)}</NextMarker>"
-    body = b"".join((_XML, f"<ListBucketResult {_NS}>{text}".encode(), *page.contents, b"</ListBucketResult>"))
+    body = b"".join((_XML, f"<ListBucketResult {_NS}>{text}".encode(), *page.entries, b"</ListBucketResult>"))
     return Response(200, _XML_TYPE, body)
 
 
