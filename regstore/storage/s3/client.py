@@ -67,7 +67,8 @@ class SignedClient:
         self.counters = counters
         self._session: Session = open_session(settings)
         self.endpoint: Endpoint = make_endpoint(settings, self._session)
-        self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region)
+        root = f"{settings.root}/" if settings.root else ""
+        self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region, root)
         self._credentials = CredentialSource(settings, self._session)
         self._signer = Signer(self.endpoint.region)
         self._proxy = proxy_for(self.endpoint)
@@ -149,7 +150,7 @@ class SignedClient:
         import aiohttp
 
         policy = self.settings.retries
-        what = f"{operation} of {about}" if about else operation
+        what = f"{operation} of {self.place.relative(about)}" if about else operation
         asked = 0.0
         tries = policy.tries
         if isinstance(error, Refusal):

@@ -53,5 +53,5 @@ async def copy_object(client: SignedClient, source: str, target: str, head: Answ
         target,
         headers={"x-amz-copy-source": header, **headers},
         parse=parse,
-        about=f"{source} to {target}",
+        about=client.place.pair(source, target),
     )

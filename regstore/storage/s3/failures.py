@@ -66,12 +66,22 @@ _TRANSIENT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """For messages."""
+    """For messages. root: "" or with a slash at its end; keys are shown without it, after the url."""
 
     url: str
     bucket: str
     endpoint: str
     region: str
+    root: str = ""
+
+    def relative(self, key: str) -> str:
+        return key.removeprefix(self.root)
+
+    def name(self, key: str) -> str:
+        return f"{self.url}/{self.relative(key)}"
+
+    def pair(self, source: str, target: str) -> str:
+        return f"{self.relative(source)} to {self.relative(target)}"
 
 
 class Refusal(Exception):
@@ -102,6 +112,7 @@ class Malformed(Exception):
 def refused(refusal: Refusal, operation: str, key: str, place: Place) -> RegstoreError:
     """The error for a refusal. operation: S3's name of it; key: full key or prefix, "" for the bucket."""
     code, status = refusal.code, refusal.status
+    key = place.relative(key)
     what = f"{operation} of {key}" if key else operation
     detail = f" ({code or status}{': ' + refusal.message if refusal.message else ''})"
     if code == "NoSuchBucket":

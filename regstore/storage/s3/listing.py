@@ -93,5 +93,5 @@ class Lister:
         return await self._ask(prefix, position, False)
 
     def _wrong(self, prefix: str, what: str) -> StorageError:
-        where = f"{self._client.place.url}: the server's listing of {prefix!r}"
+        where = f"{self._client.place.url}: the server's listing of {self._client.place.relative(prefix)!r}"
         return StorageError(f"{where} {what}; it cannot be trusted")

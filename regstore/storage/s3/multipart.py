@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -95,24 +96,20 @@ class Upload:
             )
             return Part(number, etag)
 
-        await self.start(send())
+        await self.start(send)
 
-    async def start(self, sending: Coroutine[object, object, Part]) -> None:
-        try:
-            await self._slots.acquire()
-        except BaseException:
-            sending.close()
-            raise
+    async def start(self, sending: Callable[[], Awaitable[Part]]) -> None:
+        """As `put`, for whatever makes a part."""
+        await self._slots.acquire()
         if self._failed is not None:
-            sending.close()
             raise self._failed
         task = asyncio.create_task(self._run(sending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, sending: Awaitable[Part]) -> None:
+    async def _run(self, sending: Callable[[], Awaitable[Part]]) -> None:
         try:
-            self._parts.append(await sending)
+            self._parts.append(await sending())
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError):
                 self._failed = self._failed or error
@@ -152,7 +149,7 @@ class Upload:
         except NotFound as error:
             if len(tried) < 2 or not await self._is_complete(parts, size):
                 raise StorageError(
-                    f"{self._client.place.url}: the multipart upload of {self._key} was ended by somebody else"
+                    f"the multipart upload of {self._client.place.name(self._key)} was ended by somebody else"
                 ) from error
 
     async def _is_complete(self, parts: list[Part], size: int) -> bool:
@@ -221,7 +218,7 @@ async def put_stream(
         nonlocal total
         total += len(chunk)
         if size is not None and total > size:
-            raise IntegrityError(f"{client.place.url}: {key} has more than the {size:,} bytes promised")
+            raise IntegrityError(f"{client.place.name(key)} has more than the {size:,} bytes promised")
         if verifier is not None:
             if len(chunk) >= MiB:
                 await asyncio.to_thread(verifier.update, chunk)
@@ -231,9 +228,9 @@ async def put_stream(
 
     def check() -> None:
         if size is not None and total != size:
-            raise IntegrityError(f"{client.place.url}: {key} has {total:,} bytes, not the {size:,} promised")
+            raise IntegrityError(f"{client.place.name(key)} has {total:,} bytes, not the {size:,} promised")
         if verifier is not None:
-            verifier.verify(f"{client.place.url}/{key}")
+            verifier.verify(client.place.name(key))
 
     stream = aiter(chunks)
     async for chunk in stream:
@@ -294,13 +291,13 @@ async def copy_parts(
                 "x-amz-copy-source-if-match": f'"{etag}"',
             },
             parse=parse,
-            about=f"{source} to {target}",
+            about=client.place.pair(source, target),
         )
 
     upload = Upload(client, target, headers)
     async with upload:
         for number, start in enumerate(range(0, size, length), 1):
-            await upload.start(copy_part(number, start))
+            await upload.start(partial(copy_part, number, start))
         await upload.finish_parts()
         await upload.complete(size)
 
@@ -362,7 +359,7 @@ async def upload_facts(client: SignedClient, key: str, upload_id: str, started: 
         if truncated != "true":
             return newest, size
         if not following or following == marker:
-            raise StorageError(f"{client.place.url}: the parts of {key} are cut off without a marker")
+            raise StorageError(f"the list of parts of {client.place.name(key)} is cut off without a marker")
         marker = following
 
 

@@ -82,12 +82,12 @@ class ObjectStream:
     def _count(self, chunk: bytes) -> bytes:
         self._at += len(chunk)
         if self._at > self._end:
-            raise StorageError(f"{self._client.place.url}: the body of {self._key} is longer than announced")
+            raise StorageError(f"the body of {self._client.place.name(self._key)} is longer than announced")
         self._client.counters.bytes_read += len(chunk)
         return chunk
 
     def _check(self, response: aiohttp.ClientResponse) -> None:
-        where = f"{self._client.place.url}: {self._key}"
+        where = self._client.place.name(self._key)
         if response.headers.get("etag", "").strip('"') != self.info.etag:
             raise IntegrityError(f"{where} changed while it was read; start again")
         found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -119,11 +119,11 @@ async def open_stream(
         if response.status == 206:
             part = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
             if part is None or int(part[1]) != start or part[3] == "*":
-                raise StorageError(f"{client.place.url}: {key}: the server sent another range than asked for")
+                raise StorageError(f"{client.place.name(key)}: the server sent another range than asked for")
             total = int(part[3])
         else:
             if "content-length" not in response.headers:
-                raise StorageError(f"{client.place.url}: {key}: the server does not tell the object's size")
+                raise StorageError(f"{client.place.name(key)}: the server does not tell the object's size")
             total = int(response.headers["content-length"])
         info = info_of(name, response.headers, total)
         end = total if length is None else min(total, start + length)

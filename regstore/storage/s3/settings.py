@@ -166,7 +166,7 @@ def tls_context(settings: S3Settings, session: Session) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"the CA bundle {bundle} cannot be read: {error}") from error
     paths = ssl.get_default_verify_paths()
-    if paths.cafile is None and paths.capath is None:  # a system without certificates: those that botocore brings
+    if not paths.cafile and not paths.capath:  # a system without certificates: those that botocore brings
         import botocore
 
         context.load_verify_locations(cafile=str(Path(botocore.__file__).with_name("cacert.pem")))

@@ -47,6 +47,7 @@ class S3Storage:
         self.settings = settings
         self.url = settings.url
         self.counters = Counters()
+        self.splits_listings = True
         self._root = f"{settings.root}/" if settings.root else ""
         self._opened: SignedClient | None = None
         self._lister: Lister | None = None
@@ -96,7 +97,7 @@ class S3Storage:
         answer = await self._head(full)
         length = answer.headers.get("content-length", "")
         if not length.isdigit():
-            raise StorageError(f"{self.url}: HeadObject of {full} did not tell the size")
+            raise StorageError(f"{self.url}/{key}: HeadObject did not tell the size")
         return info_of(key, answer.headers, int(length))
 
     async def _head(self, full: str) -> Answer:
@@ -104,7 +105,7 @@ class S3Storage:
         answer = await self._client.call("HeadObject", "HEAD", full, accept=HEAD_STATUS, parse=_whole)
         if answer.status == 404:
             await self._check_bucket()
-            raise NotFound(full, self.url)
+            raise NotFound(self._client.place.relative(full), self.url)
         if answer.status != 200:
             await self._client.call(
                 "GetObject", "GET", full, headers={"range": "bytes=0-0"}, accept=(200, 206, 416), parse=_whole
@@ -165,7 +166,7 @@ class S3Storage:
         except AlreadyExists as error:
             if len(tried) > 1 and await self._client.call("GetObject", "GET", full, parse=_body) == data:
                 return
-            raise AlreadyExists(f"{self.url}: {full} exists already") from error
+            raise AlreadyExists(f"{self._client.place.name(full)} exists already") from error
 
     async def put_stream(
         self,
@@ -208,7 +209,7 @@ class S3Storage:
         head = await self._head(self._full(source))
         if size is not None and head.headers.get("content-length") != str(size):
             raise IntegrityError(
-                f"{self.url}: {source} has {head.headers.get('content-length')} bytes, not the {size} expected"
+                f"{self.url}/{source} has {head.headers.get('content-length')} bytes, not the {size} expected"
             )
         await copy_object(self._client, self._full(source), self._full(target), head)
 
