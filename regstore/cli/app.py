@@ -12,6 +12,7 @@ import typer
 
 from regstore.cli.inspect import inspect
 from regstore.cli.ls import ls
+from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.tags import tags
 
 EPILOG: Final = (
@@ -23,6 +24,7 @@ COMMANDS: Final = {
     "ls": ls,
     "tags": tags,
     "inspect": inspect,
+    "seed-bucket": seed_bucket,
 }
 
 app: Final = typer.Typer(

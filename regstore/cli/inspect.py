@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.output import counted, emit, emit_json, moment, size, table
-from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.tags import description_json, kind
 from regstore.errors import InputError
-from regstore.events import OnEvent
 from regstore.reference import Reference
 
 if TYPE_CHECKING:
@@ -36,8 +34,7 @@ def inspect(
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
     parsed = Reference.parse(reference)
-    with progress(quiet=settings.quiet) as on_event:
-        facts = run_async(_read(settings, parsed, on_event))
+    facts = run_async(_read(settings, parsed))
     if as_json:
         emit_json(facts)
     elif "digest" in facts:
@@ -46,10 +43,10 @@ def inspect(
         _print_repository(facts)
 
 
-async def _read(settings: StoreSettings, reference: Reference, on_event: OnEvent) -> dict[str, Any]:
+async def _read(settings: StoreSettings, reference: Reference) -> dict[str, Any]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open(on_event)) as registry:
+    async with Registry(settings.open()) as registry:
         repository = registry.repository(reference.name)
         wanted = reference.digest or reference.tag
         facts = await _manifest(repository, wanted) if wanted else await _repository(repository)

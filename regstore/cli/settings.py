@@ -13,10 +13,10 @@ import typer
 
 from regstore.cli.run import guarded
 from regstore.errors import InputError
-from regstore.events import OnEvent, ignore
 
 if TYPE_CHECKING:
     from regstore.storage.base import Storage
+    from regstore.storage.registry_config import RegistryConfig
 
 P = ParamSpec("P")
 
@@ -72,17 +72,31 @@ class StoreSettings:
         False
     )
 
-    def open(self, on_event: OnEvent = ignore) -> Storage:
+    def open(self) -> Storage:
         """The storage. Use it as an async context manager."""
-        from regstore.storage.opening import open_storage
+        return self.open_with_config()[0]
 
-        if self.store is None and self.registry_config is None:
+    def open_with_config(self) -> tuple[Storage, RegistryConfig | None]:
+        """The storage, and the registry's configuration where --registry-config named it."""
+        from regstore.storage.opening import OpenOptions, open_registry_config, open_storage
+
+        options = OpenOptions(
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            profile=self.profile,
+            path_style=self.path_style,
+            ca_bundle=self.ca_bundle,
+            concurrency=self.concurrency,
+        )
+        if self.registry_config is not None:
+            if self.store is not None:
+                raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")
+            return open_registry_config(self.registry_config, dict(os.environ), options)
+        if self.store is None:
             raise InputError(
                 "no store: give s3://bucket[/rootdirectory] or a folder, or the registry's own --registry-config"
             )
-        if self.store is not None and self.registry_config is not None:
-            raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")
-        return open_storage(self.store)
+        return open_storage(self.store, options), None
 
     def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
         """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
@@ -125,8 +139,3 @@ def store_command(
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return run
-
-
-def environment() -> dict[str, str]:
-    """The environment, for those parts of the library that are given it."""
-    return dict(os.environ)

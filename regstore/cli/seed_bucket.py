@@ -1,0 +1,132 @@
+"""`regstore seed-bucket`: an empty bucket or folder becomes a healthy registry store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import emit, emit_error, emit_json, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.seed import SeedOptions, SeedResult
+    from regstore.storage.base import Storage
+
+
+@store_command
+def seed_bucket(
+    settings: StoreSettings,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only look; write nothing at all. Exit code 3 when something is missing."),
+    ] = False,
+    apply_settings: Annotated[
+        bool,
+        typer.Option(
+            "--apply-settings",
+            help="Add the settings below to a bucket that was there before; nothing is replaced.",
+        ),
+    ] = False,
+    block_public_access: Annotated[
+        bool,
+        typer.Option(
+            "--block-public-access/--no-block-public-access", help="Block public access on a bucket created here."
+        ),
+    ] = True,
+    encryption: Annotated[
+        bool,
+        typer.Option("--encryption/--no-encryption", help="Encrypt new objects (AES256) unless it has a default."),
+    ] = True,
+    lifecycle: Annotated[
+        bool, typer.Option("--lifecycle/--no-lifecycle", help="Abort multipart uploads left unfinished for 7 days.")
+    ] = True,
+    as_json: Json = False,
+) -> int:
+    """Make a bucket or a folder a healthy, empty registry store, and check it.
+
+    Creates it if it is missing, puts the two small seed objects, tries the permissions that a registry needs with
+    one object that is deleted again, and asks the store what the registry's storage health check asks. On a bucket
+    that it created it also sets what the options below say; on another it only reports what differs. Harmless and
+    idempotent on a store in use. Prints the registry's configuration for this store.
+
+    Exit codes: 0 ready; 1 a permission is missing or the health check would fail; 3 ready, but with a setting that
+    could not be made, or, with --check, something is missing.
+    """
+    from regstore.seed import SeedOptions
+
+    storage, config = settings.open_with_config()
+    options = SeedOptions(
+        check=check,
+        apply_settings=apply_settings,
+        block_public_access=block_public_access,
+        encryption=encryption,
+        lifecycle=lifecycle,
+        put=config.put if config is not None else None,
+    )
+    with progress(quiet=settings.quiet) as on_event:
+        result = run_async(_seed(storage, options, on_event))
+    if as_json:
+        emit_json(_as_json(result))
+    else:
+        _print(result)
+    for problem in result.broken:
+        emit_error(f"{problem.name}: {problem.detail}")
+    for warning in result.warnings:
+        emit_error(f"warning: {warning.name}: {warning.detail}")
+    return exit_code(result)
+
+
+async def _seed(storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
+    from regstore.seed import seed
+
+    async with storage:
+        return await seed(storage, options, on_event=on_event)
+
+
+def exit_code(result: SeedResult) -> int:
+    from regstore.seed import Outcome
+
+    if result.broken:
+        return EXIT_FAILURE
+    not_made = any(check.outcome in (Outcome.DENIED, Outcome.FAILED) for check in result.warnings)
+    return EXIT_PARTIAL if result.missing or not_made else EXIT_OK
+
+
+def _as_json(result: SeedResult) -> dict[str, Any]:
+    return {
+        "store": result.url,
+        "ready": not result.broken and not result.missing,
+        "checks": {check.name: {"outcome": check.outcome.value, "detail": check.detail} for check in result.checks},
+        "configuration": dict(result.configuration),
+        "environment": dict(result.environment),
+    }
+
+
+def _print(result: SeedResult) -> None:
+    import yaml
+
+    emit(f"{result.url}\n")
+    emit(
+        table(
+            ["CHECK", "OUTCOME", ""], [[check.name, check.outcome.value, check.detail] for check in result.checks]
+        )
+    )
+    if not result.broken and not result.missing:
+        emit("\nReady: the storage health check passes in every version of the registry.")
+    emit("\nconfig.yml of the registry:\n")
+    emit(yaml.safe_dump(dict(result.configuration), sort_keys=False, default_flow_style=False).rstrip())
+    if result.environment.get("REGISTRY_STORAGE") == "s3":
+        emit(
+            "# Keys: REGISTRY_STORAGE_S3_ACCESSKEY and REGISTRY_STORAGE_S3_SECRETKEY, or the AWS environment or role."
+        )
+    emit("\nOr, in a compose file:\n")
+    emit(
+        yaml.safe_dump(
+            {"environment": dict(result.environment)}, sort_keys=False, default_flow_style=False
+        ).rstrip()
+    )

@@ -1,0 +1,240 @@
+"""Seeding, step by step: the place, the seeds, what the credentials may do, settings, and the health checks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from regstore import layout
+from regstore.errors import AccessDenied, InputError, NotFound, RegstoreError, StorageError
+from regstore.events import OnEvent, Progress, ignore
+from regstore.seed import health, probe
+from regstore.seed.configuration import as_environment, disk_configuration, s3_configuration
+from regstore.seed.result import Check, Outcome, SeedOptions, SeedResult
+from regstore.storage.base import Storage
+
+if TYPE_CHECKING:
+    from regstore.seed.bucket import BucketAdmin
+    from regstore.storage.disk import DiskStorage
+    from regstore.storage.s3 import S3Storage
+
+SEED_BODY: Final = (
+    b"This object keeps an empty registry store healthy: without it, Distribution 2.6 fails its storage health check\n"
+    b"on an empty bucket, and garbage-collect fails in 2.5 to 2.8. Written by regstore seed-bucket. Leave it here.\n"
+)
+
+
+async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ignore) -> SeedResult:
+    """Seed the bucket or the folder that the storage names; it need not exist.
+
+    Harmless and idempotent on a store in use: nothing of it is changed, except bucket settings where
+    `apply_settings` asks for it. With `check`, nothing is written at all.
+    Raises AuthenticationFailed, Unreachable, and AccessDenied where the bucket may not be created; what the
+    credentials may not do on the store is a Check.
+    """
+    from regstore.storage.disk import DiskStorage
+    from regstore.storage.s3 import S3Storage
+
+    if isinstance(storage, S3Storage):
+        steps: _Bucket | _Folder = _Bucket(storage, options)
+    elif isinstance(storage, DiskStorage):
+        steps = _Folder(storage, options)
+    else:
+        raise InputError(f"{storage.url} can't be seeded: it is neither a bucket nor a folder")
+
+    def say(phase: str) -> None:
+        on_event(Progress(phase=phase, done=0, unit="steps"))
+
+    say("looking for the store")
+    place = await steps.make_place()
+    checks = [place]
+    if place.outcome is not Outcome.MISSING:
+        say("seeding")
+        checks += await _seeds(storage, options)
+        say("trying permissions")
+        checks += await steps.permissions()
+        say("looking at settings")
+        checks += await steps.settings()
+        say("asking what the health check asks")
+        checks += await steps.health()
+    configuration = steps.configuration()
+    return SeedResult(
+        url=storage.url,
+        checks=tuple(checks),
+        configuration=configuration,
+        environment=as_environment(configuration),
+    )
+
+
+async def _seeds(storage: Storage, options: SeedOptions) -> list[Check]:
+    return [await _seed(storage, key, options) for key in layout.SEEDS]
+
+
+async def _seed(storage: Storage, seed_key: layout.SeedKey, options: SeedOptions) -> Check:
+    """`stat` tells denied from absent badly (S3 answers 403 to who may not list), so a refusal ends in the put."""
+    key, name = layout.encode(seed_key), f"seed {seed_key.area}"
+    try:
+        await storage.stat(key)
+        return Check(name, Outcome.OK, f"{key} is there", required=True)
+    except NotFound:
+        if options.check:
+            return Check(name, Outcome.MISSING, f"{key} is not there", required=True)
+    except AccessDenied as error:
+        if options.check:
+            return Check(name, Outcome.DENIED, str(error), required=True)
+    try:
+        await storage.put(key, SEED_BODY, options=options.put)
+    except AccessDenied as error:
+        return Check(name, Outcome.DENIED, str(error), required=True)
+    return Check(name, Outcome.DONE, f"{key} written", required=True)
+
+
+async def _only_look(storage: Storage) -> list[Check]:
+    """The permissions that can be seen without writing."""
+    why = "a check writes nothing"
+    return [
+        Check("permission write", Outcome.SKIPPED, why),
+        await _read_any(storage),
+        await probe.look(storage),
+        Check("permission delete", Outcome.SKIPPED, why),
+    ]
+
+
+async def _read_any(storage: Storage) -> Check:
+    name = "permission read"
+    for seed_key in layout.SEEDS:
+        try:
+            await storage.get(layout.encode(seed_key))
+            return Check(name, Outcome.OK, "", required=True)
+        except NotFound:
+            continue
+        except AccessDenied as error:
+            return Check(name, Outcome.DENIED, str(error), required=True)
+    return Check(name, Outcome.SKIPPED, "there is no seed to read yet")
+
+
+class _Bucket:
+    def __init__(self, storage: S3Storage, options: SeedOptions) -> None:
+        self._storage = storage
+        self._options = options
+        self._created = False
+        self._admin_: BucketAdmin | None = None
+
+    async def _admin(self) -> BucketAdmin:
+        if self._admin_ is None:
+            from regstore.seed.bucket import BucketAdmin
+
+            settings = self._storage.settings
+            client = await asyncio.to_thread(self._storage.boto3_client)
+            self._admin_ = BucketAdmin(client, settings.bucket, settings.root)
+        return self._admin_
+
+    async def make_place(self) -> Check:
+        admin = await self._admin()
+        name = admin.bucket
+        if await asyncio.to_thread(admin.exists):
+            return Check("bucket", Outcome.OK, f"{name} is there", required=True)
+        if self._options.check:
+            return Check("bucket", Outcome.MISSING, f"there is no bucket {name} at {admin.endpoint}", required=True)
+        self._created = await asyncio.to_thread(admin.create)
+        return Check("bucket", Outcome.DONE, f"{name} created in {admin.region}", required=True)
+
+    async def permissions(self) -> list[Check]:
+        if self._options.check:
+            return await _only_look(self._storage)
+        return await probe.probe_permissions(self._storage, self._options.put)
+
+    async def settings(self) -> list[Check]:
+        admin = await self._admin()
+        apply = self._created or self._options.apply_settings
+        checks = await asyncio.to_thread(admin.settings, self._options, apply=apply)
+        return [*checks, await asyncio.to_thread(admin.retention)]
+
+    async def health(self) -> list[Check]:
+        admin = await self._admin()
+        root = f"/{admin.root}" if admin.root else ""
+        return [
+            await _health("2.5", lambda: health.s3_list_root(admin.list_objects, root), self._options),
+            await _health("2.6", lambda: health.s3_stat_root(admin.list_objects, root), self._options),
+        ]
+
+    def configuration(self) -> dict[str, Any]:
+        settings, admin = self._storage.settings, self._admin_
+        assert admin is not None
+        return s3_configuration(
+            bucket=settings.bucket,
+            root=settings.root,
+            region=admin.region,
+            endpoint=None if admin.is_aws else admin.endpoint,
+            path_style=admin.path_style,
+            verify_tls=settings.verify_tls,
+        )
+
+
+class _Folder:
+    def __init__(self, storage: DiskStorage, options: SeedOptions) -> None:
+        self._storage = storage
+        self._options = options
+        self._root: Path = storage.root
+
+    async def make_place(self) -> Check:
+        root = self._root
+
+        def make() -> bool:
+            try:
+                if root.is_dir():
+                    return False
+                root.mkdir(parents=True)
+            except OSError as error:
+                raise StorageError(f"the folder {root} can't be made: {error.strerror}") from error
+            return True
+
+        if self._options.check:
+            if not await asyncio.to_thread(root.is_dir):
+                return Check("folder", Outcome.MISSING, f"there is no folder {root}", required=True)
+            return Check("folder", Outcome.OK, f"{root} is there", required=True)
+        if await asyncio.to_thread(make):
+            return Check("folder", Outcome.DONE, f"{root} made", required=True)
+        return Check("folder", Outcome.OK, f"{root} is there", required=True)
+
+    async def permissions(self) -> list[Check]:
+        if self._options.check:
+            return await _only_look(self._storage)
+        state = self._root / layout.STATE
+        was_there = await asyncio.to_thread(state.exists)
+        try:
+            return await probe.probe_permissions(self._storage, self._options.put)
+        finally:
+            if not was_there:
+                await asyncio.to_thread(_remove_if_empty, state)
+
+    async def settings(self) -> list[Check]:
+        return []
+
+    async def health(self) -> list[Check]:
+        return [
+            await _health("2.5", lambda: health.disk_list_root(self._root), self._options),
+            await _health("2.6", lambda: health.disk_stat_root(self._root), self._options),
+        ]
+
+    def configuration(self) -> dict[str, Any]:
+        return disk_configuration(self._root)
+
+
+async def _health(version: str, ask: Callable[[], health.Verdict], options: SeedOptions) -> Check:
+    """While checking, an unhealthy store is one that still has to be seeded."""
+    try:
+        verdict = await asyncio.to_thread(ask)
+    except RegstoreError as error:
+        verdict = health.Verdict(False, str(error))
+    bad = Outcome.MISSING if options.check else Outcome.FAILED
+    return Check(f"health {version}", Outcome.OK if verdict.passes else bad, verdict.why, required=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        pass  # somebody else's state is in it
