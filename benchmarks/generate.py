@@ -37,7 +37,7 @@ _OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCKER = "application/vnd.docker.distribution.manifest.v2+json"
 _PLATFORMS = ("amd64", "arm64", "arm", "s390x")
 #: More keys than any single step below writes: the last few keys are orphaned blobs, so that the number is exact.
-_STEP = 400
+_STEP = 300
 
 
 class Entry(NamedTuple):
@@ -53,8 +53,8 @@ class Shape:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.keys < 2_000:
-            raise ValueError("a generated registry has at least 2,000 keys")
+        if self.keys < 3_000:
+            raise ValueError("a generated registry has at least 3,000 keys")
 
 
 class Layer(NamedTuple):
