@@ -177,7 +177,7 @@ def decode(key: str) -> Key:
 
     A component `.` or `..` makes a key unknown: as a file's path it would name another place.
     """
-    if "/./" in key or "/../" in key:
+    if "/./" in key or "/../" in key or key.endswith(("/.", "/..")):
         return UnknownKey(key)
     if key.startswith(BLOBS):
         return _decode_blob(key)

@@ -8,7 +8,7 @@ with split as (
         strpos(key[length('{repositories}') + 1:], '/_') as cut,
         starts_with(key, '{blobs}') as in_blobs,
         starts_with(key, '{repositories}') as in_repositories,
-        contains(key, '/./') or contains(key, '/../') as dotted
+        contains(key, '/./') or contains(key, '/../') or ends_with(key, '/.') or ends_with(key, '/..') as dotted
     from page
 ),
 named as (

@@ -1,0 +1,99 @@
+"""Each layer imports only what stands below it; only the command line prints; heavy modules load when used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import regstore
+
+ROOT = Path(regstore.__file__).parent
+
+PURE = frozenset({"digest", "reference", "events", "errors", "layout", "manifest"})
+#: Lowest first. Parts of one layer do not know each other, except in the pure one.
+LAYERS = (
+    PURE,
+    frozenset({"concurrency"}),
+    frozenset({"storage"}),
+    frozenset({"registry"}),
+    frozenset({"inventory"}),
+    frozenset({"seed", "gc", "migrate", "backup", "verify"}),
+    frozenset({"sync"}),
+    frozenset({"cli"}),
+    frozenset({"__main__"}),
+)
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+#: Not in the pure modules, and not loaded before they are used anywhere.
+HEAVY = ("aioboto3", "aiobotocore", "aiohttp", "arro3", "boto3", "botocore", "duckdb", "lxml", "obstore", "redis")
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """`regstore/storage/s3/client.py` and `regstore/storage.py` are both of `storage`; `__init__` is the package."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of every import, also of those within functions."""
+    package = ("regstore", *path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                yield node.lineno, name.name
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for name in node.names:
+                yield node.lineno, f"{module}.{name.name}" if module == "regstore" else module
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "__init__"], ids=str)
+def test_imports_point_down(path: Path) -> None:
+    part = part_of(path)
+    assert part in RANK, f"{part} has no place in the layers: give it one here and in the documentation"
+    wrong = []
+    for line, name in imported(path):
+        words = name.split(".")
+        if words[0] != "regstore" or len(words) == 1 or words[1] == part:
+            continue
+        if words[1] == "__version__":
+            continue
+        assert words[1] in RANK, f"{path}:{line}: the package itself must not be asked for {words[1]}"
+        same_layer = RANK[words[1]] == RANK[part]
+        if RANK[words[1]] > RANK[part] or (same_layer and part not in PURE):
+            wrong.append(f"{path}:{line} imports {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("part", sorted(PURE))
+def test_the_core_is_pure(part: str) -> None:
+    allowed = sys.stdlib_module_names - {"asyncio", "os", "pathlib", "socket", "subprocess", "threading", "time"}
+    foreign = {name.partition(".")[0] for _, name in imported(ROOT / f"{part}.py")} - allowed
+    assert foreign <= {"regstore", "orjson"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=str)
+def test_only_the_command_line_prints(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        assert not (isinstance(node, ast.Name) and node.id == "print"), f"{path}:{node.lineno}"
+        if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr"):
+            assert not (isinstance(node.value, ast.Name) and node.value.id == "sys"), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("module", ["regstore", "regstore.cli", "regstore.sync"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    code = f"import {module}, sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(HEAVY) & set(result.stdout.split())
+
+
+def test_every_public_name_is_there() -> None:
+    for name in regstore.__all__:
+        assert getattr(regstore, name) is not None
+    assert list(regstore.__all__) == sorted(regstore.__all__)
