@@ -18,10 +18,11 @@ import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from os import PathLike
-from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, Unpack
 
 from regstore import registry as asynchronous
 from regstore.digest import Digest
+from regstore.registry.opening import Options
 
 W = TypeVar("W")
 P = ParamSpec("P")
@@ -282,8 +283,8 @@ class Registry(_Blocking[asynchronous.Registry]):
         self.close()
 
 
-def open(url: str | PathLike[str], **options: Any) -> Registry:
-    """As `regstore.open`: an `s3://bucket/root`, a `file://` URL or a folder."""
+def open(url: str | PathLike[str], **options: Unpack[Options]) -> Registry:
+    """As `regstore.open`: an `s3://bucket/root`, a `file://` URL or a folder, with the same options."""
     portal = _Portal()
     try:
         return Registry(portal.run(_open(url, options)), portal)
@@ -292,5 +293,5 @@ def open(url: str | PathLike[str], **options: Any) -> Registry:
         raise
 
 
-async def _open(url: str | PathLike[str], options: dict[str, Any]) -> asynchronous.Registry:
+async def _open(url: str | PathLike[str], options: Options) -> asynchronous.Registry:
     return asynchronous.open_registry(url, **options)

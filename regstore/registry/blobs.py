@@ -210,7 +210,7 @@ class Blobs:
             # What can't be removed is an abandoned upload, which gc knows: no reason to fail a finished write.
             with suppress(StorageError):
                 await self._storage.delete_many([data, started])
-                await links.remove_folders(self._storage, layout.uploads_prefix(self._name) + upload)
+                await links.remove_folders(self._storage, f"{layout.uploads_prefix(self._name)}{upload}/")
 
 
 class StoreBlobs:

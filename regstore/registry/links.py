@@ -17,6 +17,9 @@ from regstore.storage.base import ObjectInfo, Page, Storage
 AREAS_END: Final = "_\U0010ffff"
 
 
+_ANY_AGE: Final = 2**62
+
+
 async def read_link(storage: Storage, key: layout.Key) -> Digest:
     """The digest that a link names.
 
@@ -96,6 +99,5 @@ async def delete_in_order(storage: Storage, *steps: Iterable[str]) -> None:
 
 async def remove_folders(storage: Storage, *prefixes: str) -> None:
     """Remove the empty folders that deletes left, however new: on a disk a registry lists an empty one as a tag."""
-    later = await storage.now() + 60_000_000
     for prefix in prefixes:
-        await storage.remove_empty_folders(prefix, older_than=later)
+        await storage.remove_empty_folders(prefix, older_than=_ANY_AGE)

@@ -99,7 +99,7 @@ class Manifests:
                 f"{self._name} links the manifest {digest}, but {key} is not in {self._storage.url}"
             ) from error
         if not digest.matches(data):
-            raise IntegrityError(f"{key}: its {len(data):,} bytes have {Digest.of(data)}")
+            raise IntegrityError(f"{key}: expected {digest}, but its {len(data):,} bytes have {Digest.of(data)}")
         return self._parsed(digest, data)
 
     async def put(
@@ -151,7 +151,7 @@ class Manifests:
         tags = await self._tags.delete_all(digest)
         signatures = [key for key in found if isinstance(layout.decode(key), layout.SignatureLinkKey)]
         await links.delete_in_order(self._storage, [revision], signatures)
-        await links.remove_folders(self._storage, prefix.rstrip("/"))
+        await links.remove_folders(self._storage, prefix)
         return tags
 
     def _parsed(self, digest: Digest, data: bytes) -> StoredManifest:
