@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from regstore.cli.demo import demo
 from regstore.cli.inspect import inspect
 from regstore.cli.ls import ls
 from regstore.cli.seed_bucket import seed_bucket
@@ -25,6 +26,7 @@ COMMANDS: Final = {
     "tags": tags,
     "inspect": inspect,
     "seed-bucket": seed_bucket,
+    "demo": demo,
 }
 
 app: Final = typer.Typer(
