@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from regstore.errors import AccessDenied, NotFound, Unsupported
 from regstore.storage.s3.client import Answer, SignedClient
+from regstore.storage.s3.failures import Malformed
 from regstore.storage.s3.multipart import MAX_COPY, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
-from regstore.storage.s3.xml import parse_expected
+from regstore.storage.s3.xml import children, parse_document, parse_expected, texts
 
 #: CopyObject does not take these over by itself.
 _STORED_WITH: Final = (
@@ -28,14 +30,69 @@ _METADATA: Final = (
 )
 
 
-async def copy_object(client: SignedClient, source: str, target: str, head: Answer) -> None:
-    """Full keys. head: of the source. Its storage class, encryption, content type and metadata survive.
+class Copier:
+    """Remembers whether access control lists mean anything in this bucket; where not, a copy is one request less."""
 
-    The access control list is the bucket owner's default one.
-    """
+    def __init__(self, client: SignedClient) -> None:
+        self._client = client
+        self._lists: bool | None = None
+
+    async def copy(self, source: str, target: str, head: Answer) -> None:
+        """Full keys. head: of the source. Its storage class, encryption, content type, metadata and access
+        control list survive; the list only where the server lets us read it."""
+        try:
+            await _copy(self._client, source, target, head, await self._grants(source))
+        except NotFound as error:  # gone since the HEAD
+            raise NotFound(self._client.place.relative(source), self._client.place.url) from error
+
+    async def _grants(self, key: str) -> dict[str, str]:
+        if self._lists is None:
+            self._lists = await self._has_lists()
+        if not self._lists:
+            return {}
+        try:
+            return await self._client.call("GetObjectAcl", "GET", key, query=[("acl", "")], parse=_parse_grants)
+        except (AccessDenied, Unsupported):
+            self._lists = False
+            return {}
+
+    async def _has_lists(self) -> bool:
+        def parse(answer: Answer) -> bool:
+            try:
+                root = parse_document(answer.body)
+            except Malformed:
+                return True
+            return not any(rule.text == "BucketOwnerEnforced" for rule in root.iter("{*}ObjectOwnership"))
+
+        # Servers that do not know it say so in many ways, or answer with a listing.
+        statuses = (200, 400, 403, 404, 405, 501)
+        return await self._client.call(
+            "GetBucketOwnershipControls", "GET", query=[("ownershipControls", "")], accept=statuses, parse=parse
+        )
+
+
+def _parse_grants(answer: Answer) -> dict[str, str]:
+    """The grants as CopyObject's headers; none where the list is the default one, all to the owner."""
+    root = parse_expected(answer.body, "AccessControlPolicy")
+    owner = next((texts(entry, "ID")[0] for entry in children(root, "Owner")), "")
+    found: dict[str, list[str]] = {}
+    for entries in children(root, "AccessControlList"):
+        for grant in children(entries, "Grant"):
+            (permission,) = texts(grant, "Permission")
+            for grantee in children(grant, "Grantee"):
+                identity, uri = texts(grantee, "ID", "URI")
+                if permission and (identity or uri):
+                    to = f'uri="{uri}"' if uri else f'id="{identity}"'
+                    found.setdefault(permission, []).append(to)
+    if found == {"FULL_CONTROL": [f'id="{owner}"']}:
+        return {}
+    return {f"x-amz-grant-{name.lower().replace('_', '-')}": ", ".join(to) for name, to in found.items()}
+
+
+async def _copy(client: SignedClient, source: str, target: str, head: Answer, grants: dict[str, str]) -> None:
     size = int(head.headers["content-length"])
     header = "/" + encode_path(f"{client.endpoint.bucket}/{source}")
-    headers = {name: head.headers[name] for name in _STORED_WITH if name in head.headers}
+    headers = grants | {name: head.headers[name] for name in _STORED_WITH if name in head.headers}
     if size > MAX_COPY:
         headers |= {name: head.headers[name] for name in _METADATA if name in head.headers}
         named = {name.lower(): value for name, value in head.headers.items()}

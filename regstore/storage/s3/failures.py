@@ -124,7 +124,8 @@ def refused(refusal: Refusal, operation: str, key: str, place: Place) -> Regstor
         return StorageError(f"the bucket {place.bucket} {there}, not {place.region}; give its region with --region")
     if code in _DENIED or (status in (401, 403) and not code):
         return AccessDenied(f"{place.url}: {what} is not permitted{detail}")
-    if code in ("NoSuchKey", "NoSuchUpload") or (status == 404 and not code):
+    # A 404 that does not say NoSuchKey may come from a proxy, or from something that is no S3 at all.
+    if code in ("NoSuchKey", "NoSuchUpload"):
         return NotFound(key, place.url)
     if code in _FULL or status == 507:
         return StorageFull(f"{place.url}: {what} failed, the storage is full or the quota used up{detail}")
@@ -188,7 +189,10 @@ def _from_botocore(error: BaseException, what: str, place: Place) -> RegstoreErr
         code = str(said.get("Code", ""))
         status = int(meta.get("HTTPStatusCode", 0)) or (int(code) if code.isdigit() else 0)
         region = meta.get("HTTPHeaders", {}).get("x-amz-bucket-region", "") or said.get("Region", "")
-        refusal = Refusal(status, "" if code.isdigit() else code, str(said.get("Message", "")), str(region))
+        if code.isdigit():  # a HEAD's answer has no body
+            code = {"HeadBucket": "NoSuchBucket", "HeadObject": "NoSuchKey"}.get(error.operation_name, "")
+            code = code if status == 404 else ""
+        refusal = Refusal(status, code, str(said.get("Message", "")), str(region))
         return refused(refusal, what, "", place)
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
         return AuthenticationFailed(f"no AWS credentials for {place.endpoint}: {error}")

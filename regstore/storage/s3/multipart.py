@@ -56,6 +56,7 @@ class Upload:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._parts: list[Part] = []
         self._failed: BaseException | None = None
+        self._started = 0
         self.id = ""
 
     async def __aenter__(self) -> Upload:
@@ -103,6 +104,7 @@ class Upload:
         await self._slots.acquire()
         if self._failed is not None:
             raise self._failed
+        self._started += 1
         task = asyncio.create_task(self._run(sending))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -111,9 +113,9 @@ class Upload:
         try:
             self._parts.append(await sending())
         except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError):
-                self._failed = self._failed or error
-            if not isinstance(error, StorageError):
+            # Whatever it is, it must keep the upload from being completed without this part.
+            self._failed = self._failed or error
+            if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._slots.release()
@@ -128,6 +130,10 @@ class Upload:
     async def complete(self, size: int) -> None:
         """Make the object visible. An answer that got lost is made up for by looking at the object."""
         parts = sorted(self._parts, key=lambda part: part.number)
+        if [part.number for part in parts] != list(range(1, self._started + 1)):
+            raise StorageError(
+                f"{self._client.place.name(self._key)}: not every part was stored; nothing was written"
+            )
         listed = "".join(
             f'<Part><PartNumber>{part.number}</PartNumber><ETag>"{escape(part.etag)}"</ETag></Part>'
             for part in parts

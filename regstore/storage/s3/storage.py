@@ -24,7 +24,7 @@ from regstore.errors import (
 from regstore.storage.base import Capabilities, Counters, MultipartUpload, ObjectInfo, Page, PutOptions, ReadHandle
 from regstore.storage.s3 import failures, multipart
 from regstore.storage.s3.client import Answer, SignedClient
-from regstore.storage.s3.copying import copy_object
+from regstore.storage.s3.copying import Copier
 from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
 from regstore.storage.s3.reading import info_of, open_stream
@@ -52,6 +52,7 @@ class S3Storage:
         self._opened: SignedClient | None = None
         self._lister: Lister | None = None
         self._deleter: Deleter | None = None
+        self._copier: Copier | None = None
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
         self._bucket_seen = False
@@ -211,7 +212,9 @@ class S3Storage:
             raise IntegrityError(
                 f"{self.url}/{source} has {head.headers.get('content-length')} bytes, not the {size} expected"
             )
-        await copy_object(self._client, self._full(source), self._full(target), head)
+        if self._copier is None:
+            self._copier = Copier(self._client)
+        await self._copier.copy(self._full(source), self._full(target), head)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         await self._copy(source, target, size=size)
@@ -361,7 +364,9 @@ def _body(answer: Answer) -> bytes:
 
 
 def _has_versioning(answer: Answer) -> bool:
-    return bool(texts(parse_expected(answer.body, "VersioningConfiguration"), "Status")[0])
+    return bool(
+        texts(parse_expected(answer.body, ("VersioningConfiguration", "GetBucketVersioningResponse")), "Status")[0]
+    )
 
 
 def _nothing(answer: Answer) -> None:
