@@ -23,7 +23,7 @@ LAYERS = (
     frozenset({"registry"}),
     frozenset({"inventory"}),
     frozenset({"seed", "gc", "migrate", "backup", "verify"}),
-    frozenset({"sync"}),
+    frozenset({"sync", "demo_registry"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
