@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import ceph as ceph_module
 from tests.servers import debian, distribution, redis_server, skopeo
@@ -26,6 +27,12 @@ _PROGRAMS_OF_FIXTURE = {
 _PROGRAMS: pytest.StashKey[set[str]] = pytest.StashKey()
 _FORGOTTEN_PREFIXES = ("AWS_", "REGISTRY_", "REGSTORE_", "BOTO_", "XDG_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+# Two shared cores are sometimes slow: time is not what these tests are about.
+settings.register_profile(
+    "regstore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, database=None
+)
+settings.load_profile("regstore")
 
 
 # -- options, markers
