@@ -253,3 +253,102 @@ def test_a_registry_that_cannot_start_says_why(start_registry: StartRegistry, tm
     with pytest.raises(ServerError, match="StorageDriver not registered: nothing"), registry:
         pass
     assert not registry.folder.exists()
+
+
+# -- the builders
+
+
+def every_document() -> dict[str, images.Document]:
+    """One of each kind that Distribution 2.8 takes, by the tag it should have."""
+    base = images.image("base")
+    cosign_tag, signature = images.cosign(base)
+    referrers_tag, referrers = images.referrers_index(base, [images.referrer(base), images.referrer(base, "more")])
+    return {
+        "oci": base,
+        "docker": images.image("docker", docker=True),
+        "shared": images.image("shared", [*base.blobs[1:], images.layer("top")]),
+        "multi": images.multiarch("multi"),
+        "list": images.multiarch("list", docker=True),
+        "nested": images.index([images.multiarch("inner")]),
+        "foreign": images.with_foreign_layer("foreign"),
+        cosign_tag: signature,
+        referrers_tag: referrers,
+    }
+
+
+def test_documents_are_the_same_every_time() -> None:
+    first = {tag: document.digest for tag, document in every_document().items()}
+    images.layer.cache_clear()
+    assert {tag: document.digest for tag, document in every_document().items()} == first
+    assert len(set(first.values())) == len(first)
+
+
+def test_the_registry_takes_and_gives_back_every_kind(start_registry: StartRegistry, tmp_path: Path) -> None:
+    registry = start_registry(tmp_path / "registry")
+    documents = every_document()
+    for tag, document in documents.items():
+        assert push_api(registry.host, "all/kinds", document, tag) == document.digest
+    assert registry.tags("all/kinds") == sorted(documents)
+    for tag, document in documents.items():
+        assert pull_complete(registry.host, "all/kinds", tag).keys() == document.closure().keys()
+
+
+def test_skopeo_takes_what_the_builders_make(
+    with_skopeo: None, start_registry: StartRegistry, tmp_path: Path
+) -> None:
+    registry = start_registry(tmp_path / "registry")
+    documents = {tag: every_document()[tag] for tag in ("oci", "shared", "multi")}
+    layout = images.write_oci_layout(tmp_path / "oci", documents)
+    for tag in documents:
+        skopeo.push(layout, tag, registry.host, "a", tag)
+        skopeo.pull(registry.host, "a", tag)
+        with Api(registry.host) as api:
+            assert api.head_manifest("a", tag) == documents[tag].digest
+    skopeo.pull(registry.host, "a", documents["oci"].digest)
+
+
+def test_skopeo_makes_docker_manifests(with_skopeo: None, start_registry: StartRegistry, tmp_path: Path) -> None:
+    registry = start_registry(tmp_path / "registry")
+    layout = images.write_oci_layout(tmp_path / "oci", {"1": images.image("converted")})
+    for format, media_type in (("v2s2", images.DOCKER_MANIFEST), ("v2s1", images.DOCKER_SCHEMA1_SIGNED)):
+        skopeo.push(layout, "1", registry.host, "a", format, format=format, all_platforms=False)
+        with Api(registry.host) as api:
+            assert api.get_manifest("a", format)[0] == media_type
+        assert pull_complete(registry.host, "a", format)
+    stored = {path.parent.name: path.read_bytes() for path in (tmp_path / "registry").rglob("data")}
+    schema1 = [body for body in stored.values() if b'"fsLayers"' in body]
+    assert len(schema1) == 1
+    assert b'"signatures"' not in schema1[0]
+    assert skopeo.list_tags(registry.host, "a") == ["v2s1", "v2s2"]
+    skopeo.delete(registry.host, "a", "v2s2")
+    assert registry.tags("a") == ["v2s1"]
+
+
+def test_a_placed_registry_is_served(start_registry: StartRegistry, tmp_path: Path) -> None:
+    """What `registry_keys` writes without a registry, a registry serves: also what it would refuse to take."""
+    root = tmp_path / "registry"
+    documents = every_document() | {
+        "cache": images.buildkit_cache("cache"),
+        "sparse": images.index([images.image("here"), images.image("elsewhere")], sparse=True),
+        "schema1": images.schema1("placed", "schema1", "old"),
+    }
+    for tag, document in documents.items():
+        images.write_keys(root, images.registry_keys("placed", document, tag))
+    registry = start_registry(root)
+    assert registry.catalog() == ["placed"]
+    for tag, document in documents.items():
+        if tag == "schema1":
+            continue  # without its signatures it is served under the digest of the signed bytes
+        pulled = pull_complete(registry.host, "placed", tag, sparse=tag == "sparse")
+        assert pulled.keys() == document.closure().keys()
+    with pytest.raises(Incomplete, match="MANIFEST_UNKNOWN"):
+        pull_complete(registry.host, "placed", "sparse")
+
+
+def test_the_registry_does_not_take_an_index_of_what_it_has_not(
+    start_registry: StartRegistry, tmp_path: Path
+) -> None:
+    registry = start_registry(tmp_path / "registry")
+    with pytest.raises(ApiError, match="MANIFEST_BLOB_UNKNOWN") as refused:
+        push_api(registry.host, "a", images.index([images.image("a"), images.image("b")], sparse=True), "1")
+    assert refused.value.code == "MANIFEST_BLOB_UNKNOWN"
