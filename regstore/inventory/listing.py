@@ -152,7 +152,8 @@ def _blind_cuts(prefix: str, keys: list[str], end: str, count: int) -> list[str]
         high = _fraction(end[len(common) :], alphabet) if inside else 1.0
         if high - low > 0.02:
             cuts = [
-                common + _text(low + (high - low) * number / (count + 1), alphabet) for number in range(1, count + 1)
+                common + _text(low + (high - low) * number / (count + 1), alphabet)
+                for number in range(1, count + 1)
             ]
             if not inside and len(common) > len(prefix):
                 cuts.append(common + _TOP)

@@ -51,6 +51,13 @@ create table tag (
     mtime bigint not null
 );
 
+-- Used while scanning: what LIST said of each tag's link.
+create table tag_etag (
+    repository integer not null,
+    name varchar not null,
+    etag varchar not null
+);
+
 -- The history of a tag: one row for each digest that it ever named.
 create table tag_index (
     repository integer not null,

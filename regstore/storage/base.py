@@ -65,14 +65,12 @@ class Capabilities:
     """What this store was seen to do, by trying. Ask `Storage.capabilities()`.
 
     conditional_put: a second `put(..., if_absent=True)` of one key failed, as it must.
-    listing_is_cheap_to_split: a listing can be cut into ranges that run in parallel (S3), or not (disk).
     atomic_rename: `move` is one step.
     folders: empty folders are left behind when keys are deleted, and `remove_empty_folders` removes them.
     versioned: a delete leaves a noncurrent version, which still costs space. None: the store did not say.
     """
 
     conditional_put: bool = False
-    listing_is_cheap_to_split: bool = False
     atomic_rename: bool = False
     folders: bool = False
     versioned: bool | None = False
@@ -128,6 +126,8 @@ class Storage(Protocol):
     #: For messages: `s3://bucket/root` or a path. No credentials in it.
     url: str
     counters: Counters
+    #: Whether a listing can usefully be cut into ranges that run at the same time (S3), or not (disk).
+    splits_listings: bool
 
     async def capabilities(self) -> Capabilities:
         """Probed once, on the first call, then remembered. Writes at most one small key, under `regstore/`, and

@@ -1,0 +1,1 @@
+"""Garbage collection: options, the plan (pure), and its application."""

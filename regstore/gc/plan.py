@@ -1,0 +1,571 @@
+"""What gc would remove, as a plan: relations in the inventory, and a summary of them. No I/O, no clock.
+
+The rules, for each repository:
+
+- roots: every revision; with `delete_untagged` every tag, and what is younger than the grace;
+- all that roots reach is kept (`inventory.reachability`), and referrers with what they refer to;
+- a tag that names a digest (`sha256-<hex>`, cosign's `.sig`, `.att`, `.sbom`) follows the manifest it names, when that
+  manifest is a revision of the same repository and the tag's own target does not hold it;
+- a repository with anything that can't be read and verified is *protected*: nothing in it is unlinked, and all it
+  links counts as live;
+- a link younger than the grace is a root, whatever names it.
+
+A blob goes when no repository reaches it, no link that stays names it, no unknown key names it, and it is older
+than the grace.
+
+The plan's tables: gc_dead_tag(repository, name), gc_dead_tag_index(repository, name, digest),
+gc_dead_revision(repository, digest), gc_dead_signature(repository, revision, digest), gc_dead_layer_link(repository,
+digest), gc_dead_blob(digest, size, mtime), gc_dead_upload(repository, uuid, size), gc_protected(repository, reason);
+and gc_unlink(repository, step, key, size, mtime, body): every key of theirs but the blobs', as it was listed, in the
+order of `Step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Final
+
+from regstore import layout
+from regstore.inventory.inventory import Inventory, path_sql, text_sql
+from regstore.inventory.reachability import Reachability
+from regstore.inventory.scan import LINK_MAX
+from regstore.manifest import EdgeKind
+from regstore.reference import is_name
+
+_MANIFEST: Final = int(EdgeKind.MANIFEST)
+HOUR: Final = 3600 * 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcOptions:
+    """What to keep. Durations in microseconds."""
+
+    delete_untagged: bool = False
+    grace: int = 24 * HOUR
+    uploads_older_than: int = 7 * 24 * HOUR
+
+
+class Step(IntEnum):
+    """The order in which a repository's keys go: whatever is cut short leaves garbage, never a link to nothing."""
+
+    TAG = 1
+    TAG_INDEX = 2
+    REVISION = 3
+    SIGNATURE = 4
+    LAYER = 5
+    UPLOAD = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    total: int
+    dead: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protected:
+    """A repository that is left alone, and every reason why."""
+
+    name: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryShare:
+    """What goes from one repository. blob_bytes: of dead blobs that its dead links name (shared ones count in each)."""
+
+    name: str
+    tags: int
+    revisions: int
+    layer_links: int
+    uploads: int
+    blob_bytes: int
+    emptied: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcSummary:
+    """The plan in numbers. Sizes in bytes."""
+
+    blobs: Count
+    blob_bytes: int
+    dead_blob_bytes: int
+    orphan_blobs: int
+    orphan_blob_bytes: int
+    revisions: Count
+    layer_links: Count
+    tags: Count
+    tag_index: Count
+    uploads: Count
+    dead_upload_bytes: int
+    repositories: int
+    emptied: tuple[str, ...]
+    protected: tuple[Protected, ...]
+    shares: tuple[RepositoryShare, ...]
+    unknown: int
+    sweep_blocked: str
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def nothing_to_do(self) -> bool:
+        return not any(
+            count.dead
+            for count in (self.blobs, self.revisions, self.layer_links, self.tags, self.tag_index, self.uploads)
+        )
+
+
+def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
+    """Make the plan's tables in the inventory. `now` in microseconds, by the store's clock."""
+    planner = _Planner(inventory, options, now)
+    planner.protect()
+    planner.reach()
+    planner.collect_links()
+    planner.collect_uploads()
+    blocked = planner.collect_blobs()
+    planner.collect_keys()
+    return planner.summary(blocked)
+
+
+class _Planner:
+    def __init__(self, inventory: Inventory, options: GcOptions, now: int) -> None:
+        self._inventory = inventory
+        self._options = options
+        self._cutoff = now - options.grace
+        self._uploads_cutoff = now - options.uploads_older_than
+        self._reach = Reachability(inventory)
+
+    def protect(self) -> None:
+        """Protected for what stands in the repository itself; `reach` adds those that reach something unreadable."""
+        run = self._inventory.execute
+        run("create or replace table gc_protected (repository integer not null, reason varchar not null)")
+        invalid = [row for row in self._inventory.all("select id, name from repository") if not is_name(row[1])]
+        self._inventory.insert(
+            "gc_protected",
+            {
+                "repository": ("int32", [row[0] for row in invalid]),
+                "reason": ("utf8", ["its name is not one that a registry accepts"] * len(invalid)),
+            },
+        )
+        run(
+            f"""
+            insert into gc_protected
+            select repository, 'the link of revision ' || {text_sql("digest")} || case
+                when target is not null then ' names another digest'
+                when size = 0 then ' is empty'
+                else ' is damaged' end
+            from revision_link where target is null or target <> digest
+            """
+        )
+        run(
+            f"""
+            insert into gc_protected
+            select r.repository, 'manifest ' || {text_sql("r.digest")} || ' can''t be read: ' || m.reason
+            from revision_link r join manifest m using (digest) where m.state <> 'ok'
+            """
+        )
+        run(
+            f"""
+            insert into gc_protected
+            select t.repository, 'tag ' || t.name || ' names ' || {text_sql("t.target")} || ', which can''t be read: '
+                || m.reason
+            from tag t join manifest m on m.digest = t.target
+            where m.state not in ('ok', 'missing')
+            """
+        )
+        if self._options.delete_untagged:
+            run(
+                """
+                insert into gc_protected
+                select repository, 'the link of tag ' || name
+                    || case when size = 0 then ' is empty' else ' is damaged' end
+                from tag where target is null
+                """
+            )
+
+    def reach(self) -> None:
+        """Fill `reach`: roots, then whatever newly protected repositories and followed tags add, to a fixpoint."""
+        self._find_followers()
+        young_links = f"select repository, unnest([digest, target]) as digest, false as expand from layer_link where mtime >= {self._cutoff}"
+        tags = f"select repository, target, true from tag where target is not null and not {_IS_FOLLOWER}"
+        revisions = "select repository, digest, true from revision_link"
+        if self._options.delete_untagged:
+            revisions += f" where mtime >= {self._cutoff} or repository in (select repository from gc_protected)"
+        self._reach.add(f"{young_links} union all {tags} union all {revisions}")
+        while self._protect_reaching() | self._follow():
+            pass
+
+    def _find_followers(self) -> None:
+        """Tags that stay only as long as the manifest they name: gc_follower(repository, name, target, subject)."""
+        run = self._inventory.execute
+        wanted = "true" if self._options.delete_untagged else "false"
+        run(
+            rf"""
+            create or replace table gc_follower as
+            with named as (
+                select repository, name, target,
+                    unhex(regexp_extract(name, '^sha(?:256|512)-([0-9a-f]+)', 1)) as subject
+                from tag
+                where {wanted} and mtime < {self._cutoff} and target is not null
+                    and repository not in (select repository from gc_protected)
+                    and regexp_full_match(name, 'sha256-[0-9a-f]{{64}}(\..+)?|sha512-[0-9a-f]{{128}}(\..+)?')
+            )
+            select n.* from named n
+            join revision_link r on r.repository = n.repository and r.digest = n.subject
+            where n.target <> n.subject
+            """
+        )
+        # A tag whose own target holds the manifest it names is an ordinary tag.
+        run("create or replace temp table held as select repository, name, target as digest from gc_follower")
+        run("create or replace temp table edge_of_held as from held")
+        while self._inventory.count("edge_of_held"):
+            run(
+                f"""
+                create or replace temp table fresh as
+                select distinct h.repository, h.name, e.target as digest
+                from edge_of_held h
+                join edge e on e.source = h.digest and e.kind <> {int(EdgeKind.SUBJECT)}
+                anti join held k on k.repository = h.repository and k.name = h.name and k.digest = e.target
+                """
+            )
+            run("insert into held from fresh")
+            run("create or replace temp table edge_of_held as from fresh")
+        run(
+            """
+            delete from gc_follower f using held h
+            where h.repository = f.repository and h.name = f.name and h.digest = f.subject
+            """
+        )
+
+    def _protect_reaching(self) -> bool:
+        """Protect repositories that reach a manifest which is there but can't be read; whether there were new ones."""
+        found = self._inventory.all(
+            f"""
+            insert into gc_protected
+            select distinct k.repository, 'manifest ' || {text_sql("k.digest")} || ' can''t be read: ' || m.reason
+            from {self._reach.table} k join manifest m on m.digest = k.digest
+            where k.expand and m.state not in ('ok', 'missing')
+                and k.repository not in (select repository from gc_protected)
+            returning repository
+            """
+        )
+        if not found:
+            return False
+        self._inventory.execute("create or replace temp table newly (repository integer)")
+        self._inventory.insert("newly", {"repository": ("int32", sorted({row[0] for row in found}))})
+        self._inventory.execute("delete from gc_follower where repository in (from newly)")
+        self._reach.add(
+            "select repository, digest, true as expand from revision_link where repository in (from newly)"
+            " union all select repository, target, true from tag where repository in (from newly)"
+        )
+        return True
+
+    def _follow(self) -> bool:
+        """Make roots of the tags whose subject is reached; whether there were any."""
+        self._inventory.execute(
+            f"""
+            create or replace temp table followed as
+            select f.repository, f.name, f.target from gc_follower f
+            where exists (
+                from {self._reach.table} k where k.repository = f.repository and k.digest = f.subject
+            )
+            """
+        )
+        if not self._inventory.count("followed"):
+            return False
+        self._inventory.execute(
+            "delete from gc_follower f using followed w where w.repository = f.repository and w.name = f.name"
+        )
+        self._reach.add("select repository, target as digest, true as expand from followed")
+        return True
+
+    def collect_links(self) -> None:
+        run = self._inventory.execute
+        old = f"mtime < {self._cutoff} and repository not in (select repository from gc_protected)"
+        unreached = (
+            f"not exists (from {self._reach.table} k where k.repository = x.repository and k.digest = x.digest)"
+        )
+        run("create or replace table gc_dead_tag as select repository, name from gc_follower")
+        run(
+            f"""
+            create or replace table gc_dead_revision as
+            select repository, digest from revision_link x
+            where {"true" if self._options.delete_untagged else "false"} and {old} and {unreached}
+            """
+        )
+        run(
+            f"""
+            create or replace table gc_dead_signature as
+            select repository, revision, digest from signature_link x
+            where repository not in (select repository from gc_protected) and (
+                exists (from gc_dead_revision d where d.repository = x.repository and d.digest = x.revision)
+                or mtime < {self._cutoff} and not exists (
+                    from revision_link r where r.repository = x.repository and r.digest = x.revision
+                )
+            )
+            """
+        )
+        run(
+            f"""
+            create or replace table gc_dead_layer_link as
+            select repository, digest from layer_link x
+            where {old} and {unreached}
+                and (target is not null or body is not null or size <= {LINK_MAX})
+                and (target is null or not exists (
+                    from {self._reach.table} k where k.repository = x.repository and k.digest = x.target
+                ))
+            """
+        )
+        # An index entry goes with its tag, or when it names a revision that is gone; a tag without current/link is
+        # a leftover, unless an entry is so young that a push may be between the two.
+        run(
+            f"""
+            create or replace table gc_dead_tag_index as
+            with state as (
+                select x.repository, x.name, x.digest, x.mtime,
+                    max(x.mtime) over (partition by x.repository, x.name) as newest,
+                    t.name is not null and not exists (
+                        from gc_dead_tag d where d.repository = x.repository and d.name = x.name
+                    ) as tagged,
+                    t.target,
+                    r.digest is not null and not exists (
+                        from gc_dead_revision d where d.repository = x.repository and d.digest = x.digest
+                    ) as kept
+                from tag_index x
+                left join tag t on t.repository = x.repository and t.name = x.name
+                left join revision_link r on r.repository = x.repository and r.digest = x.digest
+            )
+            select repository, name, digest from state
+            where repository not in (select repository from gc_protected) and case
+                when tagged then mtime < {self._cutoff} and target is distinct from digest and not kept
+                else newest < {self._cutoff} end
+            """
+        )
+
+    def collect_uploads(self) -> None:
+        self._inventory.execute(
+            f"""
+            create or replace table gc_dead_upload as
+            select repository, uuid, sum(size)::bigint as size from (
+                select repository, uuid, size, mtime from upload_part
+                union all
+                select repository, uuid, size, newest from multipart_upload
+            )
+            group by repository, uuid having max(mtime) < {self._uploads_cutoff}
+            """
+        )
+
+    def collect_blobs(self) -> str:
+        """gc_dead_blob, and why it must stay empty, or ""."""
+        run = self._inventory.execute
+        # Only its body tells which blob such a link means: without it, any blob may be the one.
+        unresolved = self._inventory.all(
+            f"""
+            select r.name, {text_sql("x.digest")} from layer_link x join repository r on r.id = x.repository
+            where octet_length(x.digest) <> 32 and x.target is null and not exists (
+                from gc_dead_layer_link d where d.repository = x.repository and d.digest = x.digest
+            ) limit 1
+            """
+        )
+        run(
+            f"""
+            create or replace temp table live_blob as
+            select digest from {self._reach.table}
+            union
+            select unnest([x.digest, x.target]) from layer_link x
+            anti join gc_dead_layer_link d on d.repository = x.repository and d.digest = x.digest
+            union
+            select unnest([x.digest, x.target]) from revision_link x
+            anti join gc_dead_revision d on d.repository = x.repository and d.digest = x.digest
+            union
+            select x.digest from signature_link x
+            anti join gc_dead_signature d
+                on d.repository = x.repository and d.revision = x.revision and d.digest = x.digest
+            union
+            select unhex(regexp_replace(named, '^[^/]*/', '')) from (
+                select unnest(regexp_extract_all(key, '{layout.DIGEST_PATH_RE}')) as named
+                from unknown where starts_with(key, '{layout.REPOSITORIES}')
+            )
+            """
+        )
+        run(
+            f"""
+            create or replace table gc_dead_blob as
+            select b.digest, b.size, b.mtime from blob b anti join live_blob l on l.digest = b.digest
+            where b.mtime < {self._cutoff} and {"false" if unresolved else "true"}
+            """
+        )
+        run("drop table live_blob")
+        if not unresolved:
+            return ""
+        name, digest = unresolved[0]
+        return f"no blob is removed: the layer link {digest} of {name} can't be read, so what it keeps is not known"
+
+    def collect_keys(self) -> None:
+        own = f"coalesce(body, encode({text_sql('digest')}))"
+        tag_body = f"coalesce(body, encode({text_sql('target')}))"
+        self._inventory.execute(
+            f"""
+            create or replace table gc_unlink as
+            with keys as (
+                select repository, {Step.TAG} as step, '_manifests/tags/' || name || '/current/link' as tail,
+                    size, mtime, {tag_body} as body
+                from tag join gc_dead_tag using (repository, name)
+                union all
+                select repository, {Step.TAG_INDEX},
+                    '_manifests/tags/' || name || '/index/' || {path_sql("digest")} || '/link', size, mtime, null
+                from tag_index join gc_dead_tag_index using (repository, name, digest)
+                union all
+                select repository, {Step.REVISION}, '_manifests/revisions/' || {path_sql("digest")} || '/link',
+                    size, mtime, {own}
+                from revision_link join gc_dead_revision using (repository, digest)
+                union all
+                select repository, {Step.SIGNATURE}, '_manifests/revisions/' || {path_sql("revision")}
+                    || '/signatures/' || {path_sql("digest")} || '/link', size, mtime, null
+                from signature_link join gc_dead_signature using (repository, revision, digest)
+                union all
+                select repository, {Step.LAYER}, '_layers/' || {path_sql("digest")} || '/link', size, mtime,
+                    case when target is null then body else coalesce(body, encode({text_sql("target")})) end
+                from layer_link join gc_dead_layer_link using (repository, digest)
+                union all
+                select repository, {Step.UPLOAD}, '_uploads/' || uuid || '/' || part, u.size, mtime, null
+                from upload_part u join gc_dead_upload using (repository, uuid)
+            )
+            select repository, step::tinyint as step, '{layout.REPOSITORIES}' || name || '/' || tail as key,
+                size, mtime, body
+            from keys join repository on repository.id = keys.repository
+            """
+        )
+
+    def summary(self, sweep_blocked: str) -> GcSummary:
+        one, count = self._inventory.one, self._inventory.count
+        names = dict(self._inventory.all("select id, name from repository"))
+        reasons: dict[int, list[str]] = {}
+        for repository, reason in self._inventory.all(
+            "select distinct repository, reason from gc_protected order by 2"
+        ):
+            reasons.setdefault(repository, []).append(reason)
+        shares = self._shares(names)
+        orphans = self._inventory.all(
+            """
+            select count(*), coalesce(sum(size), 0)::bigint from gc_dead_blob where digest not in (
+                select digest from gc_dead_layer_link union select digest from gc_dead_revision
+                union select x.target from layer_link x join gc_dead_layer_link using (repository, digest)
+                where x.target is not null
+            )
+            """
+        )[0]
+        return GcSummary(
+            blobs=Count(total=count("blob"), dead=count("gc_dead_blob")),
+            blob_bytes=one("select coalesce(sum(size), 0)::bigint from blob"),
+            dead_blob_bytes=one("select coalesce(sum(size), 0)::bigint from gc_dead_blob"),
+            orphan_blobs=orphans[0],
+            orphan_blob_bytes=orphans[1],
+            revisions=Count(total=count("revision_link"), dead=count("gc_dead_revision")),
+            layer_links=Count(total=count("layer_link"), dead=count("gc_dead_layer_link")),
+            tags=Count(total=count("tag"), dead=count("gc_dead_tag")),
+            tag_index=Count(total=count("tag_index"), dead=count("gc_dead_tag_index")),
+            uploads=Count(
+                total=one(
+                    "select count(*) from (select repository, uuid from upload_part"
+                    " union select repository, uuid from multipart_upload)"
+                ),
+                dead=count("gc_dead_upload"),
+            ),
+            dead_upload_bytes=one("select coalesce(sum(size), 0)::bigint from gc_dead_upload"),
+            repositories=len(names),
+            emptied=tuple(share.name for share in shares if share.emptied),
+            protected=tuple(
+                Protected(name=names[repository], reasons=tuple(found))
+                for repository, found in sorted(reasons.items(), key=lambda item: names[item[0]])
+            ),
+            shares=tuple(shares),
+            unknown=count("unknown"),
+            sweep_blocked=sweep_blocked,
+            problems=tuple(self._problems()),
+        )
+
+    def _shares(self, names: dict[int, str]) -> list[RepositoryShare]:
+        rows = self._inventory.all(
+            f"""
+            with dead as (
+                select repository, 'tag' as kind from gc_dead_tag
+                union all select repository, 'tag_index' from gc_dead_tag_index
+                union all select repository, 'revision' from gc_dead_revision
+                union all select repository, 'signature' from gc_dead_signature
+                union all select repository, 'layer_link' from gc_dead_layer_link
+                union all select repository, 'upload' from gc_dead_upload
+            ),
+            every as (
+                select repository from tag union all select repository from tag_index
+                union all select repository from revision_link union all select repository from signature_link
+                union all select repository from layer_link
+                union all select repository from (
+                    select distinct repository, uuid from upload_part
+                    union select distinct repository, uuid from multipart_upload
+                )
+            ),
+            totals as (select repository, count(*) as keys from every group by all),
+            named as (
+                select distinct repository, digest from (
+                    select repository, digest from gc_dead_revision
+                    union all
+                    select repository, unnest([digest, target])
+                    from layer_link join gc_dead_layer_link using (repository, digest)
+                )
+            ),
+            bytes as (
+                select repository, sum(size)::bigint as bytes from named join gc_dead_blob using (digest) group by all
+            ),
+            odd as (
+                select distinct r.id as repository from repository r join unknown u
+                    on starts_with(u.key, '{layout.REPOSITORIES}' || r.name || '/_')
+            )
+            select d.repository,
+                count(*) filter (kind = 'tag'), count(*) filter (kind = 'revision'),
+                count(*) filter (kind = 'layer_link'), count(*) filter (kind = 'upload'),
+                any_value(coalesce(bytes, 0)),
+                count(*) = any_value(keys) and d.repository not in (from odd)
+            from dead d join totals using (repository) left join bytes using (repository)
+            group by d.repository
+            """
+        )
+        shares = [_share(names, row) for row in rows]
+        return sorted(shares, key=lambda share: (-share.blob_bytes, share.name))
+
+    def _problems(self) -> list[str]:
+        rows = self._inventory.all(
+            f"""
+            select r.name || ': tag ' || t.name || ' names ' || {text_sql("t.target")}
+                || ', which the repository does not link; what it reaches is kept'
+            from tag t join repository r on r.id = t.repository
+            where t.target is not null and not exists (
+                from revision_link x where x.repository = t.repository and x.digest = t.target
+            )
+            union all
+            select r.name || ': the link of tag ' || t.name || ' is damaged'
+            from tag t join repository r on r.id = t.repository where t.target is null
+            union all
+            select r.name || ': the link of layer ' || {text_sql("l.digest")} || ' is damaged'
+            from layer_link l join repository r on r.id = l.repository
+            where l.target is null or l.target <> l.digest and octet_length(l.digest) = 32
+            order by 1
+            """
+        )
+        return [row[0] for row in rows]
+
+
+_IS_FOLLOWER: Final = "exists (from gc_follower f where f.repository = tag.repository and f.name = tag.name)"
+
+
+def _share(names: dict[int, str], row: tuple[Any, ...]) -> RepositoryShare:
+    repository, tags, revisions, layer_links, uploads, blob_bytes, emptied = row
+    return RepositoryShare(
+        name=names[repository],
+        tags=tags,
+        revisions=revisions,
+        layer_links=layer_links,
+        uploads=uploads,
+        blob_bytes=blob_bytes,
+        emptied=emptied,
+    )

@@ -1,0 +1,218 @@
+"""The inventory: a registry's storage as relations in DuckDB (`schema.sql`), filled by `scan`, read by planners.
+
+One file a run, which a user may keep and query. DuckDB lets one process at a time hold it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regstore import layout
+from regstore.digest import HEX_LENGTH, Digest
+from regstore.errors import RegstoreError, StorageFull
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from regstore.storage.base import Page
+
+_TABLES_OF_KEYS = (
+    "blob",
+    "layer_link",
+    "revision_link",
+    "signature_link",
+    "tag",
+    "tag_index",
+    "upload_part",
+    "unknown",
+)
+
+
+class Inventory:
+    """An open inventory. `path` None: a temporary file, removed by `close`. Memory is bounded; DuckDB spills to disk.
+
+    The SQL of this class and of the planners runs on one connection: use it from one thread at a time.
+    `scanned_at` is the store's time when the listing began, in microseconds.
+    """
+
+    def __init__(self, path: Path | None = None, *, memory_limit: str = "256MB") -> None:
+        import duckdb
+
+        self._folder = Path(tempfile.mkdtemp(prefix="regstore-"))
+        self.scanned_at = 0
+        self.ranges = 0
+        try:
+            if path is not None:
+                path.unlink(missing_ok=True)
+            self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
+                str(path or self._folder / "inventory.duckdb"),
+                config={
+                    "memory_limit": memory_limit,
+                    "temp_directory": str(self._folder / "spill"),
+                    "preserve_insertion_order": False,
+                    "threads": min(4, os.cpu_count() or 1),
+                },
+            )
+            self.connection.execute(_resource("schema.sql"))
+        except BaseException as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if isinstance(error, duckdb.Error | OSError):
+                raise RegstoreError(f"the inventory {path or self._folder} can't be made: {error}") from error
+            raise
+        self._decode = _decode_sql()
+
+    def __enter__(self) -> Inventory:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def execute(self, sql: str, parameters: Sequence[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Run SQL; a full disk comes out as StorageFull."""
+        import duckdb
+
+        try:
+            return self.connection.execute(sql, parameters)
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            raise StorageFull(
+                f"the inventory in {self._folder} ran out of room; set TMPDIR to a larger disk: {error}"
+            ) from error
+
+    def all(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        return self.execute(sql, parameters).fetchall()
+
+    def one(self, sql: str, parameters: Sequence[Any] | None = None) -> Any:
+        """The first column of the only row."""
+        row = self.execute(sql, parameters).fetchone()
+        if row is None:
+            raise LookupError(sql)
+        return row[0]
+
+    def insert(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]]) -> None:
+        """Append columns, each (arrow type, values); types: utf8, binary, int64, int32, int8."""
+        if not next(iter(columns.values()))[1]:
+            return
+        self.connection.register("incoming", arrow_table(columns))
+        names = ", ".join(columns)
+        self.execute(f"insert into {table} ({names}) select {names} from incoming")
+        self.connection.unregister("incoming")
+
+    def ingest(self, pages: Iterable[Page]) -> None:
+        """Decode a batch of pages into the tables; keys of links that need a look go to `unresolved`."""
+        keys: list[str] = []
+        sizes: list[int] = []
+        etags: list[str] = []
+        mtimes: list[int] = []
+        for page in pages:
+            keys += page.keys
+            sizes += page.sizes
+            etags += page.etags
+            mtimes += page.mtimes
+        if not keys:
+            return
+        batch = arrow_table(
+            {"key": ("utf8", keys), "size": ("int64", sizes), "etag": ("utf8", etags), "mtime": ("int64", mtimes)}
+        )
+        self.connection.register("page", batch)
+        self.execute(self._decode)
+        self.connection.unregister("page")
+        self.execute(
+            """
+            insert into repository
+            select (select coalesce(max(id), 0) from repository) + row_number() over (), name
+            from (
+                select distinct name from decoded
+                where name is not null and kind not in ('unknown', 'seed')
+                    and name not in (select name from repository)
+            )
+            """
+        )
+        self.execute(
+            "create or replace temp table located as select d.*, r.id as repository"
+            " from decoded d left join repository r using (name)"
+        )
+        for statement in _INGEST:
+            self.execute(statement)
+
+    def count(self, table: str) -> int:
+        return int(self.one(f"select count(*) from {table}"))
+
+    def key_count(self) -> int:
+        return sum(self.count(table) for table in _TABLES_OF_KEYS)
+
+
+#: Where a link's body is not yet known: `target` stays null until `scan` has resolved or read it.
+_INGEST = (
+    "insert into blob select digest, size, mtime from located where kind = 'blob'",
+    "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime"
+    " from located where kind = 'layer_link'",
+    "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime"
+    " from located where kind = 'revision_link'",
+    "insert into signature_link select repository, revision, digest, size, mtime"
+    " from located where kind = 'signature_link'",
+    "insert into tag select repository, label, null, null, size, mtime from located where kind = 'tag'",
+    "insert into tag_etag select repository, label, etag from located where kind = 'tag'",
+    "insert into tag_index select repository, label, digest, size, mtime from located where kind = 'tag_index'",
+    "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
+    "insert into unknown select key, size, mtime from located where kind = 'unknown'",
+)
+
+
+def arrow_table(columns: dict[str, tuple[str, Sequence[Any]]]) -> Any:
+    """An Arrow table that DuckDB reads without a copy; columns are (type, values)."""
+    from arro3.core import Array, DataType, Table
+
+    return Table.from_pydict(
+        {name: Array(values, getattr(DataType, kind)()) for name, (kind, values) in columns.items()}
+    )
+
+
+def digest_text(raw: bytes) -> str:
+    return str(Digest.from_raw(bytes(raw)))
+
+
+#: SQL that gives a digest's algorithm name from its bytes, and its text: `{0}` is the column.
+ALGORITHM_SQL = "case octet_length({0}) when 32 then 'sha256' when 48 then 'sha384' else 'sha512' end"
+TEXT_SQL = ALGORITHM_SQL + " || ':' || lower(hex({0}))"
+
+
+def text_sql(column: str) -> str:
+    return TEXT_SQL.format(column)
+
+
+def path_sql(column: str) -> str:
+    """SQL for a digest as it stands in a key: `sha256/<hex>`."""
+    return ALGORITHM_SQL.format(column) + f" || '/' || lower(hex({column}))"
+
+
+def _resource(name: str) -> str:
+    return (files("regstore.inventory") / name).read_text()
+
+
+def _decode_sql() -> str:
+    text = _resource("decode.sql")
+    fragments = {
+        "blobs": layout.BLOBS,
+        "repositories": layout.REPOSITORIES,
+        "name": layout.NAME_RE,
+        "digest": layout.DIGEST_PATH_RE,
+        "blob": "|".join(
+            f"{algorithm}/[0-9a-f]{{2}}/[0-9a-f]{{{length}}}" for algorithm, length in HEX_LENGTH.items()
+        ),
+        "tag": layout.TAG_RE,
+        "uuid": layout.UUID_RE,
+        "part": layout.PART_RE,
+    }
+    for name, fragment in fragments.items():
+        text = text.replace("{" + name + "}", fragment)
+    return text

@@ -1,0 +1,376 @@
+"""scan: list the store once, decode its keys, resolve its links, read the manifests not seen before.
+
+The order is part of gc's safety (DESIGN: step 3): blobs are listed first, then the links, so a blob that is in the
+inventory and that no link of the inventory reaches was unreferenced after it had been listed.
+
+Requests for N keys in S ranges with M unseen manifests: at most N/1000 + S ListObjectsV2, M GetObject, none for
+links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import AccessDenied, InvalidManifest, NotFound, Unsupported
+from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.listing import list_in_parallel
+from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
+from regstore.storage.base import Page, Storage
+
+_BATCH_KEYS: Final = 40_000
+_BATCH_MANIFESTS: Final = 4_000
+#: Digests held in memory at a time.
+_SLICE: Final = 200_000
+#: A link longer than this holds no digest; it is not read.
+LINK_MAX: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """concurrency: requests in flight. cache_dir None: remember no manifests. inventory: keep the DuckDB file there."""
+
+    concurrency: int = 32
+    cache_dir: Path | None = None
+    inventory: Path | None = None
+    memory_limit: str = "256MB"
+
+    @classmethod
+    def default(cls) -> ScanOptions:
+        return cls(cache_dir=default_cache_dir())
+
+
+@asynccontextmanager
+async def scan(
+    storage: Storage, options: ScanOptions | None = None, *, on_event: OnEvent = ignore
+) -> AsyncIterator[Inventory]:
+    """The inventory of a store, closed on exit. Raises on the first page or object that can't be had."""
+    options = options or ScanOptions.default()
+    inventory = Inventory(options.inventory, memory_limit=options.memory_limit)
+    try:
+        await Scanner(storage, inventory, options, on_event).run()
+        yield inventory
+    finally:
+        inventory.close()
+
+
+class Scanner:
+    """One run of scan; its parts can be called one by one where only some are wanted."""
+
+    def __init__(
+        self, storage: Storage, inventory: Inventory, options: ScanOptions, on_event: OnEvent = ignore
+    ) -> None:
+        self._storage = storage
+        self._inventory = inventory
+        self._options = options
+        self._on_event = on_event
+        self._concurrency = options.concurrency
+
+    async def run(self) -> None:
+        self._inventory.scanned_at = await self._storage.now()
+        await self.list_blobs()
+        await self.list_links()
+        await self.read_manifests()
+
+    async def list_blobs(self) -> None:
+        await self._list(layout.BLOBS, "listing blobs")
+
+    async def list_links(self) -> None:
+        """Links, tags and uploads, with every body known that can be known."""
+        await self._list(layout.REPOSITORIES, "listing repositories")
+        await self._list_multipart_uploads()
+        self._resolve_tags()
+        await self._read_links()
+        self._inventory.execute("delete from tag_etag")
+
+    async def read_manifests(self) -> None:
+        """Every revision, every tag's target and, from these, every child manifest, to a fixpoint."""
+        cache = ManifestCache(self._options.cache_dir)
+        if cache.trouble:
+            self._on_event(Notice(message=cache.trouble))
+        try:
+            read = 0
+            for wanted in (_FIRST_MANIFESTS, _CHILD_MANIFESTS):
+                while rows := self._inventory.all(f"{wanted} limit {_SLICE}"):
+                    read = await self._read_batch(rows, cache, read)
+        finally:
+            cache.close()
+
+    async def _list(self, prefix: str, phase: str) -> None:
+        pending: list[Page] = []
+        pending_keys = 0
+        done = 0
+        lock = asyncio.Lock()
+
+        async def flush() -> None:
+            nonlocal pending, pending_keys
+            async with lock:  # one thread at a time on the connection; who waits here slows the listing down
+                batch, pending, pending_keys = pending, [], 0
+                await asyncio.to_thread(self._inventory.ingest, batch)
+
+        async def sink(page: Page) -> None:
+            nonlocal pending_keys, done
+            pending.append(page)
+            pending_keys += len(page)
+            done += len(page)
+            self._on_event(Progress(phase=phase, done=done))
+            if pending_keys >= _BATCH_KEYS:
+                await flush()
+
+        concurrency = self._concurrency if self._storage.splits_listings else 1
+        self._inventory.ranges += await list_in_parallel(self._storage, prefix, sink, concurrency=concurrency)
+        await flush()
+
+    async def _list_multipart_uploads(self) -> None:
+        found = []
+        try:
+            async for upload in self._storage.list_multipart_uploads(layout.REPOSITORIES):
+                key = layout.decode(upload.key)
+                if isinstance(key, layout.UploadKey):
+                    found.append((key, upload))
+        except (AccessDenied, Unsupported) as error:
+            self._on_event(Notice(message=f"unfinished multipart uploads are left out: {error}"))
+            return
+        if not found:
+            return
+        known = dict(self._inventory.all("select name, id from repository"))
+        new = sorted({key.name for key, _ in found} - known.keys())
+        for name in new:
+            known[name] = len(known) + 1
+        self._inventory.insert(
+            "repository", {"id": ("int32", [known[name] for name in new]), "name": ("utf8", new)}
+        )
+        self._inventory.insert(
+            "multipart_upload",
+            {
+                "repository": ("int32", [known[key.name] for key, _ in found]),
+                "uuid": ("utf8", [key.uuid for key, _ in found]),
+                "key": ("utf8", [upload.key for _, upload in found]),
+                "upload_id": ("utf8", [upload.upload_id for _, upload in found]),
+                "size": ("int64", [upload.size for _, upload in found]),
+                "newest": ("int64", [upload.newest for _, upload in found]),
+            },
+        )
+
+    def _resolve_tags(self) -> None:
+        """A tag's body by its MD5, among the digests that its repository links as revisions or in the tag's history."""
+        self._inventory.execute(
+            """
+            create or replace temp table tag_target as
+            with candidate as (
+                select repository, digest from revision_link
+                union
+                select repository, digest from tag_index
+            ),
+            text as (
+                select repository, digest, case octet_length(digest)
+                    when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end || lower(hex(digest)) as body
+                from candidate
+            )
+            select tag.repository, tag.name, any_value(text.digest) as target
+            from tag
+            join tag_etag using (repository, name)
+            join text on text.repository = tag.repository and md5(text.body) = tag_etag.etag
+                and length(text.body) = tag.size
+            group by all
+            """
+        )
+        self._inventory.execute(
+            "update tag set target = tag_target.target from tag_target"
+            " where tag.repository = tag_target.repository and tag.name = tag_target.name"
+        )
+        self._inventory.execute("drop table tag_target")
+
+    async def _read_links(self) -> None:
+        """Read what size and ETag did not prove, and set target and body."""
+        names = dict(self._inventory.all("select id, name from repository"))
+        for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
+            rows = self._inventory.all(
+                f"select repository, {column} from {table} where target is null and size <= {LINK_MAX}"
+            )
+            bodies: list[tuple[int, Any, bytes]] = []
+            gone: list[tuple[int, Any]] = []
+
+            async def read(
+                row: tuple[int, Any],
+                table: str = table,
+                bodies: list[tuple[int, Any, bytes]] = bodies,
+                gone: list[tuple[int, Any]] = gone,
+            ) -> None:
+                repository, label = row
+                try:
+                    body = await self._storage.get(_link_key(table, names[repository], label))
+                except NotFound:
+                    gone.append(row)
+                    return
+                bodies.append((repository, label, body))
+                self._on_event(Progress(phase="reading links", done=len(bodies), unit="links"))
+
+            await for_each(rows, read, concurrency=self._concurrency)
+            self._store_bodies(table, column, bodies, gone)
+
+    def _store_bodies(
+        self, table: str, column: str, bodies: Sequence[tuple[int, Any, bytes]], gone: Sequence[tuple[int, Any]]
+    ) -> None:
+        kind = "utf8" if column == "name" else "binary"
+        parsed = [layout.parse_link(body) for _, _, body in bodies]
+        own = [label if column == "digest" else None for _, label, _ in bodies]
+        targets = [digest.raw if digest else None for digest in parsed]
+        kept = [
+            None if target is not None and (column == "name" or target == digest) else body
+            for target, digest, (_, _, body) in zip(targets, own, bodies, strict=True)
+        ]
+        self._inventory.execute(
+            "create or replace temp table found (repository integer, target blob, body blob,"
+            f" label {'varchar' if kind == 'utf8' else 'blob'})"
+        )
+        self._inventory.insert(
+            "found",
+            {
+                "repository": ("int32", [row[0] for row in bodies]),
+                "label": (kind, [row[1] for row in bodies]),
+                "target": ("binary", targets),
+                "body": ("binary", kept),
+            },
+        )
+        self._inventory.execute(
+            f"update {table} set target = found.target, body = found.body from found"
+            f" where {table}.repository = found.repository and {table}.{column} = found.label"
+        )
+        for repository, label in gone:
+            self._inventory.execute(
+                f"delete from {table} where repository = ? and {column} = ?", [repository, label]
+            )
+        self._inventory.execute("drop table found")
+
+    async def _read_batch(
+        self, rows: Sequence[tuple[bytes, int | None]], cache: ManifestCache, read_before: int
+    ) -> int:
+        """Look at digests, each with its blob's size or None where there is no such blob."""
+        sizes = {bytes(digest): size for digest, size in rows}
+        unread = {digest: size for digest, size in sizes.items() if size is not None and size <= MAX_SIZE}
+        missing = [digest for digest, size in sizes.items() if size is None]
+        large = [(digest, size) for digest, size in sizes.items() if size is not None and size > MAX_SIZE]
+        self._store_unreadable([(digest, 0, "missing", "its blob is missing") for digest in missing])
+        self._store_unreadable(
+            [(digest, size, "too large", f"{size:,} bytes are too many for a manifest") for digest, size in large]
+        )
+        chunk: list[ParsedManifest] = []
+        for known in cache.load(list(unread)):
+            if unread[known.digest] != known.size:
+                continue  # another size than when it was verified: read it again
+            del unread[known.digest]
+            chunk.append(known)
+            if len(chunk) >= _BATCH_MANIFESTS:
+                self._store(chunk)
+                chunk = []
+        self._store(chunk)
+
+        total = read_before + len(unread)
+        done = read_before
+        fresh: list[ParsedManifest] = []
+        broken: list[tuple[bytes, int, str, str]] = []
+
+        async def read(raw: bytes) -> None:
+            nonlocal done, fresh, broken
+            outcome = await self._read_manifest(raw, unread[raw])
+            if isinstance(outcome, ParsedManifest):
+                fresh.append(outcome)
+            else:
+                broken.append(outcome)
+            done += 1
+            self._on_event(Progress(phase="reading manifests", done=done, total=total, unit="manifests"))
+            if len(fresh) >= _BATCH_MANIFESTS:
+                ready, fresh = fresh, []
+                self._store(ready)
+                cache.save(ready)
+
+        await for_each(unread, read, concurrency=self._concurrency)
+        self._store(fresh)
+        cache.save(fresh)
+        self._store_unreadable(broken)
+        return total
+
+    async def _read_manifest(self, raw: bytes, size: int) -> ParsedManifest | tuple[bytes, int, str, str]:
+        digest = Digest.from_raw(raw)
+        try:
+            data = await self._storage.get(layout.encode(layout.BlobKey(digest)))
+        except NotFound:
+            return raw, 0, "missing", "its blob is missing"
+        if not digest.matches(data):
+            what = "it is empty" if not data else f"its {len(data):,} bytes have another digest"
+            return raw, len(data), "mismatch", what
+        try:
+            return ParsedManifest.of(digest, len(data), parse_manifest(data))
+        except InvalidManifest as error:
+            return raw, len(data), "invalid", str(error)
+
+    def _store(self, manifests: Sequence[ParsedManifest]) -> None:
+        self._inventory.insert(
+            "manifest",
+            {
+                "digest": ("binary", [known.digest for known in manifests]),
+                "state": ("utf8", ["ok"] * len(manifests)),
+                "media_type": ("utf8", [known.media_type for known in manifests]),
+                "artifact_type": ("utf8", [known.artifact_type for known in manifests]),
+                "size": ("int64", [known.size for known in manifests]),
+            },
+        )
+        edges = [(known.digest, *edge) for known in manifests for edge in known.edges]
+        self._inventory.insert(
+            "edge",
+            {
+                "source": ("binary", [edge[0] for edge in edges]),
+                "target": ("binary", [edge[1] for edge in edges]),
+                "kind": ("int8", [edge[2] for edge in edges]),
+                "size": ("int64", [edge[3] for edge in edges]),
+            },
+        )
+
+    def _store_unreadable(self, rows: Iterable[tuple[bytes, int, str, str]]) -> None:
+        rows = list(rows)
+        self._inventory.insert(
+            "manifest",
+            {
+                "digest": ("binary", [row[0] for row in rows]),
+                "size": ("int64", [row[1] for row in rows]),
+                "state": ("utf8", [row[2] for row in rows]),
+                "reason": ("utf8", [row[3] for row in rows]),
+            },
+        )
+
+
+_FIRST_MANIFESTS: Final = """
+    with wanted as (
+        select digest from revision_link
+        union
+        select target from tag where target is not null
+    )
+    select digest, any_value(blob.size) from wanted left join blob using (digest)
+    where digest not in (select digest from manifest) group by digest
+"""
+
+_CHILD_MANIFESTS: Final = f"""
+    select blob.digest, any_value(blob.size) from edge join blob on blob.digest = edge.target
+    where edge.kind = {int(EdgeKind.MANIFEST)} and edge.target not in (select digest from manifest)
+    group by blob.digest
+"""
+
+
+def _link_key(table: str, name: str, label: Any) -> str:
+    match table:
+        case "layer_link":
+            return layout.encode(layout.LayerLinkKey(name, Digest.from_raw(bytes(label))))
+        case "revision_link":
+            return layout.encode(layout.RevisionLinkKey(name, Digest.from_raw(bytes(label))))
+        case _:
+            return layout.encode(layout.TagCurrentKey(name, label))
