@@ -160,7 +160,7 @@ CONF
   ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$uuid" >>"$dir/log/mkfs.out" 2>&1 || { cat "$dir/log/mkfs.out" >&2; die "osd mkfs"; }
   launch osd ceph-osd -c "$conf" -i 0
   # radosgw creates its own pools once the osd is up; radosgw-admin does it first
-  timeout 120 radosgw-admin -c "$conf" user create --uid=test --display-name=test \
+  timeout 60 radosgw-admin -c "$conf" user create --uid=test --display-name=test \
      --access-key="$AK" --secret-key="$SK" >"$dir/log/user.out" 2>&1 || { cat "$dir/log/user.out" >&2; die "user create"; }
   launch radosgw radosgw -c "$conf" -n client.rgw
   local i
