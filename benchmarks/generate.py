@@ -51,6 +51,8 @@ class Entry(NamedTuple):
 class Shape:
     keys: int = 13_000
     seed: int = 1
+    #: Real contents of at most 8 kB a layer, and nothing dead: what a copy must bring over whole. A few keys short.
+    copyable: bool = False
 
     def __post_init__(self) -> None:
         if self.keys < 3_000:
@@ -156,12 +158,12 @@ class Generated:
                 if self._written + repository.unwritten() >= keys - _STEP:
                     break
                 yield from self._build(repository, build)
-            if choose.random() < 0.3:
+            if choose.random() < 0.3 and not self.shape.copyable:
                 yield from self._uploads(repository)
             yield from self._finish(repository)
             if repository.promoted_to:
                 yield from self._finish(repository.promoted_to)
-        while self._written < keys:
+        while self._written < keys and not self.shape.copyable:
             yield from self._blob(self._layer(5e6))
 
     # Names, digests, times
@@ -193,6 +195,9 @@ class Generated:
         size = int(self._random.lognormvariate(0, 1.5) * scale / 3) + 100
         self._serial += 1
         body = b"%d %d" % (self.shape.seed, self._serial)
+        if self.shape.copyable:
+            size = 100 + size % 8_000
+            body = self._random.randbytes(size)
         return Layer(hashlib.sha256(body).hexdigest(), size, body)
 
     def _empty_config(self) -> Layer:
@@ -251,14 +256,14 @@ class Generated:
 
     def _build(self, repository: Repository, build: int) -> Iterator[Entry]:
         choose = self._random
-        fate = choose.random()
+        fate = 0.5 if self.shape.copyable else choose.random()
         deleted = fate < 0.07
         mutable_only = 0.07 <= fate < 0.25  # pushed to `main` alone: untagged by the next build
         if fate > 0.98:  # a push that was cut short: layers, and no manifest
             for _ in range(choose.randint(1, 6)):
                 yield from self._fresh(repository, 20e6)
             del repository.recent[:]
-        if choose.random() < 0.05:
+        if choose.random() < 0.05 and not self.shape.copyable:
             yield from self._blob(self._layer(20e6))  # nothing links it
         images: list[tuple[Revision, bytes]] = []
         platforms = choose.choice((2, 2, 3, 4)) if choose.random() < 0.2 else 1
@@ -419,6 +424,35 @@ def _signature(payload: Layer, empty: Layer, subject: Revision) -> dict[str, Any
 
 def generate(shape: Shape) -> Generated:
     return Generated(shape)
+
+
+def write_large(folder: Path, blobs: int = 40, size: int = 75_000_000, seed: int = 1) -> None:
+    """One repository of `blobs` layers of `size` random bytes each, five to an image: a tree for copying."""
+    choose = random.Random(seed)
+
+    def write(key: str, body: bytes) -> None:
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    def blob(body: bytes) -> Layer:
+        digest = hashlib.sha256(body).hexdigest()
+        write(f"{_BLOBS}{digest[:2]}/{digest}/data", body)
+        return Layer(digest, len(body))
+
+    def link(key: str, layer: Layer) -> None:
+        write(f"{_REPOSITORIES}models/large/{key}/link", f"sha256:{layer.hex}".encode())
+
+    for number in range(-(-blobs // 5)):
+        count = min(5, blobs - 5 * number)
+        layers = tuple(blob(choose.randbytes(size)) for _ in range(count))
+        config = blob(b'{"number":%d}' % number)
+        for layer in (config, *layers):
+            link(f"_layers/sha256/{layer.hex}", layer)
+        manifest = blob(json.dumps(_image(config, layers, False, f"large {number}")).encode())
+        link(f"_manifests/revisions/sha256/{manifest.hex}", manifest)
+        link(f"_manifests/tags/{number}/index/sha256/{manifest.hex}", manifest)
+        link(f"_manifests/tags/{number}/current", manifest)
 
 
 def write_tree(generated: Generated, folder: Path) -> None:

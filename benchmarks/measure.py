@@ -79,8 +79,9 @@ class Endpoint:
     def set_delay(self, milliseconds: float) -> None:
         self._ask("POST", f"/_delay?ms={milliseconds}")
 
-    def create_bucket(self, name: str) -> None:
-        urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")).close()
+    def empty(self, bucket: str) -> None:
+        """Makes a bucket, or takes all out of it."""
+        self._ask("POST", f"/_empty?bucket={bucket}")
 
 
 def environment(**more: str) -> dict[str, str]:

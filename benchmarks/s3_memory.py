@@ -8,9 +8,10 @@ requests on different connections wait at the same time. Memory, copies and MD5 
 bodies come in: `--sink` throws the bytes of those above 1 MiB away as they arrive (their ETag is no MD5 then, and a
 read gives zeros).
 
-    GET  /_counters       JSON: requests by operation, bytes in and out, CPU seconds and peak memory of this process
+    GET  /_counters       JSON: requests by operation, bytes in and out, keys, CPU seconds, peak memory of this process
     POST /_reset          sets the counters to zero
     POST /_delay?ms=MS    changes the delay
+    POST /_empty?bucket=NAME    makes a bucket, or takes all out of it
 
 A generated registry, or a folder's files by their paths below it, are there when "listening on URL" is printed.
 """
@@ -63,6 +64,8 @@ class Server:
             self.endpoint.bytes_in = self.endpoint.bytes_out = self.most_in_flight = 0
         elif (method, path) == ("POST", "/_delay"):
             self.delay = float(query.partition("=")[2]) / 1_000
+        elif (method, path) == ("POST", "/_empty"):
+            self.endpoint.empty(query.partition("=")[2])
         elif (method, path) != ("GET", "/_counters"):
             return Response(404, b"")
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -70,6 +73,7 @@ class Server:
         answer = {
             "requests": sum(count for name, count in counts.items() if not name.startswith("error ")),
             "operations": counts,
+            "keys": {name: len(bucket.objects) for name, bucket in self.endpoint.buckets.items()},
             "bytes_in": self.endpoint.bytes_in,
             "bytes_out": self.endpoint.bytes_out,
             "most_in_flight": self.most_in_flight,

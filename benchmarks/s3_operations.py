@@ -125,6 +125,11 @@ class Endpoint:
             self.counts[f"error {failure.code}"] += 1
             return failure.response()
 
+    def empty(self, name: str) -> None:
+        """Makes a bucket, or takes all out of it, unfinished uploads too."""
+        self.buckets[name] = Bucket()
+        self.uploads = {names: upload for names, upload in self.uploads.items() if names[0] != name}
+
     # Service and bucket
 
     def _service(self, method: str) -> Response:
@@ -362,7 +367,7 @@ class Endpoint:
         if not self._thrown_away:
             return _check_md5(headers, body)
         self._next_upload += 1
-        return f"{self._next_upload:032x}"
+        return f"{self._next_upload:032x}-1"  # as of a multipart upload: no client takes it for an MD5
 
     # Multipart uploads
 
@@ -432,7 +437,7 @@ class Endpoint:
         if any(part.size < 5 << 20 for part in parts[:-1]):
             raise Failure("EntityTooSmall")
         del self.uploads[name, query["uploadId"]]
-        etag = f"{md5(b''.join(bytes.fromhex(part.etag) for part in parts))}-{len(parts)}"
+        etag = f"{md5(b''.join(bytes.fromhex(part.etag[:32]) for part in parts))}-{len(parts)}"
         size = sum(part.size for part in parts)
         whole = b"".join(part.body for part in parts) if all(len(part.body) == part.size for part in parts) else b""
         bucket.put(key, Object(whole, size, etag, int(time.time()), upload.headers))
