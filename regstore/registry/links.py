@@ -9,7 +9,7 @@ from typing import Final
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, NameUnknown, StorageError
+from regstore.errors import IntegrityError, NameUnknown
 from regstore.storage.base import ObjectInfo, Page, Storage
 
 #: Sorts after every key that a repository's own areas (`_layers`, `_manifests`, `_uploads`) can hold, and before
@@ -92,9 +92,9 @@ async def delete_in_order(storage: Storage, *steps: Iterable[str]) -> None:
     for step in steps:
         keys = list(dict.fromkeys(step))
         outcomes = await storage.delete_many(keys) if keys else {}
-        for key, error in outcomes.items():
+        for error in outcomes.values():
             if error is not None:
-                raise StorageError(f"cannot delete {key} in {storage.url}: {error}") from error
+                raise error
 
 
 async def remove_folders(storage: Storage, *prefixes: str) -> None:

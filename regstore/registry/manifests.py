@@ -123,13 +123,13 @@ class Manifests:
         _check_document(stored, media_type)
         await self._check_references(stored.manifest, sparse=sparse)
         key = layout.encode(layout.BlobKey(stored.digest))
-        try:
-            present = (await self._storage.stat(key)).size == len(data)
-        except NotFound:
-            present = False
+        present = await self._has(key, len(data))
         if not present:
             await self._storage.put(key, data)
         await links.write_link(self._storage, layout.RevisionLinkKey(self._name, stored.digest), stored.digest)
+        # A collection may have taken an old blob just before the link was there.
+        if present and not await self._has(key, len(data)):
+            await self._storage.put(key, data)
         if tag is not None:
             await self._tags.set(tag, stored.digest)
         return stored
@@ -153,6 +153,12 @@ class Manifests:
         await links.delete_in_order(self._storage, [revision], signatures)
         await links.remove_folders(self._storage, prefix)
         return tags
+
+    async def _has(self, key: str, size: int) -> bool:
+        try:
+            return (await self._storage.stat(key)).size == size
+        except NotFound:
+            return False
 
     def _parsed(self, digest: Digest, data: bytes) -> StoredManifest:
         try:

@@ -106,7 +106,9 @@ async def test_what_clients_push_we_read(
     async with open_place(registry_storage, monkeypatch) as store:
         assert [repository.name async for repository in store.repositories()] == ["team/app"]
         repository = store.repository("team/app")
+        reads = store.storage.counters.requests.get("get", 0)
         tags = {tag.name: tag.digest async for tag in repository.tags}
+        assert store.storage.counters.requests.get("get", 0) == reads, "the listing tells what tags name"
         assert sorted(tags) == ["multi", "schema2", "single"]
         for tag, document in documents.items():
             assert str(tags[tag]) == document.digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,29 @@ async def test_a_whole_blob_keeps_its_mtime(registry: Registry, storage: Recordi
     assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
     with pytest.raises(IntegrityError):
         await blobs.put(chunks(data + b"!"), Digest.of(data), size=len(data))
+
+
+class Collected(RecordingStorage):
+    """A collection takes blobs away while links to them are being written."""
+
+    async def put(self, key: str, data: bytes, **more: Any) -> None:
+        await super().put(key, data, **more)
+        if key.endswith("/link") and ("/_layers/" in key or "/revisions/" in key):
+            (self.root / images.blob_key(data.decode())).unlink(missing_ok=True)
+
+
+async def test_a_blob_that_goes_while_it_is_linked_is_noticed(tmp_path: Path) -> None:
+    image = images.image("x")
+    images.write_keys(tmp_path, images.registry_keys("other", image))
+    async with Collected(tmp_path) as storage:
+        with pytest.raises(BlobUnknown, match="put it again"):
+            await Registry(storage).repository("a").blobs.put(image.blobs[0].data)
+        with pytest.raises(BlobUnknown, match="put it again"):
+            await Registry(storage).repository("a").blobs.mount(image.blobs[1].digest, "other")
+    images.write_keys(tmp_path, images.registry_keys("a", image))
+    async with Collected(tmp_path) as storage:
+        await Registry(storage).repository("a").manifests.put(image.data, tag="1")
+    assert dangling(tmp_path) == []
 
 
 async def test_mount(registry: Registry, storage: RecordingStorage) -> None:
