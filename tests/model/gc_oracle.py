@@ -31,9 +31,7 @@ from regstore.layout import (
 from regstore.manifest import MAX_SIZE, STRONG, EdgeKind, Manifest, parse_manifest
 from tests.model.store import ModelStore
 
-_DIGEST_IN_PATH = re.compile(
-    r"(?<=/)(sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128})(?=/|\Z)", re.ASCII
-)
+_DIGEST_IN_PATH = re.compile(r"sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128}", re.ASCII)
 
 #: Why a repository is protected.
 NAME = "name"
@@ -272,8 +270,9 @@ class Marking:
             # "a tag of r whose current/link body does not parse, when delete_untagged"
             if link.target is None and self.delete_untagged:
                 reasons.add(TAG_LINK)
-            # "a manifest digest reached in r as a tag's target that is present as a blob but not readable"
-            if link.target is not None and tag in self.kept_tags and self.store.damaged(link.target):
+            # "a manifest digest reached in r as a tag's target that is present as a blob but not readable"; also a tag
+            # that might follow another manifest: what can't be read can't tell
+            if link.target is not None and self.store.damaged(link.target):
                 reasons.add(MANIFEST_UNREADABLE)
         # "... through an edge of kind MANIFEST" (an edge to a linked revision is REVISION_UNREADABLE already)
         for digest in self.reached:
@@ -284,15 +283,6 @@ class Marking:
                 if edge.kind is EdgeKind.MANIFEST and self.store.damaged(edge.target.digest):
                     reasons.add(MANIFEST_UNREADABLE)
         return frozenset(reasons)
-
-    @property
-    def sweep_blocked(self) -> bool:
-        """ "a layer link of r with digest d in Reach(r) of an algorithm other than sha256 has no parseable
-        body" """
-        return any(
-            digest in self.reached and digest.algorithm != "sha256" and link.target is None
-            for digest, link in self.repository.layers.items()
-        )
 
 
 def expected(
@@ -312,7 +302,6 @@ def expected(
         reached = marking.reached
         reach[name] = frozenset(reached)
         kept |= reached
-        sweep_blocked |= marking.sweep_blocked
         if marking.reasons:
             protected[name] = marking.reasons
 
@@ -334,12 +323,15 @@ def expected(
         revisions |= {encode(RevisionLinkKey(name, digest)) for digest in dead_revisions}
         kept_revisions = repository.revisions.keys() - dead_revisions
         kept |= kept_revisions
+        # What a kept revision link's body names, where it is not its own digest, is kept too: it is what is served.
+        kept |= {target for digest in kept_revisions if (target := repository.revisions[digest].target)}
 
-        # "A TagIndex without current where any index link of that tag is young: keep all of that tag's."
+        # "A TagIndex without current (or with a dead one) where any index link of that tag is young: keep all of that
+        # tag's."
         being_pushed = {
             tag
             for (tag, _), link in repository.tag_indexes.items()
-            if tag not in repository.tags and marking.young(link)
+            if (tag not in repository.tags or tag in dead_tags) and marking.young(link)
         }
         for (tag, digest), link in repository.tag_indexes.items():
             if marking.reasons or marking.young(link) or tag in being_pushed:
@@ -367,6 +359,9 @@ def expected(
             else:
                 # "target or digest of any layer link that is not dead"
                 kept |= {digest} if link.target is None else {digest, link.target}
+                # "of an algorithm other than sha256 has no parseable body: the whole blob sweep is blocked"; for any
+                # link that stays, be it reached, young or protected
+                sweep_blocked |= digest.algorithm != "sha256" and link.target is None
 
     # "a digest named by any unknown key under repositories/"
     for key in store.unknown:

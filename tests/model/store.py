@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from regstore.storage.base import Storage
 
+_LONG_HEX = re.compile(r"([0-9a-f]{8})[0-9a-f]{24,}")
 
-@dataclass
+
+@dataclass(repr=False)
 class ModelStore:
     """objects: key (relative to the registry's root) -> (body, mtime in µs since 1970 UTC)."""
 
@@ -79,6 +82,16 @@ class ModelStore:
 
     def body(self, key: str) -> bytes | None:
         return self.objects[key][0] if key in self.objects else None
+
+    def __repr__(self) -> str:
+        """For a person who looks at a failing example: hex cut short, one key a line, without the common prefix."""
+        lines = []
+        for key in self:
+            body, mtime = self.objects[key]
+            text = _LONG_HEX.sub(r"\1", body[:2000].decode("ascii", "backslashreplace"))
+            name = _LONG_HEX.sub(r"\1", key.removeprefix("docker/registry/v2/"))
+            lines.append(f"  {name}  @{mtime}  {text!r}")
+        return "\n".join(["ModelStore:", *lines])
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.objects))

@@ -1,0 +1,97 @@
+"""The plan that SQL makes is the one that the naive model makes, for every registry."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from regstore.digest import Digest
+from regstore.gc.plan import GcOptions, GcSummary, Step, plan_gc
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import ScanOptions, scan
+from regstore.layout import BlobKey, encode
+from regstore.storage.base import Storage
+from regstore.storage.disk import DiskStorage
+from tests.model.gc_oracle import Expected, expected
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, example_registry, registries
+from tests.model.store import ModelStore
+
+generated = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], print_blob=True
+)
+
+
+def keys_of_step(inventory: Inventory, step: Step) -> set[str]:
+    return {key for (key,) in inventory.all("select key from gc_unlink where step = ?", [step])}
+
+
+def compare(store: ModelStore, inventory: Inventory, found: GcSummary, wanted: Expected) -> None:
+    protected = {repository.name for repository in found.protected}
+    assert protected == wanted.protected.keys(), "protected repositories"
+    assert bool(found.sweep_blocked) == wanted.sweep_blocked, "sweep blocked"
+    for step, dead in {
+        Step.TAG: wanted.tag_currents,
+        Step.TAG_INDEX: wanted.tag_indexes,
+        Step.REVISION: wanted.revision_links,
+        Step.SIGNATURE: wanted.signature_links,
+        Step.LAYER: wanted.layer_links,
+        Step.UPLOAD: wanted.uploads,
+    }.items():
+        assert keys_of_step(inventory, step) == dead, step.name
+    blobs = {
+        encode(BlobKey(Digest.from_raw(bytes(digest)))): (size, mtime)
+        for digest, size, mtime in inventory.all("select digest, size, mtime from gc_dead_blob")
+    }
+    assert blobs.keys() == wanted.blobs, "blobs"
+    assert set(found.emptied) == wanted.emptied, "emptied"
+    # What the journal holds is what the store holds.
+    for key, size, mtime, body in inventory.all("select key, size, mtime, body from gc_unlink"):
+        content, written = store.objects[key]
+        assert (size, mtime) == (len(content), written)
+        assert body is None or bytes(body) == content
+    for key, (size, mtime) in blobs.items():
+        assert (size, mtime) == (len(store.objects[key][0]), store.objects[key][1])
+    dead_blobs = [store.objects[key][0] for key in wanted.blobs]
+    assert found.blobs.dead == len(dead_blobs)
+    assert found.blobs.total == len(dead_blobs) + len(wanted.live_blobs)
+    assert found.dead_blob_bytes == sum(map(len, dead_blobs))
+    assert found.nothing_to_do == (not wanted.dead)
+
+
+async def plan_and_compare(storage: Storage, store: ModelStore, delete_untagged: bool, grace: int) -> None:
+    options = GcOptions(delete_untagged=delete_untagged, grace=grace, uploads_older_than=UPLOADS_OLDER_THAN)
+    async with scan(storage, ScanOptions(cache_dir=None, concurrency=4)) as inventory:
+        found = plan_gc(inventory, options, now=NOW)
+        wanted = expected(
+            store, now=NOW, delete_untagged=delete_untagged, grace=grace, uploads_older_than=UPLOADS_OLDER_THAN
+        )
+        compare(store, inventory, found, wanted)
+
+
+@generated
+@given(registries(disk=False), st.booleans(), st.sampled_from(GRACES), st.booleans(), st.sampled_from([1000, 7]))
+def test_on_a_store_like_s3(store: ModelStore, delete_untagged: bool, grace: int, etags: bool, page: int) -> None:
+    storage = ModelStorage(store, now=NOW, etags=etags, page=page)
+    asyncio.run(plan_and_compare(storage, store, delete_untagged, grace))
+
+
+@generated
+@given(registries(), st.booleans(), st.sampled_from(GRACES))
+def test_on_disk(
+    tmp_path_factory: pytest.TempPathFactory, store: ModelStore, delete_untagged: bool, grace: int
+) -> None:
+    root = tmp_path_factory.mktemp("store")
+    store.write_folder(root)
+    asyncio.run(plan_and_compare(DiskStorage(root), store, delete_untagged, grace))
+
+
+@pytest.mark.parametrize("delete_untagged", [False, True])
+async def test_the_example(tmp_path: Path, delete_untagged: bool) -> None:
+    store = example_registry()
+    store.write_folder(tmp_path)
+    await plan_and_compare(DiskStorage(tmp_path), store, delete_untagged, DAY)

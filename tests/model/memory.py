@@ -1,0 +1,149 @@
+"""A ModelStore as a Storage: every key that S3 can hold, short pages, and ETags as wanted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from regstore.digest import Digest, Verifier
+from regstore.errors import AlreadyExists, NotFound, StorageError
+from regstore.storage.base import (
+    Capabilities,
+    Counters,
+    MultipartUpload,
+    ObjectInfo,
+    Page,
+    PutOptions,
+    ReadHandle,
+)
+from tests.model.store import ModelStore
+
+
+@dataclass
+class _Handle:
+    info: ObjectInfo
+    data: bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+
+class ModelStorage:
+    """now: the store's clock, which stands still. etags: MD5 of the body as on S3, or none, as some servers."""
+
+    url = "model"
+
+    def __init__(self, store: ModelStore, *, now: int, page: int = 1000, etags: bool = True) -> None:
+        self.store = store
+        self.clock = now
+        self.page = page
+        self.etags = etags
+        self.counters = Counters()
+        self.splits_listings = True
+        self.multipart_uploads: list[MultipartUpload] = []
+
+    def _info(self, key: str) -> ObjectInfo:
+        if key not in self.store:
+            raise NotFound(key, self.url)
+        body, mtime = self.store.objects[key]
+        etag = hashlib.md5(body, usedforsecurity=False).hexdigest() if self.etags else ""
+        return ObjectInfo(key, len(body), etag, mtime)
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(conditional_put=True)
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        keys = [key for key in self.store if key.startswith(prefix) and key > start_after]
+        for start in range(0, max(1, len(keys)), self.page):
+            self.counters.count("list")
+            infos = [self._info(key) for key in keys[start : start + self.page] if key in self.store]
+            yield Page(
+                [info.key for info in infos],
+                [info.size for info in infos],
+                [info.etag for info in infos],
+                [info.mtime for info in infos],
+                start + self.page >= len(keys),
+            )
+
+    async def stat(self, key: str) -> ObjectInfo:
+        self.counters.count("stat")
+        return self._info(key)
+
+    async def get(self, key: str) -> bytes:
+        self.counters.count("get")
+        self._info(key)
+        return self.store.objects[key][0]
+
+    def open_read(
+        self, key: str, *, start: int = 0, length: int | None = None
+    ) -> AbstractAsyncContextManager[ReadHandle]:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[ReadHandle]:
+            data = (await self.get(key))[start:]
+            yield _Handle(self._info(key), data if length is None else data[:length])
+
+        return opened()
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
+    ) -> None:
+        self.counters.count("put")
+        if if_absent and key in self.store:
+            raise AlreadyExists(f"{key} is there already")
+        self.store.objects[key] = (bytes(data), self.clock)
+
+    async def put_stream(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        size: int | None = None,
+        digest: Digest | None = None,
+        options: PutOptions | None = None,
+    ) -> int:
+        data = b"".join([bytes(chunk) async for chunk in chunks])
+        verifier = Verifier(digest)
+        verifier.update(data)
+        verifier.verify(key)
+        await self.put(key, data)
+        return len(data)
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        self.counters.count("delete", -(-len(keys) // 1000))
+        for key in keys:
+            self.store.objects.pop(key, None)
+        return dict.fromkeys(keys)
+
+    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        self.counters.count("copy")
+        self._info(source)
+        self.store.objects[target] = (self.store.objects[source][0], self.clock)
+
+    async def move(self, source: str, target: str, *, size: int) -> None:
+        await self.copy(source, target)
+        await self.delete_many([source])
+
+    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        for upload in self.multipart_uploads:
+            if upload.key.startswith(prefix):
+                yield upload
+
+    async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
+        self.multipart_uploads = [other for other in self.multipart_uploads if other != upload]
+
+    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+        return 0
+
+    async def now(self) -> int:
+        return self.clock
+
+    async def close(self) -> None:
+        pass
+
+    async def __aenter__(self) -> ModelStorage:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
