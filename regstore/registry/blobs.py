@@ -128,9 +128,7 @@ class Blobs:
             if size not in (None, len(content)):
                 raise IntegrityError(f"the content has {len(content):,} bytes, not the promised {size:,}")
             stored_as, size = Digest.of(content), len(content)
-            if expected not in (None, stored_as) and not (
-                expected.algorithm != "sha256" and expected.matches(content)
-            ):
+            if expected is not None and expected != stored_as and not expected.matches(content):
                 raise IntegrityError(f"expected {expected}, but the content has {stored_as}")
             await self._store(_one(content), stored_as, size)
         elif expected is not None and await self._fits(expected, size):

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from regstore import manifest
 from regstore.digest import Digest
 from regstore.errors import BlobUnknown, IntegrityError, InvalidManifest, ManifestUnknown
-from regstore.manifest import Descriptor, Manifest, Platform
-from regstore.registry.manifests import StoredManifest
-from regstore.registry.referrers import Referrer, Subjects, artifact_type, read_subjects
+from regstore.manifest import Descriptor, Platform
+from regstore.registry.referrers import KnownManifest, Referrer, Subjects, artifact_type, read_subjects
 from regstore.registry.uploads import parse_time
 from regstore.registry.workers import WORKERS, run_all
 
@@ -32,7 +31,7 @@ class Description:
 
     platforms: of the image, or of each image of an index. created: from the config (for an index the newest
     of its images), microseconds since 1970, None where it does not say. layers: how many distinct ones.
-    missing: what it refers to and the repository has not (a sparse index's children).
+    missing: manifests that it lists, and blobs, that the repository has not (a sparse index), or only damaged.
     referrers: empty unless asked for.
     """
 
@@ -107,27 +106,29 @@ class _Describer:
         self._configs: dict[Digest, _Config] = {}
 
     async def describe(self, reference: Digest | str) -> Description:
-        stored = await self._repository.manifests.get(reference)
+        digest = await self._repository.manifests.resolve(reference)
+        known = await self._known(digest)
         closure = _Closure()
-        await self._follow(stored.digest, stored.manifest, len(stored.data), closure)
-        subject = stored.manifest.subject
+        await self._follow(digest, known, closure)
+        subject = known.manifest.subject
         return Description(
-            digest=stored.digest,
-            media_type=stored.media_type,
-            size=len(stored.data),
+            digest=digest,
+            media_type=known.manifest.media_type,
+            size=known.size,
             total_size=sum(closure.sizes.values()),
             platforms=tuple(closure.platforms),
             created=closure.created,
             layers=len(closure.layers),
             subject=subject.digest if subject else None,
-            artifact_type=artifact_type(stored.manifest),
-            annotations=_annotations(stored),
+            artifact_type=artifact_type(known.manifest),
+            annotations=known.annotations,
             missing=tuple(closure.missing),
-            referrers=self._subjects.of(stored.digest).items,
+            referrers=self._subjects.of(digest).items,
         )
 
-    async def _follow(self, digest: Digest, document: Manifest, size: int, closure: _Closure) -> None:
-        closure.sizes[digest] = size
+    async def _follow(self, digest: Digest, known: KnownManifest, closure: _Closure) -> None:
+        document = known.manifest
+        closure.sizes[digest] = known.size
         for entry in document.manifests:
             if entry.digest not in closure.sizes:
                 await self._follow_entry(entry, closure)
@@ -151,20 +152,20 @@ class _Describer:
         if entry.platform is not None and entry.platform.architecture not in _NO_PLATFORM:
             closure.platforms.setdefault(entry.platform)
         try:
-            child, size = await self._manifest(entry.digest)
-        except ManifestUnknown:
+            child = await self._known(entry.digest)
+        except (ManifestUnknown, IntegrityError, InvalidManifest):
             closure.missing.setdefault(entry.digest)
             return
         platforms = None if entry.platform is None else dict(closure.platforms)
-        await self._follow(entry.digest, child, size, closure)
+        await self._follow(entry.digest, child, closure)
         if platforms is not None:
             closure.platforms = platforms  # the index's own word decides, a config often leaves the variant out
 
-    async def _manifest(self, digest: Digest) -> tuple[Manifest, int]:
+    async def _known(self, digest: Digest) -> KnownManifest:
         known = self._subjects.manifests.get(digest)
         if known is None:
-            stored = await self._repository.manifests.get(digest)
-            known = self._subjects.manifests[digest] = (stored.manifest, len(stored.data))
+            known = KnownManifest.of(await self._repository.manifests.get(digest))
+            self._subjects.manifests[digest] = known
         return known
 
     async def _add_blob(self, target: Descriptor, closure: _Closure) -> None:
@@ -197,11 +198,6 @@ def _read_config(data: bytes) -> _Config:
     platform = None if architecture in _NO_PLATFORM else Platform(os, architecture, variant)
     created = document.get("created")
     return _Config(platform, parse_time(created) if isinstance(created, str) else None)
-
-
-def _annotations(stored: StoredManifest) -> dict[str, str]:
-    annotations = _object(stored.data).get("annotations")
-    return {str(k): str(v) for k, v in annotations.items()} if isinstance(annotations, dict) else {}
 
 
 def _object(data: bytes) -> dict[str, Any]:

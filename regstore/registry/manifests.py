@@ -42,6 +42,13 @@ class StoredManifest:
     data: bytes
     manifest: Manifest
 
+    @property
+    def annotations(self) -> dict[str, str]:
+        import orjson
+
+        annotations = orjson.loads(self.data).get("annotations")
+        return {str(k): str(v) for k, v in annotations.items()} if isinstance(annotations, dict) else {}
+
 
 class Manifests:
     """Iterating gives the digest of every revision, tagged or not, from the listing alone."""
@@ -53,13 +60,19 @@ class Manifests:
         self._blobs = blobs
 
     async def __aiter__(self) -> AsyncGenerator[Digest, None]:
+        async with aclosing(self.revisions()) as revisions:
+            async for digest, _ in revisions:
+                yield digest
+
+    async def revisions(self) -> AsyncGenerator[tuple[Digest, bool], None]:
+        """Every revision, and whether the listing alone proves its link sound; where not, `get` finds out."""
         empty = True
         async with aclosing(links.iter_keys(self._storage, layout.revisions_prefix(self._name))) as keys:
             async for info in keys:
                 key = layout.decode(info.key)
                 if isinstance(key, layout.RevisionLinkKey) and key.name == self._name:
                     empty = False
-                    yield key.digest
+                    yield key.digest, links.says(key.digest, info.size, info.etag)
         if empty:
             await links.require_repository(self._storage, self._name)
 

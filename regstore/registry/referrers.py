@@ -39,11 +39,24 @@ class Referrers:
         return len(self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownManifest:
+    """What is remembered of a manifest that was read and verified; size in bytes."""
+
+    manifest: Manifest
+    size: int
+    annotations: dict[str, str]
+
+    @classmethod
+    def of(cls, stored: StoredManifest) -> KnownManifest:
+        return cls(stored.manifest, len(stored.data), stored.annotations)
+
+
 @dataclass(slots=True)
 class Subjects:
     """Every manifest of a repository by digest, and the referrers of each: one pass over its revisions."""
 
-    manifests: dict[Digest, tuple[Manifest, int]] = field(default_factory=dict)
+    manifests: dict[Digest, KnownManifest] = field(default_factory=dict)
     referrers: dict[Digest, dict[Digest, Referrer]] = field(default_factory=dict)
     unreadable: list[Digest] = field(default_factory=list)
 
@@ -58,25 +71,22 @@ async def read_subjects(manifests: Manifests, tags: Tags) -> Subjects:
     """One GET a revision, one listing of revisions and one of tags. A damaged manifest is noted, not raised."""
     subjects = Subjects()
 
-    async def read(digest: Digest) -> StoredManifest | None:
+    async def read(revision: tuple[Digest, bool]) -> KnownManifest | None:
+        digest, sound = revision
         try:
-            return await manifests.read(digest)
+            return KnownManifest.of(await (manifests.read(digest) if sound else manifests.get(digest)))
         except (ManifestUnknown, IntegrityError, InvalidManifest):
             return None
 
-    digests = [digest async for digest in manifests]
-    step = 256
-    for start in range(0, len(digests), step):
-        batch = digests[start : start + step]
-        for digest, stored in zip(batch, await run_all(read, batch), strict=True):
-            if stored is None:
-                subjects.unreadable.append(digest)
-                continue
-            document, size = stored.manifest, len(stored.data)
-            subjects.manifests[digest] = (document, size)
-            if document.subject is not None:
-                referrer = Referrer(digest, stored.media_type, artifact_type(document), size)
-                subjects.add(document.subject.digest, referrer)
+    revisions = [revision async for revision in manifests.revisions()]
+    for (digest, _), known in zip(revisions, await run_all(read, revisions), strict=True):
+        if known is None:
+            subjects.unreadable.append(digest)
+            continue
+        subjects.manifests[digest] = known
+        subject = known.manifest.subject
+        if subject is not None:
+            subjects.add(subject.digest, _referrer(digest, known))
     async for tag in tags:
         if tag.digest is not None:
             _follow_tag(subjects, tag.name, tag.digest)
@@ -95,9 +105,13 @@ def _follow_tag(subjects: Subjects, tag: str, digest: Digest) -> None:
     known = subjects.manifests.get(digest)
     if subject is None or known is None:
         return
-    document, size = known
+    document = known.manifest
     if tag == f"{subject.algorithm}-{subject.encoded}" and document.is_index:
         for entry in document.manifests:
             subjects.add(subject, Referrer(entry.digest, entry.media_type, entry.artifact_type, entry.size, tag))
     else:
-        subjects.add(subject, Referrer(digest, document.media_type, artifact_type(document), size, tag))
+        subjects.add(subject, _referrer(digest, known, tag))
+
+
+def _referrer(digest: Digest, known: KnownManifest, tag: str | None = None) -> Referrer:
+    return Referrer(digest, known.manifest.media_type, artifact_type(known.manifest), known.size, tag)
