@@ -1,0 +1,141 @@
+"""The journal of a run: every change, written before it is made.
+
+`runs/<run>/<number>.jsonl.gz` holds one JSON object a line, {"op", "key", "size", "mtime", "body"?}:
+
+- op "unlink": the key was to be deleted; body is what the link held, where it is known (text);
+- op "trash": the key was to be moved to `trash/<run>/<key>`.
+
+A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
+changed. Parts are numbered from 000001 and never rewritten.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from regstore.errors import IntegrityError, NotFound
+from regstore.runs import RUNS, TRASH, is_run
+from regstore.storage.base import Storage
+
+UNLINK: Final = "unlink"
+TRASHED: Final = "trash"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One intended change. body None: not known, or not needed to undo it."""
+
+    op: str
+    key: str
+    size: int
+    mtime: int
+    body: bytes | None = None
+
+
+class Journal:
+    """The journal that this run writes."""
+
+    def __init__(self, storage: Storage, run: str) -> None:
+        self._storage = storage
+        self._parts = 0
+        self.run: Final = run
+        self.trash: Final = f"{TRASH}{run}/"
+
+    async def begin(self, what: dict[str, Any]) -> None:
+        await self._put("run.json", what)
+
+    async def write(self, entries: Iterable[Entry]) -> None:
+        """Durable on return; only then make the changes."""
+        self._parts += 1
+        lines = b"".join(_line(entry) for entry in entries)
+        await self._storage.put(f"{RUNS}{self.run}/{self._parts:06d}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
+
+    async def end(self, what: dict[str, Any]) -> None:
+        await self._put("done.json", what)
+
+    async def _put(self, name: str, what: dict[str, Any]) -> None:
+        await self._storage.put(f"{RUNS}{self.run}/{name}", json.dumps(what, indent=1, sort_keys=True).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A run of the past: what `run.json` says, what `done.json` says (None: cut short), and its journal's keys."""
+
+    run: str
+    begun: dict[str, Any]
+    done: dict[str, Any] | None
+    parts: tuple[str, ...]
+    seen: tuple[str, ...]
+
+
+async def find_runs(storage: Storage) -> list[RunRecord]:
+    """Every run whose journal is still kept, oldest first."""
+    keys: dict[str, list[str]] = {}
+    async for page in storage.list(RUNS):
+        for key in page.keys:
+            run, _, name = key[len(RUNS) :].partition("/")
+            if is_run(run) and name:
+                keys.setdefault(run, []).append(key)
+    return [await _record(storage, run, names) for run, names in sorted(keys.items())]
+
+
+async def read_parts(storage: Storage, parts: Sequence[str]) -> AsyncIterator[list[Entry]]:
+    """The entries of journal parts, part by part. IntegrityError on one that can't be read."""
+    for key in parts:
+        try:
+            lines = gzip.decompress(await storage.get(key)).splitlines()
+            entries = [_parse(line) for line in lines]
+        except (ValueError, KeyError, EOFError, OSError) as error:
+            raise IntegrityError(f"the journal {key} in {storage.url} is damaged: {error}") from error
+        except NotFound:
+            continue  # emptied meanwhile
+        yield entries
+
+
+async def write_seen(storage: Storage, record: RunRecord, run: str, keys: Sequence[str]) -> None:
+    """Say that links which an earlier run removed were seen again: that run gives them back no more."""
+    lines = b"".join(json.dumps({"key": key}).encode() + b"\n" for key in keys)
+    await storage.put(f"{RUNS}{record.run}/seen-{run}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
+
+
+async def read_seen(storage: Storage, record: RunRecord) -> set[str]:
+    keys = set()
+    for key in record.seen:
+        keys |= {json.loads(line)["key"] for line in gzip.decompress(await storage.get(key)).splitlines()}
+    return keys
+
+
+async def _record(storage: Storage, run: str, keys: list[str]) -> RunRecord:
+    names = {key.rpartition("/")[2]: key for key in keys}
+    begun = await _json(storage, names["run.json"]) if "run.json" in names else {}
+    done = await _json(storage, names["done.json"]) if "done.json" in names else None
+    parts = sorted(key for name, key in names.items() if name[:6].isdigit())
+    seen = sorted(key for name, key in names.items() if name.startswith("seen-"))
+    return RunRecord(run=run, begun=begun or {}, done=done, parts=tuple(parts), seen=tuple(seen))
+
+
+async def _json(storage: Storage, key: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(await storage.get(key))
+    except (NotFound, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _line(entry: Entry) -> bytes:
+    line: dict[str, Any] = {"op": entry.op, "key": entry.key, "size": entry.size, "mtime": entry.mtime}
+    if entry.body is not None:
+        line["body"] = entry.body.decode("latin-1")
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Entry:
+    known = json.loads(line)
+    body = known.get("body")
+    return Entry(
+        known["op"], known["key"], known["size"], known["mtime"], None if body is None else body.encode("latin-1")
+    )
