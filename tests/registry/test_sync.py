@@ -22,7 +22,7 @@ from tests.servers import images
 
 
 def regstore_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("regstore")]
+    return [thread.name for thread in threading.enumerate() if thread.name == "regstore"]
 
 
 @pytest.fixture
