@@ -56,11 +56,7 @@ class Answer:
 
 
 class SignedClient:
-    """Requests to one bucket. Every try is counted under S3's name for it.
-
-    The one exception: a request that aiohttp itself repeats because the server had closed a kept-alive
-    connection is counted once.
-    """
+    """Requests to one bucket. Every try is counted under S3's name for it."""
 
     def __init__(self, settings: S3Settings, counters: Counters) -> None:
         self.settings = settings
@@ -95,6 +91,9 @@ class SignedClient:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
                 read_bufsize=512 * 1024,
             )
+            # aiohttp would repeat a PUT by itself on a kept-alive connection that breaks: uncounted, and a
+            # conditional create would find what its own first try has made.
+            self._http._retry_connection = False
         return self._http
 
     def error(self, refusal: Refusal, operation: str, key: str) -> RegstoreError:
@@ -112,13 +111,13 @@ class SignedClient:
         body: bytes | memoryview = b"",
         accept: tuple[int, ...] = (200,),
         about: str = "",
-        attempts: list[str] | None = None,
+        retried: list[str] | None = None,
     ) -> T:
         """Send until `parse` of an answer with an accepted status succeeds, and return what it gives.
 
         operation: S3's name, for counters and messages. key: the full key, "" for the bucket. about: what a
         message names instead of the key. parse may raise Malformed (a failed request) or Refusal (an error
-        in a 200). attempts: gets a word a failed try. Raises regstore's errors.
+        in a 200). retried: gets a word for each try that failed and was repeated. Raises regstore's errors.
         """
         attempt = 0
         sha256 = EMPTY_SHA256
@@ -141,8 +140,8 @@ class SignedClient:
                 return result
             except _failed_requests() as error:
                 wait = self._judge(error, attempt, operation, about or key)
-                if attempts is not None:
-                    attempts.append(str(error))
+                if retried is not None:
+                    retried.append(str(error))
             await asyncio.sleep(wait)
 
     def _judge(self, error: Exception, attempt: int, operation: str, about: str) -> float:

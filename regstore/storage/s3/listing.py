@@ -60,37 +60,30 @@ class Lister:
 
     async def _page(self, prefix: str, last: str, token: str | None) -> ListedPage:
         if not self._old:
-            position = ("continuation-token", token) if token else ("start-after", last)
-            found = await self._ask(prefix, [position], True)
-            if found.version == 2:
-                return found
+            try:
+                position = ("continuation-token", token) if token else ("start-after", last)
+                found = await self._ask("ListObjectsV2", prefix, [("list-type", "2"), position])
+            except StorageError as error:
+                refusal = error.__cause__
+                if not (isinstance(refusal, Refusal) and refusal.lacks_operation):
+                    raise
+            else:
+                if found.version == 2 or not last:
+                    self._old = found.version == 1
+                    return found
             self._old = True
-            if not last:
-                return found
-        return await self._ask(prefix, [("marker", last)], False)
+        return await self._ask("ListObjects", prefix, [("marker", last)])
 
-    async def _ask(self, prefix: str, position: list[tuple[str, str]], new: bool) -> ListedPage:
-        query = [
-            ("encoding-type", "url"),
-            ("max-keys", str(self._client.settings.page_size)),
-            ("prefix", prefix),
-            *position,
-            *([("list-type", "2")] if new else []),
-        ]
-        try:
-            return await self._client.call(
-                "ListObjectsV2" if new else "ListObjects",
-                "GET",
-                query=[(name, value) for name, value in query if value],
-                parse=lambda answer: parse_list(answer.body),
-                about=prefix,
-            )
-        except StorageError as error:
-            refusal = error.__cause__
-            if not (new and isinstance(refusal, Refusal) and refusal.lacks_operation):
-                raise
-        self._old = True
-        return await self._ask(prefix, position, False)
+    async def _ask(self, operation: str, prefix: str, more: list[tuple[str, str]]) -> ListedPage:
+        size = str(self._client.settings.page_size)
+        query = [("encoding-type", "url"), ("max-keys", size), ("prefix", prefix), *more]
+        return await self._client.call(
+            operation,
+            "GET",
+            query=[(name, value) for name, value in query if value],
+            parse=lambda answer: parse_list(answer.body),
+            about=prefix,
+        )
 
     def _wrong(self, prefix: str, what: str) -> StorageError:
         where = f"{self._client.place.url}: the server's listing of {self._client.place.relative(prefix)!r}"

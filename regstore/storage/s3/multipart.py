@@ -140,7 +140,7 @@ class Upload:
         )
         root = "CompleteMultipartUpload"
         body = f'<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</{root}>'
-        tried: list[str] = []
+        retried: list[str] = []
         try:
             await self._client.call(
                 "CompleteMultipartUpload",
@@ -150,10 +150,10 @@ class Upload:
                 headers={"content-type": "application/xml"},
                 body=body.encode(),
                 parse=lambda answer: parse_expected(answer.body, "CompleteMultipartUploadResult"),
-                attempts=tried,
+                retried=retried,
             )
         except NotFound as error:
-            if len(tried) < 2 or not await self._is_complete(parts, size):
+            if not retried or not await self._is_complete(parts, size):
                 raise StorageError(
                     f"the multipart upload of {self._client.place.name(self._key)} was ended by somebody else"
                 ) from error

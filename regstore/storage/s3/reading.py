@@ -71,13 +71,19 @@ class ObjectStream:
 
     async def _pump(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         gathered = bytearray()
-        async for piece in response.content.iter_any():
-            gathered += piece
-            if len(gathered) >= CHUNK:
-                yield self._count(bytes(gathered))
-                gathered = bytearray()
+        broken: Exception | None = None
+        try:
+            async for piece in response.content.iter_any():
+                gathered += piece
+                if len(gathered) >= CHUNK:
+                    yield self._count(bytes(gathered))
+                    gathered = bytearray()
+        except transport_errors() as error:
+            broken = error
         if gathered:
             yield self._count(bytes(gathered))
+        if broken is not None:
+            raise broken
 
     def _count(self, chunk: bytes) -> bytes:
         self._at += len(chunk)

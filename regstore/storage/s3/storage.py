@@ -153,7 +153,7 @@ class S3Storage:
 
     async def _create(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
         """AlreadyExists, unless the key has these very bytes and an earlier try of this call may have put them."""
-        tried: list[str] = []
+        retried: list[str] = []
         try:
             await self._client.call(
                 "PutObject",
@@ -162,10 +162,10 @@ class S3Storage:
                 headers={**headers, "if-none-match": "*"},
                 body=data,
                 parse=_nothing,
-                attempts=tried,
+                retried=retried,
             )
         except AlreadyExists as error:
-            if len(tried) > 1 and await self._client.call("GetObject", "GET", full, parse=_body) == data:
+            if retried and await self._client.call("GetObject", "GET", full, parse=_body) == data:
                 return
             raise AlreadyExists(f"{self._client.place.name(full)} exists already") from error
 

@@ -100,7 +100,7 @@ def refusal_from(root: Any, status: int) -> Refusal:
     code = root.findtext(f"{ns}Code") or ""
     # An error within a 200 that gives no code is the server's own failure.
     return Refusal(
-        500 if status == 200 else status,
+        status,
         code or ("InternalError" if status == 200 else ""),
         root.findtext(f"{ns}Message") or "",
         root.findtext(f"{ns}Region") or "",
