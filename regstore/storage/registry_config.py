@@ -148,7 +148,7 @@ def parse_registry_config(
 def _load(text: str | bytes, where: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f" at line {mark.line + 1}" if mark is not None else ""
         raise InputError(f"{where} is not valid YAML{at}") from error
