@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore import layout
-from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError
+from regstore.errors import AccessDenied, RegstoreError
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.storage.s3.failures import translate
 
@@ -73,19 +73,6 @@ class BucketAdmin:
         host = self.endpoint.partition("://")[2].partition("/")[0].partition(":")[0]
         return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
-    # -- there or not
-
-    def exists(self) -> bool:
-        """A listing is asked, not HEAD, whose answer cannot say why it refuses. Credentials that may not list
-        leave the question open, and then the bucket counts as there: S3 says NoSuchBucket before it says denied."""
-        try:
-            self.list_objects(MaxKeys=1)
-        except NoSuchBucket:
-            return False
-        except AccessDenied:
-            return True
-        return True
-
     def list_objects(self, **parameters: Any) -> dict[str, Any]:
         """ListObjects, version 1, as it stands: the SDK does not add its `encoding-type=url`."""
         from botocore.handlers import set_list_objects_encoding_type_url
@@ -97,6 +84,8 @@ class BucketAdmin:
         except botocore_errors() as error:
             raise self._translated(error, "ListObjects") from error
         return answer
+
+    # -- making it
 
     def create(self) -> bool:
         """Whether it was made here; False when it has come to be meanwhile.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore import layout
-from regstore.errors import AccessDenied, InputError, NotFound, RegstoreError, StorageError
+from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotFound, RegstoreError, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.seed import health, probe
 from regstore.seed.configuration import as_environment, disk_configuration, s3_configuration
@@ -131,10 +131,21 @@ class _Bucket:
             self._admin_ = BucketAdmin(client, settings.bucket, settings.root)
         return self._admin_
 
+    async def _exists(self) -> bool:
+        """A listing is asked, not HEAD, whose answer cannot say why it refuses. Credentials that may not list
+        leave the question open, and then the bucket counts as there: S3 says NoSuchBucket before it says denied."""
+        try:
+            await anext(self._storage.list(layout.PREFIX), None)
+        except NoSuchBucket:
+            return False
+        except AccessDenied:
+            return True
+        return True
+
     async def make_place(self) -> Check:
         admin = await self._admin()
         name = admin.bucket
-        if await asyncio.to_thread(admin.exists):
+        if await self._exists():
             return Check("bucket", Outcome.OK, f"{name} is there", required=True)
         if self._options.check:
             return Check("bucket", Outcome.MISSING, f"there is no bucket {name} at {admin.endpoint}", required=True)
