@@ -16,7 +16,7 @@ import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, StorageError
@@ -95,6 +95,10 @@ class FaultyStorage:
     @property
     def splits_listings(self) -> bool:
         return self.inner.splits_listings
+
+    def __getattr__(self, name: str) -> Any:
+        """What only this backend has, such as a disk's `symlinks`: unwatched."""
+        return getattr(self.inner, name)
 
     # -- faults
 
