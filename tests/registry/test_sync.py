@@ -20,6 +20,8 @@ from regstore.errors import IntegrityError, TagUnknown
 from regstore.layout import LayerLinkKey, encode
 from tests.servers import images
 
+ROOT = Path(regstore.__file__).parents[1]
+
 
 def regstore_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "regstore"]
@@ -128,7 +130,9 @@ def slow():
 with regstore.sync.open({str(tmp_path)!r}) as registry:
     registry.repository("a").blobs.put(slow())
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == b"writing\n"
     process.send_signal(signal.SIGINT)
@@ -142,7 +146,7 @@ with regstore.sync.open({str(tmp_path)!r}) as registry:
 def test_import_is_quick_and_loads_nothing_heavy() -> None:
     heavy = "{'duckdb', 'boto3', 'obstore', 'aiohttp', 'lxml'}"
     script = f"import sys, regstore; regstore.Registry; print(sorted({heavy} & set(sys.modules)))"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout == "[]\n"
     assert set(regstore.__all__) <= set(dir(regstore))
     for name in regstore.__all__:
