@@ -37,8 +37,10 @@ class S3Server:
             for upload in page.get("Uploads", []):
                 client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            for entry in [*page.get("Versions", []), *page.get("DeleteMarkers", [])]:
-                client.delete_object(Bucket=bucket, Key=entry["Key"], VersionId=entry["VersionId"])
+            entries = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            names = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+            if names:
+                client.delete_objects(Bucket=bucket, Delete={"Objects": names, "Quiet": True})
         client.delete_bucket(Bucket=bucket)
 
     def at(self, endpoint_url: str) -> S3Server:
