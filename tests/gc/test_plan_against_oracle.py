@@ -22,7 +22,10 @@ from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, ex
 from tests.model.store import ModelStore
 
 generated = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], print_blob=True
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
 )
 
 

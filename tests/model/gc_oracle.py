@@ -266,7 +266,7 @@ class Marking:
             # "a revision d of r whose manifest is not readable"
             if self.store.manifest(digest) is None:
                 reasons.add(REVISION_UNREADABLE)
-        for tag, link in repository.tags.items():
+        for link in repository.tags.values():
             # "a tag of r whose current/link body does not parse, when delete_untagged"
             if link.target is None and self.delete_untagged:
                 reasons.add(TAG_LINK)
