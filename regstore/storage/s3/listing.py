@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import AsyncIterator
+from typing import Final
 
 from regstore.errors import StorageError
 from regstore.storage.base import Page
 from regstore.storage.s3.client import SignedClient
 from regstore.storage.s3.failures import Refusal
 from regstore.storage.s3.xml import ListedPage, parse_list
+
+_NOT_FOR_XML: Final = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
+
+
+def _in_xml(key: str) -> str:
+    """The key up to what XML cannot say: servers echo where a listing starts, and some then send broken XML.
+    It sorts before the key, so nothing is missed, and what comes too much is dropped here."""
+    found = _NOT_FOR_XML.search(key)
+    return key[: found.start()] if found else key
 
 
 class Lister:
@@ -27,7 +39,10 @@ class Lister:
         full = root + prefix
         last = root + start_after if start_after else ""
         token: str | None = None
+        floor = ""
         while True:
+            if not token:
+                floor = last if _in_xml(last) != last else ""
             found = await self._page(full, last, token)
             keys, sizes, etags, mtimes = found.keys, found.sizes, found.etags, found.mtimes
             # The order of Python's strings is that of code points, and so of UTF-8 bytes.
@@ -39,11 +54,11 @@ class Lister:
                 sizes = [sizes[at] for at in order]
                 etags = [etags[at] for at in order]
                 mtimes = [mtimes[at] for at in order]
+            if last and last == floor and (ahead := bisect_right(keys, floor)):
+                keys, sizes, etags, mtimes = keys[ahead:], sizes[ahead:], etags[ahead:], mtimes[ahead:]
             if keys:
-                if keys[0] <= last and (token or self._old):
-                    raise self._wrong(full, f"comes back to {keys[0]!r} after {last!r}")
                 if keys[0] <= last:
-                    raise self._wrong(full, "does not begin where it was asked to")
+                    raise self._wrong(full, f"shows {keys[0]!r} where it should come after {last!r}")
                 if not (keys[0].startswith(full) and keys[-1].startswith(full)):
                     raise self._wrong(full, "shows keys outside the prefix")
                 last = keys[-1]
@@ -61,18 +76,18 @@ class Lister:
     async def _page(self, prefix: str, last: str, token: str | None) -> ListedPage:
         if not self._old:
             try:
-                position = ("continuation-token", token) if token else ("start-after", last)
+                position = ("continuation-token", token) if token else ("start-after", _in_xml(last))
                 found = await self._ask("ListObjectsV2", prefix, [("list-type", "2"), position])
             except StorageError as error:
                 refusal = error.__cause__
                 if not (isinstance(refusal, Refusal) and refusal.lacks_operation):
                     raise
             else:
-                if found.version == 2 or not last:
+                if found.version == 2 or not _in_xml(last):
                     self._old = found.version == 1
                     return found
             self._old = True
-        return await self._ask("ListObjects", prefix, [("marker", last)])
+        return await self._ask("ListObjects", prefix, [("marker", _in_xml(last))])
 
     async def _ask(self, operation: str, prefix: str, more: list[tuple[str, str]]) -> ListedPage:
         size = str(self._client.settings.page_size)

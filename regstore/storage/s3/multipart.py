@@ -350,7 +350,7 @@ async def upload_facts(client: SignedClient, key: str, upload_id: str, started: 
             if refusal.code in ("NoSuchUpload", "NoSuchKey"):
                 return None
             raise refusal
-        return parse_expected(answer.body, ("ListPartsResult", "ListMultipartUploadResult"))
+        return parse_expected(answer.body, ("ListPartsResult", "ListPartsResponse"))
 
     while True:
         query = [("uploadId", upload_id), *([("part-number-marker", marker)] if marker else [])]
