@@ -76,7 +76,11 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort):
             raise
         except BrokenPipeError as error:
-            code = 128 + signal.SIGPIPE if _stdout_is_closed() else _explain(error, debug)
+            if _stdout_is_closed():
+                _forget_stdout()
+                code = 128 + signal.SIGPIPE
+            else:
+                code = _explain(error, debug)
         except (KeyboardInterrupt, Interrupted) as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
             emit_error("interrupted" if number == signal.SIGINT else "terminated")
@@ -107,7 +111,10 @@ def _explain(error: BaseException, debug: bool) -> int:
         emit_error("out of memory; a smaller --concurrency needs less")
     elif isinstance(cause, OSError) and cause.errno in _NO_SPACE:
         emit_error(f"no space left on the device{_of(cause)}")
-        _stdout_is_closed()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_stdout()
     elif isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
         emit_error(f"{cause.strerror}{_of(cause)}")
     else:
@@ -129,12 +136,23 @@ def _of(error: OSError) -> str:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether stdout takes no more; then it is pointed nowhere, so that nothing fails again at exit."""
+    """Whether nobody reads stdout any more (a BrokenPipeError may also come from elsewhere)."""
+    import select
+
+    poll = select.poll()
     try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        return True
-    return False
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # no file of the system's, as in tests
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _forget_stdout() -> None:
+    """Point stdout nowhere, so that what could not be written does not fail once more at exit."""
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -1,0 +1,90 @@
+"""The program, in this process and as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from regstore.cli.app import app
+from regstore.cli.run import run_async
+from regstore.demo_registry import build_demo_registry
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = orjson.loads(self.out)
+        return document
+
+    def failed(self, code: int, *words: str) -> None:
+        """One line on stderr that has the words, nothing on stdout, and this exit code."""
+        assert self.code == code, self
+        assert self.out == ""
+        assert self.err.startswith("regstore: ")
+        assert self.err.count("\n") == 1, self.err
+        assert "Traceback" not in self.err
+        for word in words:
+            assert word in self.err
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run() -> Run:
+    """`run("ls", folder)`: the command in this process."""
+
+    def run(*arguments: object) -> Said:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="regstore")
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Any:
+    """`start("ls", folder)`: the program as its own process; killed at the test's end where it still runs."""
+    processes = []
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "regstore", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONWARNINGS": "error"},
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def demo_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's registry; not to be changed."""
+    folder = tmp_path_factory.mktemp("demo") / "registry"
+    run_async(build_demo_registry(folder, now=datetime.now(UTC)))
+    return folder

@@ -1,0 +1,101 @@
+"""Numbers, tables and the bar."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from regstore.cli import output, progress
+from regstore.events import Notice, Progress, Retry, ignore
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (-1, "-"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (150 * 1024, "150 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (3 * 1024**6, "3.0 EiB"),
+    ],
+)
+def test_size(number: int, text: str) -> None:
+    assert output.size(number) == text
+
+
+def test_counted() -> None:
+    assert output.counted(1, "blob") == "1 blob"
+    assert output.counted(1203, "blob") == "1,203 blobs"
+    assert output.counted(2, "repository", "repositories") == "2 repositories"
+
+
+def test_moment() -> None:
+    assert output.moment(1_700_000_000_123_456) == "2023-11-14T22:13:20Z"
+
+
+def test_a_table_is_aligned_and_has_no_trailing_space() -> None:
+    text = output.table(["NAME", "SIZE"], [["a", "1 B"], ["long name", "1.5 KiB"], ["bell\x07", ""]], right=(1,))
+    assert text.splitlines() == [
+        "NAME          SIZE",
+        "a              1 B",
+        "long name  1.5 KiB",
+        "bell\\x07",
+    ]
+
+
+def test_json_is_sorted_and_values_of_ours_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    from regstore.digest import Digest
+
+    output.emit_json({"b": Digest.of(b""), "a": [None, 1]})
+    assert capsys.readouterr().out == (
+        '{\n  "a": [\n    null,\n    1\n  ],\n  "b": "sha256:'
+        'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"\n}\n'
+    )
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with progress.progress() as on_event:
+        on_event(Progress(phase="listing blobs", done=1, total=10))
+        on_event(Progress(phase="listing blobs", done=10, total=10, detail="a1"))
+        on_event(Notice(message="something \x1b odd"))
+        on_event(Retry(operation="PutObject", key="k", attempt=1, reason="503"))
+        on_event(Progress(phase="copying", done=5, unit="bytes"))
+    shown = terminal.getvalue()
+    assert "listing blobs" in shown
+    assert "copying" in shown
+    assert "something \\x1b odd" in shown
+    assert "PutObject: attempt 1 failed (503), trying again" in shown
+
+
+def test_a_bar_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with progress.progress() as on_event:
+        assert on_event is ignore
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with progress.progress(quiet=True) as on_event:
+        assert on_event is ignore
+
+
+def test_confirm_needs_a_terminal_or_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from regstore.errors import Refused
+
+    assert output.confirm("Delete?", yes=True)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(Refused, match="--yes"):
+        output.confirm("Delete?", yes=False)
+    for answer, meant in (("y\n", True), ("YES\n", True), ("\n", False), ("", False), ("no\n", False)):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        monkeypatch.setattr("sys.stderr", Terminal())
+        assert output.confirm("Delete?", yes=False) is meant
