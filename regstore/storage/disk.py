@@ -29,7 +29,8 @@ from regstore.storage.base import (
     Page,
     PutOptions,
 )
-from regstore.storage.folders import CHUNK, TEMPORARY, NewFile, Tree, facts, translated
+from regstore.storage.folders import Tree, facts, translated
+from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
 from regstore.storage.walk import Listing, sweep_empty_folders
 
 _COPY_STEP: Final = 64 << 20

@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import stat as st
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,21 +29,15 @@ from regstore.errors import (
 )
 from regstore.storage.base import ObjectInfo
 
-#: Names of files that are being written. One that a killed run left behind lists as an unknown key.
-TEMPORARY: Final = ".regstore-"
 #: Files of at most this many bytes are read when they are looked at, for their MD5.
 SMALL: Final = 256
-CHUNK: Final = 1 << 20
 
 _WALK: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ATTEMPTS: Final = 100
+ATTEMPTS: Final = 100
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
-#: What copy_file_range says where it cannot serve this pair of files.
-_NO_COPY_RANGE: Final = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
-_NO_LINKS: Final = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
 
 
 @contextmanager
@@ -136,7 +129,7 @@ class Tree:
 
         Unsupported where one of them is a symbolic link; an OSError where one is missing or a file.
         """
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             folder = self.open_root()
             done: list[str] = []
             try:
@@ -146,7 +139,7 @@ class Tree:
             except FileNotFoundError:
                 os.close(folder)
                 # One that was open or just made may have been removed, being empty.
-                if not create or attempt == _ATTEMPTS - 1:
+                if not create or attempt == ATTEMPTS - 1:
                     raise
             except BaseException:
                 os.close(folder)
@@ -157,11 +150,11 @@ class Tree:
 
     def _step(self, folder: int, name: str, key: str, create: bool) -> int:
         """The folder below; closes the one above. On an error the one above stays open."""
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             try:
                 below = os.open(name, _WALK, dir_fd=folder)
             except FileNotFoundError:
-                if not create or attempt == _ATTEMPTS - 1:
+                if not create or attempt == ATTEMPTS - 1:
                     raise
                 with suppress(FileExistsError):
                     self._make_folder(folder, name)
@@ -261,7 +254,7 @@ class Tree:
                 raise IntegrityError(
                     f"{self.root}/{source} has {found.st_size:,} bytes, not {size:,}: it changed, and is not moved"
                 )
-            for attempt in range(_ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 with translated(self.root, target):
                     to_folder = self.open_folder(to_parts[:-1], create=True)
                 try:
@@ -276,121 +269,13 @@ class Tree:
                     if error.errno != errno.ENOENT:
                         raise translate(error, self.root, target) from error
                     # Either the source went, or the target's folder did, before it had anything in it.
-                    if attempt == _ATTEMPTS - 1 or not _exists(from_folder, from_parts[-1]):
+                    if attempt == ATTEMPTS - 1 or not _exists(from_folder, from_parts[-1]):
                         raise NotFound(source, str(self.root)) from error
                 finally:
                     os.close(to_folder)
             raise AssertionError("unreachable")
         finally:
             os.close(from_folder)
-
-
-class NewFile:
-    """A file being written: a temporary name beside its target, until `publish` or `discard`."""
-
-    def __init__(self, tree: Tree, key: str) -> None:
-        self._tree = tree
-        self._key = key
-        *above, self._name = split_to_write(key)
-        self._temporary: str | None = TEMPORARY + uuid.uuid4().hex
-        self.size = 0
-        with translated(tree.root, key):
-            for attempt in range(_ATTEMPTS):
-                self._folder = tree.open_folder(above, create=True)
-                try:
-                    refuse_link(self._folder, self._name, tree.root, key)
-                    refuse_folder(self._folder, self._name, tree.root, key)
-                    self._file = os.open(
-                        self._temporary,
-                        os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                        0o644,
-                        dir_fd=self._folder,
-                    )
-                except FileNotFoundError as error:
-                    # Removed as an empty folder between its making and this file's.
-                    os.close(self._folder)
-                    if attempt == _ATTEMPTS - 1:
-                        raise StorageError(f"{tree.root}/{key}: its folder keeps vanishing") from error
-                except BaseException:
-                    os.close(self._folder)
-                    raise
-                else:
-                    break
-            try:
-                tree.own(self._file, self._folder)
-            except BaseException:
-                self.discard()
-                raise
-
-    def write(self, data: bytes | memoryview) -> None:
-        with translated(self._tree.root, self._key):
-            rest = memoryview(data)
-            while rest:
-                written = os.write(self._file, rest)
-                self.size += written
-                rest = rest[written:]
-
-    def copy_from(self, source: int, length: int) -> int:
-        """Append up to `length` bytes of an open file, from where it stands; returns how many, 0 at its end."""
-        with translated(self._tree.root, self._key):
-            copied = 0
-            if hasattr(os, "copy_file_range"):
-                try:
-                    copied = os.copy_file_range(source, self._file, length)
-                except OSError as error:
-                    if error.errno not in _NO_COPY_RANGE:
-                        raise
-            if copied:
-                self.size += copied
-                return copied
-            data = os.read(source, min(length, CHUNK))
-        self.write(data)
-        return len(data)
-
-    def publish(self, *, if_absent: bool = False) -> None:
-        """Durable and visible under its key, in one step. AlreadyExists (if_absent) leaves things as they were."""
-        assert self._temporary is not None
-        try:
-            with translated(self._tree.root, self._key):
-                os.fsync(self._file)
-                if if_absent:
-                    self._link()
-                else:
-                    os.rename(self._temporary, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-                    self._temporary = None
-                sync_folder(self._folder)
-        finally:
-            self.discard()
-
-    def _link(self) -> None:
-        assert self._temporary is not None
-        try:
-            os.link(
-                self._temporary,
-                self._name,
-                src_dir_fd=self._folder,
-                dst_dir_fd=self._folder,
-                follow_symlinks=False,
-            )
-        except OSError as error:
-            if error.errno in _NO_LINKS:
-                raise Unsupported(
-                    f"{self._tree.root}: this file system has no hard links, so no conditional create"
-                ) from error
-            raise
-
-    def discard(self) -> None:
-        """Remove the temporary name, if there is one, and close. Idempotent; raises nothing."""
-        if self._temporary is not None:
-            with suppress(OSError):
-                os.unlink(self._temporary, dir_fd=self._folder)
-            self._temporary = None
-        for name in ("_file", "_folder"):
-            descriptor = getattr(self, name, -1)
-            if descriptor >= 0:
-                setattr(self, name, -1)
-                with suppress(OSError):
-                    os.close(descriptor)
 
 
 def refuse_link(folder: int, name: str, root: Path, key: str) -> None:
@@ -431,7 +316,7 @@ def open_regular(folder: int, name: str | bytes, root: Path, key: str) -> int:
 
 def facts(file: int, key: str) -> ObjectInfo:
     """Size, MD5 (of a small file) and time of an open file, all of one moment."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         found = os.fstat(file)
         mtime = found.st_mtime_ns // 1000
         if found.st_size > SMALL:
@@ -444,8 +329,14 @@ def facts(file: int, key: str) -> ObjectInfo:
 
 
 def sync_folder(folder: int) -> None:
-    """fsync a folder, by any descriptor of it. File systems that have no such thing say EINVAL."""
-    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    """fsync a folder, by any descriptor of it. File systems that have no such thing say EINVAL.
+
+    One that was removed meanwhile, being empty, has nothing to lose.
+    """
+    try:
+        readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return
     try:
         os.fsync(readable)
     except OSError as error:
@@ -465,7 +356,7 @@ def _exists(folder: int, name: str) -> bool:
 
 def _read_all(file: int) -> bytes:
     """The content, read again while another process changes its length."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         size = os.fstat(file).st_size
         pieces, offset = [], 0
         while piece := os.pread(file, max(size - offset, 0) + 1, offset):

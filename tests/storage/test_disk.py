@@ -646,6 +646,21 @@ async def test_writers_and_sweeps_do_not_disturb_each_other(disk: DiskStorage) -
     assert files(disk.root) == sorted(f"m/{number}/{round_}/x" for number in range(4) for round_ in range(8))
 
 
+async def test_a_move_whose_emptied_folder_is_removed_at_once_has_succeeded(
+    disk: DiskStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await disk.put("a/source", b"x")
+    real = os.rename
+
+    def rename_and_remove(*args: Any, **kwargs: Any) -> None:
+        real(*args, **kwargs)
+        (disk.root / "a").rmdir()
+
+    monkeypatch.setattr(os, "rename", rename_and_remove)
+    await disk.move("a/source", "b/target", size=1)
+    assert files(disk.root) == ["b/target"]
+
+
 async def test_a_deep_tree(disk: DiskStorage) -> None:
     key = "/".join(["d"] * 100 + ["x"])
     await disk.put(key, b"x")
