@@ -148,7 +148,7 @@ def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
 
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
         return Unreachable(_UNTRUSTED.format(endpoint, error))
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, getattr(aiohttp, "ClientConnectorDNSError", ())):  # since aiohttp 3.10.6
         return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
     if isinstance(error, TimeoutError):
         return Unreachable(f"{endpoint} gave no answer to {what} in time")

@@ -1,0 +1,283 @@
+"""Endpoint, region, trust and credentials: what is asked for, what the environment says, and the rest."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import ssl
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from regstore.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    InputError,
+    NoSuchBucket,
+    NotFound,
+    RegstoreError,
+    StorageError,
+    Unreachable,
+)
+from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage, translate
+from regstore.storage.s3.settings import CredentialSource, make_endpoint, open_session, proxy_for
+from regstore.storage.s3.sigv4 import Credentials
+
+Environment = Callable[..., None]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
+    def put(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+def url_of(key: str = "a//b", **settings: object) -> str:
+    made = S3Settings(**{"bucket": "bkt", **settings})  # type: ignore[arg-type]
+    endpoint = make_endpoint(made, open_session(made))
+    return f"{endpoint.region} {endpoint.scheme}://{endpoint.host}{endpoint.path(key)}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "us-east-1 https://bkt.s3.us-east-1.amazonaws.com/a//b"),
+        ({"region": "eu-west-1"}, "eu-west-1 https://bkt.s3.eu-west-1.amazonaws.com/a//b"),
+        ({"region": "cn-north-1"}, "cn-north-1 https://bkt.s3.cn-north-1.amazonaws.com.cn/a//b"),
+        ({"bucket": "b.k"}, "us-east-1 https://s3.us-east-1.amazonaws.com/b.k/a//b"),
+        ({"path_style": True}, "us-east-1 https://s3.us-east-1.amazonaws.com/bkt/a//b"),
+        ({"endpoint_url": "http://host:9000"}, "us-east-1 http://host:9000/bkt/a//b"),
+        ({"endpoint_url": "https://host:443/"}, "us-east-1 https://host/bkt/a//b"),
+        ({"endpoint_url": "http://host/s3/"}, "us-east-1 http://host/s3/bkt/a//b"),
+        ({"endpoint_url": "host:9000"}, "us-east-1 https://host:9000/bkt/a//b"),
+        ({"endpoint_url": "http://[::1]:80"}, "us-east-1 http://[::1]/bkt/a//b"),
+        ({"endpoint_url": "http://host", "path_style": False}, "us-east-1 http://bkt.host/a//b"),
+        (
+            {"endpoint_url": "https://s3.eu-west-1.amazonaws.com", "region": "eu-west-1"},
+            "eu-west-1 https://bkt.s3.eu-west-1.amazonaws.com/a//b",
+        ),
+    ],
+)
+def test_endpoints(settings: dict[str, object], expected: str) -> None:
+    assert url_of(**settings) == expected
+
+
+def test_the_bucket_itself() -> None:
+    assert url_of("") == "us-east-1 https://bkt.s3.us-east-1.amazonaws.com/"
+    assert url_of("", endpoint_url="http://host") == "us-east-1 http://host/bkt"
+
+
+def test_the_environment_completes(environment: Environment) -> None:
+    environment(AWS_DEFAULT_REGION="eu-west-2", AWS_ENDPOINT_URL="http://general")
+    assert url_of() == "eu-west-2 http://general/bkt/a//b"
+    environment(AWS_REGION="eu-west-3", AWS_ENDPOINT_URL_S3="http://special")
+    assert url_of() == "eu-west-3 http://special/bkt/a//b"
+    assert url_of(endpoint_url="http://asked", region="r") == "r http://asked/bkt/a//b"
+    environment(AWS_IGNORE_CONFIGURED_ENDPOINT_URLS="true")
+    assert url_of() == "eu-west-3 https://bkt.s3.eu-west-3.amazonaws.com/a//b"
+
+
+def test_a_profile_completes(environment: Environment, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile one]\nregion = eu-north-1\nendpoint_url = http://one\n"
+        "[profile two]\nservices = special\n[services special]\ns3 =\n  endpoint_url = http://two\n"
+    )
+    environment(AWS_CONFIG_FILE=str(config))
+    assert url_of(profile="one") == "eu-north-1 http://one/bkt/a//b"
+    assert url_of(profile="two") == "us-east-1 http://two/bkt/a//b"
+    environment(AWS_PROFILE="one")
+    assert url_of() == "eu-north-1 http://one/bkt/a//b"
+    with pytest.raises(InputError, match="no profile 'three'"):
+        url_of(profile="three")
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port", "http://host?x"])
+def test_what_is_no_endpoint(url: str) -> None:
+    with pytest.raises(InputError):
+        url_of(endpoint_url=url)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"bucket": ""}, {"bucket": "a/b"}, {"root": "/a"}, {"root": "a/"}, {"access_key": "a"}, {"concurrency": 0}],
+)
+def test_what_are_no_settings(settings: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        S3Settings(**{"bucket": "b", **settings})  # type: ignore[arg-type]
+
+
+def test_secrets_are_not_shown() -> None:
+    settings = S3Settings(bucket="b", access_key="visible-not", secret_key="hidden", session_token="hidden")
+    assert "hidden" not in repr(settings) and "visible-not" not in repr(settings)
+    assert S3Storage(settings).url == "s3://b"
+
+
+def test_proxies(environment: Environment) -> None:
+    settings = S3Settings(bucket="b", endpoint_url="http://s3.example.org")
+    endpoint = make_endpoint(settings, open_session(settings))
+    assert proxy_for(endpoint) is None
+    environment(http_proxy="http://proxy:3128")
+    assert proxy_for(endpoint) == "http://proxy:3128"
+    environment(no_proxy="example.org")
+    assert proxy_for(endpoint) is None
+
+
+async def test_credentials_of_the_environment(environment: Environment) -> None:
+    environment(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="s", AWS_SESSION_TOKEN="t")
+    settings = S3Settings(bucket="b")
+    assert await CredentialSource(settings, open_session(settings)).get() == Credentials("a", "s", "t")
+    explicit = S3Settings(bucket="b", access_key="x", secret_key="y")
+    assert await CredentialSource(explicit, open_session(explicit)).get() == Credentials("x", "y", None)
+
+
+async def test_credentials_that_expire_are_renewed(environment: Environment, tmp_path: Path) -> None:
+    """A process that gives new ones at each call, as a role does, and fails in the end."""
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, pathlib, sys\n"
+        f"count = pathlib.Path({str(tmp_path / 'count')!r})\n"
+        "number = int(count.read_text()) + 1 if count.exists() else 1\n"
+        "count.write_text(str(number))\n"
+        "if number > 2: sys.exit('no more')\n"
+        f"print({json.dumps(json.dumps({'Version': 1, 'SecretAccessKey': 's', 'SessionToken': 't'}))}[:-1]"
+        f' + \', "AccessKeyId": "a%d", "Expiration": "{soon.isoformat()}"}}\' % number)\n'
+    )
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+    environment(AWS_CONFIG_FILE=str(config))
+    settings = S3Settings(bucket="b")
+    source = CredentialSource(settings, open_session(settings))
+    first = await source.get()
+    assert first.access_key.startswith("a")
+    assert await source.get() is first, "not asked again at every request"
+    source._not_before = 0
+    with pytest.raises(AuthenticationFailed, match="cannot be had"):
+        for _ in range(3):
+            renewed = await source.get()
+            assert renewed.access_key > first.access_key
+            first = renewed
+            source._not_before = 0
+
+
+def certificate(folder: Path) -> Path:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return pem
+
+
+async def test_trust(environment: Environment, tmp_path: Path) -> None:
+    pem = certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pem)
+
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(body=b"hello")
+
+    app = web.Application()
+    app.router.add_get("/b/key", hello)
+    server = TestServer(app, scheme="https", host="127.0.0.1")
+    await server.start_server(ssl=context, access_log=None)
+    common = {
+        "bucket": "b",
+        "endpoint_url": f"https://127.0.0.1:{server.port}",
+        "access_key": "a",
+        "secret_key": "s",
+        "retries": RetryPolicy(base=0),
+    }
+    try:
+        async with S3Storage(S3Settings(**common)) as storage:  # type: ignore[arg-type]
+            with pytest.raises(Unreachable, match="certificate"):
+                await storage.get("key")
+            assert storage.counters.requests == {"GetObject": 1}, "not retried"
+        for more in ({"ca_bundle": str(pem)}, {"verify_tls": False}):
+            async with S3Storage(S3Settings(**common, **more)) as storage:  # type: ignore[arg-type]
+                assert await storage.get("key") == b"hello"
+        environment(AWS_CA_BUNDLE=str(pem))
+        async with S3Storage(S3Settings(**common)) as storage:  # type: ignore[arg-type]
+            assert await storage.get("key") == b"hello"
+        async with S3Storage(S3Settings(**common, ca_bundle=str(tmp_path / "none"))) as storage:  # type: ignore[arg-type]
+            with pytest.raises(InputError, match="CA bundle"):
+                await storage.get("key")
+    finally:
+        await server.close()
+
+
+def client_error(status: int, code: str, operation: str = "GetObject", **headers: str) -> Exception:
+    answer = {
+        "Error": {"Code": code, "Message": "m"},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
+    }
+    return botocore.exceptions.ClientError(answer, operation)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (client_error(404, "NoSuchBucket"), NoSuchBucket),
+        (client_error(404, "404", "HeadBucket"), NoSuchBucket),
+        (client_error(404, "404", "HeadObject"), NotFound),
+        (client_error(403, "403", "HeadBucket"), AccessDenied),
+        (client_error(403, "AccessDenied"), AccessDenied),
+        (client_error(403, "SignatureDoesNotMatch"), AuthenticationFailed),
+        (client_error(301, "301", "HeadBucket"), StorageError),
+        (client_error(503, "SlowDown"), Unreachable),
+        (client_error(418, "Teapot"), StorageError),
+        (botocore.exceptions.NoCredentialsError(), AuthenticationFailed),
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="http://e"), Unreachable),
+        (botocore.exceptions.ConnectTimeoutError(endpoint_url="http://e"), Unreachable),
+        (botocore.exceptions.SSLError(endpoint_url="http://e", error="bad"), Unreachable),
+        (ConnectionResetError("reset"), Unreachable),
+        (TimeoutError(), Unreachable),
+        (NotFound("k"), NotFound),
+        (ValueError("odd"), StorageError),
+    ],
+)
+def test_translate(error: Exception, expected: type[RegstoreError]) -> None:
+    found = translate(error, "HeadBucket", bucket="bkt", endpoint="http://e")
+    assert type(found) is expected
+    assert "\n" not in str(found)
+
+
+def test_translations_name_what_is_wrong() -> None:
+    missing = translate(client_error(404, "NoSuchBucket"), "x", bucket="bkt", endpoint="http://e")
+    assert str(missing) == "there is no bucket bkt at http://e"
+    region = client_error(301, "301", "HeadBucket", **{"x-amz-bucket-region": "eu-west-1"})
+    assert "eu-west-1" in str(translate(region, "HeadBucket", bucket="bkt"))
+    assert "--region" in str(translate(region, "HeadBucket", bucket="bkt"))
