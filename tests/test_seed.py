@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,40 @@ async def test_a_missing_permission_is_named(
         assert left[0] in denied.detail
     else:
         assert left == []
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("action", "broken"),
+    [
+        ("s3:ListBucket", {"permission list", "health 2.5", "health 2.6"}),
+        ("s3:GetObject", {"permission read"}),
+        ("s3:DeleteObject", {"permission delete"}),
+        ("s3:ListBucketMultipartUploads", {"permission uploads"}),
+        ("s3:PutObject", {"seed blobs", "seed repositories", "permission write", "health 2.6"}),
+    ],
+)
+async def test_a_bucket_policy_that_denies(
+    ceph: S3Server, ceph_bucket: str, monkeypatch: pytest.MonkeyPatch, action: str, broken: set[str]
+) -> None:
+    use(ceph, monkeypatch)
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": [action],
+        "Resource": [f"arn:aws:s3:::{ceph_bucket}", f"arn:aws:s3:::{ceph_bucket}/*"],
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    ceph.client().put_bucket_policy(Bucket=ceph_bucket, Policy=json.dumps(policy))
+    try:
+        result = await run(f"s3://{ceph_bucket}")
+        assert {check.name for check in result.broken} == broken
+        checked = await run(f"s3://{ceph_bucket}", check=True)
+        if action == "s3:ListBucket":
+            assert {check.name for check in checked.broken} == broken
+            assert not checked.missing
+    finally:
+        ceph.client().delete_bucket_policy(Bucket=ceph_bucket)
 
 
 async def test_a_wrong_key_is_told_apart(

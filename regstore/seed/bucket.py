@@ -148,6 +148,8 @@ class BucketAdmin:
                 return Check(name, Outcome.UNSUPPORTED, f"{self.endpoint} does not know this setting ({code})")
             translated = self._translated(error, f"the {name} setting")
             if isinstance(translated, AccessDenied):
+                if not apply:
+                    return Check(name, Outcome.UNKNOWN, f"the credentials may not see it ({code})")
                 return Check(name, Outcome.DENIED, f"the credentials may not see or change it ({code})")
             return Check(name, Outcome.FAILED, str(translated))
         except botocore_errors() as error:

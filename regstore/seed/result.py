@@ -43,6 +43,7 @@ class Outcome(StrEnum):
     DONE = "done"  # made so by this run
     MISSING = "missing"  # not there; a run without `check` makes it
     DIFFERS = "differs"  # a setting that is otherwise, and was left alone
+    UNKNOWN = "unknown"  # the credentials may not see it, and nothing depends on that
     DENIED = "denied"  # the credentials may not do this
     UNSUPPORTED = "unsupported"  # the server does not know this
     FAILED = "failed"

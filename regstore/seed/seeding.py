@@ -239,7 +239,8 @@ async def _health(version: str, ask: Callable[[], health.Verdict], options: Seed
     try:
         verdict = await asyncio.to_thread(ask)
     except RegstoreError as error:
-        verdict = health.Verdict(False, str(error))
+        denied = Outcome.DENIED if isinstance(error, AccessDenied) else Outcome.FAILED
+        return Check(f"health {version}", denied, str(error), required=True)
     bad = Outcome.MISSING if options.check else Outcome.FAILED
     return Check(f"health {version}", Outcome.OK if verdict.passes else bad, verdict.why, required=True)
 
