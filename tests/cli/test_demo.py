@@ -1,0 +1,118 @@
+"""The demo: its registry is a real one with the damage it claims, and the walk through it goes to its end."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from regstore import layout
+from regstore.cli.app import COMMANDS
+from regstore.cli.run import run_async
+from regstore.demo_registry import AGE, CORRUPT_REPOSITORY, build_demo_registry
+from tests.cli.conftest import Run
+from tests.servers import skopeo
+from tests.servers.distribution import Registry
+
+
+def keys_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_is_always_the_same_but_for_the_time(demo_registry: Path, tmp_path: Path) -> None:
+    run_async(build_demo_registry(tmp_path, now=datetime(2025, 1, 31, tzinfo=UTC)))
+    first, second = keys_of(demo_registry), keys_of(tmp_path)
+    assert first.keys() == second.keys()
+    assert {key.rpartition("/")[2] for key in first if first[key] != second[key]} == {"startedat"}
+    old = (datetime(2025, 1, 31, tzinfo=UTC) - AGE).timestamp()
+    assert {path.stat().st_mtime for path in tmp_path.rglob("*")} == {old}
+
+
+def test_every_kind_of_key_is_in_it_and_nothing_unknown(demo_registry: Path) -> None:
+    kinds = {type(layout.decode(key)) for key in keys_of(demo_registry)}
+    assert kinds == {
+        layout.BlobKey,
+        layout.SeedKey,
+        layout.LayerLinkKey,
+        layout.RevisionLinkKey,
+        layout.TagCurrentKey,
+        layout.TagIndexKey,
+        layout.UploadKey,
+    }
+
+
+def test_one_link_is_corrupt_and_one_blob_has_no_link(demo_registry: Path) -> None:
+    linked, blobs, corrupt = set(), set(), []
+    for text, body in keys_of(demo_registry).items():
+        match layout.decode(text):
+            case layout.BlobKey(digest):
+                assert digest.matches(body)
+                blobs.add(digest)
+            case layout.LayerLinkKey(_, digest) | layout.RevisionLinkKey(_, digest):
+                linked.add(digest)
+                if body != layout.link_body(digest):
+                    corrupt.append((text, body))
+    assert len(blobs - linked) == 1
+    assert linked <= blobs
+    assert [body for _, body in corrupt] == [b""]
+    assert f"/{CORRUPT_REPOSITORY}/" in corrupt[0][0]
+
+
+def test_a_registry_serves_it(
+    start_registry: Callable[..., Registry], with_skopeo: None, demo_registry: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "registry"
+    shutil.copytree(demo_registry, folder)
+    registry = start_registry(folder)
+    assert registry.catalog() == ["legacy/import", "library/base", "team/app", "team/worker"]
+    for repository, tag in (
+        ("team/app", "1.0"),
+        ("team/app", "1.1"),
+        ("team/app", "latest"),
+        ("team/worker", "stable"),
+    ):
+        skopeo.pull(registry.host, repository, tag)
+
+
+@pytest.mark.skipif("gc" not in COMMANDS, reason="gc is not there yet")
+class TestWalk:
+    @pytest.fixture(autouse=True)
+    def temporary(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def test_it_goes_to_its_end_and_leaves_nothing(self, run: Run, tmp_path: Path) -> None:
+        said = run("demo")
+        assert said.code == 0, said
+        commands = re.findall(r"^\$ regstore (\w+)", said.out, re.MULTILINE)
+        assert commands == ["ls", "tags", "inspect", "gc", "gc", "gc", "tags"]
+        assert "please report" not in said.err
+        assert list(tmp_path.iterdir()) == []
+
+    def test_it_can_keep_the_registry(self, run: Run, tmp_path: Path, demo_registry: Path) -> None:
+        said = run("demo", "--keep")
+        assert said.code == 0, said
+        (top,) = tmp_path.iterdir()
+        assert str(top / "registry") in said.out.splitlines()[-1]
+        before, after = keys_of(demo_registry), keys_of(top / "registry")
+        registry_keys = {key for key in after if key.startswith(layout.PREFIX)}
+        assert registry_keys < before.keys()
+        gone = [layout.decode(key) for key in before.keys() - after.keys()]
+        assert not [key for key in gone if isinstance(key, layout.SeedKey | layout.TagCurrentKey)]
+        assert len([key for key in gone if isinstance(key, layout.RevisionLinkKey)]) == 2
+        assert len([key for key in gone if isinstance(key, layout.BlobKey)]) == 7
+        assert {key.name for key in gone if isinstance(key, layout.UploadKey)} == {"team/worker"}
+        protected = {key for key in before if f"/{CORRUPT_REPOSITORY}/" in key}
+        assert protected <= after.keys()
+        for tag in (
+            "team/app:1.0",
+            "team/app:1.1",
+            "team/app:latest",
+            "team/worker:stable",
+            f"{CORRUPT_REPOSITORY}:2019",
+        ):
+            assert run("inspect", top / "registry", tag).code == 0
