@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
 
 from regstore.digest import Digest
 from regstore.errors import (
@@ -571,6 +572,24 @@ async def test_a_cancelled_stream_is_aborted(fake: FakeS3, storage: S3Storage) -
     with pytest.raises(asyncio.CancelledError):
         await task
     assert storage.counters.requests["AbortMultipartUpload"] == 1
+
+
+async def test_a_stream_cancelled_while_its_upload_is_made_is_aborted(fake: FakeS3, storage: S3Storage) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        reached.set()
+        await go_on.wait()
+        return await STARTED(request)
+
+    fake.answers = [late, answer(204)]
+    task = asyncio.create_task(storage.put_stream("key", chunks_of(BIG)))
+    await reached.wait()
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert storage.counters.requests == {"CreateMultipartUpload": 1, "AbortMultipartUpload": 1}
 
 
 async def test_complete_answered_200_with_an_error_is_tried_again(fake: FakeS3, storage: S3Storage) -> None:

@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 10.0
 READ_TIMEOUT: Final = 60.0
+#: For a request that moves gigabytes inside the server before it answers.
+LONG_TIMEOUT: Final = 600.0
 #: Bytes a second below which an upload is given up.
 SLOWEST: Final = 50_000
 _SLICE: Final = 256 * 1024
@@ -84,11 +86,10 @@ class SignedClient:
             tls: object = tls_context(self.settings, self._session) if self.endpoint.scheme == "https" else True
             self._http = aiohttp.ClientSession(
                 # Slots bound the requests; streams being read must not block those that write them elsewhere.
-                connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=20),  # type: ignore[arg-type]
+                connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=8),  # type: ignore[arg-type]
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
                 read_bufsize=512 * 1024,
             )
             # aiohttp would repeat a PUT by itself on a kept-alive connection that breaks: uncounted, and a
@@ -112,12 +113,14 @@ class SignedClient:
         accept: tuple[int, ...] = (200,),
         about: str = "",
         retried: list[str] | None = None,
+        patience: float = READ_TIMEOUT,
     ) -> T:
         """Send until `parse` of an answer with an accepted status succeeds, and return what it gives.
 
         operation: S3's name, for counters and messages. key: the full key, "" for the bucket. about: what a
         message names instead of the key. parse may raise Malformed (a failed request) or Refusal (an error
-        in a 200). retried: gets a word for each try that failed and was repeated. Raises regstore's errors.
+        in a 200). retried: gets a word for each try that failed and was repeated.
+        patience: seconds without a byte of an answer before a try is given up. Raises regstore's errors.
         """
         attempt = 0
         sha256 = EMPTY_SHA256
@@ -128,8 +131,9 @@ class SignedClient:
         while True:
             attempt += 1
             try:
-                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT + len(body) / SLOWEST):
-                    async with self._send(operation, method, key, query, headers or {}, body, sha256) as response:
+                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST):
+                    sending = self._send(operation, method, key, query, headers or {}, body, sha256, patience)
+                    async with sending as response:
                         answer = Answer(response.status, response.headers, await response.read())
                 self._answered = True
                 self.counters.bytes_read += len(answer.body)
@@ -180,8 +184,10 @@ class SignedClient:
         headers: Mapping[str, str],
         body: bytes | memoryview,
         sha256: str,
+        patience: float = READ_TIMEOUT,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One try, signed now."""
+        import aiohttp
         import yarl
 
         endpoint = self.endpoint
@@ -211,6 +217,7 @@ class SignedClient:
             data=data,
             allow_redirects=False,
             proxy=self._proxy,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience),
         ) as response:
             yield response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from regstore.errors import AccessDenied, NotFound, Unsupported
-from regstore.storage.s3.client import Answer, SignedClient
+from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
 from regstore.storage.s3.failures import Malformed
 from regstore.storage.s3.multipart import MAX_COPY, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
@@ -111,4 +111,5 @@ async def _copy(client: SignedClient, source: str, target: str, head: Answer, gr
         headers={"x-amz-copy-source": header, **headers},
         parse=parse,
         about=client.place.pair(source, target),
+        patience=LONG_TIMEOUT,
     )

@@ -22,7 +22,7 @@ from regstore.errors import (
     Unsupported,
 )
 from regstore.storage.base import Capabilities, Counters, MultipartUpload, ObjectInfo, Page, PutOptions, ReadHandle
-from regstore.storage.s3 import failures, multipart
+from regstore.storage.s3 import failures, multipart, unfinished
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier
 from regstore.storage.s3.deletion import Deleter
@@ -232,11 +232,11 @@ class S3Storage:
     # Multipart uploads
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
-        async for upload in multipart.find_uploads(self._client, self._root + prefix, self._root):
+        async for upload in unfinished.find_uploads(self._client, self._root + prefix, self._root):
             yield upload
 
     async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
-        await multipart.abort(self._client, self._full(upload.key), upload.upload_id)
+        await unfinished.abort(self._client, self._full(upload.key), upload.upload_id)
 
     # The store itself
 
