@@ -240,7 +240,9 @@ class S3Storage:
 
     # The store itself
 
-    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+    async def remove_empty_folders(
+        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
+    ) -> int:
         return 0
 
     async def now(self) -> int:
