@@ -192,7 +192,7 @@ def _from_botocore(error: BaseException, what: str, place: Place) -> RegstoreErr
         if code.isdigit():  # a HEAD's answer has no body
             code = {"HeadBucket": "NoSuchBucket", "HeadObject": "NoSuchKey"}.get(error.operation_name, "")
             code = code if status == 404 else ""
-        refusal = Refusal(status, code, str(said.get("Message", "")), str(region))
+        refusal = Refusal(status, code, str(said.get("Message") or ""), str(region))
         return refused(refusal, what, "", place)
     if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)):
         return AuthenticationFailed(f"no AWS credentials for {place.endpoint}: {error}")
