@@ -283,9 +283,11 @@ class DiskStorage:
     async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
         """Nothing: a disk has none."""
 
-    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+    async def remove_empty_folders(
+        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
+    ) -> int:
         """As the protocol says; the root, `docker/registry/v2` and its `blobs` and `repositories` stay."""
-        sweep = sweep_empty_folders(self._tree, prefix, older_than)
+        sweep = sweep_empty_folders(self._tree, prefix, older_than, keep)
         removed = 0
         try:
             while (step := await self._run(next, sweep, None)) is not None:

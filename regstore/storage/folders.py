@@ -124,10 +124,12 @@ class Tree:
         except OSError as error:
             raise translate(error, self.root) from error
 
-    def open_folder(self, parts: list[str], *, create: bool = False) -> int:
+    def open_folder(self, parts: list[str], *, create: bool = False, made: set[int] | None = None) -> int:
         """A descriptor (for the caller to close) of the folder at these components.
 
         Unsupported where one of them is a symbolic link; an OSError where one is missing or a file.
+        made: gets the depths (0 is the root) of the folders in which one had to be made, for `sync_made`, once a
+        file in the deepest keeps them all from being removed as empty.
         """
         for attempt in range(ATTEMPTS):
             folder = self.open_root()
@@ -135,12 +137,17 @@ class Tree:
             try:
                 for part in parts:
                     done.append(part)
-                    folder = self._step(folder, part, "/".join(done), create)
-            except FileNotFoundError:
+                    folder = self._step(folder, done, create, made)
+            except FileNotFoundError as error:
                 os.close(folder)
-                # One that was open or just made may have been removed, being empty.
-                if not create or attempt == ATTEMPTS - 1:
+                if not create:
                     raise
+                # One that was open or just made may have been removed, being empty.
+                if attempt == ATTEMPTS - 1:
+                    where = "/".join([str(self.root), *parts])
+                    raise StorageError(
+                        f"{where} is removed as fast as it is made: is another sweep under way?"
+                    ) from error
             except BaseException:
                 os.close(folder)
                 raise
@@ -148,8 +155,9 @@ class Tree:
                 return folder
         raise AssertionError("unreachable")
 
-    def _step(self, folder: int, name: str, key: str, create: bool) -> int:
-        """The folder below; closes the one above. On an error the one above stays open."""
+    def _step(self, folder: int, done: list[str], create: bool, made: set[int] | None) -> int:
+        """The folder `done[-1]` below; closes the one above. On an error the one above stays open."""
+        name = done[-1]
         for attempt in range(ATTEMPTS):
             try:
                 below = os.open(name, _WALK, dir_fd=folder)
@@ -158,8 +166,11 @@ class Tree:
                     raise
                 with suppress(FileExistsError):
                     self._make_folder(folder, name)
+                    if made is not None:
+                        made.add(len(done) - 1)
             except OSError as error:
                 if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    key = "/".join(done)
                     refuse_link(folder, name, self.root, key)
                     if create:
                         raise Unsupported(f"{self.root}/{key} is a file: nothing can be stored below it") from error
@@ -172,9 +183,18 @@ class Tree:
     def _make_folder(self, folder: int, name: str) -> None:
         os.mkdir(name, 0o755, dir_fd=folder)
         if self._is_superuser:
-            above = os.fstat(folder)
-            _own(name, above, folder)
-        sync_folder(folder)
+            _own(name, os.fstat(folder), folder)
+
+    def sync_made(self, parts: list[str], made: set[int]) -> None:
+        """Make the folders durable that `open_folder` made on the way to `parts`."""
+        for depth in sorted(made):
+            # One that is gone by now was emptied by somebody else, and has nothing to lose.
+            with suppress(FileNotFoundError):
+                folder = self.open_folder(parts[:depth])
+                try:
+                    sync_folder(folder)
+                finally:
+                    os.close(folder)
 
     def own(self, file: int, folder: int) -> None:
         """Give a new file the owner of its folder, so that a registry under another user can read and delete it."""
@@ -254,15 +274,13 @@ class Tree:
                 raise IntegrityError(
                     f"{self.root}/{source} has {found.st_size:,} bytes, not {size:,}: it changed, and is not moved"
                 )
+            made: set[int] = set()
             for attempt in range(ATTEMPTS):
                 with translated(self.root, target):
-                    to_folder = self.open_folder(to_parts[:-1], create=True)
+                    to_folder = self.open_folder(to_parts[:-1], create=True, made=made)
                 try:
                     refuse_link(to_folder, to_parts[-1], self.root, target)
                     os.rename(from_parts[-1], to_parts[-1], src_dir_fd=from_folder, dst_dir_fd=to_folder)
-                    sync_folder(to_folder)
-                    sync_folder(from_folder)
-                    return True
                 except OSError as error:
                     if error.errno == errno.EXDEV:
                         return False
@@ -271,6 +289,12 @@ class Tree:
                     # Either the source went, or the target's folder did, before it had anything in it.
                     if attempt == ATTEMPTS - 1 or not _exists(from_folder, from_parts[-1]):
                         raise NotFound(source, str(self.root)) from error
+                else:
+                    with translated(self.root, target):
+                        self.sync_made(to_parts, made)
+                        sync_folder(to_folder)
+                        sync_folder(from_folder)
+                    return True
                 finally:
                     os.close(to_folder)
             raise AssertionError("unreachable")

@@ -38,8 +38,9 @@ class NewFile:
         self._temporary: str | None = TEMPORARY + uuid.uuid4().hex
         self.size = 0
         with translated(tree.root, key):
+            made: set[int] = set()
             for attempt in range(ATTEMPTS):
-                self._folder = tree.open_folder(above, create=True)
+                self._folder = tree.open_folder(above, create=True, made=made)
                 try:
                     refuse_link(self._folder, self._name, tree.root, key)
                     refuse_folder(self._folder, self._name, tree.root, key)
@@ -53,7 +54,9 @@ class NewFile:
                     # Removed as an empty folder between its making and this file's.
                     os.close(self._folder)
                     if attempt == ATTEMPTS - 1:
-                        raise StorageError(f"{tree.root}/{key}: its folder keeps vanishing") from error
+                        raise StorageError(
+                            f"{tree.root}/{key}: its folder is removed as fast as it is made"
+                        ) from error
                 except BaseException:
                     os.close(self._folder)
                     raise
@@ -61,6 +64,7 @@ class NewFile:
                     break
             try:
                 tree.own(self._file, self._folder)
+                tree.sync_made(above, made)
             except BaseException:
                 self.discard()
                 raise

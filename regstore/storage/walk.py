@@ -176,7 +176,9 @@ class _Visit:
     empty: bool
 
 
-def sweep_empty_folders(tree: Tree, prefix: str, older_than: int) -> Generator[int, None, None]:
+def sweep_empty_folders(
+    tree: Tree, prefix: str, older_than: int, keep: frozenset[str] = frozenset()
+) -> Generator[int, None, None]:
     """Remove old empty folders at or below the prefix, deepest first; yields how many so far, now and then.
 
     A folder's time is read before anything below it goes, since that changes it. rmdir does the rest: the kernel
@@ -210,7 +212,8 @@ def sweep_empty_folders(tree: Tree, prefix: str, older_than: int) -> Generator[i
             stack.pop()
             os.close(visit.folder)
             gone = False
-            if visit.empty and visit.old and visit.path not in KEPT_FOLDERS:
+            kept = visit.path in KEPT_FOLDERS or visit.path.rpartition("/")[2] in keep
+            if visit.empty and visit.old and not kept:
                 parent = stack[-1].folder if stack else above
                 gone = _remove(tree.root, parent, visit)
                 removed += gone

@@ -262,9 +262,11 @@ class FaultyStorage:
         async with self._mutating("abort", upload.key):
             await self.inner.abort_multipart_upload(upload)
 
-    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+    async def remove_empty_folders(
+        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
+    ) -> int:
         async with self._mutating("rmdir", prefix):
-            return await self.inner.remove_empty_folders(prefix, older_than=older_than)
+            return await self.inner.remove_empty_folders(prefix, older_than=older_than, keep=keep)
 
     async def now(self) -> int:
         self._alive()

@@ -346,7 +346,7 @@ async def test_data_is_synced_before_it_is_named_and_folders_after(
     monkeypatch.setattr(os, "rename", lambda *a, **k: (steps.append(f"rename {a[1]}"), rename(*a, **k))[1])
     monkeypatch.setattr(os, "link", lambda *a, **k: (steps.append(f"link {a[1]}"), link(*a, **k))[1])
     monkeypatch.setattr(os, "mkdir", lambda *a, **k: (steps.append(f"mkdir {a[0]}"), mkdir(*a, **k))[1])
-    made = ["mkdir a", "sync .", "mkdir b", "sync a"]
+    made = ["mkdir a", "mkdir b", "sync .", "sync a"]
     await disk.put("a/b/put", b"x")
     assert steps == [*made, "sync data", "rename put", "sync a/b"]
     steps.clear()
@@ -619,6 +619,17 @@ async def test_the_registry_s_own_folders_stay(disk: DiskStorage) -> None:
         "docker/registry/v2/repositories",
     ]
     assert await disk.remove_empty_folders("docker/registry/v2/blobs", older_than=later) == 0
+
+
+async def test_folders_of_names_to_keep_stay_with_those_above(disk: DiskStorage) -> None:
+    for name in ("r/_uploads", "r/_layers/sha256", "s/_uploads/1", "_uploads/t"):
+        (disk.root / name).mkdir(parents=True)
+    later = await disk.now() + 60 * SECOND
+    assert await disk.remove_empty_folders("", older_than=later, keep=frozenset(["_uploads"])) == 4
+    left = sorted(str(path.relative_to(disk.root)) for path in disk.root.rglob("*"))
+    assert left == ["_uploads", "r", "r/_uploads", "s", "s/_uploads"]
+    assert await disk.remove_empty_folders("r/_uploads/", older_than=later, keep=frozenset(["_uploads"])) == 0
+    assert await disk.remove_empty_folders("r/_uploads/", older_than=later) == 1
 
 
 async def test_writers_and_sweeps_do_not_disturb_each_other(disk: DiskStorage) -> None:
