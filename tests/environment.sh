@@ -85,7 +85,7 @@ make_venv() {
     .venv/bin/python -c 'import regstore' 2>/dev/null && return 0
   fi
   say "Making .venv"
-  quietly "$python" -m venv --clear .venv
+  [ "$(.venv/bin/python -V 2>/dev/null || true)" = "$("$python" -V)" ] || quietly "$python" -m venv --clear .venv
   quietly .venv/bin/python -m pip install --disable-pip-version-check -e ".$extras"
   printf '%s\n' "$facts $extras" >.venv/stamp
 }

@@ -272,7 +272,12 @@ _digest = _good | st.sampled_from(["sha256:", "md5:00", ""]) | _json
 _types = st.sampled_from([*sorted(MANIFEST_MEDIA_TYPES), OCI_LAYER, "", "foreign"])
 _descriptor = st.fixed_dictionaries(
     {"digest": _good},
-    optional={"size": st.integers(-5, 2**64 - 1), "mediaType": _types, "urls": st.lists(st.text()), "platform": _json},
+    optional={
+        "size": st.integers(-5, 2**64 - 1),
+        "mediaType": _types,
+        "urls": st.lists(st.text()),
+        "platform": _json,
+    },
 )
 _any_descriptor = _descriptor | _json | st.fixed_dictionaries({"digest": _digest}, optional={"Size": _json})
 _documents = st.fixed_dictionaries(
