@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import RegstoreError, Unreachable
@@ -132,9 +133,11 @@ class SignedClient:
             attempt += 1
             try:
                 async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST):
-                    sending = self._send(operation, method, key, query, headers or {}, body, sha256, patience)
-                    async with sending as response:
-                        answer = Answer(response.status, response.headers, await response.read())
+                    response = await self._send(
+                        operation, method, key, query, headers or {}, body, sha256, patience
+                    )
+                    # Reading to the end gives the connection back; anything else closes it.
+                    answer = Answer(response.status, response.headers, await response.read())
                 self._answered = True
                 self.counters.bytes_read += len(answer.body)
                 if answer.status not in accept:
@@ -174,7 +177,6 @@ class SignedClient:
         self.counters.retries += 1
         return policy.delay(attempt, asked)
 
-    @asynccontextmanager
     async def _send(
         self,
         operation: str,
@@ -185,9 +187,8 @@ class SignedClient:
         body: bytes | memoryview,
         sha256: str,
         patience: float = READ_TIMEOUT,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One try, signed now."""
-        import aiohttp
+    ) -> aiohttp.ClientResponse:
+        """One try, signed now. The body is still to be read, or the response to be closed."""
         import yarl
 
         endpoint = self.endpoint
@@ -202,24 +203,24 @@ class SignedClient:
             sha256,
         )
         # Some servers know a sub-resource (`?uploads`) only without the equals sign.
-        sent = "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
-        url = f"{endpoint.scheme}://{endpoint.host}{path}" + (f"?{sent}" if sent else "")
+        url = f"{endpoint.scheme}://{endpoint.host}{path}"
+        if canonical:
+            url += "?" + "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
         data: object = body or None
         if body or method in ("PUT", "POST"):
             signed["content-length"] = str(len(body))
         if len(body) > _SLICE:
             data = _slices(body)
         self.counters.count(operation)
-        async with self._open().request(
+        return await self._open().request(
             method,
             yarl.URL(url, encoded=True),
             headers=signed,
             data=data,
             allow_redirects=False,
             proxy=self._proxy,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience),
-        ) as response:
-            yield response
+            timeout=_timeout(patience),
+        )
 
     @asynccontextmanager
     async def open(
@@ -228,16 +229,12 @@ class SignedClient:
         """A GET whose body is still to be read. Retried until the headers are here; `attempts` were used up."""
         while True:
             attempts += 1
-            sending = self._send("GetObject", "GET", key, (), headers, b"", EMPTY_SHA256)
             try:
                 async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT):
-                    response = await sending.__aenter__()
-                self._answered = True
-                if response.status not in accept:
-                    try:
+                    response = await self._send("GetObject", "GET", key, (), headers, b"", EMPTY_SHA256)
+                    if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
-                    finally:
-                        await sending.__aexit__(None, None, None)
+                self._answered = True
             except _failed_requests() as error:
                 wait = self._judge(error, attempts, "GetObject", key)
             else:
@@ -246,10 +243,8 @@ class SignedClient:
         try:
             yield response
         finally:
-            # Closed, not drained: what is left of the body may be gigabytes.
-            if not response.content.at_eof():
-                response.close()
-            await sending.__aexit__(None, None, None)
+            # Not drained: what is left of the body may be gigabytes. After the end this does nothing.
+            response.close()
 
     def broken(self, error: Exception, attempt: int, operation: str, key: str) -> float:
         """For a stream that broke after its headers: seconds until the next try, or raises."""
@@ -265,6 +260,13 @@ def transport_errors() -> tuple[type[Exception], ...]:
 
 def _failed_requests() -> tuple[type[Exception], ...]:
     return (Refusal, Malformed, *transport_errors())
+
+
+@lru_cache(maxsize=8)
+def _timeout(patience: float) -> aiohttp.ClientTimeout:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience)
 
 
 async def _slices(body: bytes | memoryview) -> AsyncIterator[bytes]:
