@@ -17,7 +17,7 @@ from regstore.storage.opening import OpenOptions, open_storage
 from regstore.storage.registry_config import parse_registry_config
 from tests.servers import images, skopeo
 from tests.servers.distribution import PROGRAM, Registry
-from tests.servers.fault_proxy import FaultProxy
+from tests.servers.fault_proxy import FaultProxy, Request
 from tests.servers.process import Child, clean_environment, free_port, wait_until
 from tests.servers.s3 import S3Root, S3Server
 
@@ -392,6 +392,42 @@ async def test_a_server_without_the_settings_only_warns(moto: S3Server, monkeypa
     assert {outcome(result, name) for name in ("public access", "encryption", "lifecycle")} == {Outcome.UNSUPPORTED}
     assert not result.broken
     assert {check.name for check in result.warnings} == {"public access", "encryption", "lifecycle"}
+
+
+@pytest.mark.parametrize("block_refuses", [1, 2])
+async def test_a_block_that_ends_all_writes_is_taken_back(
+    moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch, block_refuses: int
+) -> None:
+    """As Ceph 16.2 does with BlockPublicAcls; and a server that would do it with any block at all."""
+    use(moto, monkeypatch)
+    client = moto.client()
+    before = {
+        "BlockPublicAcls": False,
+        "IgnorePublicAcls": True,
+        "BlockPublicPolicy": False,
+        "RestrictPublicBuckets": False,
+    }
+    client.put_public_access_block(Bucket=moto_bucket, PublicAccessBlockConfiguration=before)
+    blocked = 0
+    with FaultProxy(moto.endpoint_url) as proxy:
+
+        def refuses(request: Request) -> bool:
+            nonlocal blocked
+            if request.method == "PUT" and "publicAccessBlock" in request.query:
+                blocked += 1
+            return request.method == "PUT" and "/probe-" in request.key and 1 <= blocked <= block_refuses
+
+        proxy.answer(403, "AccessDenied", when=refuses, times=None)
+        async with open_storage(f"s3://{moto_bucket}", OpenOptions(endpoint_url=proxy.endpoint_url)) as storage:
+            result = await seed(storage, SeedOptions(apply_settings=True))
+    after = client.get_public_access_block(Bucket=moto_bucket)["PublicAccessBlockConfiguration"]
+    if block_refuses == 1:
+        assert outcome(result, "public access") is Outcome.DONE
+        assert after == dict.fromkeys(before, True) | {"BlockPublicAcls": False}
+    else:
+        assert outcome(result, "public access") is Outcome.UNSUPPORTED
+        assert after == before
+    assert set(moto.keys(moto_bucket)) == SEEDS
 
 
 def test_a_check_cannot_apply() -> None:

@@ -172,29 +172,44 @@ class BucketAdmin:
         if not apply:
             lacking = [flag for flag in _FLAGS if not found.get(flag)]
             return Check(name, Outcome.DIFFERS, f"not blocked: {', '.join(lacking)} not set")
+        key = f"{self.root}/{layout.STATE}probe-{secrets.token_hex(8)}".lstrip("/")
+        try:
+            outcome, detail = self._block_public_access(found, key)
+        finally:
+            left = self._delete_probe(key)
+        return Check(name, outcome, detail + left)
+
+    def _block_public_access(self, found: dict[str, bool], key: str) -> tuple[Outcome, str]:
+        """Ceph 16.2 denies every PUT, public or not, once BlockPublicAcls is set (seen), so it is tried."""
+        may_write = self._may_write(key)
         for flags in (_FLAGS, _FLAGS[1:]):
             self._put_public_access({flag: flag in flags or bool(found.get(flag)) for flag in _FLAGS})
-            if self._may_write():
-                return Check(name, Outcome.DONE, "blocked")
+            if not may_write or self._may_write(key):
+                return Outcome.DONE, "blocked"
         if found:
             self._put_public_access(found)
         else:
             self.client.delete_public_access_block(Bucket=self.bucket)
-        return Check(name, Outcome.UNSUPPORTED, f"{self.endpoint} then denied every write, so it is as it was")
+        return Outcome.UNSUPPORTED, f"{self.endpoint} then denied every write, so it is as it was"
 
     def _put_public_access(self, flags: dict[str, bool]) -> None:
         self.client.put_public_access_block(Bucket=self.bucket, PublicAccessBlockConfiguration=flags)
 
-    def _may_write(self) -> bool:
-        """Whether a registry's PUT, which always has an ACL, passes. Ceph 16.2 denies every PUT, public or not,
-        once BlockPublicAcls is set (seen)."""
-        key = f"{self.root}/{layout.STATE}probe-{secrets.token_hex(8)}".lstrip("/")
+    def _may_write(self, key: str) -> bool:
+        """Whether a registry's PUT, which always says an ACL, passes."""
         try:
             self.client.put_object(Bucket=self.bucket, Key=key, Body=b"", ACL="private")
         except self._client_error():
             return False
-        self.client.delete_object(Bucket=self.bucket, Key=key)
         return True
+
+    def _delete_probe(self, key: str) -> str:
+        """Nothing, or that it stays."""
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+        except botocore_errors():
+            return f"; {key} may stay, deleting it failed"
+        return ""
 
     def _encryption(self, apply: bool) -> Check:
         name = "encryption"
