@@ -309,7 +309,7 @@ class BucketAdmin:
         return translate(error, what, bucket=self.bucket, endpoint=self.endpoint)
 
     @staticmethod
-    def _client_error() -> type[ClientError]:
+    def _client_error() -> Any:
         from botocore.exceptions import ClientError
 
         return ClientError
