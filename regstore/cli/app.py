@@ -11,8 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from regstore.cli.demo import demo
+from regstore.cli.gc import gc
 from regstore.cli.inspect import inspect
 from regstore.cli.ls import ls
+from regstore.cli.migrate import migrate
 from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.tags import tags
 
@@ -25,7 +27,9 @@ COMMANDS: Final = {
     "ls": ls,
     "tags": tags,
     "inspect": inspect,
+    "gc": gc,
     "seed-bucket": seed_bucket,
+    "migrate": migrate,
     "demo": demo,
 }
 

@@ -1,0 +1,335 @@
+"""`regstore migrate SRC DST`: a registry's store to another place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, StorageError
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.migrate import MigrateOptions, MigrateResult, MigrateSummary
+    from regstore.storage.base import Storage
+
+_SHOWN = 20
+_WARNING = (
+    "Until the last pass is done and the registry has been switched over, no registry's own garbage-collect may run on"
+    " the target: it deletes blobs that nothing links yet."
+)
+
+
+class _Verify(StrEnum):
+    default = "default"
+    full = "full"
+
+
+@store_command
+def migrate(
+    settings: StoreSettings,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DST", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
+        ),
+    ] = None,
+    repo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            show_default=False,
+            help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
+        ),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FROM=TO", show_default=False, help="Another name for a repository (repeatable)."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what no tag or revision reaches.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Passes until nothing changes: for a live source.")
+    ] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create and seed the target first, as seed-bucket does.")
+    ] = False,
+    overwrite_tags: Annotated[
+        bool, typer.Option("--overwrite-tags", help="Also tags that somebody else moved at the target.")
+    ] = False,
+    delete: Annotated[
+        bool,
+        typer.Option(
+            "--delete",
+            help="At the end, remove tags and revisions that our passes wrote and the source no longer has.",
+        ),
+    ] = False,
+    verify: Annotated[
+        _Verify, typer.Option(help="full: read every blob of the scope back from the target and hash it.")
+    ] = _Verify.default,
+    server_side: Annotated[
+        bool, typer.Option("--server-side/--no-server-side", help="Let the server copy from bucket to bucket.")
+    ] = True,
+    storage_class: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="S3 storage class of new objects.")
+    ] = None,
+    sse: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms.")
+    ] = None,
+    sse_kms_key_id: Annotated[
+        str | None, typer.Option(metavar="ID", show_default=False, help="KMS key of new objects.")
+    ] = None,
+    acl: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."),
+    ] = None,
+    dst_endpoint_url: Annotated[
+        str | None, typer.Option(metavar="URL", show_default=False, help="S3 server of DST, where it is another.")
+    ] = None,
+    dst_region: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Region of DST, where it is another.")
+    ] = None,
+    dst_profile: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="Profile for DST, where it is another.")
+    ] = None,
+    dst_ca_bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificates to trust for DST.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --delete.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Copy a registry's store: disk to S3, bucket to bucket, S3 to disk.
+
+    Copies what DST lacks or has differently, by content, in an order that keeps DST a correct registry at every
+    instant. Run it again after an interruption, or for what was pushed meanwhile: only the rest is copied. Blobs that
+    pass through are hashed; one that does not match its digest is named and left out, with what needs it.
+
+    Exit codes: 0 done; 3 done, with damaged or conflicting things left out and named.
+    """
+    from regstore.migrate import MigrateOptions
+    from regstore.migrate.options import Verify, parse_rename
+    from regstore.storage.base import PutOptions
+
+    settings, target = settings.shifted(target)
+    if target is None:
+        raise InputError("no target: give SRC and DST")
+    options = MigrateOptions(
+        repositories=tuple(repo or ()),
+        tags=tuple(tag or ()),
+        rename=parse_rename(rename or []),
+        all=everything,
+        overwrite_tags=overwrite_tags,
+        delete=delete,
+        verify=Verify(verify.value),
+        concurrency=settings.concurrency,
+        server_side=server_side,
+        put=PutOptions(storage_class=storage_class, sse=sse, sse_kms_key_id=sse_kms_key_id, acl=acl),
+    )
+    there = replace(
+        settings,
+        store=target,
+        registry_config=None,
+        endpoint_url=dst_endpoint_url or settings.endpoint_url,
+        region=dst_region or settings.region,
+        profile=dst_profile or settings.profile,
+        ca_bundle=dst_ca_bundle or settings.ca_bundle,
+    )
+    if delete and not dry_run and not confirm("Remove at DST what the source no longer has?", yes=yes):
+        return EXIT_OK
+    with progress(quiet=settings.quiet) as on_event:
+        done = run_async(_migrate(settings, there, options, dry_run, follow, create, on_event))
+    summary, result, configuration = done
+    if summary is not None:
+        emit_json(_summary_json(summary)) if as_json else _print_summary(summary, settings.quiet)
+        partial = bool(summary.conflicts or summary.damaged)
+    else:
+        assert result is not None
+        if as_json:
+            emit_json(_result_json(result) | {"configuration": configuration})
+        else:
+            _print_result(result)
+            _print_configuration(configuration)
+        partial = result.partial
+    return EXIT_PARTIAL if partial else EXIT_OK
+
+
+async def _migrate(
+    here: StoreSettings,
+    there: StoreSettings,
+    options: MigrateOptions,
+    dry_run: bool,
+    follow: bool,
+    create: bool,
+    on_event: OnEvent,
+) -> tuple[MigrateSummary | None, MigrateResult | None, dict[str, Any]]:
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+    from regstore.migrate import migrate, plan_only
+
+    scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
+    async with here.open() as source, there.open() as target:
+        if create and not dry_run:
+            await _create(target, options, on_event)
+        if dry_run:
+            return await plan_only(source, target, options, scanning=scanning, on_event=on_event), None, {}
+        result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
+        return None, result, _configuration(target)
+
+
+async def _create(target: Storage, options: MigrateOptions, on_event: OnEvent) -> None:
+    from regstore.seed import SeedOptions, seed
+
+    seeded = await seed(target, SeedOptions(put=options.put), on_event=on_event)
+    if seeded.broken:
+        problem = seeded.broken[0]
+        raise StorageError(f"{target.url} is not ready for a registry: {problem.name}: {problem.detail}")
+
+
+def _configuration(target: Storage) -> dict[str, Any]:
+    """The registry's, for the target."""
+    from regstore.seed.configuration import disk_configuration, s3_configuration
+    from regstore.storage.disk import DiskStorage
+
+    if isinstance(target, DiskStorage):
+        return disk_configuration(target.root)
+    from regstore.storage.s3 import S3Storage
+    from regstore.storage.s3.settings import make_endpoint, open_session
+
+    assert isinstance(target, S3Storage)
+    settings = target.settings
+    endpoint = make_endpoint(settings, open_session(settings))
+    return s3_configuration(
+        bucket=settings.bucket,
+        root=settings.root,
+        region=endpoint.region,
+        endpoint=None if endpoint.is_aws else endpoint.url,
+        path_style=endpoint.path_style,
+        verify_tls=settings.verify_tls,
+    )
+
+
+_KINDS = (
+    ("blobs", "blobs"),
+    ("layer_links", "layer links"),
+    ("revisions", "revisions"),
+    ("signatures", "signatures"),
+    ("tag_index", "tag history"),
+    ("tags", "tags"),
+)
+
+
+def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
+    emit(f"{summary.source} to {summary.target}\n")
+    rows = []
+    for name, title in _KINDS:
+        kind = getattr(summary, name)
+        if kind.total:
+            rows.append([title, count(kind.total), count(kind.to_copy), size(kind.bytes) if kind.bytes else ""])
+    emit(table(["KIND", "IN SCOPE", "TO COPY", "BYTES"], rows, right=(1, 2, 3)))
+    if summary.shares:
+        cells = [
+            [
+                share.name if share.name == share.target else f"{share.name} as {share.target}",
+                count(share.blobs),
+                size(share.blob_bytes),
+                count(share.revisions),
+                count(share.tags),
+            ]
+            for share in summary.shares
+        ]
+        emit("\n" + table(["REPOSITORY", "BLOBS", "BYTES", "REVISIONS", "TAGS"], cells, right=(1, 2, 3, 4)))
+    if summary.nothing_to_do:
+        emit("\nNothing to do.")
+    elif not quiet:
+        from regstore.migrate.result import PRICES_AS_OF
+
+        estimate = summary.estimate
+        way = "copied by the server" if summary.server_side else "streamed through here"
+        emit(
+            f"\nBlobs are {way}. On S3: {count(estimate.writes)} writes, {count(estimate.reads)} reads,"
+            f" {count(estimate.lists)} listings: about ${estimate.dollars:,.2f} of requests ({PRICES_AS_OF})."
+        )
+    if summary.to_delete:
+        emit(f"{counted(summary.to_delete, 'tag or revision', 'tags and revisions')} to remove.")
+    _print_left(summary)
+    if summary.unknown:
+        emit_error(f"{counted(summary.unknown, 'unknown key')} at the source: left")
+    if summary.uploads:
+        emit_error(f"{counted(summary.uploads, 'upload')} in progress at the source: never copied")
+
+
+def _print_result(result: MigrateResult) -> None:
+    rate = result.blob_bytes / result.seconds if result.seconds else 0
+    if not (result.objects or result.deleted):
+        emit("Nothing to do.")
+    else:
+        emit(
+            f"Copied {counted(result.blobs, 'blob')} ({size(result.blob_bytes)}),"
+            f" {counted(result.layer_links, 'layer link')}, {counted(result.revisions, 'revision')},"
+            f" {counted(result.tags, 'tag')}."
+        )
+    if result.deleted:
+        emit(f"Removed {counted(result.deleted, 'tag or revision', 'tags and revisions')}.")
+    if result.verified:
+        repaired = f", {count(result.repaired)} of them copied again" if result.repaired else ""
+        emit(f"Read back {counted(result.verified, 'blob')}{repaired}.")
+    emit(
+        f"{counted(result.passes, 'pass', 'passes')} in {result.seconds:.1f} s, {size(int(rate))}/s,"
+        f" {counted(sum(result.requests.values()), 'request')}, {counted(result.retries, 'retry', 'retries')}."
+    )
+    if result.gone:
+        emit(f"{counted(result.gone, 'link')} left the source meanwhile.")
+    _print_left(result)
+    _some("not copied", [str(problem) for problem in sorted(result.failed)])
+    _some("left out", [str(problem) for problem in sorted(result.skipped)])
+
+
+def _print_left(found: MigrateSummary | MigrateResult) -> None:
+    _some("damaged at the source, left out", [str(problem) for problem in found.damaged])
+    _some(
+        "tag kept at the target, which somebody else set (--overwrite-tags)",
+        [
+            f"{conflict.repository}:{conflict.tag} is {conflict.target or 'broken'} there, {conflict.source} here"
+            for conflict in found.conflicts
+        ],
+    )
+    _some("incomplete at the source already", [str(problem) for problem in found.incomplete])
+    _some("copied whole, since not all of it can be read", [str(problem) for problem in found.protected])
+
+
+def _some(what: str, lines: list[str]) -> None:
+    for line in lines[:_SHOWN]:
+        emit_error(f"{what}: {line}")
+    if len(lines) > _SHOWN:
+        emit_error(f"{what}: {count(len(lines) - _SHOWN)} more (--json has them all)")
+
+
+def _print_configuration(configuration: dict[str, Any]) -> None:
+    import yaml
+
+    emit("\nconfig.yml of the registry, to switch over:\n")
+    emit(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=False).rstrip())
+    emit(f"\n{_WARNING}")
+
+
+def _summary_json(summary: MigrateSummary) -> dict[str, Any]:
+    from regstore.migrate.result import PRICES_AS_OF
+
+    document = asdict(summary)
+    document["estimate"] |= {"dollars": round(summary.estimate.dollars, 4), "prices": PRICES_AS_OF}
+    return document
+
+
+def _result_json(result: MigrateResult) -> dict[str, Any]:
+    return asdict(result) | {"objects": result.objects, "partial": result.partial}

@@ -1,0 +1,176 @@
+"""What migrate wrote into a store: the record that lies in the store itself, under `regstore/migrate/`.
+
+    regstore/migrate/tags/<pass>-<number>.ndjson         a line for each tag written
+    regstore/migrate/revisions/<pass>-<number>.ndjson    a line for each revision link written
+
+A line is a JSON object:
+
+    source      where it came from, as `s3://bucket/root` or a path
+    origin      the repository's name there
+    repository  its name here
+    tag         (tags only) its name
+    digest      what was written, such as "sha256:…"
+    time        (tags only) when the tag was last set at the source: microseconds since 1970, UTC. It is the tag's
+                own time as long as the tag has this digest, whatever the link's mtime here says
+    was         (tags only, while the pass runs) what the tag named here before, or null
+
+`<pass>` is the store's time when the pass began, in microseconds with twenty digits, and a random word: later passes
+sort later, and of two lines for one tag the later one holds. A file is written before the links that it names, and
+again without `was` once they are there. So a pass that was killed leaves `was`, and the tag has one of the two.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from regstore.digest import Digest
+from regstore.errors import InvalidDigest, StorageError
+from regstore.layout import STATE
+
+if TYPE_CHECKING:
+    from regstore.inventory.inventory import Inventory
+    from regstore.storage.base import Storage
+
+TAGS: Final = f"{STATE}migrate/tags/"
+REVISIONS: Final = f"{STATE}migrate/revisions/"
+#: Lines of one file.
+LINES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagLine:
+    """time in microseconds; was: None when the tag was not there, or is written."""
+
+    source: str
+    origin: str
+    repository: str
+    tag: str
+    digest: Digest
+    time: int
+    was: Digest | None = None
+
+    def text(self, *, done: bool) -> dict[str, Any]:
+        line: dict[str, Any] = {
+            "source": self.source,
+            "origin": self.origin,
+            "repository": self.repository,
+            "tag": self.tag,
+            "digest": str(self.digest),
+            "time": self.time,
+        }
+        if not done:
+            line["was"] = str(self.was) if self.was else None
+        return line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionLine:
+    source: str
+    origin: str
+    repository: str
+    digest: Digest
+
+    def text(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "origin": self.origin,
+            "repository": self.repository,
+            "digest": str(self.digest),
+        }
+
+
+def pass_name(now: int) -> str:
+    """A name that sorts after those of earlier passes. now: the store's time in microseconds."""
+    return f"{now:020}-{secrets.token_hex(4)}"
+
+
+async def write_tags(storage: Storage, name: str, number: int, lines: Sequence[TagLine], *, done: bool) -> None:
+    await _write(storage, f"{TAGS}{name}-{number:06}.ndjson", [line.text(done=done) for line in lines])
+
+
+async def write_revisions(storage: Storage, name: str, number: int, lines: Sequence[RevisionLine]) -> None:
+    await _write(storage, f"{REVISIONS}{name}-{number:06}.ndjson", [line.text() for line in lines])
+
+
+async def _write(storage: Storage, key: str, lines: Sequence[dict[str, Any]]) -> None:
+    import orjson
+
+    await storage.put(key, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+
+
+async def load_record(storage: Storage, inventory: Inventory, *, prefix: str = "migrate_") -> None:
+    """Make `migrate_record(source, origin, repository, tag, digest, time, was)`, with the latest line of each tag,
+    and `migrate_revision_record(source, origin, repository, digest)`.
+
+    StorageError when a file can't be read or understood: without it, what others wrote could pass for ours.
+    """
+    inventory.execute(
+        f"create or replace table {prefix}record (source varchar, origin varchar, repository varchar, tag varchar,"
+        " digest blob, time bigint, was blob)"
+    )
+    inventory.execute(
+        f"create or replace table {prefix}revision_record"
+        " (source varchar, origin varchar, repository varchar, digest blob)"
+    )
+    for number, key in enumerate(await _keys(storage, TAGS)):
+        rows = await _read(storage, key, ("source", "origin", "repository", "tag", "digest", "time"))
+        inventory.execute(
+            "create or replace temp table line (source varchar, origin varchar, repository varchar, tag varchar,"
+            " digest blob, time bigint, was blob, number integer)"
+        )
+        inventory.insert(
+            "line",
+            {
+                **{
+                    name: ("utf8", [row[name] for row in rows])
+                    for name in ("source", "origin", "repository", "tag")
+                },
+                "digest": ("binary", [row["digest"].raw for row in rows]),
+                "time": ("int64", [row["time"] for row in rows]),
+                "was": ("binary", [row["was"].raw if row.get("was") else None for row in rows]),
+                "number": ("int32", [number] * len(rows)),
+            },
+        )
+        inventory.execute(
+            f"delete from {prefix}record r using line l where l.repository = r.repository and l.tag = r.tag"
+        )
+        inventory.execute(
+            f"insert into {prefix}record select source, origin, repository, tag, digest, time, was from line"
+        )
+    for key in await _keys(storage, REVISIONS):
+        rows = await _read(storage, key, ("source", "origin", "repository", "digest"))
+        inventory.insert(
+            f"{prefix}revision_record",
+            {
+                **{name: ("utf8", [row[name] for row in rows]) for name in ("source", "origin", "repository")},
+                "digest": ("binary", [row["digest"].raw for row in rows]),
+            },
+        )
+
+
+async def _keys(storage: Storage, prefix: str) -> list[str]:
+    found: list[str] = []
+    async for page in storage.list(prefix):
+        found += [key for key in page.keys if key.endswith(".ndjson")]
+    return found
+
+
+async def _read(storage: Storage, key: str, needed: Sequence[str]) -> list[dict[str, Any]]:
+    import orjson
+
+    body = await storage.get(key)
+    try:
+        rows = [orjson.loads(line) for line in body.splitlines()]
+        for row in rows:
+            row["digest"] = Digest.parse(row["digest"])
+            row["was"] = Digest.parse(row["was"]) if row.get("was") else None
+            if any(name not in row for name in needed) or not isinstance(row.get("time", 0), int):
+                raise KeyError(key)
+    except (orjson.JSONDecodeError, InvalidDigest, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(
+            f"{storage.url}/{key} is not a record of migrate; look at it, and delete it if it is damaged"
+        ) from error
+    return rows

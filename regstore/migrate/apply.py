@@ -1,0 +1,389 @@
+"""Doing a plan: blobs, layer links, revision links, tag history, tags; each phase after the one before has ended.
+
+Whatever is cut short leaves blobs and links that nothing needs yet, never a link to nothing. What can't be copied
+blocks all that reaches it, and the rest goes on. The store is the journal: the next plan finds what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final
+
+from regstore import layout
+from regstore.concurrency import for_each, task_group
+from regstore.digest import Digest
+from regstore.errors import AlreadyExists, IntegrityError, NotFound, StorageError
+from regstore.events import OnEvent, Progress
+from regstore.inventory import tag_record
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.tag_record import RevisionLine, TagLine
+from regstore.migrate.options import MigrateOptions, Verify
+from regstore.migrate.plan import block
+from regstore.migrate.result import Conflict, MigrateResult, Problem
+from regstore.migrate.transfer import SourceGone, Transfer, is_fatal
+from regstore.storage.base import Storage
+
+_ROWS: Final = 2000
+#: Blobs above this many bytes have workers of their own, so that small ones need not wait for them.
+_LARGE: Final = 8 * 1024 * 1024
+_LARGE_WORKERS: Final = 3
+#: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
+_FAILURES_IN_A_ROW: Final = 20
+
+
+class Applier:
+    """One pass over a plan's tables. `name`: of the pass, in the record."""
+
+    def __init__(
+        self,
+        source: Storage,
+        target: Storage,
+        inventory: Inventory,
+        options: MigrateOptions,
+        result: MigrateResult,
+        name: str,
+        on_event: OnEvent,
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._inventory = inventory
+        self._options = options
+        self._result = result
+        self._name = name
+        self._on_event = on_event
+        self._transfer = Transfer(source, target, options)
+        self._failures = 0
+        self._unmade: list[bytes] = []
+        self._copying: dict[Digest, int] = {}
+        self._done_bytes = 0
+        self._total_bytes = 0
+        self._done_blobs = 0
+        self._total_blobs = 0
+
+    async def run(self) -> None:
+        await self._blobs()
+        if self._unmade:
+            block(self._inventory, self._unmade)
+        await self._layer_links()
+        await self._revisions()
+        await self._signatures()
+        await self._tag_index()
+        await self._tags()
+
+    # -- rows
+
+    def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Rows, some at a time, on a connection of their own."""
+        cursor = self._inventory.connection.cursor()
+        try:
+            cursor.execute(sql)
+            while rows := cursor.fetchmany(_ROWS):
+                yield from rows
+        finally:
+            cursor.close()
+
+    async def _each(self, phase: str, sql: str, function: Callable[[tuple[Any, ...]], Awaitable[object]]) -> None:
+        total = self._inventory.one(f"select count(*) from ({sql})")
+        if not total:
+            return
+        done = 0
+
+        async def one(row: tuple[Any, ...]) -> None:
+            nonlocal done
+            await function(row)
+            done += 1
+            self._on_event(Progress(phase=phase, done=done, total=total, unit="links"))
+
+        await for_each(self._rows(sql), one, concurrency=self._options.concurrency)
+
+    # -- blobs
+
+    async def _blobs(self) -> None:
+        full = self._options.verify is Verify.FULL
+        wanted = "migrate_blob"
+        if full:
+            wanted = (
+                "(select l.digest, l.size, l.suspect, m.digest is null as present from live_blob l"
+                " left join migrate_blob m using (digest))"
+            )
+        present = "present" if full else "false"
+        self._total_blobs, self._total_bytes = self._inventory.all(
+            f"select count(*), coalesce(sum(size), 0)::bigint from {wanted}"
+        )[0]
+        columns = f"select digest, size, suspect, {present} from {wanted}"
+        async with task_group() as group:
+            group.create_task(
+                for_each(
+                    self._rows(f"{columns} where size > {_LARGE} order by size desc"),
+                    self._blob,
+                    concurrency=_LARGE_WORKERS if not self._transfer.server_side else self._options.concurrency,
+                )
+            )
+            group.create_task(
+                for_each(
+                    self._rows(f"{columns} where size <= {_LARGE}"),
+                    self._blob,
+                    concurrency=self._options.concurrency,
+                )
+            )
+
+    async def _blob(self, row: tuple[bytes, int, bool, bool]) -> None:
+        raw, size, suspect, present = row
+        digest = Digest.from_raw(bytes(raw))
+        self._copying[digest] = size
+        try:
+            await self._copy(digest, size, suspect, present)
+        except SourceGone:
+            self._unmade.append(digest.raw)
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            self._unmade.append(digest.raw)
+            self._result.failed.append(Problem(repository="", subject=f"blob {digest}", reason=self._reason(error)))
+            self._failures += not isinstance(error, IntegrityError)
+            if self._failures >= _FAILURES_IN_A_ROW:
+                raise
+        else:
+            self._failures = 0
+        finally:
+            del self._copying[digest]
+        self._done_blobs += 1
+        self._done_bytes += size
+        self._tell()
+
+    async def _copy(self, digest: Digest, size: int, suspect: bool, present: bool) -> None:
+        if not present:
+            await self._transfer.copy(digest, size, suspect=suspect)
+            self._result.blobs += 1
+            self._result.blob_bytes += size
+        if self._options.verify is not Verify.FULL:
+            return
+        if not await self._transfer.read_back(digest):
+            # What was there before may be what is bad, or the source, which the server copied unseen.
+            await self._transfer.copy(digest, size, suspect=True)
+            self._result.repaired += 1
+            if not await self._transfer.read_back(digest):
+                raise IntegrityError(f"{self._target.url} does not give back the bytes that were written")
+        self._result.verified += 1
+
+    def _reason(self, error: StorageError) -> str:
+        if isinstance(error, IntegrityError):
+            return f"was not copied from {self._source.url}: {error}"
+        return f"could not be copied: {error}"
+
+    def _tell(self) -> None:
+        largest = sorted(self._copying.items(), key=lambda item: -item[1])[:2]
+        names = ", ".join(f"{digest.short} ({size:,} B)" for digest, size in largest)
+        self._on_event(
+            Progress(
+                phase="copying blobs",
+                done=self._done_bytes,
+                total=self._total_bytes,
+                unit="B",
+                detail=f"{self._done_blobs:,}/{self._total_blobs:,} blobs; {names}",
+            )
+        )
+
+    # -- links
+
+    async def _put_link(self, key: layout.Key, digest: Digest) -> None:
+        await self._target.put(layout.encode(key), layout.link_body(digest), options=self._options.put)
+
+    async def _skip(self, key: layout.Key, repository: str, subject: str) -> None:
+        """Something below could not be copied. If the source's own link is gone by now, that is no loss."""
+        try:
+            await self._source.get(layout.encode(key))
+        except NotFound:
+            self._result.gone += 1
+        else:
+            self._result.skipped.append(
+                Problem(repository=repository, subject=subject, reason="was left out: a part of it was not copied")
+            )
+
+    async def _layer_links(self) -> None:
+        async def one(row: tuple[Any, ...]) -> None:
+            origin, name, raw, target, blocked = row
+            digest = Digest.from_raw(bytes(raw))
+            if blocked:
+                await self._skip(layout.LayerLinkKey(origin, digest), origin, f"layer link {digest}")
+                return
+            await self._put_link(layout.LayerLinkKey(name, digest), Digest.from_raw(bytes(target)))
+            self._result.layer_links += 1
+
+        await self._each(
+            "linking layers",
+            "select m.name, m.target, l.digest, l.target, b.digest is not null from migrate_layer_link l"
+            " join migrate_repository m on m.id = l.repository"
+            " left join (select distinct digest from migrate_blocked) b on b.digest = l.target",
+            one,
+        )
+
+    async def _revisions(self) -> None:
+        """Those of one rank at a time: children before what names them."""
+        ranks = [rank for (rank,) in self._inventory.all("select distinct rank from migrate_revision order by 1")]
+        await self._record_revisions()
+
+        async def one(row: tuple[Any, ...]) -> None:
+            origin, name, raw, blocked = row
+            digest = Digest.from_raw(bytes(raw))
+            if blocked:
+                await self._skip(layout.RevisionLinkKey(origin, digest), origin, f"revision {digest}")
+                return
+            await self._put_link(layout.RevisionLinkKey(name, digest), digest)
+            self._result.revisions += 1
+
+        for rank in ranks:
+            await self._each(
+                "linking revisions",
+                "select m.name, m.target, r.digest, b.digest is not null from migrate_revision r"
+                " join migrate_repository m on m.id = r.repository"
+                f" left join (select distinct digest from migrate_blocked) b using (digest) where r.rank = {rank}",
+                one,
+            )
+
+    async def _record_revisions(self) -> None:
+        rows = self._rows(
+            "select m.name, m.target, r.digest from migrate_revision r"
+            " join migrate_repository m on m.id = r.repository anti join migrate_blocked using (digest)"
+        )
+        for number, chunk in enumerate(_chunks(rows, tag_record.LINES)):
+            lines = [
+                RevisionLine(
+                    source=self._source.url, origin=origin, repository=name, digest=Digest.from_raw(bytes(raw))
+                )
+                for origin, name, raw in chunk
+            ]
+            await tag_record.write_revisions(self._target, self._name, number, lines)
+
+    async def _signatures(self) -> None:
+        async def one(row: tuple[Any, ...]) -> None:
+            name, revision, digest = row[0], Digest.from_raw(bytes(row[1])), Digest.from_raw(bytes(row[2]))
+            await self._put_link(layout.SignatureLinkKey(name, revision, digest), digest)
+            self._result.signatures += 1
+
+        await self._each(
+            "linking signatures",
+            "select m.target, s.revision, s.digest from migrate_signature s"
+            " join migrate_repository m on m.id = s.repository"
+            " anti join migrate_blocked b on b.digest = s.revision"
+            " anti join migrate_blocked c on c.digest = s.digest",
+            one,
+        )
+
+    # -- tags
+
+    async def _tag_index(self) -> None:
+        async def one(row: tuple[Any, ...]) -> None:
+            name, tag, digest = row[0], row[1], Digest.from_raw(bytes(row[2]))
+            await self._put_link(layout.TagIndexKey(name, tag, digest), digest)
+            self._result.tag_index += 1
+
+        # The history of a tag that can't be written waits for it: a registry lists a tag's folder as a tag.
+        await self._each(
+            "linking tag history",
+            "select m.target, x.name, x.digest from migrate_tag_index x"
+            " join migrate_repository m on m.id = x.repository"
+            " anti join migrate_blocked b on b.digest = x.digest"
+            " where not exists (from live_tag t join migrate_blocked c on c.digest = t.target"
+            " where t.repository = x.repository and t.name = x.name)",
+            one,
+        )
+
+    async def _tags(self) -> None:
+        for origin, name, raw in self._rows(
+            "select m.name, t.name, t.target from migrate_tag t join migrate_repository m on m.id = t.repository"
+            " semi join migrate_blocked b on b.digest = t.target"
+        ):
+            digest = Digest.from_raw(bytes(raw))
+            await self._skip(layout.TagCurrentKey(origin, name), origin, f"tag {name} ({digest})")
+        rows = self._rows(
+            "select m.name, m.target, t.name, t.target, t.mtime, t.present, t.was from migrate_tag t"
+            " join migrate_repository m on m.id = t.repository anti join migrate_blocked b on b.digest = t.target"
+        )
+        total = self._inventory.count("migrate_tag")
+        conditional = bool(total) and (await self._target.capabilities()).conditional_put
+        done = 0
+
+        for number, chunk in enumerate(_chunks(rows, tag_record.LINES)):
+            lines = {
+                (row[1], row[2]): TagLine(
+                    source=self._source.url,
+                    origin=row[0],
+                    repository=row[1],
+                    tag=row[2],
+                    digest=Digest.from_raw(bytes(row[3])),
+                    time=row[4],
+                    was=Digest.from_raw(bytes(row[6])) if row[6] is not None else None,
+                )
+                for row in chunk
+            }
+            present = {(row[1], row[2]) for row in chunk if row[5]}
+            await tag_record.write_tags(self._target, self._name, number, list(lines.values()), done=False)
+            lost: list[tuple[str, str]] = []
+
+            async def one(
+                line: TagLine,
+                present: set[tuple[str, str]] = present,
+                lost: list[tuple[str, str]] = lost,
+            ) -> None:
+                nonlocal done
+                place = (line.repository, line.tag)
+                if not await self._set_tag(line, place in present, conditional):
+                    lost.append(place)
+                done += 1
+                self._on_event(Progress(phase="setting tags", done=done, total=total, unit="tags"))
+
+            await for_each(lines.values(), one, concurrency=self._options.concurrency)
+            for place in lost:
+                del lines[place]
+            await tag_record.write_tags(self._target, self._name, number, list(lines.values()), done=True)
+
+    async def _set_tag(self, line: TagLine, present: bool, conditional: bool) -> bool:
+        """False when somebody set it since the target was listed: then it is kept."""
+        key = layout.TagCurrentKey(line.repository, line.tag)
+        text, body = layout.encode(key), layout.link_body(line.digest)
+        overwrite = self._options.overwrite_tags
+        if present or overwrite or not conditional:
+            found = None if overwrite else await self._body(text)
+            if found is not None and found != body and (line.was is None or found != layout.link_body(line.was)):
+                self._conflict(line, found)
+                return False
+            await self._target.put(text, body, options=self._options.put)
+        else:
+            try:
+                await self._target.put(text, body, if_absent=True, options=self._options.put)
+            except AlreadyExists:
+                found = await self._body(text)
+                if found != body:
+                    self._conflict(line, found or b"")
+                    return False
+        self._result.tags += 1
+        return True
+
+    async def _body(self, key: str) -> bytes | None:
+        try:
+            return await self._target.get(key)
+        except NotFound:
+            return None
+
+    def _conflict(self, line: TagLine, found: bytes) -> None:
+        there = layout.parse_link(found)
+        self._result.conflicts += (
+            Conflict(
+                repository=line.repository,
+                tag=line.tag,
+                source=str(line.digest),
+                target=str(there) if there else "",
+            ),
+        )
+
+
+def _chunks(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+    chunk: list[tuple[Any, ...]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,649 @@
+"""What a migration would copy, as a plan: relations over two inventories, and a summary of them. No I/O, no clock.
+
+The source's inventory is the open one; the target's is attached to it as `dst` (DuckDB opens the file of another
+inventory read-only once it is closed). So each keeps the one schema, both are filled by the same scan, and no table
+of either is ever taken for the other's.
+
+What is copied, within the repositories of the scope:
+
+- every revision and every tag, with all they reach (`inventory.reachability`), as gc without `--delete-untagged` keeps
+  it; with tag patterns, the tags that match, what they reach, referrers, and `sha256-…` tags of what is reached;
+- layer links younger than the grace;
+- of a repository with a manifest that can't be read (*protected*), everything it links;
+- with `all`, everything else that is sound.
+
+Differences are found by content: a blob by digest and size, a link by its body. What is damaged at the source is
+reported and never written: a link with a wrong body, a link to nothing, a manifest whose bytes have another digest, and
+whatever reaches that.
+
+The plan's tables, each with what the target lacks: migrate_blob(digest, size, suspect), migrate_layer_link(repository,
+digest, target), migrate_revision(repository, digest, rank), migrate_signature(repository, revision, digest),
+migrate_tag_index(repository, name, digest), migrate_tag(repository, name, target, mtime, present, was),
+migrate_delete_tag(name, tag, digest), migrate_delete_revision(name, digest); migrate_conflict likewise; and
+migrate_blocked(digest): what must not be written since something below it could not be copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from regstore.digest import Digest
+from regstore.errors import InputError
+from regstore.inventory.inventory import Inventory, digest_text, text_sql
+from regstore.inventory.reachability import Reachability
+from regstore.manifest import EdgeKind
+from regstore.migrate.options import MigrateOptions
+from regstore.migrate.result import Conflict, Count, Estimate, MigrateSummary, Problem, RepositoryShare
+from regstore.reference import is_name
+
+_SUBJECT: Final = int(EdgeKind.SUBJECT)
+_MANIFEST: Final = int(EdgeKind.MANIFEST)
+#: SQL for the size of a sound link to the digest in the column.
+_LINK_SIZE: Final = "case octet_length({0}) when 32 then 71 when 48 then 103 else 135 end"
+#: Names of at most this many problems of a kind are in a summary.
+MOST_PROBLEMS: Final = 10_000
+
+
+def plan_migrate(
+    inventory: Inventory,
+    options: MigrateOptions,
+    *,
+    now: int,
+    source: str,
+    target: str,
+    server_side: bool,
+    part_size: int,
+    single_put: int,
+) -> MigrateSummary:
+    """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst` and the record of our
+    passes in `migrate_record` and `migrate_revision_record`. `now` in microseconds, by the source's clock.
+
+    part_size, single_put: bytes, for the estimate. InputError where names collide.
+    """
+    planner = _Planner(inventory, options, now, source)
+    planner.choose_repositories()
+    planner.reach()
+    planner.find_live()
+    planner.rank()
+    planner.find_damage()
+    planner.compare()
+    planner.compare_tags()
+    planner.find_deletes()
+    return planner.summary(target, server_side, part_size, single_put)
+
+
+def block(inventory: Inventory, digests: list[bytes]) -> None:
+    """Note blobs that could not be copied, and everything that reaches them."""
+    execute = inventory.execute
+    execute("create or replace temp table newly (digest blob)")
+    inventory.insert("newly", {"digest": ("binary", digests)})
+    execute(
+        """
+        insert into newly
+        select distinct r.digest from revision_link r join manifest m using (digest)
+        where m.state in ('invalid', 'too large') and r.repository in (
+            select l.repository from layer_link l join newly n on n.digest = l.target
+        )
+        """
+    )
+    while inventory.count("newly"):
+        execute(
+            "create or replace temp table newly as"
+            " select distinct digest from newly anti join migrate_blocked using (digest)"
+        )
+        execute("insert into migrate_blocked from newly")
+        execute(
+            f"""
+            create or replace temp table newly as
+            select e.source as digest from edge e join newly n on n.digest = e.target where e.kind <> {_SUBJECT}
+            union
+            select l.digest from layer_link l join newly n on n.digest = l.target where l.digest <> l.target
+            """
+        )
+
+
+class _Planner:
+    def __init__(self, inventory: Inventory, options: MigrateOptions, now: int, source: str) -> None:
+        self._inventory = inventory
+        self._options = options
+        self._cutoff = now - options.grace
+        self._source = source
+        self._reach = Reachability(inventory)
+
+    # -- the scope
+
+    def choose_repositories(self) -> None:
+        """migrate_repository(id, name, target, dst): those in the scope. dst: its id at the target, or null."""
+        run = self._inventory.execute
+        run("create or replace table migrate_repository (id integer, name varchar, target varchar, dst integer)")
+        run(
+            "create or replace table migrate_problem"
+            " (class varchar, repository varchar, subject varchar, reason varchar)"
+        )
+        run("create or replace table migrate_blocked (digest blob)")
+        at_target = dict(self._inventory.all("select name, id from dst.repository"))
+        rows = self._inventory.all("select id, name from repository order by name")
+        taken: dict[str, str] = {}
+        chosen: list[tuple[int, str, str]] = []
+        for identity, name in rows:
+            target = self._options.target_of(name)
+            if target is None:
+                continue
+            if not is_name(name):
+                self._problem("damaged", name, "", "is not a name that a registry accepts: left")
+                continue
+            if target in taken:
+                raise InputError(f"both {taken[target]} and {name} would become {target} at the target")
+            taken[target] = name
+            chosen.append((identity, name, target))
+        missing = sorted(self._options.rename.keys() - {name for _, name, _ in chosen})
+        if missing:
+            raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope")
+        self._inventory.insert(
+            "migrate_repository",
+            {
+                "id": ("int32", [identity for identity, _, _ in chosen]),
+                "name": ("utf8", [name for _, name, _ in chosen]),
+                "target": ("utf8", [target for _, _, target in chosen]),
+                "dst": ("int32", [at_target.get(target) for _, _, target in chosen]),
+            },
+        )
+
+    def _problem(self, kind: str, repository: str, subject: str, reason: str) -> None:
+        self._inventory.execute(
+            "insert into migrate_problem values (?, ?, ?, ?)", [kind, repository, subject, reason]
+        )
+
+    # -- what is live
+
+    def reach(self) -> None:
+        run = self._inventory.execute
+        run("create or replace table migrate_protected (repository integer)")
+        matches = " or ".join(["name glob ?"] * len(self._options.tags)) or "true"
+        run(
+            f"""
+            create or replace table migrate_scope_tag as
+            select repository, name, target from tag where repository in (select id from migrate_repository)
+                and ({matches})
+            """,
+            list(self._options.tags),
+        )
+        roots = (
+            "select repository, target as digest, true as expand from migrate_scope_tag where target is not null"
+        )
+        if not self._options.tags:
+            roots += f"""
+                union all
+                select repository, digest, true from revision_link
+                where repository in (select id from migrate_repository)
+                union all
+                select repository, unnest([digest, target]), false from layer_link
+                where mtime >= {self._cutoff} and repository in (select id from migrate_repository)
+            """
+        self._reach.add(roots)
+        while self._protect() | self._follow():
+            pass
+
+    def _protect(self) -> bool:
+        """Take repositories with something unreadable whole; whether there were new ones."""
+        in_scope = (
+            f"repository in (select id from migrate_repository) and {'false' if self._options.tags else 'true'}"
+        )
+        damaged_links = f"""
+            select repository, 'the link of revision ' || {text_sql("digest")} || ' is damaged' as reason
+            from revision_link where target is distinct from digest and {in_scope}
+            union all
+            select repository, 'manifest ' || {text_sql("digest")} || ' can''t be read: ' || reason
+            from revision_link join manifest using (digest) where state = 'missing' and {in_scope}
+        """
+        found = self._inventory.all(
+            f"""
+            select k.repository, any_value(k.reason) from (
+                {damaged_links}
+                union all
+                select x.repository, 'manifest ' || {text_sql("x.digest")} || ' can''t be read: ' || m.reason
+                from {self._reach.table} x join manifest m on m.digest = x.digest
+                where x.expand and m.state not in ('ok', 'missing')
+            ) k where k.repository not in (from migrate_protected) group by k.repository
+            """
+        )
+        if not found:
+            return False
+        names = dict(self._inventory.all("select id, name from migrate_repository"))
+        for repository, reason in found:
+            self._problem("protected", names[repository], "", reason)
+        self._inventory.insert("migrate_protected", {"repository": ("int32", [row[0] for row in found])})
+        self._reach.add(
+            "select repository, digest, true as expand from revision_link"
+            " where repository in (from migrate_protected)"
+            " union all select repository, unnest([digest, target]), false from layer_link"
+            " where repository in (from migrate_protected)"
+        )
+        return True
+
+    def _follow(self) -> bool:
+        """With tag patterns: tags that name a reached manifest come too (referrers, signatures)."""
+        if not self._options.tags:
+            return False
+        found = self._inventory.all(
+            rf"""
+            insert into migrate_scope_tag
+            select t.repository, t.name, t.target from tag t
+            join {self._reach.table} k on k.repository = t.repository
+                and k.digest = unhex(regexp_extract(t.name, '^sha(?:256|512)-([0-9a-f]+)', 1))
+            where regexp_full_match(t.name, 'sha256-[0-9a-f]{{64}}(\..+)?|sha512-[0-9a-f]{{128}}(\..+)?')
+                and not exists (
+                    from migrate_scope_tag s where s.repository = t.repository and s.name = t.name
+                )
+            group by all
+            returning repository
+            """
+        )
+        if found:
+            self._reach.add("select repository, target as digest, true as expand from migrate_scope_tag")
+        return bool(found)
+
+    def find_live(self) -> None:
+        """live_*: everything sound of the scope, whether the target has it or not."""
+        run = self._inventory.execute
+        everything = "true" if self._options.all else "false"
+        reached = (
+            f"exists (from {self._reach.table} k where k.repository = x.repository"
+            " and (k.digest = x.digest or k.digest = x.target))"
+        )
+        wanted = (
+            f"x.repository in (select id from migrate_repository) and ({everything}"
+            f" or x.repository in (from migrate_protected) or {reached})"
+        )
+        run(
+            f"""
+            create or replace table live_layer_link as
+            select x.repository, x.digest, x.target from layer_link x semi join blob b on b.digest = x.target
+            where {_SOUND_LAYER} and {wanted}
+            """
+        )
+        run(
+            f"""
+            create or replace table live_revision as
+            select x.repository, x.digest from revision_link x
+            semi join blob b using (digest)
+            join manifest m using (digest)
+            where x.target = x.digest and m.state not in ('missing', 'mismatch') and {wanted}
+            """
+        )
+        run(
+            f"""
+            create or replace table live_signature as
+            select x.repository, x.revision, x.digest from signature_link x
+            semi join blob b using (digest)
+            semi join live_revision r on r.repository = x.repository and r.digest = x.revision
+            where x.size = {_LINK_SIZE.format("x.digest")}
+            """
+        )
+        run(
+            """
+            create or replace table live_tag as
+            select t.repository, t.name, t.target, t.mtime from tag t
+            semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
+            semi join live_revision r on r.repository = t.repository and r.digest = t.target
+            """
+        )
+        run(
+            f"""
+            create or replace table live_tag_index as
+            select x.repository, x.name, x.digest from tag_index x
+            semi join live_tag t on t.repository = x.repository and t.name = x.name
+            semi join live_revision r on r.repository = x.repository and r.digest = x.digest
+            where x.size = {_LINK_SIZE.format("x.digest")}
+            """
+        )
+        orphans = "union select digest from blob" if self._options.all and self._options.everything else ""
+        # A blob whose size is not what a descriptor says is never left to the server to copy unseen.
+        run(
+            f"""
+            create or replace table live_blob as
+            with named as (
+                select digest from {self._reach.table}
+                union select target from live_layer_link
+                union select digest from live_revision
+                union select digest from live_signature
+                {orphans}
+            ),
+            sized as (select target as digest, any_value(size) as size from edge where size >= 0 group by target)
+            select b.digest, any_value(b.size) as size, bool_or(s.size is not null and s.size <> b.size) as suspect
+            from blob b semi join named n on n.digest = b.digest left join sized s on s.digest = b.digest
+            group by b.digest
+            """
+        )
+
+    def rank(self) -> None:
+        """A manifest's rank is above that of every manifest it names: children are written first."""
+        run = self._inventory.execute
+        run("create or replace table migrate_rank as select distinct digest, 0 as rank from live_revision")
+        rank = 0
+        changed = 1
+        while changed:
+            rank += 1
+            changed = len(
+                self._inventory.all(
+                    f"""
+                    update migrate_rank set rank = {rank} where digest in (
+                        select e.source from edge e join migrate_rank c on c.digest = e.target
+                        where c.rank = {rank - 1} and e.kind <> {_SUBJECT}
+                    ) returning digest
+                    """
+                )
+            )
+
+    # -- what is not right at the source
+
+    def find_damage(self) -> None:
+        bad = self._inventory.all("select digest from manifest where state = 'mismatch'")
+        block(self._inventory, [bytes(digest) for (digest,) in bad])
+        self._inventory.execute(
+            "delete from live_blob where digest in (select digest from manifest where state = 'mismatch')"
+        )
+        reached = "true"
+        if self._options.tags:
+            reached = (
+                f"exists (from {self._reach.table} k where k.repository = x.repository and k.digest = x.digest)"
+            )
+        for statement in _DAMAGE:
+            self._inventory.execute(statement.replace("{reached}", reached))
+
+    # -- what differs at the target
+
+    def compare(self) -> None:
+        run = self._inventory.execute
+        run(
+            """
+            create or replace table migrate_blob as
+            select l.digest, l.size, l.suspect from live_blob l left join dst.blob d using (digest)
+            where d.size is distinct from l.size
+            """
+        )
+        run(
+            """
+            create or replace table migrate_layer_link as
+            select l.repository, l.digest, l.target
+            from live_layer_link l join migrate_repository m on m.id = l.repository
+            left join dst.layer_link d on d.repository = m.dst and d.digest = l.digest
+            where d.target is distinct from l.target
+            """
+        )
+        run(
+            """
+            create or replace table migrate_revision as
+            select l.repository, l.digest, k.rank
+            from live_revision l join migrate_repository m on m.id = l.repository join migrate_rank k using (digest)
+            left join dst.revision_link d on d.repository = m.dst and d.digest = l.digest
+            where d.target is distinct from l.digest
+            """
+        )
+        run(
+            """
+            create or replace table migrate_signature as
+            select l.repository, l.revision, l.digest
+            from live_signature l join migrate_repository m on m.id = l.repository
+            left join dst.signature_link d
+                on d.repository = m.dst and d.revision = l.revision and d.digest = l.digest and d.size in (71, 103, 135)
+            where d.digest is null
+            """
+        )
+
+    def compare_tags(self) -> None:
+        run = self._inventory.execute
+        run(
+            """
+            create or replace table migrate_tag_difference as
+            select l.repository, l.name, l.target, l.mtime, d.name is not null as present, d.target as was,
+                d.name is not null and not exists (
+                    from migrate_record r where r.repository = m.target and r.tag = l.name and d.target is not null
+                        and (r.digest = d.target or r.was = d.target)
+                ) as foreign_
+            from live_tag l join migrate_repository m on m.id = l.repository
+            left join dst.tag d on d.repository = m.dst and d.name = l.name
+            where d.target is distinct from l.target
+            """
+        )
+        kept = "false" if self._options.overwrite_tags else "foreign_"
+        run(f"create or replace table migrate_conflict as from migrate_tag_difference where {kept}")
+        run(
+            "create or replace table migrate_tag as select repository, name, target, mtime, present, was"
+            f" from migrate_tag_difference where not {kept}"
+        )
+        run(
+            f"""
+            create or replace table migrate_tag_index as
+            select l.repository, l.name, l.digest
+            from live_tag_index l join migrate_repository m on m.id = l.repository
+            anti join migrate_conflict c on c.repository = l.repository and c.name = l.name
+            left join dst.tag_index d on d.repository = m.dst and d.name = l.name and d.digest = l.digest
+                and d.size = {_LINK_SIZE.format("d.digest")}
+            where d.digest is null
+            """
+        )
+
+    def find_deletes(self) -> None:
+        """What our record says we wrote from this source, the target still has so, and the source has no longer."""
+        run = self._inventory.execute
+        run("create or replace table migrate_delete_tag (name varchar, tag varchar, digest blob)")
+        run("create or replace table migrate_delete_revision (name varchar, digest blob)")
+        if not self._options.delete:
+            return
+        pairs = self._inventory.all(
+            "select origin, repository from migrate_record where source = $1"
+            " union select origin, repository from migrate_revision_record where source = $1",
+            [self._source],
+        )
+        chosen = [(origin, name) for origin, name in pairs if self._options.target_of(origin) == name]
+        run("create or replace temp table deletable (origin varchar, repository varchar)")
+        self._inventory.insert(
+            "deletable",
+            {
+                "origin": ("utf8", [pair[0] for pair in chosen]),
+                "repository": ("utf8", [pair[1] for pair in chosen]),
+            },
+        )
+        run(
+            """
+            insert into migrate_delete_tag
+            select r.repository, r.tag, r.digest
+            from migrate_record r semi join deletable using (origin, repository)
+            join dst.repository dr on dr.name = r.repository
+            join dst.tag d on d.repository = dr.id and d.name = r.tag and d.target = r.digest
+            where r.source = $1 and not exists (
+                from tag t join repository s on s.id = t.repository where s.name = r.origin and t.name = r.tag
+            )
+            """,
+            [self._source],
+        )
+        run(
+            """
+            insert into migrate_delete_revision
+            select r.repository, r.digest
+            from migrate_revision_record r semi join deletable using (origin, repository)
+            join dst.repository dr on dr.name = r.repository
+            join dst.revision_link d on d.repository = dr.id and d.digest = r.digest
+            where r.source = $1 and not exists (
+                from revision_link x join repository s on s.id = x.repository
+                where s.name = r.origin and x.digest = r.digest
+            )
+            """,
+            [self._source],
+        )
+
+    # -- in numbers
+
+    def summary(self, target: str, server_side: bool, part_size: int, single_put: int) -> MigrateSummary:
+        inventory = self._inventory
+
+        def count(live: str, missing: str) -> Count:
+            return Count(total=inventory.count(live), to_copy=inventory.count(missing))
+
+        blobs, size = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from migrate_blob")[0]
+        links = (
+            ("live_layer_link", "migrate_layer_link"),
+            ("live_revision", "migrate_revision"),
+            ("live_signature", "migrate_signature"),
+            ("live_tag_index", "migrate_tag_index"),
+            ("live_tag", "migrate_tag"),
+        )
+        layer_links, revisions, signatures, tag_index, tags = (count(*pair) for pair in links)
+        deletes = inventory.count("migrate_delete_tag") + inventory.count("migrate_delete_revision")
+        return MigrateSummary(
+            source=self._source,
+            target=target,
+            blobs=Count(total=inventory.count("live_blob"), to_copy=blobs, bytes=size),
+            layer_links=layer_links,
+            revisions=revisions,
+            signatures=signatures,
+            tag_index=tag_index,
+            tags=tags,
+            to_delete=deletes,
+            conflicts=self._conflicts(),
+            damaged=self._problems("damaged"),
+            incomplete=self._problems("incomplete"),
+            protected=self._problems("protected"),
+            shares=self._shares(),
+            unknown=inventory.count("unknown"),
+            uploads=inventory.one("select count(distinct (repository, uuid)) from upload_part"),
+            server_side=server_side,
+            estimate=self._estimate(
+                sum(kind.to_copy for kind in (layer_links, revisions, signatures, tag_index, tags)),
+                server_side,
+                part_size,
+                single_put,
+            ),
+        )
+
+    def _estimate(self, links: int, server_side: bool, part_size: int, single_put: int) -> Estimate:
+        writes = self._inventory.one(
+            f"""
+            select coalesce(sum(
+                case when size <= {single_put} then 1 else ceil(size / {part_size}) + 2 end
+            ), 0)::bigint from migrate_blob
+            """
+        )
+        keys = self._inventory.key_count()
+        at_target = sum(self._inventory.count(f"dst.{table}") for table in _LISTED)
+        blobs = self._inventory.count("migrate_blob")
+        return Estimate(writes=writes + links, reads=blobs, lists=-(-keys // 1000) + -(-at_target // 1000))
+
+    def _problems(self, kind: str) -> tuple[Problem, ...]:
+        rows = self._inventory.all(
+            "select distinct repository, subject, reason from migrate_problem where class = ?"
+            f" order by all limit {MOST_PROBLEMS}",
+            [kind],
+        )
+        return tuple(Problem(repository=row[0], subject=row[1], reason=row[2]) for row in rows)
+
+    def _conflicts(self) -> tuple[Conflict, ...]:
+        rows = self._inventory.all(
+            "select m.target, c.name, c.target, c.was from migrate_conflict c"
+            f" join migrate_repository m on m.id = c.repository order by 1, 2 limit {MOST_PROBLEMS}"
+        )
+        return tuple(
+            Conflict(repository=row[0], tag=row[1], source=digest_text(row[2]), target=_text_or_none(row[3]))
+            for row in rows
+        )
+
+    def _shares(self) -> tuple[RepositoryShare, ...]:
+        rows = self._inventory.all(
+            f"""
+            with reached as (
+                select repository, digest from {self._reach.table}
+                union select repository, target from live_layer_link
+            ),
+            blobs as (
+                select r.repository, count(*) as blobs, sum(b.size)::bigint as size
+                from reached r join migrate_blob b using (digest) group by all
+            ),
+            layers as (select repository, count(*) as n from migrate_layer_link group by all),
+            revisions as (select repository, count(*) as n from migrate_revision group by all),
+            tags as (select repository, count(*) as n from migrate_tag group by all)
+            select m.name, m.target, coalesce(blobs.blobs, 0), coalesce(blobs.size, 0), coalesce(layers.n, 0),
+                coalesce(revisions.n, 0), coalesce(tags.n, 0)
+            from migrate_repository m
+            left join blobs on blobs.repository = m.id
+            left join layers on layers.repository = m.id
+            left join revisions on revisions.repository = m.id
+            left join tags on tags.repository = m.id
+            where coalesce(blobs.blobs, layers.n, revisions.n, tags.n) is not null
+            order by m.name
+            """
+        )
+        return tuple(
+            RepositoryShare(
+                name=row[0],
+                target=row[1],
+                blobs=row[2],
+                blob_bytes=row[3],
+                layer_links=row[4],
+                revisions=row[5],
+                tags=row[6],
+            )
+            for row in rows
+        )
+
+
+def _text_or_none(raw: Any) -> str:
+    return str(Digest.from_raw(bytes(raw))) if raw is not None else ""
+
+
+_LISTED: Final = ("blob", "layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")
+
+#: Its own digest, or that of the same bytes by another algorithm (a sha512 layer is stored by its sha256).
+_SOUND_LAYER: Final = (
+    "x.target is not null and (x.target = x.digest or octet_length(x.target) <> octet_length(x.digest))"
+)
+
+_DAMAGE: Final = (
+    f"""
+    insert into migrate_problem
+    select 'damaged', m.name, 'layer link ' || {text_sql("x.digest")}, case
+        when x.size = 0 then 'is empty'
+        when x.target is null then 'is damaged'
+        when not ({_SOUND_LAYER}) then 'names another digest'
+        else 'names a blob that is missing' end
+    from layer_link x join migrate_repository m on m.id = x.repository
+    where (not ({_SOUND_LAYER}) or x.target not in (select digest from blob)) and {{reached}}
+    """,
+    f"""
+    insert into migrate_problem
+    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, case
+        when x.size = 0 then 'has an empty link'
+        when x.target is null then 'has a damaged link'
+        when x.target <> x.digest then 'has a link to another digest'
+        else 'can''t be read: ' || d.reason end
+    from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
+    where (x.target is distinct from x.digest or d.state in ('missing', 'mismatch')) and {{reached}}
+    """,
+    f"""
+    insert into migrate_problem
+    select 'damaged', m.name, 'tag ' || t.name, case
+        when t.size = 0 then 'has an empty link'
+        when t.target is null then 'has a damaged link'
+        else 'names ' || {text_sql("t.target")} || ', which is no readable revision here' end
+    from tag t join migrate_repository m on m.id = t.repository
+    semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
+    anti join live_tag l on l.repository = t.repository and l.name = t.name
+    """,
+    f"""
+    insert into migrate_problem
+    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, 'reaches a manifest that is damaged'
+    from live_revision x join migrate_repository m on m.id = x.repository
+    semi join migrate_blocked b using (digest)
+    """,
+    f"""
+    insert into migrate_problem
+    select distinct 'incomplete', m.name, 'revision ' || {text_sql("x.digest")},
+        'names ' || {text_sql("e.target")} || ', which the source does not have'
+    from live_revision x join migrate_repository m on m.id = x.repository
+    join edge e on e.source = x.digest
+    where e.kind not in ({_SUBJECT}, {_MANIFEST}, {int(EdgeKind.FOREIGN_LAYER)})
+        and e.target not in (select digest from blob)
+        and not exists (from layer_link l join blob b on b.digest = l.target
+            where l.repository = x.repository and l.digest = e.target)
+    """,
+)

@@ -1,0 +1,131 @@
+"""One blob from store to store: copied by the server where it can, else streamed through and hashed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
+
+from regstore import layout
+from regstore.digest import Digest, Verifier
+from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError, Unsupported
+from regstore.migrate.options import MigrateOptions
+from regstore.storage.base import Storage
+
+MiB: Final = 1024 * 1024
+#: Bytes that streams may hold at a time, all together.
+MEMORY: Final = 128 * MiB
+#: What one stream of many parts holds at most: parts under way, and what is gathered for the next.
+_LARGE: Final = 56 * MiB
+#: Blobs up to this many bytes are read in one request.
+_WHOLE: Final = MiB
+
+
+class SourceGone(Exception):
+    """The blob is no longer at the source. Caught in `apply`; never leaves the package."""
+
+
+class Transfer:
+    """Copies of blobs between two stores. Safe to use from many tasks."""
+
+    def __init__(self, source: Storage, target: Storage, options: MigrateOptions) -> None:
+        self._source = source
+        self._target = target
+        self._options = options
+        self._budget = Budget(MEMORY)
+        self.server_side = options.server_side and can_copy(source, target)
+
+    async def copy(self, digest: Digest, size: int, *, suspect: bool) -> None:
+        """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes do
+        not match. suspect: never let the server copy it unseen."""
+        if self.server_side and not suspect and await self._copy_on_server(digest, size):
+            return
+        key = layout.encode(layout.BlobKey(digest))
+        async with self._budget.hold(min(2 * size, _LARGE)), aclosing(self._chunks(key, size)) as chunks:
+            await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
+
+    async def _copy_on_server(self, digest: Digest, size: int) -> bool:
+        """False when this server, or these credentials, can't do it."""
+        from regstore.storage.s3 import S3Storage
+        from regstore.storage.s3.between import copy_between
+
+        assert isinstance(self._source, S3Storage) and isinstance(self._target, S3Storage)
+        key = layout.encode(layout.BlobKey(digest))
+        try:
+            await copy_between(self._source, self._target, key, size=size, options=self._options.put)
+        except (AccessDenied, Unsupported):
+            self.server_side = False
+            return False
+        except NotFound as error:
+            raise SourceGone from error
+        found = await self._target.stat(key)
+        if found.size != size:
+            raise IntegrityError(f"{self._target.url}/{key} has {found.size:,} bytes after the copy, not {size:,}")
+        return True
+
+    async def _chunks(self, key: str, size: int) -> AsyncGenerator[bytes, None]:
+        try:
+            if size <= _WHOLE:
+                yield await self._source.get(key)
+                return
+            async with self._source.open_read(key) as handle:
+                async for chunk in handle:
+                    yield chunk
+        except NotFound as error:
+            raise SourceGone from error
+
+    async def read_back(self, digest: Digest) -> bool:
+        """Whether the target has the blob with the bytes that its digest says."""
+        verifier = Verifier(digest)
+        key = layout.encode(layout.BlobKey(digest))
+        try:
+            async with self._target.open_read(key) as handle:
+                async for chunk in handle:
+                    if len(chunk) >= MiB:
+                        await asyncio.to_thread(verifier.update, chunk)
+                    else:
+                        verifier.update(chunk)
+        except NotFound:
+            return False
+        return verifier.matched
+
+
+def can_copy(source: Storage, target: Storage) -> bool:
+    """Whether both are buckets of one server. What the credentials may do shows when it is tried."""
+    from regstore.storage.s3 import S3Storage
+
+    if not (isinstance(source, S3Storage) and isinstance(target, S3Storage)):
+        return False
+    from regstore.storage.s3.between import same_server
+
+    return same_server(source, target)
+
+
+class Budget:
+    """Bytes of memory that tasks share; one that wants more than there is gets all of it, alone."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._free = size
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        size = min(size, self._size)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
+
+def is_fatal(error: StorageError) -> bool:
+    """Whether every other blob would fail alike."""
+    from regstore.errors import AuthenticationFailed, NoSuchBucket, StorageFull
+
+    return isinstance(error, AuthenticationFailed | NoSuchBucket | StorageFull)
