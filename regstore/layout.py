@@ -12,7 +12,7 @@
         _uploads/<uuid>/<part>                                                  UploadKey
 
 Keys are relative to the registry's root directory. Whatever does not decode is an UnknownKey: a value, not an
-error; nothing ever deletes it. `decode(encode(k)) == k` for every kind, and `encode(decode(key)) == key` for every text.
+error; nothing ever deletes it. `decode(encode(k)) == k` for every kind; `encode(decode(key)) == key` for every text.
 
 A repository name here is any path of printable ASCII components that do not begin with `_`: stores hold folders
 that no registry would accept as a name, and what they link must still count. `reference.is_name` tells them apart.

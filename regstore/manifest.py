@@ -24,7 +24,7 @@ from regstore.digest import Digest
 from regstore.errors import InvalidDigest, InvalidManifest
 
 #: Change it when the same bytes would give other edges: cached edges carry it.
-PARSER_VERSION: Final = 1
+PARSER_VERSION: Final = 2
 #: Distribution refuses larger payloads on PUT at 4 MiB; what is larger than this is not read as a manifest.
 MAX_SIZE: Final = 32 * 1024 * 1024
 
@@ -145,6 +145,9 @@ def parse_manifest(data: bytes) -> Manifest:
     if not isinstance(document, dict):
         raise InvalidManifest(f"a JSON {type(document).__name__}, not an object")
     _refuse_case_variants(document, _TOP)
+    if "config" in document and document["config"] is None:
+        # Written twice, Go's decoder would keep the first; ours would see the null.
+        raise InvalidManifest("ambiguous: its config is null")
     present = {name for name in _SHAPES if document.get(name) is not None}
     media_type = document.get("mediaType") or ""
     if not isinstance(media_type, str):

@@ -34,6 +34,8 @@ from regstore.manifest import EdgeKind
 from regstore.reference import is_name
 
 _MANIFEST: Final = int(EdgeKind.MANIFEST)
+#: Stands for repositories whose keys can't be decoded.
+_NOWHERE: Final = -1
 HOUR: Final = 3600 * 1_000_000
 
 
@@ -118,13 +120,21 @@ class GcSummary:
 def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
     """Make the plan's tables in the inventory. `now` in microseconds, by the store's clock."""
     planner = _Planner(inventory, options, now)
-    planner.protect()
-    planner.reach()
-    planner.collect_links()
-    planner.collect_uploads()
+    planner.links()
     blocked = planner.collect_blobs()
-    planner.collect_keys()
     return planner.summary(blocked)
+
+
+def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:
+    """The same without the blobs, for an inventory that holds some repositories only."""
+    _Planner(inventory, options, now).links()
+
+
+def plan_blobs(inventory: Inventory, options: GcOptions, *, now: int) -> None:
+    """The same without the summary, for a second look."""
+    planner = _Planner(inventory, options, now)
+    planner.links()
+    planner.collect_blobs()
 
 
 class _Planner:
@@ -134,6 +144,13 @@ class _Planner:
         self._cutoff = now - options.grace
         self._uploads_cutoff = now - options.uploads_older_than
         self._reach = Reachability(inventory)
+
+    def links(self) -> None:
+        self.protect()
+        self.reach()
+        self.collect_links()
+        self.collect_uploads()
+        self.collect_keys()
 
     def protect(self) -> None:
         """Protected for what stands in the repository itself; `reach` adds those that reach something unreadable."""
@@ -161,7 +178,8 @@ class _Planner:
             f"""
             insert into gc_protected
             select r.repository, 'manifest ' || {text_sql("r.digest")} || ' can''t be read: ' || m.reason
-            from revision_link r join manifest m using (digest) where m.state <> 'ok'
+            from (select repository, digest from revision_link union select repository, digest from legacy_revision) r
+            join manifest m using (digest) where m.state <> 'ok'
             """
         )
         run(
@@ -186,12 +204,19 @@ class _Planner:
     def reach(self) -> None:
         """Fill `reach`: roots, then whatever newly protected repositories and followed tags add, to a fixpoint."""
         self._find_followers()
-        young_links = f"select repository, unnest([digest, target]) as digest, false as expand from layer_link where mtime >= {self._cutoff}"
+        young_links = (
+            "select repository, unnest([digest, target]) as digest, false as expand from layer_link"
+            f" where mtime >= {self._cutoff}"
+        )
         tags = f"select repository, target, true from tag where target is not null and not {_IS_FOLLOWER}"
         revisions = "select repository, digest, true from revision_link"
         if self._options.delete_untagged:
             revisions += f" where mtime >= {self._cutoff} or repository in (select repository from gc_protected)"
-        self._reach.add(f"{young_links} union all {tags} union all {revisions}")
+        odd = (
+            "select repository, digest, true from legacy_revision"
+            f" union all select {_NOWHERE}, digest, followed from unknown_digest"
+        )
+        self._reach.add(f"{young_links} union all {tags} union all {revisions} union all {odd}")
         while self._protect_reaching() | self._follow():
             pass
 
@@ -216,20 +241,31 @@ class _Planner:
             """
         )
         # A tag whose own target holds the manifest it names is an ordinary tag.
-        run("create or replace temp table held as select repository, name, target as digest from gc_follower")
-        run("create or replace temp table edge_of_held as from held")
-        while self._inventory.count("edge_of_held"):
+        run(
+            "create or replace temp table held as"
+            " select repository, name, target as digest, true as followed from gc_follower"
+        )
+        run("create or replace temp table front as from held")
+        while self._inventory.count("front"):
             run(
                 f"""
                 create or replace temp table fresh as
-                select distinct h.repository, h.name, e.target as digest
-                from edge_of_held h
-                join edge e on e.source = h.digest and e.kind <> {int(EdgeKind.SUBJECT)}
-                anti join held k on k.repository = h.repository and k.name = h.name and k.digest = e.target
+                with next as (
+                    select f.repository, f.name, e.target as digest, e.kind = {_MANIFEST} as followed
+                    from front f join edge e on e.source = f.digest
+                    where f.followed and e.kind <> {int(EdgeKind.SUBJECT)}
+                ),
+                widened as (
+                    select n.repository, n.name, n.digest, bool_or(n.followed or r.digest is not null) as followed
+                    from next n left join revision_link r on r.repository = n.repository and r.digest = n.digest
+                    group by n.repository, n.name, n.digest
+                )
+                from widened w anti join held h on h.repository = w.repository and h.name = w.name
+                    and h.digest = w.digest and h.followed >= w.followed
                 """
             )
             run("insert into held from fresh")
-            run("create or replace temp table edge_of_held as from fresh")
+            run("create or replace temp table front as from fresh")
         run(
             """
             delete from gc_follower f using held h
@@ -300,6 +336,8 @@ class _Planner:
             where repository not in (select repository from gc_protected) and (
                 exists (from gc_dead_revision d where d.repository = x.repository and d.digest = x.revision)
                 or mtime < {self._cutoff} and not exists (
+                    from {self._reach.table} k where k.repository = x.repository and k.digest = x.revision
+                ) and not exists (
                     from revision_link r where r.repository = x.repository and r.digest = x.revision
                 )
             )
@@ -314,6 +352,28 @@ class _Planner:
                 and (target is null or not exists (
                     from {self._reach.table} k where k.repository = x.repository and k.digest = x.target
                 ))
+                -- only such a link tells which blob a sha512 reference means, in whatever repository it stands
+                and (octet_length(digest) = 32 or digest not in (select digest from {self._reach.table}))
+            """
+        )
+        # v2.x finds repositories by their layer links alone: its garbage-collect would delete all that a repository
+        # without any holds.
+        run(
+            """
+            delete from gc_dead_layer_link d
+            using (
+                select x.repository, min(x.digest) as digest from layer_link x
+                where exists (
+                    from revision_link r where r.repository = x.repository and not exists (
+                        from gc_dead_revision g where g.repository = r.repository and g.digest = r.digest)
+                ) or exists (
+                    from tag t where t.repository = x.repository and not exists (
+                        from gc_dead_tag g where g.repository = t.repository and g.name = t.name)
+                )
+                group by x.repository
+                having count(*) = (select count(*) from gc_dead_layer_link g where g.repository = x.repository)
+            ) kept
+            where d.repository = kept.repository and d.digest = kept.digest
             """
         )
         # An index entry goes with its tag, or when it names a revision that is gone; a tag without current/link is
@@ -351,7 +411,8 @@ class _Planner:
                 union all
                 select repository, uuid, size, newest from multipart_upload
             )
-            group by repository, uuid having max(mtime) < {self._uploads_cutoff}
+            group by repository, uuid
+            having max(mtime) < {self._uploads_cutoff} and {str(self._inventory.multipart_uploads_known).lower()}
             """
         )
 
@@ -361,10 +422,14 @@ class _Planner:
         # Only its body tells which blob such a link means: without it, any blob may be the one.
         unresolved = self._inventory.all(
             f"""
-            select r.name, {text_sql("x.digest")} from layer_link x join repository r on r.id = x.repository
+            select 'the layer link ' || {text_sql("x.digest")} || ' of ' || r.name || ' can''t be read'
+            from layer_link x join repository r on r.id = x.repository
             where octet_length(x.digest) <> 32 and x.target is null and not exists (
                 from gc_dead_layer_link d where d.repository = x.repository and d.digest = x.digest
-            ) limit 1
+            )
+            union all
+            select 'an unknown key names ' || {text_sql("digest")} from unknown_digest where octet_length(digest) <> 32
+            limit 1
             """
         )
         run(
@@ -381,11 +446,6 @@ class _Planner:
             select x.digest from signature_link x
             anti join gc_dead_signature d
                 on d.repository = x.repository and d.revision = x.revision and d.digest = x.digest
-            union
-            select unhex(regexp_replace(named, '^[^/]*/', '')) from (
-                select unnest(regexp_extract_all(key, '{layout.DIGEST_PATH_RE}')) as named
-                from unknown where starts_with(key, '{layout.REPOSITORIES}')
-            )
             """
         )
         run(
@@ -398,8 +458,7 @@ class _Planner:
         run("drop table live_blob")
         if not unresolved:
             return ""
-        name, digest = unresolved[0]
-        return f"no blob is removed: the layer link {digest} of {name} can't be read, so what it keeps is not known"
+        return f"no blob is removed: {unresolved[0][0]}, so which blob it keeps is not known"
 
     def collect_keys(self) -> None:
         own = f"coalesce(body, encode({text_sql('digest')}))"

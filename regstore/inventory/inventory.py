@@ -47,6 +47,8 @@ class Inventory:
         self._folder = Path(tempfile.mkdtemp(prefix="regstore-"))
         self.scanned_at = 0
         self.ranges = 0
+        #: False when the store would not list unfinished multipart uploads: then no upload's age is known.
+        self.multipart_uploads_known = True
         try:
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -59,13 +61,36 @@ class Inventory:
                     "threads": min(4, os.cpu_count() or 1),
                 },
             )
-            self.connection.execute(_resource("schema.sql"))
+            self.connection.execute(_schema_sql())
         except BaseException as error:
             shutil.rmtree(self._folder, ignore_errors=True)
             if isinstance(error, duckdb.Error | OSError):
                 raise RegstoreError(f"the inventory {path or self._folder} can't be made: {error}") from error
             raise
         self._decode = _decode_sql()
+        self._children = 0
+        self._schema = "main"
+
+    def child(self) -> Inventory:
+        """An inventory for a later look at the same store, or at a part of it: its own links, tags and uploads; the
+        blobs and what is known of manifests are this one's. Close it before this one."""
+        self._children += 1
+        child = object.__new__(Inventory)
+        child._folder = self._folder
+        child._decode = self._decode
+        child._children = 0
+        child._schema = f"later_{self._children}"
+        child.scanned_at = 0
+        child.ranges = 0
+        child.multipart_uploads_known = True
+        child.connection = self.connection.cursor()
+        child.execute(f"create schema {child._schema}")
+        child.execute(f"set schema = '{child._schema}'")
+        child.execute(_schema_sql())
+        for table in ("blob", "manifest", "edge"):
+            child.execute(f"drop table {table}")
+            child.execute(f"create view {table} as from main.{table}")
+        return child
 
     def __enter__(self) -> Inventory:
         return self
@@ -74,6 +99,11 @@ class Inventory:
         self.close()
 
     def close(self) -> None:
+        if self._schema != "main":
+            self.execute("set schema = 'main'")
+            self.execute(f"drop schema {self._schema} cascade")
+            self.connection.close()
+            return
         self.connection.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -199,8 +229,16 @@ def _resource(name: str) -> str:
     return (files("regstore.inventory") / name).read_text()
 
 
+def _schema_sql() -> str:
+    return _filled(_resource("schema.sql"))
+
+
 def _decode_sql() -> str:
-    text = _resource("decode.sql")
+    return _filled(_resource("decode.sql"))
+
+
+def _filled(text: str) -> str:
+    """The text with layout's own keys and regular expressions in place of {their names}."""
     fragments = {
         "blobs": layout.BLOBS,
         "repositories": layout.REPOSITORIES,

@@ -33,6 +33,10 @@ _HEX: Final = string.digits + "abcdef"
 _NAME: Final = "-." + "/" + string.digits + "_" + string.ascii_lowercase
 _ANY: Final = "".join(map(chr, range(0x20, 0x7F)))
 _MAX_CUTS_BLIND: Final = 4
+#: A cut costs up to a page of keys that lie behind the range's end; so a range is worth at least these pages.
+_WORTH_PAGES: Final = 5
+#: A range must have been this long, in pages, before it is cut where nothing tells how much is left.
+_PROVEN_PAGES: Final = 3
 
 
 @dataclass(slots=True)
@@ -41,6 +45,7 @@ class _Range:
 
     after: str
     last: str
+    pages: int = 0
 
 
 async def list_in_parallel(storage: Storage, prefix: str, sink: Sink, *, concurrency: int) -> int:
@@ -68,6 +73,7 @@ async def list_in_parallel(storage: Storage, prefix: str, sink: Sink, *, concurr
                     break
                 if page.keys:
                     piece.after = page.keys[-1]
+                    piece.pages += 1
                     hands = idle - queue.qsize()
                     if hands > 0:
                         parts = _split(prefix, page.keys, piece, hands)
@@ -98,19 +104,19 @@ def _up_to(page: Page, last: str) -> Page:
 
 def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:
     """Shorten the piece, whose last full page was `keys`, and return what it gives away."""
-    cuts = _cuts(prefix, keys, piece.last, hands)
+    cuts = _cuts(prefix, keys, piece, hands)
     if not cuts:
         return []
     bounds = [*cuts, piece.last]
-    piece.last = cuts[0]
+    piece.last, piece.pages = cuts[0], 0
     return [_Range(after, last) for after, last in pairwise(bounds)]
 
 
-def _cuts(prefix: str, keys: list[str], end: str, hands: int) -> list[str]:
-    """Strings strictly between the last key and `end` ("": the end of the prefix), in order."""
-    last = keys[-1]
+def _cuts(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[str]:
+    """Strings strictly between the last key and the piece's end ("": the end of the prefix), in order."""
+    last, end = keys[-1], piece.last
     cuts = _hex_cuts(keys, hands)
-    if not cuts:
+    if not cuts and piece.pages >= _PROVEN_PAGES:
         cuts = _blind_cuts(prefix, keys, end, min(hands, _MAX_CUTS_BLIND))
     return [cut for cut in cuts if last < cut and (not end or cut < end)]
 
@@ -118,7 +124,7 @@ def _cuts(prefix: str, keys: list[str], end: str, hands: int) -> list[str]:
 def _hex_cuts(keys: list[str], hands: int) -> list[str]:
     """Even cuts of what is left of the digest folder that the page ends in, and one at the folder's end.
 
-    Empty when less than two pages are left in it.
+    Empty when too few pages are left in it to be worth a cut.
     """
     match = _HEX_FOLDER.match(keys[-1])
     if match is None:
@@ -132,7 +138,7 @@ def _hex_cuts(keys: list[str], hands: int) -> list[str]:
     if high <= low:
         return []
     pages_left = (1 - high) / (high - low) * (len(keys) - first) / 1000
-    parts = min(hands, int(pages_left))
+    parts = min(hands, int(pages_left / _WORTH_PAGES))
     if parts < 2:
         return []
     cuts = []

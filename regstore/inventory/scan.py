@@ -88,6 +88,19 @@ class Scanner:
         """Links, tags and uploads, with every body known that can be known."""
         await self._list(layout.REPOSITORIES, "listing repositories")
         await self._list_multipart_uploads()
+        await self._resolve()
+
+    async def list_repositories(self, names: Sequence[str]) -> None:
+        """The same of a few repositories only: one LIST a thousand keys, at least one each."""
+
+        async def list_one(name: str) -> None:
+            pages = [page async for page in self._storage.list(layout.repository_prefix(name) + "_")]
+            self._inventory.ingest(pages)
+
+        await for_each(names, list_one, concurrency=self._concurrency)
+        await self._resolve()
+
+    async def _resolve(self) -> None:
         self._resolve_tags()
         await self._read_links()
         self._inventory.execute("delete from tag_etag")
@@ -138,7 +151,10 @@ class Scanner:
                 if isinstance(key, layout.UploadKey):
                     found.append((key, upload))
         except (AccessDenied, Unsupported) as error:
-            self._on_event(Notice(message=f"unfinished multipart uploads are left out: {error}"))
+            self._inventory.multipart_uploads_known = False
+            self._on_event(
+                Notice(message=f"uploads are left alone, for their multipart uploads are not known: {error}")
+            )
             return
         if not found:
             return
@@ -255,12 +271,13 @@ class Scanner:
     async def _read_batch(
         self, rows: Sequence[tuple[bytes, int | None]], cache: ManifestCache, read_before: int
     ) -> int:
-        """Look at digests, each with its blob's size or None where there is no such blob."""
+        """Look at digests, each with its blob's size, or None where the blob was not listed.
+
+        One that was not listed is asked for all the same: it may have come after the blobs had been listed.
+        """
         sizes = {bytes(digest): size for digest, size in rows}
-        unread = {digest: size for digest, size in sizes.items() if size is not None and size <= MAX_SIZE}
-        missing = [digest for digest, size in sizes.items() if size is None]
+        unread = {digest: size for digest, size in sizes.items() if size is None or size <= MAX_SIZE}
         large = [(digest, size) for digest, size in sizes.items() if size is not None and size > MAX_SIZE]
-        self._store_unreadable([(digest, 0, "missing", "its blob is missing") for digest in missing])
         self._store_unreadable(
             [(digest, size, "too large", f"{size:,} bytes are too many for a manifest") for digest, size in large]
         )
@@ -282,7 +299,7 @@ class Scanner:
 
         async def read(raw: bytes) -> None:
             nonlocal done, fresh, broken
-            outcome = await self._read_manifest(raw, unread[raw])
+            outcome = await self._read_manifest(raw)
             if isinstance(outcome, ParsedManifest):
                 fresh.append(outcome)
             else:
@@ -300,7 +317,7 @@ class Scanner:
         self._store_unreadable(broken)
         return total
 
-    async def _read_manifest(self, raw: bytes, size: int) -> ParsedManifest | tuple[bytes, int, str, str]:
+    async def _read_manifest(self, raw: bytes) -> ParsedManifest | tuple[bytes, int, str, str]:
         digest = Digest.from_raw(raw)
         try:
             data = await self._storage.get(layout.encode(layout.BlobKey(digest)))
@@ -316,7 +333,7 @@ class Scanner:
 
     def _store(self, manifests: Sequence[ParsedManifest]) -> None:
         self._inventory.insert(
-            "manifest",
+            "main.manifest",
             {
                 "digest": ("binary", [known.digest for known in manifests]),
                 "state": ("utf8", ["ok"] * len(manifests)),
@@ -327,7 +344,7 @@ class Scanner:
         )
         edges = [(known.digest, *edge) for known in manifests for edge in known.edges]
         self._inventory.insert(
-            "edge",
+            "main.edge",
             {
                 "source": ("binary", [edge[0] for edge in edges]),
                 "target": ("binary", [edge[1] for edge in edges]),
@@ -339,7 +356,7 @@ class Scanner:
     def _store_unreadable(self, rows: Iterable[tuple[bytes, int, str, str]]) -> None:
         rows = list(rows)
         self._inventory.insert(
-            "manifest",
+            "main.manifest",
             {
                 "digest": ("binary", [row[0] for row in rows]),
                 "size": ("int64", [row[1] for row in rows]),
@@ -354,6 +371,10 @@ _FIRST_MANIFESTS: Final = """
         select digest from revision_link
         union
         select target from tag where target is not null
+        union
+        select digest from legacy_revision
+        union
+        select digest from unknown_digest where followed
     )
     select digest, any_value(blob.size) from wanted left join blob using (digest)
     where digest not in (select digest from manifest) group by digest

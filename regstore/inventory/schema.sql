@@ -110,3 +110,20 @@ create table edge (
     kind tinyint not null,
     size bigint not null
 );
+
+-- v2.1.0 linked manifests under _layers, with their signatures under _manifests/revisions: every later version still
+-- serves them. A client's DELETE takes the layer link too, so these are not deleted ones.
+create view legacy_revision as
+select distinct s.repository, s.revision as digest
+from signature_link s
+join layer_link l on l.repository = s.repository and l.digest = s.revision
+anti join revision_link r on r.repository = s.repository and r.digest = s.revision;
+
+-- Digests that stand in keys of repositories which could not be decoded. followed: named as a manifest.
+create view unknown_digest as
+select unhex(regexp_replace(named, '^[^/]*/', '')) as digest, bool_or(followed) as followed
+from (
+    select unnest(regexp_extract_all(key, '{digest}')) as named, contains(key, '/_manifests/') as followed
+    from unknown where starts_with(key, '{repositories}')
+)
+group by digest;

@@ -6,8 +6,8 @@ other (a store that lists what was written is all it takes), so never do both go
 
 A lock expires a lease after it was last written, by the store's clock. Its holder rewrites it as it goes, and before
 each batch of changes asks `guard`: the key must still be listed, and less than half the lease may have passed, by
-a clock that counts the machine's sleep. So a run that was suspended, or whose lock was broken, changes nothing more. The
-batch itself is cut off before the lease ends.
+a clock that counts the machine's sleep. So a run that was suspended, or whose lock was broken, changes nothing more.
+The batch itself is cut off before the lease ends.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -129,6 +129,11 @@ class Storage(Protocol):
     #: Whether a listing can usefully be cut into ranges that run at the same time (S3), or not (disk).
     splits_listings: bool
 
+    @property
+    def symlinks(self) -> Collection[str]:
+        """Keys of symbolic links that listings passed over so far: what lies behind them is not known. None on S3."""
+        ...
+
     async def capabilities(self) -> Capabilities:
         """Probed once, on the first call, then remembered. Writes at most one small key, under `regstore/`, and
         deletes it again. Where writing is not permitted, the answer is the cautious one."""
@@ -225,10 +230,12 @@ class Storage(Protocol):
         """Idempotent: one that is gone is no error."""
         ...
 
-    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+    async def remove_empty_folders(
+        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
+    ) -> int:
         """Remove folders at or below `prefix` that hold nothing (or only such folders) and were last changed
         before `older_than` (microseconds); returns how many. Nothing on a store without folders. A folder that
-        fills meanwhile stays."""
+        fills meanwhile stays, and so does one whose own name is in `keep`."""
         ...
 
     async def now(self) -> int:

@@ -42,6 +42,7 @@ class ModelStorage:
         self.etags = etags
         self.counters = Counters()
         self.splits_listings = True
+        self.symlinks: tuple[str, ...] = ()
         self.multipart_uploads: list[MultipartUpload] = []
 
     def _info(self, key: str) -> ObjectInfo:
@@ -133,7 +134,9 @@ class ModelStorage:
     async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
         self.multipart_uploads = [other for other in self.multipart_uploads if other != upload]
 
-    async def remove_empty_folders(self, prefix: str, *, older_than: int) -> int:
+    async def remove_empty_folders(
+        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
+    ) -> int:
         return 0
 
     async def now(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -48,6 +48,7 @@ class S3Storage:
         self.url = settings.url
         self.counters = Counters()
         self.splits_listings = True
+        self.symlinks: Collection[str] = ()
         self._root = f"{settings.root}/" if settings.root else ""
         self._opened: SignedClient | None = None
         self._lister: Lister | None = None

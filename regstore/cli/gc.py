@@ -1,0 +1,289 @@
+"""`regstore gc`: collect garbage, also while the registry serves."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.values import parse_duration, parse_share
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, Refused
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.gc.plan import GcSummary
+    from regstore.gc.run import GcReport, GcRunOptions
+    from regstore.storage.base import Storage
+
+_SHARES_SHOWN = 20
+
+
+@store_command
+def gc(
+    settings: StoreSettings,
+    delete_untagged: Annotated[
+        bool,
+        typer.Option("--delete-untagged", help="Only tags keep manifests, with what they reach and refers to it."),
+    ] = False,
+    grace: Annotated[
+        int,
+        typer.Option(parser=parse_duration, metavar="DURATION", help="Leave alone what is younger than this."),
+    ] = "24h",  # type: ignore[assignment]
+    uploads_older_than: Annotated[
+        int, typer.Option(parser=parse_duration, metavar="DURATION", help="Remove abandoned uploads of this age.")
+    ] = "7d",  # type: ignore[assignment]
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The registry is stopped or read-only: no second look is needed.")
+    ] = False,
+    no_trash: Annotated[
+        bool, typer.Option("--no-trash", help="Delete blobs for good, with no way back; only with --offline.")
+    ] = False,
+    settle: Annotated[
+        int, typer.Option(parser=parse_duration, metavar="DURATION", help="Wait this long before the last look.")
+    ] = "60s",  # type: ignore[assignment]
+    max_delete: Annotated[
+        float,
+        typer.Option(parser=parse_share, metavar="SHARE", help="Refuse to remove more of the blobs than this."),
+    ] = "50%",  # type: ignore[assignment]
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Go on though the store is empty now and was not at the last run.")
+    ] = False,
+    break_lock: Annotated[
+        bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
+    ] = False,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Keep the run's inventory as a DuckDB file."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.
+
+    Safe while the registry serves. Removed blobs lie in the trash below regstore/ until `regstore trash empty`.
+    """
+    from regstore.gc.plan import GcOptions
+    from regstore.gc.run import GcRunOptions
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+
+    options = GcRunOptions(
+        plan=GcOptions(delete_untagged=delete_untagged, grace=grace, uploads_older_than=uploads_older_than),
+        scan=ScanOptions(
+            concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir(), inventory=inventory
+        ),
+        offline=offline,
+        trash=not no_trash,
+        settle=settle / 1_000_000,
+        max_delete=max_delete,
+        allow_empty=allow_empty,
+    )
+    with progress(quiet=settings.quiet) as on_event:
+        if dry_run:
+            return run_async(_show(settings.open(), options, as_json, on_event))
+        return run_async(_collect(settings.open(), options, as_json, yes, break_lock, on_event))
+
+
+async def _show(storage: Storage, options: GcRunOptions, as_json: bool, on_event: OnEvent) -> int:
+    from regstore.gc.run import open_run
+
+    async with storage, open_run(storage, options, on_event=on_event) as run:
+        if as_json:
+            emit_json(summary_json(storage.url, run.summary))
+        else:
+            _print_plan(storage.url, run.summary)
+            if run.summary.nothing_to_do:
+                emit("nothing to remove")
+        return _exit_code(run.summary)
+
+
+async def _collect(
+    storage: Storage, options: GcRunOptions, as_json: bool, yes: bool, break_lock: bool, on_event: OnEvent
+) -> int:
+    from regstore.gc.run import open_run
+    from regstore.runs.lock import break_locks, hold_lock
+
+    async with storage:
+        if break_lock:
+            for broken in await break_locks(storage):
+                emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+        async with (
+            hold_lock(storage, command="gc") as lock,
+            open_run(storage, options, lock, on_event=on_event) as run,
+        ):
+            if not as_json:
+                _print_plan(storage.url, run.summary)
+            run.check_share()
+            if run.summary.nothing_to_do and not as_json:
+                emit("nothing to remove")
+                return _exit_code(run.summary)
+            if not run.summary.nothing_to_do and not await _agreed(yes):
+                emit_error("nothing was removed")
+                return EXIT_OK
+            report = await run.apply()
+            if as_json:
+                emit_json({"plan": summary_json(storage.url, run.summary), "result": asdict(report)})
+            else:
+                _print_report(report)
+            return EXIT_PARTIAL if report.failures else _exit_code(run.summary)
+
+
+async def _agreed(yes: bool) -> bool:
+    """Ask on the terminal, without stopping the loop that keeps the lock."""
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Refused("this needs a yes, and there is no terminal to ask on: say --yes, or look with --dry-run")
+    print("Remove this? [y/N] ", end="", file=sys.stderr, flush=True)
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def read() -> None:
+        loop.remove_reader(sys.stdin)
+        answer.set_result(sys.stdin.readline())
+
+    loop.add_reader(sys.stdin, read)
+    try:
+        return (await answer).strip().lower() in ("y", "yes")
+    finally:
+        loop.remove_reader(sys.stdin)
+
+
+def _exit_code(summary: GcSummary) -> int:
+    return EXIT_PARTIAL if summary.protected or summary.sweep_blocked else EXIT_OK
+
+
+def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
+    """The plan as `--dry-run --json` prints it."""
+
+    def counts(name: str) -> dict[str, int]:
+        return asdict(getattr(summary, name))
+
+    return {
+        "store": store,
+        "blobs": {
+            "total": summary.blobs.total,
+            "live": summary.blobs.total - summary.blobs.dead,
+            "dead": summary.blobs.dead,
+            "total_bytes": summary.blob_bytes,
+            "dead_bytes": summary.dead_blob_bytes,
+        },
+        "revisions": counts("revisions"),
+        "layer_links": counts("layer_links"),
+        "tags": counts("tags"),
+        "tag_index": counts("tag_index"),
+        "uploads": counts("uploads") | {"dead_bytes": summary.dead_upload_bytes},
+        "repositories": {
+            "total": summary.repositories,
+            "protected": len(summary.protected),
+            "emptied": len(summary.emptied),
+        },
+        "protected": [{"name": one.name, "reasons": list(one.reasons)} for one in summary.protected],
+        "emptied": list(summary.emptied),
+        "by_repository": [asdict(share) for share in summary.shares],
+        "orphans": {"blobs": summary.orphan_blobs, "bytes": summary.orphan_blob_bytes},
+        "unknown_keys": summary.unknown,
+        "sweep_blocked": summary.sweep_blocked or None,
+        "problems": list(summary.problems),
+    }
+
+
+def _print_plan(url: str, summary: GcSummary) -> None:
+    emit(
+        f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"
+    )
+    emit()
+    rows = [
+        [label, count(total), count(dead), dead_bytes]
+        for label, total, dead, dead_bytes in (
+            ("blobs", summary.blobs.total, summary.blobs.dead, size(summary.dead_blob_bytes)),
+            ("revisions", summary.revisions.total, summary.revisions.dead, ""),
+            ("layer links", summary.layer_links.total, summary.layer_links.dead, ""),
+            ("tags", summary.tags.total, summary.tags.dead, ""),
+            ("tag history", summary.tag_index.total, summary.tag_index.dead, ""),
+            ("uploads", summary.uploads.total, summary.uploads.dead, size(summary.dead_upload_bytes)),
+        )
+    ]
+    emit(table(["", "TOTAL", "TO REMOVE", "BYTES"], rows, right=(1, 2, 3)))
+    _print_shares(summary)
+    for one in summary.protected:
+        emit(f"\nleft alone: {one.name}")
+        for reason in one.reasons:
+            emit(f"  {reason}")
+    if summary.sweep_blocked:
+        emit(f"\n{summary.sweep_blocked}")
+    if summary.problems:
+        emit("\nseen, and not touched:")
+        for problem in summary.problems:
+            emit(f"  {problem}")
+    if summary.unknown:
+        emit(f"\n{counted(summary.unknown, 'unknown key')}, not touched")
+    emit()
+
+
+def _print_shares(summary: GcSummary) -> None:
+    shown = summary.shares[:_SHARES_SHOWN]
+    if not shown and not summary.orphan_blobs:
+        return
+    rows = [
+        [
+            share.name + (" (emptied)" if share.emptied else ""),
+            count(share.tags),
+            count(share.revisions),
+            count(share.layer_links),
+            count(share.uploads),
+            size(share.blob_bytes),
+        ]
+        for share in shown
+    ]
+    if len(summary.shares) > len(shown):
+        rows.append([f"({len(summary.shares) - len(shown):,} more)", "", "", "", "", ""])
+    if summary.orphan_blobs:
+        rows.append(
+            [
+                f"({counted(summary.orphan_blobs, 'blob')} of no repository)",
+                "",
+                "",
+                "",
+                "",
+                size(summary.orphan_blob_bytes),
+            ]
+        )
+    emit()
+    emit(
+        table(
+            ["REPOSITORY", "TAGS", "REVISIONS", "LAYER LINKS", "UPLOADS", "BLOB BYTES"], rows, right=(1, 2, 3, 4, 5)
+        )
+    )
+
+
+def _print_report(report: GcReport) -> None:
+    links = f"{counted(report.revisions, 'revision')}, {counted(report.layer_links, 'layer link')}"
+    where = "moved to the trash" if report.trashed else "deleted"
+    emit(
+        f"{counted(report.blobs, 'blob')} ({size(report.blob_bytes)}) {where}; removed {counted(report.tags, 'tag')}, "
+        f"{links}, {counted(report.uploads, 'upload')} ({size(report.upload_bytes)}), in {report.seconds:.1f} s"
+    )
+    if report.kept_back:
+        emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
+    if not report.healed.nothing:
+        emit(
+            f"given back: {counted(len(report.healed.blobs), 'blob')}, {counted(len(report.healed.links), 'link')}"
+        )
+    for failure in report.failures:
+        emit_error(printable(failure))
+    if report.blobs and report.trashed:
+        emit(f"run {report.run}: undo with `regstore trash restore`, free the space with `regstore trash empty`")

@@ -1,0 +1,26 @@
+"""Values of options that typer does not know: durations and shares."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def parse_duration(text: str) -> int:
+    """`24h`, `90m`, `7d`, `0s`: microseconds."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 24h, 90m, 7d or 0s")
+    return int(float(match[1]) * _SECONDS[match[2]] * 1_000_000)
+
+
+def parse_share(text: str) -> float:
+    """`50%`: 0.5."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip())
+    if match is None or float(match[1]) > 100:
+        raise typer.BadParameter(f"{text!r} is not a share such as 50%")
+    return float(match[1]) / 100

@@ -1,0 +1,282 @@
+"""Heal: give back what an earlier step took and what is referenced again.
+
+- A blob that anything names, that is gone and lies in some run's trash, is copied back (never moved), and its
+  manifest read, to a fixpoint.
+- A link that a journal says we removed from a repository comes back, with the journaled body, when that repository
+  reaches what it names: a layer link is a right to read, so no other missing link is ever made. A removal that was seen
+  undone since (the link stood there again) is no longer ours to undo: whoever removed it next meant it.
+
+Nothing that stands is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import AlreadyExists, NotFound
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.reachability import Reachability
+from regstore.inventory.scan import Scanner
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey
+from regstore.runs import TRASH, is_run
+from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
+from regstore.runs.lock import Lock
+from regstore.storage.base import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Healed:
+    """What came back: blobs by digest, links by key."""
+
+    blobs: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        return not self.blobs and not self.links
+
+    def __add__(self, other: Healed) -> Healed:
+        return Healed(blobs=self.blobs + other.blobs, links=self.links + other.links)
+
+
+class Past:
+    """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
+    removed(run, key, name, is_revision, digest, body). `nothing` when there is neither."""
+
+    def __init__(self, inventory: Inventory, records: Sequence[RunRecord]) -> None:
+        self._inventory = inventory
+        self.records = records
+        self._seen: dict[str, set[str]] = {}
+        for table, columns in (
+            ("trash", "digest blob, run varchar, key varchar, size bigint"),
+            ("removed", "run varchar, key varchar, name varchar, is_revision boolean, digest blob, body blob"),
+        ):
+            inventory.execute(f"create or replace table {table} ({columns})")
+
+    @classmethod
+    async def load(cls, storage: Storage, inventory: Inventory) -> Past:
+        """One LIST of `trash/`, one of `runs/`, and a GET a journal part."""
+        past = cls(inventory, await find_runs(storage))
+        async for run, key, size in list_trash(storage):
+            past.add_trash([(run, key, size)])
+        for record in past.records:
+            past._seen[record.run] = await read_seen(storage, record)
+            async for entries in read_parts(storage, record.parts):
+                past.add_removed(record.run, entries)
+        return past
+
+    @property
+    def nothing(self) -> bool:
+        return not self._inventory.count("trash") and not self._inventory.count("removed")
+
+    def add_trash(self, found: Iterable[tuple[str, str, int]]) -> None:
+        """(run, key in the trash, size in bytes)."""
+        rows = []
+        for run, key, size in found:
+            original = layout.decode(key[len(f"{TRASH}{run}/") :])
+            if isinstance(original, BlobKey):
+                rows.append((original.digest.raw, run, key, size))
+        self._inventory.insert(
+            "trash",
+            {
+                "digest": ("binary", [row[0] for row in rows]),
+                "run": ("utf8", [row[1] for row in rows]),
+                "key": ("utf8", [row[2] for row in rows]),
+                "size": ("int64", [row[3] for row in rows]),
+            },
+        )
+
+    def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
+        seen = self._seen.get(run, set())
+        rows = []
+        for entry in entries:
+            if entry.op != UNLINK or entry.body is None or entry.key in seen:
+                continue
+            key = layout.decode(entry.key)
+            if isinstance(key, LayerLinkKey | RevisionLinkKey):
+                is_revision = isinstance(key, RevisionLinkKey)
+                rows.append((run, entry.key, key.name, int(is_revision), key.digest.raw, entry.body))
+        self._inventory.insert(
+            "removed",
+            {
+                "run": ("utf8", [row[0] for row in rows]),
+                "key": ("utf8", [row[1] for row in rows]),
+                "name": ("utf8", [row[2] for row in rows]),
+                "is_revision": ("int8", [row[3] for row in rows]),
+                "digest": ("binary", [row[4] for row in rows]),
+                "body": ("binary", [row[5] for row in rows]),
+            },
+        )
+
+    async def note_seen(self, storage: Storage, lock: Lock) -> None:
+        """Void the journals' claims to links that stand again."""
+        found = self._inventory.all(
+            """
+            select m.run, m.key from removed m join repository r using (name)
+            where case when m.is_revision
+                then exists (from revision_link x where x.repository = r.id and x.digest = m.digest)
+                else exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
+            """
+        )
+        keys: dict[str, list[str]] = {}
+        for run, key in found:
+            keys.setdefault(run, []).append(key)
+        for record in self.records:
+            if record.run in keys:
+                async with lock.batch():
+                    await write_seen(storage, record, lock.run, keys[record.run])
+
+
+async def list_trash(storage: Storage) -> AsyncIterator[tuple[str, str, int]]:
+    """(run, key, size in bytes) of everything in the trash."""
+    async for page in storage.list(TRASH):
+        for key, size in zip(page.keys, page.sizes, strict=True):
+            run = key[len(TRASH) :].partition("/")[0]
+            if is_run(run):
+                yield run, key, size
+
+
+class Healer:
+    """Heals one store by one inventory, which it keeps up to date with what came back."""
+
+    def __init__(
+        self, storage: Storage, inventory: Inventory, scanner: Scanner, lock: Lock, *, concurrency: int
+    ) -> None:
+        self._storage = storage
+        self._inventory = inventory
+        self._scanner = scanner
+        self._lock = lock
+        self._concurrency = concurrency
+
+    async def run(self, *, trash: str = "trash", removed: str = "removed") -> Healed:
+        """To a fixpoint: a blob that comes back may be a manifest that names more."""
+        healed = Healed()
+        while True:
+            step = await self._blobs(trash) + await self._links(removed)
+            if step.nothing:
+                return healed
+            healed += step
+
+    def _reach(self) -> Reachability:
+        reach = Reachability(self._inventory, "heal_reach")
+        reach.add(
+            """
+            select repository, unnest([digest, target]) as digest, true as expand from revision_link
+            union all select repository, target, true from tag
+            union all select repository, unnest([digest, target]), false from layer_link
+            """
+        )
+        return reach
+
+    def plan_blobs(self, trash: str = "trash") -> list[tuple[bytes, str, int]]:
+        """(digest, key in the trash, size) of what is named and missing; the newest copy of each."""
+        if not self._inventory.count(trash):
+            return []
+        reach = self._reach()
+        return self._inventory.all(
+            f"""
+            select t.digest, arg_max(t.key, t.run), arg_max(t.size, t.run) from {trash} t
+            where t.digest in (select digest from {reach.table}) and t.digest not in (select digest from blob)
+            group by t.digest
+            """
+        )
+
+    def plan_links(self, removed: str = "removed") -> list[tuple[str, bytes]]:
+        """(key, body) of links that were removed by us and are reached in their repository, and are not there."""
+        if not self._inventory.count(removed):
+            return []
+        reach = self._reach()
+        return self._inventory.all(
+            f"""
+            select m.key, arg_max(m.body, m.run) from {removed} m
+            join repository r using (name)
+            join {reach.table} k on k.repository = r.id and k.digest = m.digest
+            where case when m.is_revision
+                then k.expand and not exists (
+                    from revision_link x where x.repository = r.id and x.digest = m.digest)
+                else not exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
+            group by m.key
+            """
+        )
+
+    async def _blobs(self, trash: str) -> Healed:
+        rows = self.plan_blobs(trash)
+        restored: list[tuple[bytes, int]] = []
+
+        async def restore(row: tuple[bytes, str, int]) -> None:
+            raw, key, size = row
+            target = layout.encode(BlobKey(Digest.from_raw(bytes(raw))))
+            try:
+                present = (await self._storage.stat(target)).size
+            except NotFound:
+                present = None
+            if present is None:
+                async with self._lock.batch():
+                    await self._storage.copy(key, target, size=size)
+            restored.append((bytes(raw), size if present is None else present))
+
+        await for_each(rows, restore, concurrency=self._concurrency)
+        if not restored:
+            return Healed()
+        now = await self._storage.now()
+        self._inventory.insert(
+            "main.blob",
+            {
+                "digest": ("binary", [raw for raw, _ in restored]),
+                "size": ("int64", [size for _, size in restored]),
+                "mtime": ("int64", [now] * len(restored)),
+            },
+        )
+        self._inventory.execute(
+            "delete from main.manifest where state = 'missing' and digest in (select digest from main.blob)"
+        )
+        await self._scanner.read_manifests()
+        return Healed(blobs=tuple(sorted(str(Digest.from_raw(raw)) for raw, _ in restored)))
+
+    async def _links(self, removed: str) -> Healed:
+        rows = self.plan_links(removed)
+        if not rows:
+            return Healed()
+
+        async def restore(row: tuple[str, bytes]) -> None:
+            key, body = row
+            async with self._lock.batch():
+                await put_missing(self._storage, key, bytes(body))
+
+        await for_each(sorted(rows), restore, concurrency=self._concurrency)
+        ids = {name: number for number, name in self._inventory.all("select id, name from repository")}
+        now = await self._storage.now()
+        for kind, table in ((LayerLinkKey, "layer_link"), (RevisionLinkKey, "revision_link")):
+            links = [(key, bytes(body)) for text, body in rows if isinstance(key := layout.decode(text), kind)]
+            targets = [layout.parse_link(body) for _, body in links]
+            self._inventory.insert(
+                table,
+                {
+                    "repository": ("int32", [ids[key.name] for key, _ in links]),
+                    "digest": ("binary", [key.digest.raw for key, _ in links]),
+                    "target": ("binary", [target.raw if target else None for target in targets]),
+                    "size": ("int64", [len(body) for _, body in links]),
+                    "mtime": ("int64", [now] * len(links)),
+                },
+            )
+        await self._scanner.read_manifests()
+        return Healed(links=tuple(sorted(key for key, _ in rows)))
+
+
+async def put_missing(storage: Storage, key: str, body: bytes) -> bool:
+    """Write a link unless one is there; whether it was written. Atomic where the store can do that."""
+    conditional = (await storage.capabilities()).conditional_put
+    try:
+        if not conditional:
+            await storage.stat(key)
+            return False
+        await storage.put(key, body, if_absent=True)
+    except NotFound:
+        await storage.put(key, body)
+    except AlreadyExists:
+        return False
+    return True

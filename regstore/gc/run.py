@@ -1,0 +1,548 @@
+"""One run of gc on a store: scan, heal, plan, and the application of the plan, safe while the registry serves.
+
+    async with open_run(storage, options) as run:      # a dry run: nothing is written
+        print(run.summary)
+
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+        report = await run.apply()
+
+LIST passes over `repositories/`: one for the scan; while the registry serves also one before and one after the
+unlinking, of the repositories that lose something only, one before blobs are moved and one after `settle`. One
+copy a blob and one DeleteObjects a thousand keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
+from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.heal import Healed, Healer, Past, put_missing
+from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import Scanner, ScanOptions, scan
+from regstore.layout import BlobKey, LayerLinkKey, TagCurrentKey, TagIndexKey
+from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
+from regstore.runs.lock import Lock
+from regstore.storage.base import MultipartUpload, Page, Storage
+
+_BATCH: Final = 1000
+#: What is unlinked between two looks at the repositories concerned.
+_GROUP_KEYS: Final = 5_000
+_GROUP_REPOSITORIES: Final = 100
+#: v2.x finds repositories by `_layers`, v3 by `_manifests`; a repository without them would lose its blobs to the
+#: registry's own garbage-collect.
+_REPOSITORY_FOLDERS: Final = frozenset({"_layers", "_manifests", "_uploads", "tags", "revisions"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcRunOptions:
+    """How gc runs. settle in seconds; max_delete is a share of the blobs, 0 to 1.
+
+    offline: the registry is stopped or read-only, so no second look is needed.
+    trash: keep removed blobs in the trash; False only with offline.
+    allow_empty: go on where the last run saw blobs and this one sees none.
+    """
+
+    plan: GcOptions = field(default_factory=GcOptions)
+    scan: ScanOptions = field(default_factory=ScanOptions.default)
+    offline: bool = False
+    trash: bool = True
+    settle: float = 60.0
+    max_delete: float = 0.5
+    allow_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.trash and not self.offline:
+            raise InputError("without trash (--no-trash) there is no way back: that is allowed only with --offline")
+        if not 0 <= self.max_delete <= 1:
+            raise InputError("the share of blobs that may go (--max-delete) is from 0% to 100%")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GcReport:
+    """What a run did. Sizes in bytes, seconds for the time it took.
+
+    kept_back: planned, but left alone because it was in use, or had changed, when its turn came.
+    failures: keys that the store would not delete, with its words.
+    """
+
+    run: str
+    tags: int
+    revisions: int
+    layer_links: int
+    uploads: int
+    blobs: int
+    blob_bytes: int
+    upload_bytes: int
+    trashed: bool
+    healed: Healed
+    kept_back: int
+    folders: int
+    seconds: float
+    failures: tuple[str, ...] = ()
+
+
+@asynccontextmanager
+async def open_run(
+    storage: Storage,
+    options: GcRunOptions,
+    lock: Lock | None = None,
+    *,
+    cache: RegistryCache | None = None,
+    on_event: OnEvent = ignore,
+) -> AsyncIterator[GcRun]:
+    """Scan and plan. With a lock, what earlier runs left is healed first; without, nothing is written at all.
+
+    NotARegistry where neither blobs nor repositories are.
+    """
+    async with scan(storage, options.scan, on_event=on_event) as inventory:
+        run = GcRun(storage, inventory, options, lock, cache or NoCache(), on_event)
+        await run.prepare()
+        yield run
+
+
+class GcRun:
+    """A planned run. `summary` is the plan in numbers, `healed` what came back before it was made."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        inventory: Inventory,
+        options: GcRunOptions,
+        lock: Lock | None,
+        cache: RegistryCache,
+        on_event: OnEvent,
+    ) -> None:
+        self._storage = storage
+        self.inventory: Final = inventory
+        self._options = options
+        self._lock = lock
+        self._cache = cache
+        self._on_event = on_event
+        self.summary: GcSummary
+        self.healed = Healed()
+        self._past: Past
+        self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
+        self._failures: list[str] = []
+        self._kept_back = 0
+
+    async def prepare(self) -> None:
+        records = await find_runs(self._storage)
+        self._refuse_what_is_no_registry(records)
+        self._refuse_symbolic_links()
+        if self._lock is not None:
+            self._past = await Past.load(self._storage, self.inventory)
+            await self._past.note_seen(self._storage, self._lock)
+            self.healed = await self._healer(self.inventory).run()
+        self.summary = plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)
+
+    def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
+        if self.inventory.key_count():
+            return
+        last = next((record.done for record in reversed(records) if record.done), None)
+        if last and last.get("blobs_left", 0) > 0 and not self._options.allow_empty:
+            raise Refused(
+                f"{self._storage.url} is empty now, but the last run left {last['blobs_left']:,} blobs in it; "
+                "if that is right, say --allow-empty"
+            )
+        if not last:
+            raise NotARegistry(
+                f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
+                "(is the root directory part of the URL?)"
+            )
+
+    def _refuse_symbolic_links(self) -> None:
+        links = sorted(key for key in self._storage.symlinks if key.startswith(layout.PREFIX))
+        if links:
+            raise Refused(
+                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+                "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
+            )
+
+    def check_share(self) -> None:
+        """Refused when more of the blobs would go than `max_delete` allows."""
+        blobs = self.summary.blobs
+        if blobs.dead > blobs.total * self._options.max_delete:
+            raise Refused(
+                f"{blobs.dead:,} of {blobs.total:,} blobs ({blobs.dead / blobs.total:.0%}) would go, more than "
+                f"--max-delete {self._options.max_delete:.0%} allows; look at the plan with --dry-run, then allow it"
+            )
+
+    async def apply(self) -> GcReport:
+        """Carry the plan out. Interrupted at any point, the next run finishes or begins again."""
+        if self._lock is None:
+            raise InputError("a run without the store's lock can't be applied")
+        self.check_share()
+        started = time.monotonic()
+        self._journal = Journal(self._storage, self._lock.run)
+        await self._journal.begin(self._description())
+        healed = await self._unlink()
+        await self._abort_uploads()
+        candidates = await self._candidates()
+        moved = await self._remove_blobs(candidates)
+        if moved and not self._options.offline:
+            healed += await self._settle()
+        folders = await self._remove_folders()
+        report = GcReport(
+            run=self._lock.run,
+            tags=self._unlinked[Step.TAG],
+            revisions=self._unlinked[Step.REVISION],
+            layer_links=self._unlinked[Step.LAYER],
+            uploads=self.summary.uploads.dead,
+            blobs=len(moved),
+            blob_bytes=sum(size for _, size in moved),
+            upload_bytes=self.summary.dead_upload_bytes,
+            trashed=self._options.trash,
+            healed=self.healed + healed,
+            kept_back=self._kept_back,
+            folders=folders,
+            seconds=time.monotonic() - started,
+            failures=tuple(self._failures),
+        )
+        await self._journal.end(self._done(report))
+        return report
+
+    # Unlinking
+
+    async def _unlink(self) -> Healed:
+        """Every dead link and upload, some repositories at a time."""
+        healed = Healed()
+        done = 0
+        total = self.inventory.count("gc_unlink")
+        for group in self._groups():
+            rows = self._rows(self.inventory, group)
+            if self._options.offline:
+                await self._delete(rows)
+            else:
+                names = [name for _, name in group]
+                current = await self._again(names, rows)
+                await self._delete(current)
+                healed += await self._look_after(names, current)
+            done += len(rows)
+            self._on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
+        return healed
+
+    def _groups(self) -> Iterable[list[tuple[int, str]]]:
+        """Repositories that lose something, in handfuls: (id, name)."""
+        group: list[tuple[int, str]] = []
+        keys = 0
+        for repository, name, count in self.inventory.all(
+            "select u.repository, r.name, count(*) from gc_unlink u join repository r on r.id = u.repository"
+            " group by all order by 2"
+        ):
+            if group and (keys + count > _GROUP_KEYS or len(group) >= _GROUP_REPOSITORIES):
+                yield group
+                group, keys = [], 0
+            group.append((repository, name))
+            keys += count
+        if group:
+            yield group
+
+    def _rows(self, inventory: Inventory, group: Sequence[tuple[int, str]]) -> list[_Row]:
+        ids = [repository for repository, _ in group]
+        rows = inventory.all(
+            "select step, key, size, mtime, body from gc_unlink where repository in (select unnest(?))"
+            " order by step, key",
+            [ids],
+        )
+        return [
+            _Row(Step(step), key, size, mtime, None if body is None else bytes(body))
+            for step, key, size, mtime, body in rows
+        ]
+
+    async def _again(self, names: Sequence[str], planned: Sequence[_Row]) -> list[_Row]:
+        """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change."""
+        look = self.inventory.child()
+        try:
+            await self._scan_some(look, names)
+            plan_links(look, self._options.plan, now=self.inventory.scanned_at)
+            now = {row.key: row for row in self._rows(look, look.all("select id, name from repository"))}
+        finally:
+            look.close()
+        kept = [row for row in planned if row.key in now and now[row.key].same_object(row)]
+        self._kept_back += len(planned) - len(kept)
+        return kept
+
+    async def _delete(self, rows: Sequence[_Row]) -> None:
+        """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
+        assert self._lock is not None
+        if not rows:
+            return
+        await self._lock.guard()
+        await self._journal.write(Entry(UNLINK, row.key, row.size, row.mtime, row.body) for row in rows)
+        failed: set[str] = set()
+        for step in Step:
+            keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
+            for start in range(0, len(keys), _BATCH):
+                batch = keys[start : start + _BATCH]
+                async with self._lock.batch():
+                    outcomes = await self._storage.delete_many(batch)
+                for key, error in outcomes.items():
+                    if error is not None:
+                        self._failures.append(f"{key}: {error}")
+                        failed.add(_repository(key))
+                self._unlinked[step] += sum(error is None for error in outcomes.values())
+            if step in (Step.TAG, Step.TAG_INDEX) and keys:
+                await self._remove_tag_folders(keys)
+        links = [link for row in rows if isinstance(link := layout.decode(row.key), LayerLinkKey)]
+        await self._cache.forget_links((link.name, str(link.digest)) for link in links)
+
+    async def _remove_tag_folders(self, keys: Sequence[str]) -> None:
+        """On a disk a tag's folder without a link would still list as a tag."""
+        if not (await self._storage.capabilities()).folders:
+            return
+        folders = {
+            f"{layout.tags_prefix(key.name)}{key.tag}/"
+            for text in keys
+            if isinstance(key := layout.decode(text), TagCurrentKey | TagIndexKey)
+        }
+        now = await self._storage.now()
+        for folder in sorted(folders):
+            await self._storage.remove_empty_folders(folder, older_than=now + 1)
+
+    async def _look_after(self, names: Sequence[str], removed: Sequence[_Row]) -> Healed:
+        """List the repositories once more and give back what somebody needed while it was taken."""
+        assert self._lock is not None
+        if not removed:
+            return Healed()
+        look = self.inventory.child()
+        try:
+            scanner = await self._scan_some(look, names)
+            past = Past(look, [])
+            past.add_removed(self._lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in removed])
+            healer = Healer(self._storage, look, scanner, self._lock, concurrency=self._options.scan.concurrency)
+            tags = await self._tags_back(look, removed)
+            return await healer.run() + Healed(links=tuple(tags))
+        finally:
+            look.close()
+
+    async def _tags_back(self, look: Inventory, removed: Sequence[_Row]) -> list[str]:
+        """A tag that was pushed again while we removed it: its history has an entry newer than the plan, and it has
+        no current/link. Its newest entry says what it named."""
+        assert self._lock is not None
+        back = []
+        for row in removed:
+            key = layout.decode(row.key)
+            if not isinstance(key, TagCurrentKey):
+                continue
+            found = look.all(
+                """
+                select arg_max(i.digest, i.mtime) from tag_index i join repository r on r.id = i.repository
+                where r.name = ? and i.name = ? and i.mtime >= ? and not exists (
+                    from tag t where t.repository = i.repository and t.name = i.name
+                )
+                """,
+                [key.name, key.tag, self.inventory.scanned_at],
+            )
+            if found and found[0][0] is not None:
+                async with self._lock.batch():
+                    if await put_missing(
+                        self._storage, row.key, layout.link_body(Digest.from_raw(bytes(found[0][0])))
+                    ):
+                        back.append(row.key)
+        return back
+
+    async def _scan_some(self, look: Inventory, names: Sequence[str]) -> Scanner:
+        scanner = Scanner(self._storage, look, self._options.scan)
+        await scanner.list_repositories(names)
+        await scanner.read_manifests()
+        return scanner
+
+    async def _abort_uploads(self) -> None:
+        assert self._lock is not None
+        lock = self._lock
+        rows = self.inventory.all(
+            "select m.key, m.upload_id, m.newest, m.size from multipart_upload m"
+            " join gc_dead_upload d on d.repository = m.repository and d.uuid = m.uuid"
+        )
+
+        async def abort(row: tuple[str, str, int, int]) -> None:
+            async with lock.batch():
+                await self._storage.abort_multipart_upload(MultipartUpload(*row))
+
+        await for_each(rows, abort, concurrency=self._options.scan.concurrency)
+
+    # Blobs
+
+    async def _candidates(self) -> list[_Blob]:
+        """The planned blobs that a fresh listing of all links still does not reach, in key order."""
+        source = self.inventory
+        where = "true"
+        look = None
+        try:
+            if not self._options.offline and source.count("gc_dead_blob"):
+                look = source.child()
+                scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
+                await scanner.list_links()
+                await scanner.read_manifests()
+                plan_blobs(look, self._options.plan, now=source.scanned_at)
+                source = look
+                where = "digest in (select digest from main.gc_dead_blob)"
+            rows = source.all(f"select digest, size, mtime from gc_dead_blob where {where} order by digest")
+        finally:
+            if look is not None:
+                look.close()
+        self._kept_back += self.summary.blobs.dead - len(rows)
+        blobs = [
+            _Blob(layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), *rest) for raw, *rest in rows
+        ]
+        return sorted(blobs, key=lambda blob: blob.key)
+
+    async def _remove_blobs(self, blobs: Sequence[_Blob]) -> list[tuple[bytes, int]]:
+        """Move to the trash, or delete; what went, as (digest, size)."""
+        gone: list[tuple[bytes, int]] = []
+        for start in range(0, len(blobs), _BATCH):
+            batch = blobs[start : start + _BATCH]
+            taken = await (self._trash(batch) if self._options.trash else self._delete_blobs(batch))
+            gone += [(blob.raw, blob.size) for blob in taken]
+            await self._cache.forget_blobs(str(Digest.from_raw(blob.raw)) for blob in taken)
+            done = start + len(batch)
+            self._on_event(Progress(phase="removing blobs", done=done, total=len(blobs), unit="blobs"))
+        self.inventory.execute("create or replace table gc_gone (digest blob)")
+        self.inventory.insert("gc_gone", {"digest": ("binary", [raw for raw, _ in gone])})
+        self.inventory.execute("delete from blob where digest in (from gc_gone)")
+        return gone
+
+    async def _delete_blobs(self, batch: Sequence[_Blob]) -> list[_Blob]:
+        assert self._lock is not None
+        await self._lock.guard()
+        await self._journal.write(Entry(UNLINK, blob.key, blob.size, blob.mtime) for blob in batch)
+        return await self._delete_keys(batch)
+
+    async def _delete_keys(self, batch: Sequence[_Blob]) -> list[_Blob]:
+        assert self._lock is not None
+        async with self._lock.batch():
+            outcomes = await self._storage.delete_many([blob.key for blob in batch])
+        self._failures += [f"{key}: {error}" for key, error in outcomes.items() if error is not None]
+        return [blob for blob in batch if outcomes[blob.key] is None]
+
+    async def _trash(self, batch: Sequence[_Blob]) -> list[_Blob]:
+        """R2: a blob is deleted only after a listing has shown its copy with equal size."""
+        assert self._lock is not None
+        lock, prefix = self._lock, self._journal.trash
+        await lock.guard()
+        await self._journal.write(Entry(TRASHED, blob.key, blob.size, blob.mtime) for blob in batch)
+        rename = (await self._storage.capabilities()).atomic_rename
+        done: list[_Blob] = []
+
+        async def take(blob: _Blob) -> None:
+            try:
+                async with lock.batch():
+                    if rename:
+                        await self._storage.move(blob.key, prefix + blob.key, size=blob.size)
+                    else:
+                        await self._storage.copy(blob.key, prefix + blob.key, size=blob.size)
+            except NotFound:
+                return
+            except StorageError as error:
+                self._failures.append(f"{blob.key}: {error}")
+                return
+            done.append(blob)
+
+        await for_each(batch, take, concurrency=self._options.scan.concurrency)
+        if rename or not done:
+            return done
+        sizes = await self._sizes(prefix, batch[0].key, batch[-1].key)
+        safe = [blob for blob in done if sizes.get(prefix + blob.key) == blob.size]
+        self._failures += [
+            f"{blob.key}: its copy in the trash was not listed with {blob.size:,} bytes; it stays"
+            for blob in done
+            if sizes.get(prefix + blob.key) != blob.size
+        ]
+        return await self._delete_keys(safe)
+
+    async def _sizes(self, prefix: str, first: str, last: str) -> dict[str, int]:
+        """Sizes of the keys from first to last below the prefix, by one listing of that range."""
+        sizes: dict[str, int] = {}
+        async for page in self._storage.list(prefix, start_after=prefix + first[:-1]):
+            sizes |= dict(zip(page.keys, page.sizes, strict=True))
+            if _passed(page, prefix + last):
+                break
+        return sizes
+
+    async def _settle(self) -> Healed:
+        """A last look: what was linked while blobs were moved is given back."""
+        assert self._lock is not None
+        self._on_event(Notice(message=f"waiting {self._options.settle:g} s before the last look"))
+        await asyncio.sleep(self._options.settle)
+        look = self.inventory.child()
+        try:
+            scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
+            await scanner.list_links()
+            await scanner.read_manifests()
+            await Past.load(self._storage, look)
+            return await Healer(
+                self._storage, look, scanner, self._lock, concurrency=self._options.scan.concurrency
+            ).run()
+        finally:
+            look.close()
+
+    async def _remove_folders(self) -> int:
+        """What the deletions left empty on a disk. A repository that stays keeps the folders that make it one."""
+        if not (await self._storage.capabilities()).folders:
+            return 0
+        now = await self._storage.now()
+        older_than = now + 1 if self._options.offline else now - self._options.plan.grace
+        remove = self._storage.remove_empty_folders
+        removed = await remove(layout.BLOBS, older_than=older_than)
+        for name in self.summary.emptied:
+            removed += await remove(layout.repository_prefix(name), older_than=older_than)
+        return removed + await remove(layout.REPOSITORIES, older_than=older_than, keep=_REPOSITORY_FOLDERS)
+
+    def _healer(self, inventory: Inventory) -> Healer:
+        assert self._lock is not None
+        scanner = Scanner(self._storage, inventory, self._options.scan, self._on_event)
+        return Healer(self._storage, inventory, scanner, self._lock, concurrency=self._options.scan.concurrency)
+
+    def _description(self) -> dict[str, Any]:
+        plan = self._options.plan
+        return {
+            "command": "gc",
+            "delete_untagged": plan.delete_untagged,
+            "grace_seconds": plan.grace // 1_000_000,
+            "offline": self._options.offline,
+            "planned_blobs": self.summary.blobs.dead,
+            "planned_bytes": self.summary.dead_blob_bytes,
+        }
+
+    def _done(self, report: GcReport) -> dict[str, Any]:
+        return {**asdict(report), "blobs_left": self.inventory.count("blob")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    step: Step
+    key: str
+    size: int
+    mtime: int
+    body: bytes | None
+
+    def same_object(self, other: _Row) -> bool:
+        return (self.size, self.mtime, self.body) == (other.size, other.mtime, other.body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    key: str
+    raw: bytes
+    size: int
+    mtime: int
+
+
+def _repository(key: str) -> str:
+    decoded = layout.decode(key)
+    return "" if isinstance(decoded, layout.UnknownKey | layout.SeedKey | BlobKey) else decoded.name
+
+
+def _passed(page: Page, last: str) -> bool:
+    return bool(page.keys) and page.keys[-1] >= last
