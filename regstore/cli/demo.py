@@ -47,7 +47,8 @@ _STEPS = (
         EXIT_PARTIAL,
     ),
     _Step(
-        "The same for real. --offline says that no registry is writing here at the moment.",
+        "The same for real. --offline says that no registry is writing here at the moment. Blobs go to a trash "
+        "beside the registry's own folder first, and can come back from there.",
         "gc FOLDER --delete-untagged --offline --yes --cache-dir CACHE",
         EXIT_PARTIAL,
     ),
