@@ -26,13 +26,13 @@ from regstore.storage.base import Page, Storage
 
 Sink = Callable[[Page], Awaitable[None]]
 
-_TOP: Final = "\x7f"  # sorts after every character of a decodable key
+_TOP: Final = "~"  # sorts after what registries accept in names; not a control character, which no XML may hold
 _HEX_FOLDER: Final = re.compile(r"(.*/(?:sha256|sha384|sha512)/)((?:[0-9a-f]{2}/)?)([0-9a-f]{64,128})/")
 _DIGITS: Final = string.digits
 _HEX: Final = string.digits + "abcdef"
 _NAME: Final = "-." + "/" + string.digits + "_" + string.ascii_lowercase
 _ANY: Final = "".join(map(chr, range(0x20, 0x7F)))
-_MAX_CUTS_BLIND: Final = 4
+_MAX_CUTS_BLIND: Final = 2
 #: A cut costs up to a page of keys that lie behind the range's end; so a range is worth at least these pages.
 _WORTH_PAGES: Final = 5
 #: A range must have been this long, in pages, before it is cut where nothing tells how much is left.
@@ -115,37 +115,45 @@ def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Ran
 def _cuts(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[str]:
     """Strings strictly between the last key and the piece's end ("": the end of the prefix), in order."""
     last, end = keys[-1], piece.last
-    cuts = _hex_cuts(keys, hands)
-    if not cuts and piece.pages >= _PROVEN_PAGES:
-        cuts = _blind_cuts(prefix, keys, end, min(hands, _MAX_CUTS_BLIND))
+    cuts = _hex_cuts(keys, end, hands)
+    if cuts is None:
+        blind = piece.pages >= _PROVEN_PAGES
+        cuts = _blind_cuts(prefix, keys, end, min(hands, _MAX_CUTS_BLIND)) if blind else []
     return [cut for cut in cuts if last < cut and (not end or cut < end)]
 
 
-def _hex_cuts(keys: list[str], hands: int) -> list[str]:
+def _hex_cuts(keys: list[str], end: str, hands: int) -> list[str] | None:
     """Even cuts of what is left of the digest folder that the page ends in, and one at the folder's end.
 
-    Empty when too few pages are left in it to be worth a cut.
+    None when that folder does not tell how much is left: too little of it, or too little in it.
     """
     match = _HEX_FOLDER.match(keys[-1])
     if match is None:
-        return []
+        return None
     folder, fan_out = match[1], bool(match[2])
     first = bisect.bisect_left(keys, folder)
     begin = _HEX_FOLDER.match(keys[first])
     if begin is None or begin[1] != folder:
-        return []
-    low, high = (int(found[3][:8], 16) / 2**32 for found in (begin, match))
+        return None
+    low, high = (_hex_fraction(found[3]) for found in (begin, match))
     if high <= low:
-        return []
-    pages_left = (1 - high) / (high - low) * (len(keys) - first) / 1000
-    parts = min(hands, int(pages_left / _WORTH_PAGES))
-    if parts < 2:
-        return []
+        return None
+    inside = end.startswith(folder)
+    top = _hex_fraction(end[len(folder) :].rpartition("/")[2]) if inside else 1.0
+    pages_left = (top - high) / (high - low) * (len(keys) - first) / 1000
+    if pages_left < 1 and first > 0:
+        return None
+    parts = min(hands, int(pages_left / (_WORTH_PAGES if pages_left > 8 * _WORTH_PAGES else 2)))
     cuts = []
     for number in range(1, parts):
-        digits = f"{int((high + (1 - high) * number / parts) * 2**32):08x}"
+        digits = f"{int((high + (top - high) * number / parts) * 2**32):08x}"
         cuts.append(f"{folder}{digits[:2]}/{digits}" if fan_out else folder + digits)
-    return [*cuts, folder + _TOP]
+    return cuts if inside or not cuts else [*cuts, folder + _TOP]
+
+
+def _hex_fraction(digits: str) -> float:
+    known = digits.rstrip(_TOP)[:8]
+    return int(known.ljust(8, "0"), 16) / 2**32 if known else 1.0
 
 
 def _blind_cuts(prefix: str, keys: list[str], end: str, count: int) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regstore import layout
-from regstore.concurrency import for_each
+from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InvalidManifest, NotFound, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
@@ -25,7 +25,7 @@ from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cach
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
-from regstore.storage.base import Page, Storage
+from regstore.storage.base import MultipartUpload, Page, Storage
 
 _BATCH_KEYS: Final = 40_000
 _BATCH_MANIFESTS: Final = 4_000
@@ -63,6 +63,27 @@ async def scan(
         inventory.close()
 
 
+class _Intake:
+    """Pages on their way into the inventory, some 10^4 keys at a time, in a thread of its own."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._pages: list[Page] = []
+        self._keys = 0
+        self._lock = asyncio.Lock()
+
+    async def add(self, page: Page) -> None:
+        self._pages.append(page)
+        self._keys += len(page)
+        if self._keys >= _BATCH_KEYS:
+            await self.flush()
+
+    async def flush(self) -> None:
+        async with self._lock:  # one thread at a time on the connection; who waits here slows the listing down
+            pages, self._pages, self._keys = self._pages, [], 0
+            await asyncio.to_thread(self._inventory.ingest, pages)
+
+
 class Scanner:
     """One run of scan; its parts can be called one by one where only some are wanted."""
 
@@ -74,6 +95,7 @@ class Scanner:
         self._options = options
         self._on_event = on_event
         self._concurrency = options.concurrency
+        self._intake = _Intake(inventory)
 
     async def run(self) -> None:
         self._inventory.scanned_at = await self._storage.now()
@@ -82,22 +104,27 @@ class Scanner:
         await self.read_manifests()
 
     async def list_blobs(self) -> None:
+        """Before `list_links`, which puts them into the inventory together with what it finds."""
         await self._list(layout.BLOBS, "listing blobs")
 
     async def list_links(self) -> None:
         """Links, tags and uploads, with every body known that can be known."""
-        await self._list(layout.REPOSITORIES, "listing repositories")
-        await self._list_multipart_uploads()
+        async with task_group() as group:
+            group.create_task(self._list(layout.REPOSITORIES, "listing repositories"))
+            uploads = group.create_task(self._find_multipart_uploads())
+        await self._intake.flush()
+        self._store_multipart_uploads(uploads.result())
         await self._resolve()
 
     async def list_repositories(self, names: Sequence[str]) -> None:
-        """The same of a few repositories only: one LIST a thousand keys, at least one each."""
+        """The same of a few repositories only: one LIST a thousand keys, at least one each. No multipart uploads."""
 
         async def list_one(name: str) -> None:
-            pages = [page async for page in self._storage.list(layout.repository_prefix(name) + "_")]
-            self._inventory.ingest(pages)
+            async for page in self._storage.list(layout.repository_prefix(name) + "_"):
+                await self._intake.add(page)
 
         await for_each(names, list_one, concurrency=self._concurrency)
+        await self._intake.flush()
         await self._resolve()
 
     async def _resolve(self) -> None:
@@ -119,31 +146,18 @@ class Scanner:
             cache.close()
 
     async def _list(self, prefix: str, phase: str) -> None:
-        pending: list[Page] = []
-        pending_keys = 0
         done = 0
-        lock = asyncio.Lock()
-
-        async def flush() -> None:
-            nonlocal pending, pending_keys
-            async with lock:  # one thread at a time on the connection; who waits here slows the listing down
-                batch, pending, pending_keys = pending, [], 0
-                await asyncio.to_thread(self._inventory.ingest, batch)
 
         async def sink(page: Page) -> None:
-            nonlocal pending_keys, done
-            pending.append(page)
-            pending_keys += len(page)
+            nonlocal done
             done += len(page)
             self._on_event(Progress(phase=phase, done=done))
-            if pending_keys >= _BATCH_KEYS:
-                await flush()
+            await self._intake.add(page)
 
         concurrency = self._concurrency if self._storage.splits_listings else 1
         self._inventory.ranges += await list_in_parallel(self._storage, prefix, sink, concurrency=concurrency)
-        await flush()
 
-    async def _list_multipart_uploads(self) -> None:
+    async def _find_multipart_uploads(self) -> list[tuple[layout.UploadKey, MultipartUpload]]:
         found = []
         try:
             async for upload in self._storage.list_multipart_uploads(layout.REPOSITORIES):
@@ -155,7 +169,10 @@ class Scanner:
             self._on_event(
                 Notice(message=f"uploads are left alone, for their multipart uploads are not known: {error}")
             )
-            return
+            return []
+        return found
+
+    def _store_multipart_uploads(self, found: Sequence[tuple[layout.UploadKey, MultipartUpload]]) -> None:
         if not found:
             return
         known = dict(self._inventory.all("select name, id from repository"))

@@ -1,18 +1,17 @@
 """What migrate wrote into a store: the record that lies in the store itself, under `regstore/migrate/`.
 
-    regstore/migrate/tags/<pass>-<number>.ndjson         a line for each tag written
-    regstore/migrate/revisions/<pass>-<number>.ndjson    a line for each revision link written
+    regstore/migrate/tags/<pass>-<number>.ndjson
 
-A line is a JSON object:
+A line is a JSON object for one tag:
 
     source      where it came from, as `s3://bucket/root` or a path
     origin      the repository's name there
     repository  its name here
-    tag         (tags only) its name
+    tag         its name
     digest      what was written, such as "sha256:…"
-    time        (tags only) when the tag was last set at the source: microseconds since 1970, UTC. It is the tag's
-                own time as long as the tag has this digest, whatever the link's mtime here says
-    was         (tags only, while the pass runs) what the tag named here before, or null
+    time        when the tag was last set at the source: microseconds since 1970, UTC. It is the tag's own time as
+                long as the tag has this digest, whatever the link's mtime here says
+    was         (only while the pass runs) what the tag named here before, or null
 
 `<pass>` is the store's time when the pass began, in microseconds with twenty digits, and a random word: later passes
 sort later, and of two lines for one tag the later one holds. A file is written before the links that it names, and
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from regstore.storage.base import Storage
 
 TAGS: Final = f"{STATE}migrate/tags/"
-REVISIONS: Final = f"{STATE}migrate/revisions/"
 #: Lines of one file.
 LINES: Final = 10_000
 
@@ -66,22 +64,6 @@ class TagLine:
         return line
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RevisionLine:
-    source: str
-    origin: str
-    repository: str
-    digest: Digest
-
-    def text(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "origin": self.origin,
-            "repository": self.repository,
-            "digest": str(self.digest),
-        }
-
-
 def pass_name(now: int) -> str:
     """A name that sorts after those of earlier passes. now: the store's time in microseconds."""
     return f"{now:020}-{secrets.token_hex(4)}"
@@ -91,29 +73,20 @@ async def write_tags(storage: Storage, name: str, number: int, lines: Sequence[T
     await _write(storage, f"{TAGS}{name}-{number:06}.ndjson", [line.text(done=done) for line in lines])
 
 
-async def write_revisions(storage: Storage, name: str, number: int, lines: Sequence[RevisionLine]) -> None:
-    await _write(storage, f"{REVISIONS}{name}-{number:06}.ndjson", [line.text() for line in lines])
-
-
 async def _write(storage: Storage, key: str, lines: Sequence[dict[str, Any]]) -> None:
     import orjson
 
     await storage.put(key, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
 
 
-async def load_record(storage: Storage, inventory: Inventory, *, prefix: str = "migrate_") -> None:
-    """Make `migrate_record(source, origin, repository, tag, digest, time, was)`, with the latest line of each tag,
-    and `migrate_revision_record(source, origin, repository, digest)`.
+async def load_record(storage: Storage, inventory: Inventory) -> None:
+    """Make `migrate_record(source, origin, repository, tag, digest, time, was)`, with the latest line of each tag.
 
     StorageError when a file can't be read or understood: without it, what others wrote could pass for ours.
     """
     inventory.execute(
-        f"create or replace table {prefix}record (source varchar, origin varchar, repository varchar, tag varchar,"
+        "create or replace table migrate_record (source varchar, origin varchar, repository varchar, tag varchar,"
         " digest blob, time bigint, was blob)"
-    )
-    inventory.execute(
-        f"create or replace table {prefix}revision_record"
-        " (source varchar, origin varchar, repository varchar, digest blob)"
     )
     for number, key in enumerate(await _keys(storage, TAGS)):
         rows = await _read(storage, key, ("source", "origin", "repository", "tag", "digest", "time"))
@@ -135,19 +108,10 @@ async def load_record(storage: Storage, inventory: Inventory, *, prefix: str = "
             },
         )
         inventory.execute(
-            f"delete from {prefix}record r using line l where l.repository = r.repository and l.tag = r.tag"
+            "delete from migrate_record r using line l where l.repository = r.repository and l.tag = r.tag"
         )
         inventory.execute(
-            f"insert into {prefix}record select source, origin, repository, tag, digest, time, was from line"
-        )
-    for key in await _keys(storage, REVISIONS):
-        rows = await _read(storage, key, ("source", "origin", "repository", "digest"))
-        inventory.insert(
-            f"{prefix}revision_record",
-            {
-                **{name: ("utf8", [row[name] for row in rows]) for name in ("source", "origin", "repository")},
-                "digest": ("binary", [row["digest"].raw for row in rows]),
-            },
+            "insert into migrate_record select source, origin, repository, tag, digest, time, was from line"
         )
 
 
