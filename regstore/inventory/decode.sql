@@ -75,7 +75,7 @@ select
     end as label,
     case when kind = 'upload_part' then tail[length('_uploads/') + 36 + 2:] end as part,
     -- a link of exactly this size and MD5 says what its path says
-    kind in ('layer_link', 'revision_link')
+    kind in ('layer_link', 'revision_link', 'signature_link', 'tag_index')
         and size = length(algorithm) + 1 + length(encoded)
         and etag = md5(algorithm || ':' || encoded) as sound,
     size,

@@ -188,11 +188,12 @@ _INGEST = (
     " from located where kind = 'layer_link'",
     "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime"
     " from located where kind = 'revision_link'",
-    "insert into signature_link select repository, revision, digest, size, mtime"
+    "insert into signature_link select repository, revision, digest, sound, size, mtime"
     " from located where kind = 'signature_link'",
     "insert into tag select repository, label, null, null, size, mtime from located where kind = 'tag'",
     "insert into tag_etag select repository, label, etag from located where kind = 'tag'",
-    "insert into tag_index select repository, label, digest, size, mtime from located where kind = 'tag_index'",
+    "insert into tag_index select repository, label, digest, sound, size, mtime from located"
+    " where kind = 'tag_index'",
     "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
     "insert into unknown select key, size, mtime from located where kind = 'unknown'",
 )

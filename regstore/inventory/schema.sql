@@ -32,11 +32,13 @@ create table revision_link (
     mtime bigint not null
 );
 
--- Schema1 signatures as v2.0 to 2.4 stored them, one link each below the revision.
+-- Schema1 signatures as v2.0 to 2.4 stored them, one link each below the revision. sound: LIST proved that the link's
+-- body is its own digest (else it was not read).
 create table signature_link (
     repository integer not null,
     revision blob not null,
     digest blob not null,
+    sound boolean not null,
     size bigint not null,
     mtime bigint not null
 );
@@ -58,11 +60,12 @@ create table tag_etag (
     etag varchar not null
 );
 
--- The history of a tag: one row for each digest that it ever named.
+-- The history of a tag: one row for each digest that it ever named. sound: as above.
 create table tag_index (
     repository integer not null,
     name varchar not null,
     digest blob not null,
+    sound boolean not null,
     size bigint not null,
     mtime bigint not null
 );
