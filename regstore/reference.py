@@ -17,8 +17,10 @@ NAME_MAX_LENGTH: Final = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-#: `sha256-<hex>` (the OCI fallback for referrers), or with a suffix such as `.sig` (cosign's older scheme).
-_DIGEST_TAG: Final = re.compile(r"(sha256)-([0-9a-f]{64})(\..+)?|(sha512)-([0-9a-f]{128}|[0-9a-f]{64})(\..+)?")
+#: `sha256-<hex>` (the OCI fallback for referrers), or with a suffix such as `.sig` (cosign's older scheme). Read by
+#: RE2 too.
+DIGEST_TAG_RE: Final = r"(sha256)-([0-9a-f]{64})(\..+)?|(sha512)-([0-9a-f]{128}|[0-9a-f]{64})(\..+)?"
+_DIGEST_TAG: Final = re.compile(DIGEST_TAG_RE)
 
 
 def is_name(text: str) -> bool:
