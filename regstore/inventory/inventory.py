@@ -41,7 +41,7 @@ class Inventory:
     `scanned_at` is the store's time when the listing began, in microseconds.
     """
 
-    def __init__(self, path: Path | None = None, *, memory_limit: str = "256MB") -> None:
+    def __init__(self, path: Path | None = None, *, memory_limit: str = "192MB") -> None:
         import duckdb
 
         self._folder = Path(tempfile.mkdtemp(prefix="regstore-"))

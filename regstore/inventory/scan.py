@@ -30,7 +30,7 @@ from regstore.storage.base import MultipartUpload, Page, Storage
 _BATCH_KEYS: Final = 40_000
 _BATCH_MANIFESTS: Final = 4_000
 #: Digests held in memory at a time.
-_SLICE: Final = 200_000
+_SLICE: Final = 50_000
 #: A link longer than this holds no digest; it is not read.
 LINK_MAX: Final = 1024
 
@@ -42,7 +42,7 @@ class ScanOptions:
     concurrency: int = 32
     cache_dir: Path | None = None
     inventory: Path | None = None
-    memory_limit: str = "256MB"
+    memory_limit: str = "192MB"
 
     @classmethod
     def default(cls) -> ScanOptions:
@@ -76,10 +76,12 @@ class _Intake:
         self._pages.append(page)
         self._keys += len(page)
         if self._keys >= _BATCH_KEYS:
-            await self.flush()
+            await self.flush(_BATCH_KEYS)
 
-    async def flush(self) -> None:
+    async def flush(self, least: int = 1) -> None:
         async with self._lock:  # one thread at a time on the connection; who waits here slows the listing down
+            if self._keys < least:
+                return  # who waited before has taken them along
             pages, self._pages, self._keys = self._pages, [], 0
             await asyncio.to_thread(self._inventory.ingest, pages)
 
