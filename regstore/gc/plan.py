@@ -280,7 +280,7 @@ class _Planner:
             insert into gc_protected
             select distinct k.repository, 'manifest ' || {text_sql("k.digest")} || ' can''t be read: ' || m.reason
             from {self._reach.table} k join manifest m on m.digest = k.digest
-            where k.expand and m.state not in ('ok', 'missing')
+            where k.expand and m.state not in ('ok', 'missing') and k.repository <> {_NOWHERE}
                 and k.repository not in (select repository from gc_protected)
             returning repository
             """
