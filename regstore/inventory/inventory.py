@@ -171,6 +171,8 @@ class Inventory:
             "create or replace temp table located as select d.*, r.id as repository"
             " from decoded d left join repository r using (name)"
         )
+        if self._schema == "main":  # a child's blobs are a view, and it lists none
+            self.execute(_INGEST_BLOBS)
         for statement in _INGEST:
             self.execute(statement)
 
@@ -181,9 +183,10 @@ class Inventory:
         return sum(self.count(table) for table in _TABLES_OF_KEYS)
 
 
+_INGEST_BLOBS = "insert into blob select digest, size, mtime from located where kind = 'blob'"
+
 #: Where a link's body is not yet known: `target` stays null until `scan` has resolved or read it.
 _INGEST = (
-    "insert into blob select digest, size, mtime from located where kind = 'blob'",
     "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime"
     " from located where kind = 'layer_link'",
     "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime"

@@ -1,0 +1,104 @@
+"""What writers of a registry were told: the truth that a store is held to afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.servers.images import Document
+
+
+@dataclass
+class _Readers:
+    """One lock, held by many who push or by one who deletes."""
+
+    condition: threading.Condition = field(default_factory=threading.Condition)
+    shared: int = 0
+    exclusive: bool = False
+
+
+class Promises:
+    """By tag, the last answer that a registry gave. A tag belongs to one writer; only a DELETE of the manifest it
+    names takes it away from others, so a push and a DELETE of one digest in one repository exclude each other:
+    otherwise the registry itself says nothing about what is left."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: defaultdict[tuple[str, str], _Readers] = defaultdict(_Readers)
+        self.tags: dict[tuple[str, str], Document] = {}
+        self.deleted: set[tuple[str, str]] = set()
+        #: An answer was lost, so either state may stand.
+        self.uncertain: set[tuple[str, str]] = set()
+
+    @contextlib.contextmanager
+    def pushing(self, repository: str, *digests: str) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for digest in sorted(set(digests)):
+                stack.enter_context(self._shared(self._lock(repository, digest)))
+            yield
+
+    @contextlib.contextmanager
+    def deleting(self, repository: str, digest: str) -> Iterator[None]:
+        lock = self._lock(repository, digest)
+        with lock.condition:
+            lock.condition.wait_for(lambda: not lock.shared and not lock.exclusive)
+            lock.exclusive = True
+        try:
+            yield
+        finally:
+            with lock.condition:
+                lock.exclusive = False
+                lock.condition.notify_all()
+
+    @contextlib.contextmanager
+    def _shared(self, lock: _Readers) -> Iterator[None]:
+        with lock.condition:
+            lock.condition.wait_for(lambda: not lock.exclusive)
+            lock.shared += 1
+        try:
+            yield
+        finally:
+            with lock.condition:
+                lock.shared -= 1
+                lock.condition.notify_all()
+
+    def _lock(self, repository: str, digest: str) -> _Readers:
+        with self._guard:
+            return self._locks[repository, digest]
+
+    def current(self, repository: str, tag: str) -> Document | None:
+        with self._guard:
+            return self.tags.get((repository, tag))
+
+    def stands(self, repository: str, tag: str, document: Document) -> None:
+        with self._guard:
+            self.tags[repository, tag] = document
+            self.deleted.discard((repository, tag))
+            self.uncertain.discard((repository, tag))
+
+    def unknown(self, repository: str, tag: str) -> None:
+        with self._guard:
+            self.uncertain.add((repository, tag))
+
+    def gone(self, repository: str, digest: str) -> None:
+        """The manifest was deleted, and with it every tag that named it."""
+        with self._guard:
+            for place in [
+                place
+                for place, document in self.tags.items()
+                if place[0] == repository and document.digest == digest
+            ]:
+                del self.tags[place]
+                self.deleted.add(place)
+
+    def tagged(self, repository: str) -> set[str]:
+        """Digests that a tag of the repository surely names."""
+        with self._guard:
+            return {
+                document.digest
+                for place, document in self.tags.items()
+                if place[0] == repository and place not in self.uncertain
+            }
