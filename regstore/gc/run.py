@@ -39,6 +39,12 @@ _BATCH: Final = 1000
 #: What is unlinked between two looks at the repositories concerned.
 _GROUP_KEYS: Final = 5_000
 _GROUP_REPOSITORIES: Final = 100
+#: Numbered from 1 in the order of the blobs' keys: by algorithm, then by digest.
+_CANDIDATES: Final = """
+    create or replace table main.gc_candidate as
+    select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
+    from ({select}) order by position
+"""
 #: v2.x finds repositories by `_layers`, v3 by `_manifests`; a repository without them would lose its blobs to the
 #: registry's own garbage-collect.
 _REPOSITORY_FOLDERS: Final = frozenset({"_layers", "_manifests", "_uploads", "tags", "revisions"})
@@ -135,6 +141,8 @@ class GcRun:
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures: list[str] = []
         self._kept_back = 0
+        self._gone = 0
+        self._gone_bytes = 0
 
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
@@ -188,9 +196,9 @@ class GcRun:
         await self._journal.begin(self._description())
         healed = await self._unlink()
         await self._abort_uploads()
-        candidates = await self._candidates()
-        moved = await self._remove_blobs(candidates)
-        if moved and not self._options.offline:
+        await self._find_candidates()
+        await self._remove_blobs()
+        if not self._options.offline and (any(self._unlinked.values()) or self._gone):
             healed += await self._settle()
         folders = await self._remove_folders()
         report = GcReport(
@@ -199,8 +207,8 @@ class GcRun:
             revisions=self._unlinked[Step.REVISION],
             layer_links=self._unlinked[Step.LAYER],
             uploads=self.summary.uploads.dead,
-            blobs=len(moved),
-            blob_bytes=sum(size for _, size in moved),
+            blobs=self._gone,
+            blob_bytes=self._gone_bytes,
             upload_bytes=self.summary.dead_upload_bytes,
             trashed=self._options.trash,
             healed=self.healed + healed,
@@ -283,15 +291,13 @@ class GcRun:
         failed: set[str] = set()
         for step in Step:
             keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
-            for start in range(0, len(keys), _BATCH):
-                batch = keys[start : start + _BATCH]
-                async with self._lock.batch():
-                    outcomes = await self._storage.delete_many(batch)
-                for key, error in outcomes.items():
-                    if error is not None:
-                        self._failures.append(f"{key}: {error}")
-                        failed.add(_repository(key))
-                self._unlinked[step] += sum(error is None for error in outcomes.values())
+            async with self._lock.batch():
+                outcomes = await self._storage.delete_many(keys) if keys else {}
+            for key, error in outcomes.items():
+                if error is not None:
+                    self._failures.append(f"{key}: {error}")
+                    failed.add(_repository(key))
+            self._unlinked[step] += sum(error is None for error in outcomes.values())
             if step in (Step.TAG, Step.TAG_INDEX) and keys:
                 await self._remove_tag_folders(keys)
         links = [link for row in rows if isinstance(link := layout.decode(row.key), LayerLinkKey)]
@@ -367,51 +373,58 @@ class GcRun:
         )
 
         async def abort(row: tuple[str, str, int, int]) -> None:
-            async with lock.batch():
-                await self._storage.abort_multipart_upload(MultipartUpload(*row))
+            await self._storage.abort_multipart_upload(MultipartUpload(*row))
 
-        await for_each(rows, abort, concurrency=self._options.scan.concurrency)
+        for start in range(0, len(rows), _BATCH):
+            async with lock.batch():
+                await for_each(rows[start : start + _BATCH], abort, concurrency=self._options.scan.concurrency)
 
     # Blobs
 
-    async def _candidates(self) -> list[_Blob]:
-        """The planned blobs that a fresh listing of all links still does not reach, in key order."""
-        source = self.inventory
-        where = "true"
-        look = None
+    async def _find_candidates(self) -> None:
+        """gc_candidate: the planned blobs that a fresh listing of all links still does not reach."""
+        execute = self.inventory.execute
+        if self._options.offline or not self.inventory.count("gc_dead_blob"):
+            execute(_CANDIDATES.format(select="from gc_dead_blob"))
+            return
+        look = self.inventory.child()
         try:
-            if not self._options.offline and source.count("gc_dead_blob"):
-                look = source.child()
-                scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
-                await scanner.list_links()
-                await scanner.read_manifests()
-                plan_blobs(look, self._options.plan, now=source.scanned_at)
-                source = look
-                where = "digest in (select digest from main.gc_dead_blob)"
-            rows = source.all(f"select digest, size, mtime from gc_dead_blob where {where} order by digest")
+            scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
+            await scanner.list_links()
+            await scanner.read_manifests()
+            plan_blobs(look, self._options.plan, now=self.inventory.scanned_at)
+            look.execute(
+                _CANDIDATES.format(
+                    select="from main.gc_dead_blob p semi join gc_dead_blob d on d.digest = p.digest"
+                )
+            )
         finally:
-            if look is not None:
-                look.close()
-        self._kept_back += self.summary.blobs.dead - len(rows)
-        blobs = [
-            _Blob(layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), *rest) for raw, *rest in rows
-        ]
-        return sorted(blobs, key=lambda blob: blob.key)
+            look.close()
+        self._kept_back += self.summary.blobs.dead - self.inventory.count("gc_candidate")
 
-    async def _remove_blobs(self, blobs: Sequence[_Blob]) -> list[tuple[bytes, int]]:
-        """Move to the trash, or delete; what went, as (digest, size)."""
-        gone: list[tuple[bytes, int]] = []
-        for start in range(0, len(blobs), _BATCH):
-            batch = blobs[start : start + _BATCH]
-            taken = await (self._trash(batch) if self._options.trash else self._delete_blobs(batch))
-            gone += [(blob.raw, blob.size) for blob in taken]
-            await self._cache.forget_blobs(str(Digest.from_raw(blob.raw)) for blob in taken)
-            done = start + len(batch)
-            self._on_event(Progress(phase="removing blobs", done=done, total=len(blobs), unit="blobs"))
+    async def _remove_blobs(self) -> None:
+        """Move the candidates to the trash, or delete them, a thousand at a time in the order of their keys."""
         self.inventory.execute("create or replace table gc_gone (digest blob)")
-        self.inventory.insert("gc_gone", {"digest": ("binary", [raw for raw, _ in gone])})
+        total = self.inventory.count("gc_candidate")
+        for start in range(0, total, _BATCH):
+            batch = self._candidates(start, start + _BATCH)
+            taken = await (self._trash(batch) if self._options.trash else self._delete_blobs(batch))
+            self._gone += len(taken)
+            self._gone_bytes += sum(blob.size for blob in taken)
+            self.inventory.insert("gc_gone", {"digest": ("binary", [blob.raw for blob in taken])})
+            await self._cache.forget_blobs(str(Digest.from_raw(blob.raw)) for blob in taken)
+            self._on_event(Progress(phase="removing blobs", done=start + len(batch), total=total, unit="blobs"))
         self.inventory.execute("delete from blob where digest in (from gc_gone)")
-        return gone
+
+    def _candidates(self, start: int, end: int) -> list[_Blob]:
+        rows = self.inventory.all(
+            "select digest, size, mtime from gc_candidate where position > ? and position <= ? order by position",
+            [start, end],
+        )
+        return [
+            _Blob(layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), size, mtime)
+            for raw, size, mtime in rows
+        ]
 
     async def _delete_blobs(self, batch: Sequence[_Blob]) -> list[_Blob]:
         assert self._lock is not None
@@ -437,11 +450,10 @@ class GcRun:
 
         async def take(blob: _Blob) -> None:
             try:
-                async with lock.batch():
-                    if rename:
-                        await self._storage.move(blob.key, prefix + blob.key, size=blob.size)
-                    else:
-                        await self._storage.copy(blob.key, prefix + blob.key, size=blob.size)
+                if rename:
+                    await self._storage.move(blob.key, prefix + blob.key, size=blob.size)
+                else:
+                    await self._storage.copy(blob.key, prefix + blob.key, size=blob.size)
             except NotFound:
                 return
             except StorageError as error:
@@ -449,9 +461,14 @@ class GcRun:
                 return
             done.append(blob)
 
-        await for_each(batch, take, concurrency=self._options.scan.concurrency)
-        if rename or not done:
+        if rename:
+            async with lock.batch():
+                await for_each(batch, take, concurrency=self._options.scan.concurrency)
             return done
+        # Copies take nothing away, and large ones take their time: only the deletes below need the lease.
+        await for_each(batch, take, concurrency=self._options.scan.concurrency)
+        if not done:
+            return []
         sizes = await self._sizes(prefix, batch[0].key, batch[-1].key)
         safe = [blob for blob in done if sizes.get(prefix + blob.key) == blob.size]
         self._failures += [
