@@ -72,7 +72,7 @@ def migrate(
         bool,
         typer.Option(
             "--delete",
-            help="At the end, remove tags and revisions that our passes wrote and the source no longer has.",
+            help="At the end, remove tags that our passes set and SRC no longer has; undo brings them back.",
         ),
     ] = False,
     verify: Annotated[
@@ -145,7 +145,7 @@ def migrate(
         profile=dst_profile or settings.profile,
         ca_bundle=dst_ca_bundle or settings.ca_bundle,
     )
-    if delete and not dry_run and not confirm("Remove at DST what the source no longer has?", yes=yes):
+    if delete and not dry_run and not confirm("Remove tags at DST that SRC no longer has?", yes=yes):
         return EXIT_OK
     with progress(quiet=settings.quiet) as on_event:
         done = run_async(_migrate(settings, there, options, dry_run, follow, create, on_event))
@@ -261,7 +261,7 @@ def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
             f" {count(estimate.lists)} listings: about ${estimate.dollars:,.2f} of requests ({PRICES_AS_OF})."
         )
     if summary.to_delete:
-        emit(f"{counted(summary.to_delete, 'tag or revision', 'tags and revisions')} to remove.")
+        emit(f"{counted(summary.to_delete, 'tag')} to remove.")
     _print_left(summary)
     if summary.unknown:
         emit_error(f"{counted(summary.unknown, 'unknown key')} at the source: left")
@@ -280,7 +280,7 @@ def _print_result(result: MigrateResult) -> None:
             f" {counted(result.tags, 'tag')}."
         )
     if result.deleted:
-        emit(f"Removed {counted(result.deleted, 'tag or revision', 'tags and revisions')}.")
+        emit(f"Removed {counted(result.deleted, 'tag')}.")
     if result.verified:
         repaired = f", {count(result.repaired)} of them copied again" if result.repaired else ""
         emit(f"Read back {counted(result.verified, 'blob')}{repaired}.")

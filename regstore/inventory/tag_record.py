@@ -13,8 +13,8 @@ A line is a JSON object for one tag:
                 long as the tag has this digest, whatever the link's mtime here says
     was         (only while the pass runs) what the tag named here before, or null
 
-`<pass>` is the store's time when the pass began, in microseconds with twenty digits, and a random word: later passes
-sort later, and of two lines for one tag the later one holds. A file is written before the links that it names, and
+`<pass>` is a number of ten digits, one more than any before, and a random word: later passes sort later, and of two
+lines for one tag the later one holds. A file is written before the links that it names, and
 again without `was` once they are there. So a pass that was killed leaves `was`, and the tag has one of the two.
 """
 
@@ -64,9 +64,11 @@ class TagLine:
         return line
 
 
-def pass_name(now: int) -> str:
-    """A name that sorts after those of earlier passes. now: the store's time in microseconds."""
-    return f"{now:020}-{secrets.token_hex(4)}"
+def next_pass(keys: Sequence[str]) -> str:
+    """A name that sorts after those of the passes that wrote these files."""
+    numbers = [key[len(TAGS) :].partition("-")[0] for key in keys]
+    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
+    return f"{last + 1:010}-{secrets.token_hex(4)}"
 
 
 async def write_tags(storage: Storage, name: str, number: int, lines: Sequence[TagLine], *, done: bool) -> None:
@@ -79,47 +81,42 @@ async def _write(storage: Storage, key: str, lines: Sequence[dict[str, Any]]) ->
     await storage.put(key, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
 
 
-async def load_record(storage: Storage, inventory: Inventory) -> None:
-    """Make `migrate_record(source, origin, repository, tag, digest, time, was)`, with the latest line of each tag.
+async def list_record(storage: Storage) -> list[str]:
+    """The files of the record, oldest first: one LIST a thousand."""
+    return [key async for page in storage.list(TAGS) for key in page.keys if key.endswith(".ndjson")]
 
-    StorageError when a file can't be read or understood: without it, what others wrote could pass for ours.
-    """
+
+def empty_record(inventory: Inventory) -> None:
+    """`migrate_record(source, origin, repository, tag, digest, time, was)`, with nothing in it."""
     inventory.execute(
         "create or replace table migrate_record (source varchar, origin varchar, repository varchar, tag varchar,"
         " digest blob, time bigint, was blob)"
     )
-    for number, key in enumerate(await _keys(storage, TAGS)):
+
+
+async def load_record(storage: Storage, inventory: Inventory, keys: Sequence[str] | None = None) -> None:
+    """Fill `migrate_record` with the latest line of each tag. keys: what `list_record` gave.
+
+    StorageError when a file can't be read or understood: without it, what others wrote could pass for ours.
+    """
+    empty_record(inventory)
+    for key in await list_record(storage) if keys is None else keys:
         rows = await _read(storage, key, ("source", "origin", "repository", "tag", "digest", "time"))
-        inventory.execute(
-            "create or replace temp table line (source varchar, origin varchar, repository varchar, tag varchar,"
-            " digest blob, time bigint, was blob, number integer)"
-        )
+        texts = ("source", "origin", "repository", "tag")
+        inventory.execute("create or replace temp table line as from migrate_record limit 0")
         inventory.insert(
             "line",
             {
-                **{
-                    name: ("utf8", [row[name] for row in rows])
-                    for name in ("source", "origin", "repository", "tag")
-                },
+                **{name: ("utf8", [row[name] for row in rows]) for name in texts},
                 "digest": ("binary", [row["digest"].raw for row in rows]),
                 "time": ("int64", [row["time"] for row in rows]),
-                "was": ("binary", [row["was"].raw if row.get("was") else None for row in rows]),
-                "number": ("int32", [number] * len(rows)),
+                "was": ("binary", [row["was"].raw if row["was"] else None for row in rows]),
             },
         )
         inventory.execute(
             "delete from migrate_record r using line l where l.repository = r.repository and l.tag = r.tag"
         )
-        inventory.execute(
-            "insert into migrate_record select source, origin, repository, tag, digest, time, was from line"
-        )
-
-
-async def _keys(storage: Storage, prefix: str) -> list[str]:
-    found: list[str] = []
-    async for page in storage.list(prefix):
-        found += [key for key in page.keys if key.endswith(".ndjson")]
-    return found
+        inventory.execute("insert into migrate_record from line")
 
 
 async def _read(storage: Storage, key: str, needed: Sequence[str]) -> list[dict[str, Any]]:

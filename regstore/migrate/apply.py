@@ -16,23 +16,24 @@ from regstore.errors import AlreadyExists, IntegrityError, NotFound, StorageErro
 from regstore.events import OnEvent, Progress
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.tag_record import RevisionLine, TagLine
+from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
-from regstore.migrate.transfer import SourceGone, Transfer, is_fatal
+from regstore.migrate.transfer import LARGE, SourceGone, Transfer, is_fatal
+from regstore.runs import RUNS
 from regstore.storage.base import Storage
 
 _ROWS: Final = 2000
-#: Blobs above this many bytes have workers of their own, so that small ones need not wait for them.
-_LARGE: Final = 8 * 1024 * 1024
-_LARGE_WORKERS: Final = 3
+#: Large blobs have workers of their own, so that small ones need not wait for them; each may hold some 60 MB.
+_LARGE_WORKERS: Final = 2
 #: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
 _FAILURES_IN_A_ROW: Final = 20
 
 
 class Applier:
-    """One pass over a plan's tables. `name`: of the pass, in the record."""
+    """One pass over a plan's tables. `name`: of the pass, in the record. `journaled`: what
+    `journals` gave before the target was listed."""
 
     def __init__(
         self,
@@ -41,7 +42,9 @@ class Applier:
         inventory: Inventory,
         options: MigrateOptions,
         result: MigrateResult,
+        *,
         name: str,
+        journaled: frozenset[str],
         on_event: OnEvent,
     ) -> None:
         self._source = source
@@ -50,6 +53,7 @@ class Applier:
         self._options = options
         self._result = result
         self._name = name
+        self._journaled = journaled
         self._on_event = on_event
         self._transfer = Transfer(source, target, options)
         self._failures = 0
@@ -60,15 +64,19 @@ class Applier:
         self._done_blobs = 0
         self._total_blobs = 0
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """False when gc has changed the target since it was listed: then no tag was set, and the plan is void."""
         await self._blobs()
         if self._unmade:
             block(self._inventory, self._unmade)
         await self._layer_links()
+        if await journals(self._target) != self._journaled:
+            return False
         await self._revisions()
         await self._signatures()
         await self._tag_index()
         await self._tags()
+        return await journals(self._target) == self._journaled
 
     # -- rows
 
@@ -114,14 +122,14 @@ class Applier:
         async with task_group() as group:
             group.create_task(
                 for_each(
-                    self._rows(f"{columns} where size > {_LARGE} order by size desc"),
+                    self._rows(f"{columns} where size > {LARGE} order by size desc"),
                     self._blob,
                     concurrency=_LARGE_WORKERS if not self._transfer.server_side else self._options.concurrency,
                 )
             )
             group.create_task(
                 for_each(
-                    self._rows(f"{columns} where size <= {_LARGE}"),
+                    self._rows(f"{columns} where size <= {LARGE}"),
                     self._blob,
                     concurrency=self._options.concurrency,
                 )
@@ -221,7 +229,6 @@ class Applier:
     async def _revisions(self) -> None:
         """Those of one rank at a time: children before what names them."""
         ranks = [rank for (rank,) in self._inventory.all("select distinct rank from migrate_revision order by 1")]
-        await self._record_revisions()
 
         async def one(row: tuple[Any, ...]) -> None:
             origin, name, raw, blocked = row
@@ -240,20 +247,6 @@ class Applier:
                 f" left join (select distinct digest from migrate_blocked) b using (digest) where r.rank = {rank}",
                 one,
             )
-
-    async def _record_revisions(self) -> None:
-        rows = self._rows(
-            "select m.name, m.target, r.digest from migrate_revision r"
-            " join migrate_repository m on m.id = r.repository anti join migrate_blocked using (digest)"
-        )
-        for number, chunk in enumerate(_chunks(rows, tag_record.LINES)):
-            lines = [
-                RevisionLine(
-                    source=self._source.url, origin=origin, repository=name, digest=Digest.from_raw(bytes(raw))
-                )
-                for origin, name, raw in chunk
-            ]
-            await tag_record.write_revisions(self._target, self._name, number, lines)
 
     async def _signatures(self) -> None:
         async def one(row: tuple[Any, ...]) -> None:
@@ -376,6 +369,12 @@ class Applier:
                 target=str(there) if there else "",
             ),
         )
+
+
+async def journals(storage: Storage) -> frozenset[str]:
+    """What runs of gc, and whatever else removes things, have written: one LIST. When it grows, what was listed
+    before may be gone."""
+    return frozenset([key async for page in storage.list(RUNS) for key in page.keys])
 
 
 def _chunks(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[Sequence[tuple[Any, ...]]]:

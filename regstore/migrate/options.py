@@ -29,7 +29,8 @@ class MigrateOptions:
 
     all: what nothing reaches is copied too. grace: a layer link younger than this (microseconds) counts as live, as
     its push may still be under way. overwrite_tags: a tag that somebody else moved at the target is overwritten.
-    delete: tags and revisions that our passes wrote and that the source no longer has are removed at the target.
+    delete: tags that our passes set and that the source no longer has are removed at the target; what only they held
+    is garbage then, for gc.
     concurrency: requests at once. server_side: let the server copy where it can. put: how objects are stored.
     """
 

@@ -19,8 +19,8 @@ whatever reaches that.
 The plan's tables, each with what the target lacks: migrate_blob(digest, size, suspect), migrate_layer_link(repository,
 digest, target), migrate_revision(repository, digest, rank), migrate_signature(repository, revision, digest),
 migrate_tag_index(repository, name, digest), migrate_tag(repository, name, target, mtime, present, was),
-migrate_delete_tag(name, tag, digest), migrate_delete_revision(name, digest); migrate_conflict likewise; and
-migrate_blocked(digest): what must not be written since something below it could not be copied.
+migrate_delete_tag(origin, name, tag, digest); migrate_conflict as migrate_tag; and migrate_blocked(digest): what must
+not be written since something below it could not be copied.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def plan_migrate(
     single_put: int,
 ) -> MigrateSummary:
     """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst` and the record of our
-    passes in `migrate_record` and `migrate_revision_record`. `now` in microseconds, by the source's clock.
+    passes in `migrate_record`. `now` in microseconds, by the source's clock.
 
     part_size, single_put: bytes, for the estimate. InputError where names collide.
     """
@@ -64,8 +64,8 @@ def plan_migrate(
     planner.choose_repositories()
     planner.reach()
     planner.find_live()
-    planner.rank()
     planner.find_damage()
+    planner.rank()
     planner.compare()
     planner.compare_tags()
     planner.find_deletes()
@@ -338,10 +338,17 @@ class _Planner:
     # -- what is not right at the source
 
     def find_damage(self) -> None:
+        """Take out of live_* what is known to be damaged, with all that reaches it, and say so."""
+        run = self._inventory.execute
         bad = self._inventory.all("select digest from manifest where state = 'mismatch'")
         block(self._inventory, [bytes(digest) for (digest,) in bad])
-        self._inventory.execute(
-            "delete from live_blob where digest in (select digest from manifest where state = 'mismatch')"
+        run(_BLOCKED)
+        for table, column in _LIVE.items():
+            run(f"delete from {table} where {column} in (select digest from migrate_blocked)")
+        run("delete from live_blob where digest in (select digest from manifest where state = 'mismatch')")
+        run(
+            "delete from live_tag_index x where not exists"
+            " (from live_tag t where t.repository = x.repository and t.name = x.name)"
         )
         reached = "true"
         if self._options.tags:
@@ -349,7 +356,7 @@ class _Planner:
                 f"exists (from {self._reach.table} k where k.repository = x.repository and k.digest = x.digest)"
             )
         for statement in _DAMAGE:
-            self._inventory.execute(statement.replace("{reached}", reached))
+            run(statement.replace("{reached}", reached))
 
     # -- what differs at the target
 
@@ -358,7 +365,8 @@ class _Planner:
         run(
             """
             create or replace table migrate_blob as
-            select l.digest, l.size, l.suspect from live_blob l left join dst.blob d using (digest)
+            select l.digest, l.size, l.suspect or d.size is not null as suspect
+            from live_blob l left join dst.blob d using (digest)
             where d.size is distinct from l.size
             """
         )
@@ -425,16 +433,13 @@ class _Planner:
         )
 
     def find_deletes(self) -> None:
-        """What our record says we wrote from this source, the target still has so, and the source has no longer."""
+        """Tags that our record says we set from this source, the target still has so, and the source has no longer."""
         run = self._inventory.execute
-        run("create or replace table migrate_delete_tag (name varchar, tag varchar, digest blob)")
-        run("create or replace table migrate_delete_revision (name varchar, digest blob)")
+        run("create or replace table migrate_delete_tag (origin varchar, name varchar, tag varchar, digest blob)")
         if not self._options.delete:
             return
         pairs = self._inventory.all(
-            "select origin, repository from migrate_record where source = $1"
-            " union select origin, repository from migrate_revision_record where source = $1",
-            [self._source],
+            "select distinct origin, repository from migrate_record where source = $1", [self._source]
         )
         chosen = [(origin, name) for origin, name in pairs if self._options.target_of(origin) == name]
         run("create or replace temp table deletable (origin varchar, repository varchar)")
@@ -448,26 +453,12 @@ class _Planner:
         run(
             """
             insert into migrate_delete_tag
-            select r.repository, r.tag, r.digest
+            select r.origin, r.repository, r.tag, r.digest
             from migrate_record r semi join deletable using (origin, repository)
             join dst.repository dr on dr.name = r.repository
             join dst.tag d on d.repository = dr.id and d.name = r.tag and d.target = r.digest
             where r.source = $1 and not exists (
                 from tag t join repository s on s.id = t.repository where s.name = r.origin and t.name = r.tag
-            )
-            """,
-            [self._source],
-        )
-        run(
-            """
-            insert into migrate_delete_revision
-            select r.repository, r.digest
-            from migrate_revision_record r semi join deletable using (origin, repository)
-            join dst.repository dr on dr.name = r.repository
-            join dst.revision_link d on d.repository = dr.id and d.digest = r.digest
-            where r.source = $1 and not exists (
-                from revision_link x join repository s on s.id = x.repository
-                where s.name = r.origin and x.digest = r.digest
             )
             """,
             [self._source],
@@ -490,7 +481,7 @@ class _Planner:
             ("live_tag", "migrate_tag"),
         )
         layer_links, revisions, signatures, tag_index, tags = (count(*pair) for pair in links)
-        deletes = inventory.count("migrate_delete_tag") + inventory.count("migrate_delete_revision")
+        deletes = inventory.count("migrate_delete_tag")
         return MigrateSummary(
             source=self._source,
             target=target,
@@ -598,6 +589,22 @@ _SOUND_LAYER: Final = (
     "x.target is not null and (x.target = x.digest or octet_length(x.target) <> octet_length(x.digest))"
 )
 
+#: Each with the column that says what it leads to.
+_LIVE: Final = {
+    "live_layer_link": "target",
+    "live_revision": "digest",
+    "live_signature": "revision",
+    "live_tag": "target",
+    "live_tag_index": "digest",
+}
+
+_BLOCKED: Final = f"""
+    insert into migrate_problem
+    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, 'reaches a manifest that is damaged'
+    from live_revision x join migrate_repository m on m.id = x.repository
+    semi join migrate_blocked b using (digest)
+"""
+
 _DAMAGE: Final = (
     f"""
     insert into migrate_problem
@@ -605,9 +612,11 @@ _DAMAGE: Final = (
         when x.size = 0 then 'is empty'
         when x.target is null then 'is damaged'
         when not ({_SOUND_LAYER}) then 'names another digest'
+        when x.target in (select digest from blob) then 'names a manifest that is damaged'
         else 'names a blob that is missing' end
     from layer_link x join migrate_repository m on m.id = x.repository
-    where (not ({_SOUND_LAYER}) or x.target not in (select digest from blob)) and {{reached}}
+    where {{reached}} and (not ({_SOUND_LAYER}) or x.target not in (select digest from blob)
+        or x.target in (select digest from migrate_blocked))
     """,
     f"""
     insert into migrate_problem
@@ -628,12 +637,6 @@ _DAMAGE: Final = (
     from tag t join migrate_repository m on m.id = t.repository
     semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
     anti join live_tag l on l.repository = t.repository and l.name = t.name
-    """,
-    f"""
-    insert into migrate_problem
-    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, 'reaches a manifest that is damaged'
-    from live_revision x join migrate_repository m on m.id = x.repository
-    semi join migrate_blocked b using (digest)
     """,
     f"""
     insert into migrate_problem

@@ -7,28 +7,39 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from regstore import layout
-from regstore.concurrency import for_each, task_group
-from regstore.digest import Digest
-from regstore.errors import InputError, NotARegistry, NotFound
-from regstore.events import OnEvent, ignore
+from regstore.concurrency import task_group
+from regstore.errors import InputError, NotARegistry
+from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.manifest import EdgeKind
-from regstore.migrate.apply import Applier
+from regstore.migrate.apply import Applier, journals
+from regstore.migrate.deletion import delete_tags
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary
+from regstore.migrate.source import scan_source
 from regstore.migrate.transfer import can_copy
 from regstore.storage.base import Storage
 
 _MiB: Final = 1024 * 1024
-#: A link written up to this long before the listing began may be part of a push that the listing saw half of.
-_PUSH: Final = 60 * 1_000_000
+#: After so many passes that gc got in the way of, the result says what there is.
+_MOST_DISTURBED: Final = 5
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """journaled: what runs at the target had journaled when it was listed. name: of the pass."""
+
+    inventory: Inventory
+    summary: MigrateSummary
+    journaled: frozenset[str]
+    name: str
 
 
 async def plan_only(
@@ -40,8 +51,8 @@ async def plan_only(
     on_event: OnEvent = ignore,
 ) -> MigrateSummary:
     """What `migrate` would do now. Writes nothing to either store."""
-    async with _planned(source, target, options, scanning, on_event) as (_, summary):
-        return summary
+    async with _planned(source, target, options, scanning, on_event) as planned:
+        return planned.summary
 
 
 async def migrate(
@@ -65,7 +76,8 @@ async def migrate(
     before = [dict(store.counters.requests) for store in (source, target)]
     while True:
         written = result.objects + result.deleted
-        async with _planned(source, target, options, scanning, on_event) as (inventory, summary):
+        async with _planned(source, target, options, scanning, on_event) as planned:
+            summary = planned.summary
             result.passes += 1
             result.damaged, result.incomplete, result.protected = (
                 summary.damaged,
@@ -75,10 +87,24 @@ async def migrate(
             result.conflicts = summary.conflicts
             # What an earlier pass could not do may have been done by this one.
             result.failed, result.skipped = [], []
+            undisturbed = True
             if not summary.nothing_to_do or options.verify is Verify.FULL:
-                name = tag_record.pass_name(await target.now()) if not summary.nothing_to_do else ""
-                await Applier(source, target, inventory, options, result, name, on_event).run()
-        if not follow or result.objects + result.deleted == written:
+                applier = Applier(
+                    source,
+                    target,
+                    planned.inventory,
+                    options,
+                    result,
+                    name=planned.name,
+                    journaled=planned.journaled,
+                    on_event=on_event,
+                )
+                undisturbed = await applier.run()
+                if undisturbed and summary.to_delete:
+                    await delete_tags(source, target, planned.inventory, result, on_event=on_event)
+        if not undisturbed and result.passes < _MOST_DISTURBED:
+            on_event(Notice(message=f"gc was at work in {target.url} meanwhile: looking again"))
+        elif not follow or result.objects + result.deleted == written:
             break
     result.seconds = time.monotonic() - began
     result.retries = source.counters.retries + target.counters.retries - retries
@@ -92,7 +118,7 @@ async def migrate(
 @asynccontextmanager
 async def _planned(
     source: Storage, target: Storage, options: MigrateOptions, scanning: ScanOptions | None, on_event: OnEvent
-) -> AsyncIterator[tuple[Inventory, MigrateSummary]]:
+) -> AsyncIterator[_Planned]:
     if source is target or _same_place(source, target):
         raise InputError(f"source and target are both {source.url}")
     scanning = scanning or ScanOptions.default()
@@ -100,13 +126,20 @@ async def _planned(
     inventory = Inventory(scanning.inventory, memory_limit=scanning.memory_limit)
     try:
         other = folder / "target.duckdb"
+        journaled = await journals(target)
         async with task_group() as group:
             group.create_task(_scan_target(target, other, scanning, on_event))
-            group.create_task(_scan_source(source, inventory, scanning, on_event))
+            group.create_task(scan_source(source, inventory, scanning, on_event))
         if not inventory.key_count():
-            raise NotARegistry(f"{source.url} has nothing of a registry: no key below {layout.PREFIX}")
+            raise NotARegistry(
+                f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"
+            )
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
-        await tag_record.load_record(target, inventory)
+        record = await tag_record.list_record(target)
+        if options.delete or options.rename or _tags_differ(inventory):
+            await tag_record.load_record(target, inventory, record)
+        else:
+            tag_record.empty_record(inventory)  # it has nothing to say
         summary = plan_migrate(
             inventory,
             options,
@@ -117,10 +150,22 @@ async def _planned(
             part_size=8 * _MiB,
             single_put=16 * _MiB,
         )
-        yield inventory, summary
+        yield _Planned(inventory, summary, journaled, tag_record.next_pass(record))
     finally:
         inventory.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tags_differ(inventory: Inventory) -> bool:
+    """Whether a tag of both stores names two things: only then does it matter who wrote it."""
+    differing = inventory.one(
+        """
+        select count(*) from tag t join repository r on r.id = t.repository
+        join dst.repository o on o.name = r.name join dst.tag d on d.repository = o.id and d.name = t.name
+        where d.target is distinct from t.target
+        """
+    )
+    return bool(differing)
 
 
 def _same_place(source: Storage, target: Storage) -> bool:
@@ -135,70 +180,5 @@ async def _scan_target(target: Storage, path: Path, scanning: ScanOptions, on_ev
     """Its keys are enough: what its manifests say does not decide what it lacks."""
     with Inventory(path, memory_limit=scanning.memory_limit) as inventory:
         scanner = Scanner(target, inventory, scanning, on_event)
-        await scanner.list_links()
         await scanner.list_blobs()
-
-
-async def _scan_source(source: Storage, inventory: Inventory, scanning: ScanOptions, on_event: OnEvent) -> None:
-    """Links before blobs: a push writes blobs first, so a link that was listed has its blob in the listing."""
-    inventory.scanned_at = await source.now()
-    scanner = Scanner(source, inventory, scanning, on_event)
-    await scanner.list_links()
-    await scanner.list_blobs()
-    await scanner.read_manifests()
-    await _complete_pushes(source, inventory, scanner, scanning)
-
-
-async def _complete_pushes(source: Storage, inventory: Inventory, scanner: Scanner, scanning: ScanOptions) -> None:
-    """A push during the listing can show its manifest and not its layer links, or an index and not its children:
-    they sort before it. What a young manifest names and the listing lacks is looked for by name."""
-    asked: set[tuple[int, bytes, str]] = set()
-    while True:
-        rows = inventory.all(
-            f"""
-            select distinct r.repository, e.target, case e.kind when {int(EdgeKind.MANIFEST)} then 'revision_link'
-                else 'layer_link' end as kind
-            from revision_link r join edge e on e.source = r.digest
-            where r.mtime >= {inventory.scanned_at - _PUSH} and e.kind not in (
-                {int(EdgeKind.SUBJECT)}, {int(EdgeKind.FOREIGN_LAYER)})
-                and not exists (from layer_link l where l.repository = r.repository and l.digest = e.target)
-                and not exists (from revision_link x where x.repository = r.repository and x.digest = e.target)
-            """
-        )
-        wanted = [row for row in ((row[0], bytes(row[1]), row[2]) for row in rows) if row not in asked]
-        if not wanted:
-            return
-        asked.update(wanted)
-        names = dict(inventory.all("select id, name from repository"))
-        found: list[tuple[str, int, bytes, bytes]] = []
-
-        async def look(
-            row: tuple[int, bytes, str],
-            names: dict[int, str] = names,
-            found: list[tuple[str, int, bytes, bytes]] = found,
-        ) -> None:
-            repository, raw, kind = row
-            digest = Digest.from_raw(raw)
-            make = layout.RevisionLinkKey if kind == "revision_link" else layout.LayerLinkKey
-            try:
-                body = await source.get(layout.encode(make(names[repository], digest)))
-            except NotFound:
-                return
-            target = layout.parse_link(body)
-            if target is not None:
-                found.append((kind, repository, raw, target.raw))
-
-        await for_each(wanted, look, concurrency=scanning.concurrency)
-        for table in ("layer_link", "revision_link"):
-            chosen = [row for row in found if row[0] == table]
-            inventory.insert(
-                table,
-                {
-                    "repository": ("int32", [row[1] for row in chosen]),
-                    "digest": ("binary", [row[2] for row in chosen]),
-                    "target": ("binary", [row[3] for row in chosen]),
-                    "size": ("int64", [71] * len(chosen)),
-                    "mtime": ("int64", [inventory.scanned_at] * len(chosen)),
-                },
-            )
-        await scanner.read_manifests()
+        await scanner.list_links()

@@ -14,10 +14,10 @@ from regstore.migrate.options import MigrateOptions
 from regstore.storage.base import Storage
 
 MiB: Final = 1024 * 1024
-#: Bytes that streams may hold at a time, all together.
-MEMORY: Final = 128 * MiB
-#: What one stream of many parts holds at most: parts under way, and what is gathered for the next.
-_LARGE: Final = 56 * MiB
+#: Bytes that streams of small blobs may hold at a time, all together.
+MEMORY: Final = 64 * MiB
+#: Blobs above this many bytes are large.
+LARGE: Final = 8 * MiB
 #: Blobs up to this many bytes are read in one request.
 _WHOLE: Final = MiB
 
@@ -42,7 +42,9 @@ class Transfer:
         if self.server_side and not suspect and await self._copy_on_server(digest, size):
             return
         key = layout.encode(layout.BlobKey(digest))
-        async with self._budget.hold(min(2 * size, _LARGE)), aclosing(self._chunks(key, size)) as chunks:
+        # A large one is sent in parts, of which few are under way; `apply` bounds how many of those there are.
+        held = 2 * size if size <= LARGE else 0
+        async with self._budget.hold(held), aclosing(self._chunks(key, size)) as chunks:
             await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
 
     async def _copy_on_server(self, digest: Digest, size: int) -> bool:

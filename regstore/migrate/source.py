@@ -1,0 +1,142 @@
+"""The inventory of a source that registries may write to while it is listed.
+
+A push writes blobs, layer links, revision and tag; a listing shows blobs first, and of a repository its layers before
+its revisions. So a push during the listing can show its manifest without the layers, or an index without its children,
+and at the target that would be a tag to something incomplete. What a young link or manifest names and the listing
+lacks is therefore looked for by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import NotFound, Refused
+from regstore.events import OnEvent
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.manifest import EdgeKind
+from regstore.storage.base import Storage
+
+#: A link written up to this long before the listing began may be part of a push that the listing saw half of.
+_PUSH: Final = 60 * 1_000_000
+
+
+async def scan_source(source: Storage, inventory: Inventory, scanning: ScanOptions, on_event: OnEvent) -> None:
+    """Fill the inventory: everything listed, every manifest read, pushes during the listing seen whole.
+
+    Refused where symbolic links keep something out of sight.
+    """
+    inventory.scanned_at = await source.now()
+    scanner = Scanner(source, inventory, scanning, on_event)
+    await scanner.list_blobs()
+    await scanner.list_links()
+    _refuse_symbolic_links(source)
+    look = _SecondLook(source, inventory, scanning)
+    while True:
+        await look.blobs()
+        await scanner.read_manifests()
+        if not await look.links():
+            return
+
+
+def _refuse_symbolic_links(source: Storage) -> None:
+    links = sorted(key for key in source.symlinks if key.startswith(layout.PREFIX))
+    if links:
+        raise Refused(
+            f"{source.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them is not seen,"
+            " so it would be missing at the target: replace them by bind mounts"
+        )
+
+
+class _SecondLook:
+    def __init__(self, source: Storage, inventory: Inventory, scanning: ScanOptions) -> None:
+        self._source = source
+        self._inventory = inventory
+        self._concurrency = scanning.concurrency
+        self._young = inventory.scanned_at - _PUSH
+        self._asked: set[tuple[Any, ...]] = set()
+
+    def _new(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        found = [tuple(bytes(each) if isinstance(each, bytearray) else each for each in row) for row in rows]
+        found = [row for row in found if row not in self._asked]
+        self._asked.update(found)
+        return found
+
+    async def blobs(self) -> None:
+        """Blobs that young links name."""
+        rows = self._inventory.all(
+            f"""
+            select distinct target from (
+                select target, mtime from layer_link
+                union all select target, mtime from revision_link
+                union all select target, mtime from tag
+            )
+            where mtime >= {self._young} and target is not null and target not in (select digest from blob)
+            """
+        )
+        found: list[tuple[bytes, int, int]] = []
+
+        async def look(row: tuple[Any, ...]) -> None:
+            (raw,) = row
+            try:
+                info = await self._source.stat(layout.encode(layout.BlobKey(Digest.from_raw(raw))))
+            except NotFound:
+                return
+            found.append((raw, info.size, info.mtime))
+
+        await for_each(self._new(rows), look, concurrency=self._concurrency)
+        self._inventory.insert(
+            "blob",
+            {
+                "digest": ("binary", [row[0] for row in found]),
+                "size": ("int64", [row[1] for row in found]),
+                "mtime": ("int64", [row[2] for row in found]),
+            },
+        )
+
+    async def links(self) -> bool:
+        """Links to what young manifests and tags name; whether there were any that the listing lacks."""
+        rows = self._inventory.all(
+            f"""
+            select distinct r.repository, n.name, e.target, e.kind = {int(EdgeKind.MANIFEST)}
+            from revision_link r join edge e on e.source = r.digest join repository n on n.id = r.repository
+            where r.mtime >= {self._young} and e.kind not in ({int(EdgeKind.SUBJECT)}, {int(EdgeKind.FOREIGN_LAYER)})
+                and not exists (from layer_link l where l.repository = r.repository and l.digest = e.target)
+                and not exists (from revision_link x where x.repository = r.repository and x.digest = e.target)
+            union
+            select t.repository, n.name, t.target, true from tag t join repository n on n.id = t.repository
+            where t.mtime >= {self._young} and t.target is not null
+                and not exists (from revision_link x where x.repository = t.repository and x.digest = t.target)
+            """
+        )
+        found: list[tuple[str, int, bytes, bytes, int]] = []
+
+        async def look(row: tuple[Any, ...]) -> None:
+            repository, name, raw, is_manifest = row
+            make = layout.RevisionLinkKey if is_manifest else layout.LayerLinkKey
+            try:
+                body = await self._source.get(layout.encode(make(name, Digest.from_raw(raw))))
+            except NotFound:
+                return
+            target = layout.parse_link(body)
+            if target is not None:
+                table = "revision_link" if is_manifest else "layer_link"
+                found.append((table, repository, raw, target.raw, len(body)))
+
+        await for_each(self._new(rows), look, concurrency=self._concurrency)
+        for table in ("layer_link", "revision_link"):
+            chosen = [row for row in found if row[0] == table]
+            self._inventory.insert(
+                table,
+                {
+                    "repository": ("int32", [row[1] for row in chosen]),
+                    "digest": ("binary", [row[2] for row in chosen]),
+                    "target": ("binary", [row[3] for row in chosen]),
+                    "size": ("int64", [row[4] for row in chosen]),
+                    "mtime": ("int64", [self._inventory.scanned_at] * len(chosen)),
+                },
+            )
+        return bool(found)

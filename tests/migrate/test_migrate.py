@@ -1,0 +1,582 @@
+"""One rule at a time, over small stores."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from regstore.digest import Digest
+from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotARegistry, Refused, StorageError, StorageFull
+from regstore.inventory.tag_record import TAGS
+from regstore.layout import (
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    encode,
+    link_body,
+)
+from regstore.migrate import MigrateOptions, Verify, plan_only
+from regstore.storage.base import Storage
+from regstore.storage.disk import DiskStorage
+from tests.migrate.naive import incomplete_tags
+from tests.migrate.stores import OURS, SCANNING, dangling, move
+from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import DAY, NOW
+from tests.model.store import ModelStore
+from tests.storage.faulty import FaultyStorage
+
+
+class Pair:
+    """A source that a builder filled, and a target."""
+
+    def __init__(self) -> None:
+        self.builder = Builder(NOW - 30 * DAY)
+        self.target = ModelStore()
+        self.layers = [self.builder.blob(b"layer %d" % number) for number in range(6)]
+        self.config = self.builder.blob(b"{}")
+
+    @property
+    def source(self) -> ModelStore:
+        return self.builder.store
+
+    def here(self) -> ModelStorage:
+        storage = ModelStorage(self.source, now=NOW)
+        storage.url = "here"
+        return storage
+
+    def there(self) -> ModelStorage:
+        storage = ModelStorage(self.target, now=NOW)
+        storage.url = "there"
+        return storage
+
+    async def move(self, **options: Any) -> Any:
+        return await move(self.here(), self.there(), **options)
+
+    def image(self, *numbers: int, **more: Any) -> Digest:
+        digest: Digest = self.builder.image(self.config, [self.layers[number] for number in numbers], **more)
+        return digest
+
+    def has(self, *keys: Any) -> list[bool]:
+        return [encode(key) in self.target for key in keys]
+
+    def tag(self, name: str, tag: str) -> str | None:
+        body = self.target.body(encode(TagCurrentKey(name, tag)))
+        return body.decode() if body is not None else None
+
+    def set_tag(self, name: str, tag: str, digest: Digest) -> None:
+        """Somebody sets it at the target."""
+        self.target.objects[encode(TagCurrentKey(name, tag))] = (link_body(digest), NOW)
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+# -- what is broken
+
+
+async def test_a_flipped_byte_is_named_and_blocks_what_needs_it(pair: Pair) -> None:
+    good, bad = pair.image(0, 1), pair.image(1, 2)
+    index = pair.builder.index([good, bad])
+    pair.builder.push("a", good, "good")
+    pair.builder.push("a", bad, "bad")
+    pair.builder.push("b", index, "multi")
+    pair.builder.push("b", pair.image(3), "other")
+    pair.source.objects[encode(BlobKey(pair.layers[2]))] = (b"layer 3", NOW - 30 * DAY)
+    result = await pair.move()
+    assert result.partial
+    (failed,) = result.failed
+    assert str(pair.layers[2]) in failed.subject and "here" in failed.reason
+    assert not any(pair.has(BlobKey(pair.layers[2]), LayerLinkKey("a", pair.layers[2])))
+    assert (pair.tag("a", "good"), pair.tag("a", "bad"), pair.tag("b", "multi")) == (str(good), None, None)
+    assert pair.tag("b", "other") is not None
+    assert any(pair.has(RevisionLinkKey("a", bad), RevisionLinkKey("b", index))) is False
+    assert {problem.subject for problem in result.skipped} >= {f"revision {bad}", f"tag bad ({bad})"}
+    assert not any(key.startswith(f"{_tags('a')}bad/") for key in pair.target), "no folder that lists as a tag"
+    assert not dangling(pair.target.bodies())
+    # Once the source is well again, only the rest is copied.
+    pair.source.objects[encode(BlobKey(pair.layers[2]))] = (b"layer 2", NOW)
+    result = await pair.move()
+    assert (result.partial, result.blobs, result.tags) == (False, 1, 2)
+    assert pair.tag("b", "multi") == str(index)
+
+
+def _tags(name: str) -> str:
+    return encode(TagCurrentKey(name, "x")).removesuffix("x/current/link")
+
+
+async def test_a_manifest_with_other_bytes(pair: Pair) -> None:
+    image = pair.image(0)
+    pair.builder.push("a", image, "1")
+    pair.builder.push("b", pair.image(1), "1")
+    body, mtime = pair.source.objects[encode(BlobKey(image))]
+    pair.source.objects[encode(BlobKey(image))] = (body.replace(b"2", b"3", 1), mtime)
+    result = await pair.move()
+    assert result.partial and not result.failed
+    assert any(str(image) in problem.subject for problem in result.damaged)
+    assert (pair.tag("a", "1"), pair.tag("b", "1") is not None) == (None, True)
+    # Its layers are kept all the same: nobody can tell what it needs.
+    assert all(pair.has(LayerLinkKey("a", pair.layers[0]), BlobKey(pair.layers[0])))
+    again = await pair.move()
+    assert (again.objects, again.requests.get("put", 0)) == (0, 0)
+
+
+@pytest.mark.parametrize("body", [b"", b"sha256:" + b"0" * 64 + b"\n", b"x" * 2000])
+async def test_broken_links_are_reported_never_written(pair: Pair, body: bytes) -> None:
+    first, second = pair.image(0), pair.image(1)
+    pair.builder.push("a", first, "1")
+    pair.builder.push("a", second, "2")
+    pair.source.objects[encode(TagCurrentKey("a", "1"))] = (body, NOW - 30 * DAY)
+    pair.source.objects[encode(RevisionLinkKey("a", second))] = (body, NOW - 30 * DAY)
+    pair.source.objects[encode(LayerLinkKey("a", pair.layers[4]))] = (body, NOW - 30 * DAY)
+    result = await pair.move()
+    subjects = {problem.subject for problem in result.damaged}
+    assert subjects == {"tag 1", "tag 2", f"revision {second}", f"layer link {pair.layers[4]}"}
+    assert not any(pair.has(TagCurrentKey("a", "1"), TagCurrentKey("a", "2"), RevisionLinkKey("a", second)))
+    assert pair.has(RevisionLinkKey("a", first)) == [True]
+    assert not dangling({key: body for key, body in pair.target.bodies().items() if not key.startswith(OURS)})
+
+
+async def test_what_the_source_lost_already_does_not_hold_up_the_rest(pair: Pair) -> None:
+    image = pair.image(0, 1)
+    pair.builder.push("a", image, "1")
+    del pair.source.objects[encode(BlobKey(pair.layers[1]))]
+    result = await pair.move()
+    assert pair.tag("a", "1") == str(image), "the old registry served it too"
+    assert [problem.subject for problem in result.incomplete] == [f"revision {image}"]
+    assert [problem.subject for problem in result.damaged] == [f"layer link {pair.layers[1]}"]
+
+
+async def test_unknown_keys_and_uploads_stay(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    pair.builder.upload("a", "00000000-0000-4000-8000-000000000001")
+    pair.source.objects["docker/registry/v2/repositories/a/_manifests/tags/stray"] = (b"?", NOW)
+    summary = await plan_only(pair.here(), pair.there(), MigrateOptions(), scanning=SCANNING)
+    assert (summary.unknown, summary.uploads, len(pair.target)) == (1, 1, 0)
+    await pair.move()
+    assert not [key for key in pair.target if "stray" in key or "_uploads" in key]
+
+
+async def test_no_registry_and_no_store(pair: Pair, tmp_path: Path) -> None:
+    pair.builder.store.objects.clear()
+    with pytest.raises(NotARegistry, match="here"):
+        await pair.move()
+    with pytest.raises(InputError, match="both"):
+        await move(pair.here(), pair.here())
+    with pytest.raises(NoSuchBucket):
+        await move(DiskStorage(tmp_path / "none"), pair.there())
+
+
+async def test_symbolic_links_are_refused(pair: Pair, tmp_path: Path) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    pair.source.write_folder(tmp_path / "here")
+    blobs = tmp_path / "here/docker/registry/v2/blobs/sha256"
+    blobs.rename(tmp_path / "elsewhere")
+    blobs.symlink_to(tmp_path / "elsewhere")
+    async with DiskStorage(tmp_path / "here") as source:
+        with pytest.raises(Refused, match="symbolic"):
+            await move(source, pair.there())
+    assert len(pair.target) == 0
+
+
+# -- tags
+
+
+async def test_a_moved_tag_is_followed_and_a_foreign_one_kept(pair: Pair) -> None:
+    first, second, third = pair.image(0), pair.image(1), pair.image(2)
+    for tag in ("ours", "theirs", "both"):
+        pair.builder.push("a", first, tag)
+    await pair.move()
+    pair.builder.push("a", second)
+    pair.builder.push("a", third)
+    for tag in ("ours", "theirs"):
+        pair.builder.tag("a", tag, second)
+    pair.set_tag("a", "theirs", third)
+    pair.set_tag("a", "both", third)
+    pair.builder.tag("a", "both", third)
+    result = await pair.move()
+    assert (pair.tag("a", "ours"), pair.tag("a", "theirs"), pair.tag("a", "both")) == (
+        str(second),
+        str(third),
+        str(third),
+    )
+    (conflict,) = result.conflicts
+    assert (conflict.tag, conflict.source, conflict.target) == ("theirs", str(second), str(third))
+    assert result.partial
+    # Back to what a pass before the last one wrote: that is somebody's doing too.
+    pair.set_tag("a", "ours", first)
+    result = await pair.move()
+    assert {conflict.tag for conflict in result.conflicts} == {"ours", "theirs"}
+    result = await pair.move(overwrite_tags=True)
+    assert (result.partial, result.tags, pair.tag("a", "ours")) == (False, 2, str(second))
+
+
+async def test_a_tag_of_a_target_that_we_never_wrote(pair: Pair) -> None:
+    ours, theirs = pair.image(0), pair.image(1)
+    pair.builder.push("a", ours, "1")
+    pair.set_tag("a", "1", theirs)
+    result = await pair.move()
+    assert (len(result.conflicts), pair.tag("a", "1")) == (1, str(theirs))
+
+
+@pytest.mark.parametrize("present", [False, True])
+async def test_a_tag_set_at_the_target_while_we_copy(pair: Pair, present: bool) -> None:
+    first, second, theirs = pair.image(0), pair.image(1), pair.image(2)
+    pair.builder.push("a", first, "1")
+    if present:
+        await pair.move()
+        pair.builder.push("a", second)
+        pair.builder.tag("a", "1", second)
+
+    def push(operation: str, key: str) -> None:
+        if operation == "put" and key.startswith(TAGS):
+            pair.set_tag("a", "1", theirs)
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=push))
+    assert (pair.tag("a", "1"), [conflict.target for conflict in result.conflicts]) == (str(theirs), [str(theirs)])
+
+
+async def test_a_kill_between_record_and_tag_makes_no_conflict(pair: Pair) -> None:
+    first, second = pair.image(0), pair.image(1)
+    pair.builder.push("a", first, "1")
+    await pair.move()
+    pair.builder.push("a", second)
+    pair.builder.tag("a", "1", second)
+
+    def stop(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith("current/link"):
+            raise StorageFull("as if killed")
+
+    with pytest.raises(StorageFull):
+        await move(pair.here(), FaultyStorage(pair.there(), before=stop))
+    assert pair.tag("a", "1") == str(first)
+    third = pair.image(2)
+    pair.builder.push("a", third)
+    pair.builder.tag("a", "1", third)
+    result = await pair.move()
+    assert (result.conflicts, pair.tag("a", "1")) == ((), str(third))
+
+
+async def test_the_record_has_the_tags_own_times(pair: Pair) -> None:
+    image = pair.image(0)
+    pair.builder.push("a", image, "1")
+    await pair.move(rename={"a": "b"})
+    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    body = pair.target.body(key)
+    assert body is not None
+    assert [orjson.loads(line) for line in body.splitlines()] == [
+        {
+            "source": "here",
+            "origin": "a",
+            "repository": "b",
+            "tag": "1",
+            "digest": str(image),
+            "time": NOW - 30 * DAY,
+        }
+    ]
+
+
+async def test_a_damaged_record_stops_the_run(pair: Pair) -> None:
+    """Where it is asked: who set a tag that differs."""
+    pair.builder.push("a", pair.image(0), "1")
+    pair.target.objects[f"{TAGS}x.ndjson"] = (b"{", NOW)
+    pair.set_tag("a", "1", pair.image(1))
+    with pytest.raises(StorageError, match="record of migrate"):
+        await pair.move()
+
+
+# -- scope
+
+
+async def test_repositories_by_pattern_and_renamed(pair: Pair) -> None:
+    for name in ("team/a", "team/b/c", "other"):
+        pair.builder.push(name, pair.image(0), "1")
+    result = await pair.move(repositories=("team/*",), rename={"team/a": "moved/a"})
+    assert not result.partial
+    assert [pair.tag(name, "1") is not None for name in ("moved/a", "team/a", "team/b/c", "other")] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    with pytest.raises(InputError, match="both other and team/a"):
+        await pair.move(rename={"team/a": "other"})
+    with pytest.raises(InputError, match="nothing to rename"):
+        await pair.move(rename={"none": "x"})
+    with pytest.raises(InputError, match="not a repository name"):
+        await pair.move(rename={"team/a": "Not/Valid"})
+
+
+async def test_tags_by_pattern_bring_children_referrers_and_digest_tags(pair: Pair) -> None:
+    b = pair.builder
+    child, untagged, other = pair.image(0), pair.image(1), pair.image(2)
+    index = b.index([child])
+    b.push("a", index, "v1")
+    b.push("a", child)
+    b.push("a", untagged)
+    b.push("a", other, "w1")
+    signature = b.image(pair.config, [pair.layers[3]], subject=index)
+    b.push("a", signature)
+    b.push("a", b.index([signature]), f"sha256-{index.encoded}")
+    cosign = b.image(pair.config, [pair.layers[4]])
+    b.push("a", cosign, f"sha256-{child.encoded}.sig")
+    b.push("a", cosign, f"sha256-{other.encoded}.sig")
+    result = await pair.move(tags=("v*",))
+    assert not result.partial
+    copied = [index, child, signature, cosign]
+    assert pair.has(*(RevisionLinkKey("a", digest) for digest in [*copied, untagged, other])) == [
+        *[True] * 4,
+        *[False] * 2,
+    ]
+    assert pair.tag("a", f"sha256-{index.encoded}") and pair.tag("a", f"sha256-{child.encoded}.sig")
+    assert pair.tag("a", f"sha256-{other.encoded}.sig") is None and pair.tag("a", "w1") is None
+    assert not pair.has(BlobKey(pair.layers[2]))[0]
+    with pytest.raises(InputError):
+        MigrateOptions(tags=("x",), all=True)
+
+
+async def test_all_takes_garbage_too(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    pair.builder.link_layer("a", pair.layers[3])
+    await pair.move()
+    assert pair.has(BlobKey(pair.layers[3]), LayerLinkKey("a", pair.layers[3])) == [False, False]
+    await pair.move(all=True, repositories=("a",))
+    assert pair.has(BlobKey(pair.layers[3]), LayerLinkKey("a", pair.layers[3])) == [True, True]
+    assert pair.has(BlobKey(pair.layers[4])) == [False]
+    await pair.move(all=True)
+    assert pair.has(BlobKey(pair.layers[4])) == [True]
+
+
+async def test_a_young_layer_link_is_live(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    pair.builder.mtime = NOW - 1
+    pair.builder.link_layer("a", pair.layers[3])
+    await pair.move()
+    assert pair.has(BlobKey(pair.layers[3]), LayerLinkKey("a", pair.layers[3])) == [True, True]
+
+
+# -- a source that lives
+
+
+async def test_a_blob_that_gc_took_is_no_error_when_its_links_went_too(pair: Pair) -> None:
+    gone, stays = pair.image(0), pair.image(1)
+    pair.builder.push("a", gone, "gone")
+    pair.builder.push("a", stays, "stays")
+
+    def collect(operation: str, key: str) -> None:
+        if operation == "get" and key == encode(BlobKey(pair.layers[0])):
+            for each in [each for each in pair.source if "/gone/" in each or gone.encoded in each]:
+                del pair.source.objects[each]
+            del pair.source.objects[encode(LayerLinkKey("a", pair.layers[0]))]
+            del pair.source.objects[encode(BlobKey(pair.layers[0]))]
+
+    result = await move(FaultyStorage(pair.here(), before=collect), pair.there())
+    assert not result.partial
+    assert result.gone == 3  # layer link, revision, tag
+    assert (pair.tag("a", "gone"), pair.tag("a", "stays")) == (None, str(stays))
+
+
+async def test_a_blob_that_went_without_its_links_is_reported(pair: Pair) -> None:
+    image = pair.image(0)
+    pair.builder.push("a", image, "1")
+
+    def lose(operation: str, key: str) -> None:
+        if operation == "get" and key == encode(BlobKey(pair.layers[0])):
+            pair.source.objects.pop(key, None)
+
+    result = await move(FaultyStorage(pair.here(), before=lose), pair.there())
+    assert result.partial and pair.tag("a", "1") is None
+    assert f"revision {image}" in {problem.subject for problem in result.skipped}
+
+
+@pytest.mark.parametrize("area", ["_layers/", "_manifests/revisions/", "_manifests/tags/", "blobs/"])
+async def test_a_push_during_the_listing(pair: Pair, area: str) -> None:
+    """Whatever the listing saw of it, no incomplete tag arrives; the next pass brings the rest."""
+    pair.builder.push("a", pair.image(0), "1")
+    pair.builder.mtime = NOW
+    pushed: list[Digest] = []
+
+    class Source(ModelStorage):
+        async def list(self, prefix: str, *, start_after: str = "") -> Any:
+            async for page in super().list(prefix, start_after=start_after):
+                if not pushed and any(area in key for key in page.keys):
+                    pair.builder.store = pair.source
+                    child = pair.builder.image(pair.builder.blob(b"new config"), [pair.builder.blob(b"new layer")])
+                    pair.builder.push("a", child)
+                    pushed.append(pair.builder.index([child]))
+                    pair.builder.push("a", pushed[0], "new")
+                yield page
+
+    for page in (1, 3):
+        pushed.clear()
+        pair.target.objects.clear()
+        source = Source(pair.source, now=NOW, page=page)
+        source.url = "here"
+        await move(source, pair.there())
+        assert not incomplete_tags(pair.source, pair.target, now=NOW)
+        result = await move(source, pair.there(), follow=True)
+        assert pair.tag("a", "new") == str(pushed[0])
+        assert not result.partial
+
+
+async def test_follow_ends_when_nothing_changes(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    pushes = [pair.image(1), pair.image(2)]
+
+    def push(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith("current/link") and pushes:
+            pair.builder.push("a", pushes.pop(), f"n{len(pushes)}")
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=push), follow=True)
+    assert (result.passes, result.tags) == (4, 3)
+
+
+async def test_gc_at_the_target_while_we_copy(pair: Pair) -> None:
+    """A blob that the target had when it was listed is gone before its links are there: it is copied."""
+    image = pair.image(0)
+    pair.builder.push("a", image, "1")
+    pair.target.objects[encode(BlobKey(pair.layers[0]))] = pair.source.objects[encode(BlobKey(pair.layers[0]))]
+
+    def collect(operation: str, key: str) -> None:
+        if (
+            operation == "put"
+            and "/_layers/" in key
+            and pair.target.objects.pop(encode(BlobKey(pair.layers[0])), None)
+        ):
+            pair.target.objects["regstore/runs/20260101T000000Z-abcdef/000001.jsonl.gz"] = (b"", NOW)
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=collect))
+    assert pair.has(BlobKey(pair.layers[0])) == [True]
+    assert result.passes > 1
+    assert not incomplete_tags(pair.source, pair.target, now=NOW)
+
+
+# -- deletes
+
+
+async def test_delete_takes_only_our_tags_and_journals_them(pair: Pair) -> None:
+    image, theirs = pair.image(0), pair.image(1)
+    for tag in ("stays", "goes", "moved"):
+        pair.builder.push("a", image, tag)
+    pair.builder.push("b", image, "whole")
+    await pair.move()
+    pair.set_tag("a", "foreign", theirs)
+    pair.set_tag("a", "moved", theirs)
+    for key in [key for key in pair.source if any(f"/{tag}/" in key for tag in ("goes", "moved", "whole"))]:
+        del pair.source.objects[key]
+    before = pair.target.bodies()
+    assert (await pair.move()).deleted == 0, "off by default"
+    result = await pair.move(delete=True, repositories=("a",))
+    assert result.deleted == 1
+    gone = before.keys() - pair.target.bodies().keys()
+    assert gone == {key for key in before if "/goes/" in key}
+    assert not [key for key in pair.target if "/locks/" in key]
+    journal = b"".join(
+        gzip.decompress(body) for key, (body, _) in pair.target.objects.items() if key.endswith("jsonl.gz")
+    )
+    assert {orjson.loads(line)["key"]: orjson.loads(line)["body"] for line in journal.splitlines()} == {
+        key: before[key].decode() for key in gone
+    }
+    # Another source never deletes what this one wrote.
+    other = Pair()
+    other.builder.push("a", image, "stays")
+    storage = other.here()
+    storage.url = "another"
+    other.target = pair.target
+    assert (await move(storage, other.there(), delete=True)).deleted == 0
+    assert (await pair.move(delete=True)).deleted == 1  # b:whole
+
+
+async def test_an_empty_source_deletes_nothing(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    await pair.move()
+    pair.source.objects.clear()
+    with pytest.raises(NotARegistry):
+        await pair.move(delete=True)
+    assert pair.tag("a", "1") is not None
+
+
+# -- faults
+
+
+@pytest.mark.parametrize("page", range(1, 9))
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_a_listing_that_fails_stops_the_run(pair: Pair, side: str, page: int) -> None:
+    for number in range(3):
+        pair.builder.push(f"r{number}", pair.image(number), "1")
+    await pair.move(repositories=("r0",))
+    before = pair.target.bodies()
+    here, there = pair.here(), pair.there()
+    here.page = there.page = 5
+    stores: dict[str, Storage] = {"source": here, "target": there}
+    error: Callable[[str], StorageError] = AccessDenied
+    stores[side] = FaultyStorage(stores[side], fail_list_page=page, fail_list_prefix="docker/", error=error)
+    faulty = stores[side]
+    assert isinstance(faulty, FaultyStorage)
+    try:
+        await move(stores["source"], stores["target"])
+    except AccessDenied:
+        assert pair.target.bodies() == before
+    else:
+        assert faulty.pages < page
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_write_that_fails_leaves_a_correct_target(pair: Pair, when: Any) -> None:
+    pair.builder.push("a", pair.builder.index([pair.image(0, 1), pair.image(1, 2)]), "1")
+    number = 0
+    while True:
+        number += 1
+        pair.target.objects.clear()
+        faulty = FaultyStorage(pair.there(), fail_at=number, when=when)
+        try:
+            result = await move(pair.here(), faulty)
+        except StorageError:
+            result = None
+        assert not dangling({key: body for key, body in pair.target.bodies().items() if not key.startswith(OURS)})
+        assert not incomplete_tags(pair.source, pair.target, now=NOW)
+        if faulty.fail_at is not None:
+            break
+        assert result is None or result.partial
+        assert not (await pair.move()).partial
+        assert pair.tag("a", "1") is not None
+    assert number > 10
+
+
+async def test_credentials_that_fail_stop_the_run(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    faulty = FaultyStorage(pair.there(), fail_at=1, error=StorageFull)
+    with pytest.raises(StorageFull):
+        await move(pair.here(), faulty)
+    assert all("/blobs/" in key for key in pair.target)
+
+
+# -- verification
+
+
+async def test_verify_full_reads_back_and_repairs(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    await pair.move()
+    key = encode(BlobKey(pair.layers[0]))
+    pair.target.objects[key] = (b"layer 9", NOW)  # of the same size
+    assert (await pair.move()).objects == 0
+    result = await pair.move(verify=Verify.FULL)
+    assert (result.repaired, result.verified, result.partial) == (1, 3, False)
+    assert pair.target.body(key) == b"layer 0"
+
+
+async def test_a_blob_of_another_size_is_written_again(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    await pair.move()
+    key = encode(BlobKey(pair.layers[0]))
+    pair.target.objects[key] = (b"", NOW)
+    assert (await pair.move()).blobs == 1
+    assert pair.target.body(key) == b"layer 0"
