@@ -168,6 +168,9 @@ class Healer:
             select repository, unnest([digest, target]) as digest, true as expand from revision_link
             union all select repository, target, true from tag
             union all select repository, unnest([digest, target]), false from layer_link
+            union all select repository, digest, false from signature_link
+            union all select repository, digest, true from legacy_revision
+            union all select -1, digest, followed from unknown_digest
             """
         )
         return reach

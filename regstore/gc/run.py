@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from regstore import layout
@@ -28,9 +28,10 @@ from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import Healed, Healer, Past, put_missing
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
-from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner, ScanOptions, scan
-from regstore.layout import BlobKey, LayerLinkKey, TagCurrentKey, TagIndexKey
+from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past
+from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock
 from regstore.storage.base import MultipartUpload, Page, Storage
@@ -57,6 +58,8 @@ class GcRunOptions:
     offline: the registry is stopped or read-only, so no second look is needed.
     trash: keep removed blobs in the trash; False only with offline.
     allow_empty: go on where the last run saw blobs and this one sees none.
+    trash_older_than: empty what runs that ended so long ago (microseconds) left in the trash, where the registry's
+    cache allows it; None keeps it.
     """
 
     plan: GcOptions = field(default_factory=GcOptions)
@@ -66,6 +69,7 @@ class GcRunOptions:
     settle: float = 60.0
     max_delete: float = 0.5
     allow_empty: bool = False
+    trash_older_than: int | None = None
 
     def __post_init__(self) -> None:
         if not self.trash and not self.offline:
@@ -80,6 +84,8 @@ class GcReport:
 
     kept_back: planned, but left alone because it was in use, or had changed, when its turn came.
     failures: keys that the store would not delete, with its words.
+    emptied: older runs whose trash went for good; overdue: those that the registry's cache may still answer for.
+    versioned: the bucket keeps what is deleted as noncurrent versions, so no space is free until these expire.
     """
 
     run: str
@@ -96,6 +102,9 @@ class GcReport:
     folders: int
     seconds: float
     failures: tuple[str, ...] = ()
+    emptied: Emptied = field(default_factory=Emptied)
+    overdue: tuple[str, ...] = ()
+    versioned: bool | None = False
 
 
 @asynccontextmanager
@@ -109,10 +118,11 @@ async def open_run(
 ) -> AsyncIterator[GcRun]:
     """Scan and plan. With a lock, what earlier runs left is healed first; without, nothing is written at all.
 
+    cache: the registry's descriptor cache; one that is not known counts as one in its memory.
     NotARegistry where neither blobs nor repositories are.
     """
     async with scan(storage, options.scan, on_event=on_event) as inventory:
-        run = GcRun(storage, inventory, options, lock, cache or NoCache(), on_event)
+        run = GcRun(storage, inventory, options, lock, cache or NoCache("unknown"), on_event)
         await run.prepare()
         yield run
 
@@ -138,6 +148,7 @@ class GcRun:
         self.summary: GcSummary
         self.healed = Healed()
         self._past: Past
+        self._expired: list[TrashedRun] = []
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures: list[str] = []
         self._kept_back = 0
@@ -151,7 +162,9 @@ class GcRun:
         if self._lock is not None:
             self._past = await Past.load(self._storage, self.inventory)
             await self._past.note_seen(self._storage, self._lock)
+            await forget_past(self.inventory, self._cache, self._past.records)
             self.healed = await self._healer(self.inventory).run()
+            await self._find_expired()
         self.summary = plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)
 
     def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
@@ -177,6 +190,17 @@ class GcRun:
                 "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
             )
 
+    async def _find_expired(self) -> None:
+        age = self._options.trash_older_than
+        if age is not None:
+            now = await self._storage.now()
+            self._expired = [run for run in await find_trash(self._storage) if run.ended <= now - age]
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Neither in the plan, nor in the trash."""
+        return self.summary.nothing_to_do and not self._expired
+
     def check_share(self) -> None:
         """Refused when more of the blobs would go than `max_delete` allows."""
         blobs = self.summary.blobs
@@ -198,8 +222,11 @@ class GcRun:
         await self._abort_uploads()
         await self._find_candidates()
         await self._remove_blobs()
-        if not self._options.offline and (any(self._unlinked.values()) or self._gone):
+        expired = self._expired if self._cache.can_forget else []
+        if not self._options.offline and (any(self._unlinked.values()) or self._gone or expired):
             healed += await self._settle()
+        await self._forget()
+        emptied = await empty_runs(self._storage, self._lock, expired, on_event=self._on_event)
         folders = await self._remove_folders()
         report = GcReport(
             run=self._lock.run,
@@ -215,7 +242,10 @@ class GcRun:
             kept_back=self._kept_back,
             folders=folders,
             seconds=time.monotonic() - started,
-            failures=tuple(self._failures),
+            failures=(*self._failures, *emptied.failures),
+            emptied=emptied,
+            overdue=() if self._cache.can_forget else tuple(run.run for run in self._expired),
+            versioned=(await self._storage.capabilities()).versioned,
         )
         await self._journal.end(self._done(report))
         return report
@@ -263,8 +293,21 @@ class GcRun:
             " order by step, key",
             [ids],
         )
+        loose = {
+            layout.encode(TagCurrentKey(*row))
+            for row in inventory.all(
+                """
+                select r.name, t.name from gc_dead_tag d join tag t using (repository, name)
+                join repository r on r.id = t.repository
+                where t.repository in (select unnest(?)) and not exists (
+                    from revision_link x where x.repository = t.repository and x.digest = t.target
+                )
+                """,
+                [ids],
+            )
+        }
         return [
-            _Row(Step(step), key, size, mtime, None if body is None else bytes(body))
+            _Row(Step(step), key, size, mtime, None if body is None else bytes(body), key in loose)
             for step, key, size, mtime, body in rows
         ]
 
@@ -287,7 +330,8 @@ class GcRun:
         if not rows:
             return
         await self._lock.guard()
-        await self._journal.write(Entry(UNLINK, row.key, row.size, row.mtime, row.body) for row in rows)
+        rows = await self._with_bodies(rows)
+        await self._journal.write(Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in rows)
         failed: set[str] = set()
         for step in Step:
             keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
@@ -300,8 +344,35 @@ class GcRun:
             self._unlinked[step] += sum(error is None for error in outcomes.values())
             if step in (Step.TAG, Step.TAG_INDEX) and keys:
                 await self._remove_tag_folders(keys)
-        links = [link for row in rows if isinstance(link := layout.decode(row.key), LayerLinkKey)]
+        await self._forget_links(row.key for row in rows if row.step in (Step.REVISION, Step.LAYER))
+
+    async def _with_bodies(self, rows: Sequence[_Row]) -> Sequence[_Row]:
+        """Links whose bodies no listing proved are read, for a way back; one that is gone is left out."""
+        found: dict[str, bytes | None] = {}
+
+        async def read(row: _Row) -> None:
+            try:
+                found[row.key] = await self._storage.get(row.key)
+            except NotFound:
+                found[row.key] = None
+
+        unread = [row for row in rows if row.body is None and row.step is not Step.UPLOAD and row.size <= LINK_MAX]
+        await for_each(unread, read, concurrency=self._options.scan.concurrency)
+        read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
+        return [row for row in read_rows if row.key not in found or row.body is not None]
+
+    async def _forget_links(self, keys: Iterable[str]) -> None:
+        links = [link for key in keys if isinstance(link := layout.decode(key), LayerLinkKey | RevisionLinkKey)]
         await self._cache.forget_links((link.name, str(link.digest)) for link in links)
+
+    async def _forget(self) -> None:
+        """Once more, all that went: a request that was under way may have told the cache of it again."""
+        if self._cache.kind in ("none", "inmemory", "unknown"):
+            return
+        steps = [Step.REVISION, Step.LAYER]
+        keys = self.inventory.all("select key from gc_unlink where step in (select unnest(?))", [steps])
+        await self._forget_links(key for (key,) in keys)
+        await self._cache.forget_blobs(digest_text(raw) for (raw,) in self.inventory.all("from gc_gone"))
 
     async def _remove_tag_folders(self, keys: Sequence[str]) -> None:
         """On a disk a tag's folder without a link would still list as a tag."""
@@ -533,7 +604,7 @@ class GcRun:
         }
 
     def _done(self, report: GcReport) -> dict[str, Any]:
-        return {**asdict(report), "blobs_left": self.inventory.count("blob")}
+        return {**asdict(report), "blobs_left": self.inventory.count("blob"), "cache": self._cache.kind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,6 +614,7 @@ class _Row:
     size: int
     mtime: int
     body: bytes | None
+    loose: bool = False
 
     def same_object(self, other: _Row) -> bool:
         return (self.size, self.mtime, self.body) == (other.size, other.mtime, other.body)

@@ -1,8 +1,9 @@
 """The journal of a run: every change, written before it is made.
 
-`runs/<run>/<number>.jsonl.gz` holds one JSON object a line, {"op", "key", "size", "mtime", "body"?}:
+`runs/<run>/<number>.jsonl.gz` holds one JSON object a line, {"op", "key", "size", "mtime", "body"?, "loose"?}:
 
-- op "unlink": the key was to be deleted; body is what the link held, where it is known (text);
+- op "unlink": the key was to be deleted; body is what the link held, where it is known (text); loose (true) says
+  that a tag named a manifest which the repository did not link even then;
 - op "trash": the key was to be moved to `trash/<run>/<key>`.
 
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
@@ -34,6 +35,7 @@ class Entry:
     size: int
     mtime: int
     body: bytes | None = None
+    loose: bool = False
 
 
 class Journal:
@@ -63,23 +65,27 @@ class Journal:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A run of the past: what `run.json` says, what `done.json` says (None: cut short), and its journal's keys."""
+    """A run of the past: what `run.json` says, what `done.json` says (None: cut short), and its journal's keys.
+
+    written: the newest of these by the store's clock, in microseconds; `seen` does not count.
+    """
 
     run: str
     begun: dict[str, Any]
     done: dict[str, Any] | None
     parts: tuple[str, ...]
     seen: tuple[str, ...]
+    written: int
 
 
 async def find_runs(storage: Storage) -> list[RunRecord]:
     """Every run whose journal is still kept, oldest first."""
-    keys: dict[str, list[str]] = {}
+    keys: dict[str, dict[str, int]] = {}
     async for page in storage.list(RUNS):
-        for key in page.keys:
+        for key, mtime in zip(page.keys, page.mtimes, strict=True):
             run, _, name = key[len(RUNS) :].partition("/")
             if is_run(run) and name:
-                keys.setdefault(run, []).append(key)
+                keys.setdefault(run, {})[key] = mtime
     return [await _record(storage, run, names) for run, names in sorted(keys.items())]
 
 
@@ -109,13 +115,20 @@ async def read_seen(storage: Storage, record: RunRecord) -> set[str]:
     return keys
 
 
-async def _record(storage: Storage, run: str, keys: list[str]) -> RunRecord:
+async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord:
     names = {key.rpartition("/")[2]: key for key in keys}
     begun = await _json(storage, names["run.json"]) if "run.json" in names else {}
     done = await _json(storage, names["done.json"]) if "done.json" in names else None
     parts = sorted(key for name, key in names.items() if name[:6].isdigit())
     seen = sorted(key for name, key in names.items() if name.startswith("seen-"))
-    return RunRecord(run=run, begun=begun or {}, done=done, parts=tuple(parts), seen=tuple(seen))
+    return RunRecord(
+        run=run,
+        begun=begun or {},
+        done=done,
+        parts=tuple(parts),
+        seen=tuple(seen),
+        written=max((mtime for key, mtime in keys.items() if key not in seen), default=0),
+    )
 
 
 async def _json(storage: Storage, key: str) -> dict[str, Any] | None:
@@ -130,6 +143,8 @@ def _line(entry: Entry) -> bytes:
     line: dict[str, Any] = {"op": entry.op, "key": entry.key, "size": entry.size, "mtime": entry.mtime}
     if entry.body is not None:
         line["body"] = entry.body.decode("latin-1")
+    if entry.loose:
+        line["loose"] = True
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
@@ -137,5 +152,10 @@ def _parse(line: bytes) -> Entry:
     known = json.loads(line)
     body = known.get("body")
     return Entry(
-        known["op"], known["key"], known["size"], known["mtime"], None if body is None else body.encode("latin-1")
+        known["op"],
+        known["key"],
+        known["size"],
+        known["mtime"],
+        None if body is None else body.encode("latin-1"),
+        bool(known.get("loose")),
     )

@@ -1,0 +1,272 @@
+"""The trash: what each run left in it, and its end.
+
+Emptying is the one step without a way back. So, with the lock held: the registry's cache is made to forget (or was, by
+a restart), the store is scanned and healed, and only then a run's copies go, and its journal after them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.errors import InputError, Refused
+from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.heal import Healed, Healer, Past
+from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.scan import Scanner, ScanOptions, scan
+from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
+from regstore.runs import RUNS, TRASH, is_run, started_at
+from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts
+from regstore.runs.lock import LEASE, Lock
+from regstore.storage.base import Storage
+
+_BATCH: Final = 1000
+_LINKS: Final = (LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrashedRun:
+    """A run and what it left behind. Times in microseconds by the store's clock, sizes in bytes.
+
+    ended: it removed nothing after this. complete: it came to its end. record: its journal, where that is kept.
+    """
+
+    run: str
+    started: int
+    ended: int
+    complete: bool
+    command: str
+    blobs: int
+    blob_bytes: int
+    record: RunRecord | None
+
+
+async def find_trash(storage: Storage) -> list[TrashedRun]:
+    """Every run that left a journal or anything in the trash, oldest first. One LIST of each, two GETs a run."""
+    records = {record.run: record for record in await find_runs(storage)}
+    found: dict[str, tuple[int, int, int]] = {}
+    async for page in storage.list(TRASH):
+        for key, size, mtime in zip(page.keys, page.sizes, page.mtimes, strict=True):
+            run = key[len(TRASH) :].partition("/")[0]
+            if is_run(run):
+                blobs, total, newest = found.get(run, (0, 0, 0))
+                found[run] = (blobs + 1, total + size, max(newest, mtime))
+    return [_trashed(run, records.get(run), found.get(run, (0, 0, 0))) for run in sorted(records.keys() | found)]
+
+
+async def removed_links(storage: Storage, run: TrashedRun) -> int:
+    """How many links its journal holds, tags and their history among them. Reads the journal."""
+    if run.record is None:
+        return 0
+    return len({entry.key async for entries in read_parts(storage, run.record.parts) for entry in _links(entries)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmptyOptions:
+    """What to empty: one run, those that ended long enough ago (microseconds), or with neither all.
+
+    restarted_after: every registry process was started after this time (microseconds by the store's clock).
+    settle: seconds between the cache's forgetting and the last look.
+    """
+
+    run: str | None = None
+    older_than: int | None = None
+    restarted_after: int | None = None
+    settle: float = 60.0
+    scan: ScanOptions = field(default_factory=ScanOptions.default)
+
+    def __post_init__(self) -> None:
+        if self.run is not None and self.older_than is not None:
+            raise InputError("--run and --older-than exclude each other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emptied:
+    """What went for good. kept: runs that the registry's cache may still answer for. failures: the store's words."""
+
+    runs: tuple[str, ...] = ()
+    blobs: int = 0
+    blob_bytes: int = 0
+    kept: tuple[str, ...] = ()
+    healed: Healed = field(default_factory=Healed)
+    failures: tuple[str, ...] = ()
+
+
+async def choose_runs(
+    storage: Storage, options: EmptyOptions, cache: RegistryCache
+) -> tuple[list[TrashedRun], list[TrashedRun]]:
+    """The runs that may be emptied, and those that were asked for and must stay: the cache may answer for them.
+
+    InputError for a run that is not there, or a time that has not come. Refused where nothing may go.
+    """
+    now = await storage.now()
+    if options.restarted_after is not None and options.restarted_after > now:
+        raise InputError("--restarted-after says a time that has not come yet, by the store's clock")
+    runs = await find_trash(storage)
+    if options.run is not None:
+        runs = [run for run in runs if run.run == options.run]
+        if not runs:
+            raise InputError(f"{storage.url} has no run {options.run} in its trash; see `regstore trash list`")
+    elif options.older_than is not None:
+        runs = [run for run in runs if run.ended <= now - options.older_than]
+    ready = [run for run in runs if is_forgotten(run, cache, options.restarted_after)]
+    kept = [run for run in runs if run not in ready]
+    if kept and not ready:
+        known = "in the registry's memory" if cache.kind == "inmemory" else "not known"
+        since = ", which must be later than the run's end" if options.restarted_after is not None else ""
+        raise Refused(
+            f"the registry's descriptor cache is {known}, and it may still answer for blobs of {len(kept)} "
+            f"{'run' if len(kept) == 1 else 'runs'}: a push would then refer to what is gone. Restart every registry "
+            f"process and say --restarted-after TIME{since}; or say --registry-cache none where there is no cache"
+        )
+    return ready, kept
+
+
+def is_forgotten(run: TrashedRun, cache: RegistryCache, restarted_after: int | None) -> bool:
+    """Whether no cache answers any more for what the run removed (where it can forget: once it was told to)."""
+    return cache.can_forget or (restarted_after is not None and restarted_after > run.ended)
+
+
+async def empty_trash(
+    storage: Storage,
+    options: EmptyOptions,
+    lock: Lock,
+    *,
+    cache: RegistryCache | None = None,
+    on_event: OnEvent = ignore,
+) -> Emptied:
+    """Heal the store, then delete the chosen runs' copies and journals. Cut short, the next call goes on."""
+    cache = cache or NoCache("unknown")
+    ready, kept = await choose_runs(storage, options, cache)
+    if not ready:
+        return Emptied(kept=tuple(run.run for run in kept))
+    await lock.guard()
+    if await forget_runs(storage, cache, ready):
+        on_event(Notice(message=f"waiting {options.settle:g} s for pushes that the cache misled"))
+        await asyncio.sleep(options.settle)
+    async with scan(storage, options.scan, on_event=on_event) as inventory:
+        healed = await heal_all(storage, inventory, options.scan, lock, on_event)
+    emptied = await empty_runs(storage, lock, ready, on_event=on_event)
+    return replace(emptied, kept=tuple(run.run for run in kept), healed=healed)
+
+
+async def heal_all(
+    storage: Storage, inventory: Inventory, options: ScanOptions, lock: Lock, on_event: OnEvent
+) -> Healed:
+    """Give back whatever a fresh inventory of the whole store shows to be referenced, from all runs."""
+    past = await Past.load(storage, inventory)
+    await past.note_seen(storage, lock)
+    scanner = Scanner(storage, inventory, options, on_event)
+    return await Healer(storage, inventory, scanner, lock, concurrency=options.concurrency).run()
+
+
+async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:
+    """Make the cache forget what the runs removed; how many entries there were."""
+    if cache.kind in ("none", "inmemory", "unknown"):
+        return 0
+    forgotten = 0
+    for run in runs:
+        for parts in run.record.parts if run.record else ():
+            async for entries in read_parts(storage, [parts]):
+                keys = [layout.decode(entry.key) for entry in entries]
+                forgotten += await cache.forget_links(
+                    (key.name, str(key.digest)) for key in keys if isinstance(key, LayerLinkKey | RevisionLinkKey)
+                )
+                forgotten += await cache.forget_blobs(
+                    str(key.digest) for key in keys if isinstance(key, layout.BlobKey)
+                )
+        async for page in storage.list(f"{TRASH}{run.run}/"):
+            keys = [layout.decode(key[len(f"{TRASH}{run.run}/") :]) for key in page.keys]
+            forgotten += await cache.forget_blobs(
+                str(key.digest) for key in keys if isinstance(key, layout.BlobKey)
+            )
+    return forgotten
+
+
+async def forget_past(inventory: Inventory, cache: RegistryCache, runs: Sequence[RunRecord]) -> None:
+    """Make the cache forget what earlier runs removed (by `Past`'s relations), but for those that saw to it."""
+    clean = [record.run for record in runs if record.done and record.done.get("cache") == cache.kind]
+    unclean = "run not in (select unnest(?::varchar[]))"
+    links = inventory.all(f"select distinct name, digest from removed where {unclean}", [clean])
+    await cache.forget_links((name, digest_text(raw)) for name, raw in links)
+    blobs = inventory.all(f"select distinct digest from trash where {unclean}", [clean])
+    await cache.forget_blobs(digest_text(raw) for (raw,) in blobs)
+
+
+async def empty_runs(
+    storage: Storage, lock: Lock, runs: Sequence[TrashedRun], *, on_event: OnEvent = ignore
+) -> Emptied:
+    """Delete the runs' copies, then their journals, with no look at the store: heal it first."""
+    emptied: list[str] = []
+    failures: list[str] = []
+    blobs = blob_bytes = 0
+
+    async def delete(keys: Sequence[str]) -> set[str]:
+        async with lock.batch():
+            outcomes = await storage.delete_many(keys)
+        failures.extend(f"{key}: {error}" for key, error in outcomes.items() if error is not None)
+        return {key for key, error in outcomes.items() if error is None}
+
+    total = sum(run.blobs for run in runs)
+    for run in runs:
+        before = len(failures)
+        async for page in storage.list(f"{TRASH}{run.run}/"):
+            sizes = dict(zip(page.keys, page.sizes, strict=True))
+            for start in range(0, len(page.keys), _BATCH):
+                gone = await delete(page.keys[start : start + _BATCH])
+                blobs += len(gone)
+                blob_bytes += sum(sizes[key] for key in gone)
+                on_event(Progress(phase="emptying the trash", done=blobs, total=total, unit="blobs"))
+        if len(failures) == before:
+            # What voids the journal's claims (`seen`) goes after the journal.
+            parts = list(run.record.parts) if run.record else []
+            if len(await delete(parts)) == len(parts):
+                rest = [key async for page in storage.list(f"{RUNS}{run.run}/") for key in page.keys]
+                await delete(rest)
+        if len(failures) == before:
+            emptied.append(run.run)
+    if (await storage.capabilities()).folders:
+        older_than = await storage.now() + 1
+        for run in runs:
+            for prefix in (f"{TRASH}{run.run}/", f"{RUNS}{run.run}/"):
+                async with lock.batch():
+                    await storage.remove_empty_folders(prefix, older_than=older_than)
+    return Emptied(runs=tuple(emptied), blobs=blobs, blob_bytes=blob_bytes, failures=tuple(failures))
+
+
+async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurrency: int = 16) -> dict[str, int]:
+    """`removed_links` of each run."""
+    counts: dict[str, int] = {}
+
+    async def count(run: TrashedRun) -> None:
+        counts[run.run] = await removed_links(storage, run)
+
+    await for_each(runs, count, concurrency=concurrency)
+    return counts
+
+
+def _links(entries: Iterable[Entry]) -> Iterable[Entry]:
+    return (entry for entry in entries if entry.op == UNLINK and isinstance(layout.decode(entry.key), _LINKS))
+
+
+def _trashed(run: str, record: RunRecord | None, found: tuple[int, int, int]) -> TrashedRun:
+    blobs, blob_bytes, newest = found
+    complete = record is not None and record.done is not None
+    written = record.written if record is not None else 0
+    # One that was cut short may have gone on for a lease after it last wrote.
+    ended = written if complete else max(written, newest, started_at(run)) + int(LEASE * 1_000_000)
+    return TrashedRun(
+        run=run,
+        started=started_at(run),
+        ended=ended,
+        complete=complete,
+        command=str(record.begun.get("command", "?")) if record is not None else "?",
+        blobs=blobs,
+        blob_bytes=blob_bytes,
+        record=record,
+    )
