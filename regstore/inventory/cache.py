@@ -69,6 +69,10 @@ class ManifestCache:
                 " media_type text not null, artifact_type text not null, edges blob not null,"
                 " checksum blob not null) without rowid"
             )
+            connection.execute(
+                "create table if not exists config (digest blob primary key, created integer,"
+                " checksum blob not null) without rowid"
+            )
             self._connection = connection
         except (OSError, sqlite3.Error) as error:
             self._give_up(path, error)
@@ -107,6 +111,39 @@ class ManifestCache:
         try:
             self._connection.execute("begin immediate")
             self._connection.executemany("insert or replace into manifest values (?, ?, ?, ?, ?, ?)", rows)
+            self._connection.execute("commit")
+        except sqlite3.Error as error:
+            self._give_up("the manifest cache", error)
+
+    def load_created(self, digests: Sequence[bytes]) -> dict[bytes, int | None]:
+        """When the images of these configs were made, of those that are known; None where the config does not say."""
+        created: dict[bytes, int | None] = {}
+        remaining = iter(digests)
+        while self._connection is not None and (chunk := list(islice(remaining, _CHUNK))):
+            marks = ",".join("?" * len(chunk))
+            try:
+                with closing(
+                    self._connection.execute(
+                        f"select digest, created, checksum from config where digest in ({marks})", chunk
+                    )
+                ) as rows:
+                    found = rows.fetchall()
+            except sqlite3.Error as error:
+                self._give_up("the manifest cache", error)
+                break
+            created |= {digest: time for digest, time, checksum in found if _checksum([digest, time]) == checksum}
+        return created
+
+    def save_created(self, created: Iterable[tuple[bytes, int | None]]) -> None:
+        """What verified configs say: (digest, microseconds since 1970 or None)."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.execute("begin immediate")
+            self._connection.executemany(
+                "insert or replace into config values (?, ?, ?)",
+                [[digest, time, _checksum([digest, time])] for digest, time in created],
+            )
             self._connection.execute("commit")
         except sqlite3.Error as error:
             self._give_up("the manifest cache", error)

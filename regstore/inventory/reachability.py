@@ -25,10 +25,11 @@ _MANIFEST: Final = int(EdgeKind.MANIFEST)
 
 
 class Reachability:
-    """`reach` of one inventory, empty at first; roots only ever add to it."""
+    """`reach` of one inventory, empty at first; roots only ever add to it. revisions: the revision links that count."""
 
-    def __init__(self, inventory: Inventory, table: str = "reach") -> None:
+    def __init__(self, inventory: Inventory, table: str = "reach", *, revisions: str = "revision_link") -> None:
         self._inventory = inventory
+        self._revisions = revisions
         self.table = table
         inventory.execute(
             f"create or replace table {table}"
@@ -41,7 +42,7 @@ class Reachability:
         while self._advance(pending):
             while self._advance(_STEP):
                 pass
-            pending = _AROUND.format(reach=self.table)
+            pending = _AROUND.format(reach=self.table, revisions=self._revisions)
         self._inventory.execute("drop table if exists frontier")
 
     def _advance(self, incoming: str) -> int:
@@ -54,7 +55,7 @@ class Reachability:
             widened as (
                 select i.repository, i.digest, bool_or(i.expand or r.digest is not null) as expand
                 from incoming i
-                left join revision_link r on r.repository = i.repository and r.digest = i.digest
+                left join {self._revisions} r on r.repository = i.repository and r.digest = i.digest
                 where i.digest is not null
                 group by i.repository, i.digest
             )
@@ -78,7 +79,7 @@ _STEP: Final = f"""
 #: Referrers of what is reached, and the bodies of layer links.
 _AROUND: Final = f"""
     select r.repository, r.digest, true as expand
-    from revision_link r
+    from {{revisions}} r
     join edge e on e.source = r.digest and e.kind = {_SUBJECT}
     join {{reach}} k on k.repository = r.repository and k.digest = e.target
     union all
