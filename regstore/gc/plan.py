@@ -8,25 +8,31 @@ The rules, for each repository:
   manifest is a revision of the same repository and the tag's own target does not hold it;
 - a repository with anything that can't be read and verified is *protected*: nothing in it is unlinked, and all it
   links counts as live;
-- a link younger than the grace is a root, whatever names it.
+- a link younger than the grace is a root, whatever names it;
+- a tag that a policy drops (`gc.retention`) is no root, and goes;
+- a revision that can't be read, where the operator lets such go (`gc.broken`), goes with the tags that point at it.
 
 A blob goes when no repository reaches it, no link that stays names it, no unknown key names it, and it is older
 than the grace.
 
 The plan's tables: gc_dead_tag(repository, name), gc_dead_tag_index(repository, name, digest),
 gc_dead_revision(repository, digest), gc_dead_signature(repository, revision, digest), gc_dead_layer_link(repository,
-digest), gc_dead_blob(digest, size, mtime), gc_dead_upload(repository, uuid, size), gc_protected(repository, reason);
-and gc_unlink(repository, step, key, size, mtime, body): every key of theirs but the blobs', as it was listed, in the
-order of `Step`.
+digest), gc_dead_blob(digest, size, mtime), gc_dead_upload(repository, uuid, size), gc_protected(repository, reason),
+gc_dropped_tag(repository, name, rule); and gc_unlink(repository, step, key, size, mtime, body): every key of theirs
+but the blobs', as it was listed, in the order of `Step`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Final
 
 from regstore import layout
+from regstore.gc.broken import LINK_REASON, find_broken, keep_broken
+from regstore.gc.policy import BrokenScope, Policy
+from regstore.gc.retention import Fate, Retention
 from regstore.inventory.inventory import Inventory, path_sql, text_sql
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import LINK_MAX
@@ -46,6 +52,12 @@ class GcOptions:
     delete_untagged: bool = False
     grace: int = 24 * HOUR
     uploads_older_than: int = 7 * 24 * HOUR
+    policy: Policy | None = None
+    drop_broken: tuple[BrokenScope, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.policy is not None and self.policy.delete_untagged:
+            object.__setattr__(self, "delete_untagged", True)
 
 
 class Step(IntEnum):
@@ -87,6 +99,29 @@ class RepositoryShare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuleShare:
+    """What one rule of the policy does. tags: that it is about. unknown_times: that stay because their image's time
+    can't be read. own_times: judged by their own time, because their image says none."""
+
+    name: str
+    newest_by: str
+    tags: int
+    dropped: int
+    unknown_times: int
+    own_times: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRevision:
+    """One that can't be read and goes, why, and the tags that go with it."""
+
+    repository: str
+    digest: str
+    reason: str
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class GcSummary:
     """The plan in numbers. Sizes in bytes."""
 
@@ -108,6 +143,8 @@ class GcSummary:
     unknown: int
     sweep_blocked: str
     problems: tuple[str, ...] = field(default=())
+    rules: tuple[RuleShare, ...] = ()
+    broken: tuple[BrokenRevision, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -131,8 +168,9 @@ def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:
 
 
 def plan_blobs(inventory: Inventory, options: GcOptions, *, now: int) -> None:
-    """The same without the summary, for a second look."""
-    planner = _Planner(inventory, options, now)
+    """The same without the summary, for a second look, when links are gone already: every tag and every revision that
+    still stands counts, whatever policy or consent said of it."""
+    planner = _Planner(inventory, replace(options, policy=None, drop_broken=()), now)
     planner.links()
     planner.collect_blobs()
 
@@ -141,16 +179,48 @@ class _Planner:
     def __init__(self, inventory: Inventory, options: GcOptions, now: int) -> None:
         self._inventory = inventory
         self._options = options
+        self._now = now
         self._cutoff = now - options.grace
         self._uploads_cutoff = now - options.uploads_older_than
-        self._reach = Reachability(inventory)
+        self._reach = Reachability(
+            inventory, revisions="gc_sound_revision" if options.drop_broken else "revision_link"
+        )
 
     def links(self) -> None:
+        self.choose_tags()
+        find_broken(self._inventory, self._options.drop_broken, cutoff=self._cutoff)
         self.protect()
         self.reach()
         self.collect_links()
         self.collect_uploads()
         self.collect_keys()
+
+    def choose_tags(self) -> None:
+        """gc_tag_fate and gc_dropped_tag: what the policy says of each tag."""
+        run = self._inventory.execute
+        policy = self._options.policy
+        if policy is None:
+            run("create or replace table gc_tag_fate (repository integer, name varchar, fate varchar)")
+            run("create or replace table gc_dropped_tag (repository integer, name varchar, rule varchar)")
+            return
+        retention = Retention(self._inventory, policy, now=self._now, grace=self._options.grace)
+        retention.sort()
+        retention.decide()
+        run("create or replace temp table rule_name (rule integer, label varchar)")
+        self._inventory.insert(
+            "rule_name",
+            {
+                "rule": ("int32", list(range(len(policy.rules)))),
+                "label": ("utf8", [rule.name for rule in policy.rules]),
+            },
+        )
+        run(
+            f"""
+            create or replace table gc_dropped_tag as
+            select repository, name, label as rule from gc_tag_fate join rule_name using (rule)
+            where fate = '{Fate.GOES}'
+            """
+        )
 
     def protect(self) -> None:
         """Protected for what stands in the repository itself; `reach` adds those that reach something unreadable."""
@@ -167,28 +237,25 @@ class _Planner:
         run(
             f"""
             insert into gc_protected
-            select repository, 'the link of revision ' || {text_sql("digest")} || case
-                when target is not null then ' names another digest'
-                when size = 0 then ' is empty'
-                else ' is damaged' end
-            from revision_link where target is null or target <> digest
+            select x.repository, {LINK_REASON} from revision_link x
+            where (x.target is null or x.target <> x.digest) and not {_is_broken("x.digest")}
             """
         )
         run(
             f"""
             insert into gc_protected
-            select r.repository, 'manifest ' || {text_sql("r.digest")} || ' can''t be read: ' || m.reason
-            from (select repository, digest from revision_link union select repository, digest from legacy_revision) r
-            join manifest m using (digest) where m.state <> 'ok'
+            select x.repository, 'manifest ' || {text_sql("x.digest")} || ' can''t be read: ' || m.reason
+            from (select repository, digest from revision_link union select repository, digest from legacy_revision) x
+            join manifest m using (digest) where m.state <> 'ok' and not {_is_broken("x.digest")}
             """
         )
         run(
             f"""
             insert into gc_protected
-            select t.repository, 'tag ' || t.name || ' names ' || {text_sql("t.target")} || ', which can''t be read: '
+            select x.repository, 'tag ' || x.name || ' names ' || {text_sql("x.target")} || ', which can''t be read: '
                 || m.reason
-            from tag t join manifest m on m.digest = t.target
-            where m.state not in ('ok', 'missing')
+            from tag x join manifest m on m.digest = x.target
+            where m.state not in ('ok', 'missing') and not {_is_broken("x.target")}
             """
         )
         if self._options.delete_untagged:
@@ -200,6 +267,12 @@ class _Planner:
                 from tag where target is null
                 """
             )
+        self._spare("select repository from gc_protected")
+
+    def _spare(self, repositories: str) -> None:
+        """Protected repositories, SQL for their ids, lose neither tags nor broken revisions."""
+        keep_broken(self._inventory, repositories)
+        self._inventory.execute(f"delete from gc_dropped_tag where repository in ({repositories})")
 
     def reach(self) -> None:
         """Fill `reach`: roots, then whatever newly protected repositories and followed tags add, to a fixpoint."""
@@ -208,8 +281,8 @@ class _Planner:
             "select repository, unnest([digest, target]) as digest, false as expand from layer_link"
             f" where mtime >= {self._cutoff}"
         )
-        tags = f"select repository, target, true from tag where target is not null and not {_IS_FOLLOWER}"
-        revisions = "select repository, digest, true from revision_link"
+        tags = f"select repository, target, true from tag where target is not null and not ({_GOES_OR_FOLLOWS})"
+        revisions = "select repository, digest, true from gc_sound_revision"
         if self._options.delete_untagged:
             revisions += f" where mtime >= {self._cutoff} or repository in (select repository from gc_protected)"
         odd = (
@@ -217,7 +290,7 @@ class _Planner:
             f" union all select {_NOWHERE}, digest, followed from unknown_digest"
         )
         self._reach.add(f"{young_links} union all {tags} union all {revisions} union all {odd}")
-        while self._protect_reaching() | self._follow():
+        while self._protect_reaching() | self._protect_needing() | self._follow():
             pass
 
     def _find_followers(self) -> None:
@@ -231,13 +304,19 @@ class _Planner:
                 select repository, name, target,
                     unhex(regexp_extract(name, '^sha(?:256|512)-([0-9a-f]+)', 1)) as subject
                 from tag
-                where {wanted} and mtime < {self._cutoff} and target is not null
+                where mtime < {self._cutoff} and target is not null
                     and repository not in (select repository from gc_protected)
                     and regexp_full_match(name, 'sha256-[0-9a-f]{{64}}(\..+)?|sha512-[0-9a-f]{{128}}(\..+)?')
             )
             select n.* from named n
             join revision_link r on r.repository = n.repository and r.digest = n.subject
             where n.target <> n.subject
+                and ({wanted} or exists (
+                    from gc_broken_revision b where b.repository = n.repository and b.digest = n.subject))
+                and not exists (from gc_broken_tag b where b.repository = n.repository and b.name = n.name)
+                and not exists (
+                    from gc_tag_fate f
+                    where f.repository = n.repository and f.name = n.name and f.fate = '{Fate.PROTECTED}')
             """
         )
         # A tag whose own target holds the manifest it names is an ordinary tag.
@@ -285,11 +364,31 @@ class _Planner:
             returning repository
             """
         )
+        return self._protect_more(found)
+
+    def _protect_needing(self) -> bool:
+        """Protect repositories in which something that stays needs a revision that was to go, unreadable as it is."""
+        if not self._options.drop_broken:
+            return False
+        found = self._inventory.all(
+            f"""
+            insert into gc_protected
+            select distinct b.repository, b.reason || '; what stays refers to it'
+            from gc_broken_revision b
+            join {self._reach.table} k on k.repository = b.repository and k.digest = b.digest
+            returning repository
+            """
+        )
+        return self._protect_more(found)
+
+    def _protect_more(self, found: Sequence[tuple[Any, ...]]) -> bool:
+        """Make roots of all that the newly protected repositories hold."""
         if not found:
             return False
         self._inventory.execute("create or replace temp table newly (repository integer)")
         self._inventory.insert("newly", {"repository": ("int32", sorted({row[0] for row in found}))})
         self._inventory.execute("delete from gc_follower where repository in (from newly)")
+        self._spare("from newly")
         self._reach.add(
             "select repository, digest, true as expand from revision_link where repository in (from newly)"
             " union all select repository, target, true from tag where repository in (from newly)"
@@ -321,12 +420,17 @@ class _Planner:
         unreached = (
             f"not exists (from {self._reach.table} k where k.repository = x.repository and k.digest = x.digest)"
         )
-        run("create or replace table gc_dead_tag as select repository, name from gc_follower")
+        run(
+            "create or replace table gc_dead_tag as select repository, name from gc_follower"
+            " union select repository, name from gc_dropped_tag union select repository, name from gc_broken_tag"
+        )
         run(
             f"""
             create or replace table gc_dead_revision as
             select repository, digest from revision_link x
-            where {"true" if self._options.delete_untagged else "false"} and {old} and {unreached}
+            where {old} and (
+                {"true" if self._options.delete_untagged else "false"} and {unreached} or {_is_broken("x.digest")}
+            )
             """
         )
         run(
@@ -542,7 +646,54 @@ class _Planner:
             unknown=count("unknown"),
             sweep_blocked=sweep_blocked,
             problems=tuple(self._problems()),
+            rules=tuple(self._rules()),
+            broken=tuple(self._broken()),
         )
+
+    def _rules(self) -> list[RuleShare]:
+        policy = self._options.policy
+        if policy is None:
+            return []
+        rows = self._inventory.all(
+            f"""
+            select rule, count(*), count(*) filter (d.name is not null),
+                count(*) filter (fate = '{Fate.UNKNOWN_TIME}'), count(*) filter (time_by <> 'created')
+            from gc_tag_fate f left join gc_dropped_tag d on d.repository = f.repository and d.name = f.name
+            where f.rule is not null group by f.rule
+            """
+        )
+        found = {rule: counts for rule, *counts in rows}
+        shares = []
+        for number, rule in enumerate(policy.rules):
+            tags, dropped, unknown, own = found.get(number, (0, 0, 0, 0))
+            shares.append(
+                RuleShare(
+                    name=rule.name,
+                    newest_by=rule.newest_by,
+                    tags=tags,
+                    dropped=dropped,
+                    unknown_times=unknown,
+                    own_times=own if rule.newest_by == "created" else 0,
+                )
+            )
+        return shares
+
+    def _broken(self) -> list[BrokenRevision]:
+        rows = self._inventory.all(
+            f"""
+            select r.name, {text_sql("b.digest")}, b.reason,
+                coalesce((
+                    select list(t.name order by t.name) from gc_broken_tag t
+                    where t.repository = b.repository and t.digest = b.digest
+                ), [])
+            from gc_broken_revision b join repository r on r.id = b.repository
+            order by 1, 2
+            """
+        )
+        return [
+            BrokenRevision(repository=name, digest=digest, reason=reason, tags=tuple(tags))
+            for name, digest, reason, tags in rows
+        ]
 
     def _shares(self, names: dict[int, str]) -> list[RepositoryShare]:
         rows = self._inventory.all(
@@ -614,7 +765,16 @@ class _Planner:
         return [row[0] for row in rows]
 
 
-_IS_FOLLOWER: Final = "exists (from gc_follower f where f.repository = tag.repository and f.name = tag.name)"
+#: Of a row of `tag`: it is no root, or not yet.
+_GOES_OR_FOLLOWS: Final = " or ".join(
+    f"exists (from {table} f where f.repository = tag.repository and f.name = tag.name)"
+    for table in ("gc_follower", "gc_dropped_tag", "gc_broken_tag")
+)
+
+
+def _is_broken(digest: str) -> str:
+    """SQL: whether a digest of a row `x` is a broken revision that may go."""
+    return f"exists (from gc_broken_revision b where b.repository = x.repository and b.digest = {digest})"
 
 
 def _share(names: dict[int, str], row: tuple[Any, ...]) -> RepositoryShare:
