@@ -134,6 +134,7 @@ class GcSummary:
     layer_links: Count
     tags: Count
     tag_index: Count
+    signatures: Count
     uploads: Count
     dead_upload_bytes: int
     repositories: int
@@ -150,7 +151,15 @@ class GcSummary:
     def nothing_to_do(self) -> bool:
         return not any(
             count.dead
-            for count in (self.blobs, self.revisions, self.layer_links, self.tags, self.tag_index, self.uploads)
+            for count in (
+                self.blobs,
+                self.revisions,
+                self.layer_links,
+                self.tags,
+                self.tag_index,
+                self.signatures,
+                self.uploads,
+            )
         )
 
 
@@ -628,6 +637,7 @@ class _Planner:
             layer_links=Count(total=count("layer_link"), dead=count("gc_dead_layer_link")),
             tags=Count(total=count("tag"), dead=count("gc_dead_tag")),
             tag_index=Count(total=count("tag_index"), dead=count("gc_dead_tag_index")),
+            signatures=Count(total=count("signature_link"), dead=count("gc_dead_signature")),
             uploads=Count(
                 total=one(
                     "select count(*) from (select repository, uuid from upload_part"
