@@ -17,6 +17,7 @@ from regstore.cli.ls import ls
 from regstore.cli.migrate import migrate
 from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.tags import tags
+from regstore.cli.verify import verify
 
 EPILOG: Final = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with something left out and reported; "
@@ -30,6 +31,7 @@ COMMANDS: Final = {
     "gc": gc,
     "seed-bucket": seed_bucket,
     "migrate": migrate,
+    "verify": verify,
     "demo": demo,
 }
 

@@ -9,7 +9,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -247,3 +247,31 @@ class Storage(Protocol):
     async def __aenter__(self) -> Storage: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class HashesObjects(Protocol):
+    """A store that hashes objects where they lie: quicker than handing their bytes through the event loop."""
+
+    async def hash_objects(
+        self, wanted: Sequence[tuple[str, str]], *, on_bytes: Callable[[int], None], stopped: Callable[[], bool]
+    ) -> dict[str, tuple[int, str] | StorageError]:
+        """For each (key, algorithm): its bytes and their hash in hex, or why it could not be read (NotFound where
+        it is absent). The keys are read one after the other; what `stopped()` cut short is left out.
+
+        Both callbacks are called from another thread, every few hundred KiB.
+        """
+        ...
+
+
+@runtime_checkable
+class KeepsChecksums(Protocol):
+    """A store that keeps a checksum beside an object (S3's additional checksums)."""
+
+    async def kept_sha256(self, key: str) -> bytes | None:
+        """The SHA-256 (32 bytes) that the store keeps for the whole object, or None where it keeps none.
+
+        It says what the bytes are only where the server checks and maintains it: some keep what a client said.
+        NotFound when absent.
+        """
+        ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import binascii
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from regstore.digest import Digest
@@ -28,7 +29,7 @@ from regstore.storage.s3.copying import Copier
 from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
 from regstore.storage.s3.reading import info_of, open_stream
-from regstore.storage.s3.settings import S3Settings, open_session
+from regstore.storage.s3.settings import S3Settings
 from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
 
 CONTENT_TYPE: Final = "application/octet-stream"
@@ -57,7 +58,6 @@ class S3Storage:
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
         self._bucket_seen = False
-        self._boto3: Any = None
 
     async def __aenter__(self) -> S3Storage:
         return self
@@ -68,9 +68,6 @@ class S3Storage:
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
-        if self._boto3 is not None:
-            self._boto3.close()
-            self._boto3 = None
 
     @property
     def _client(self) -> SignedClient:
@@ -112,9 +109,31 @@ class S3Storage:
             await self._client.call(
                 "GetObject", "GET", full, headers={"range": "bytes=0-0"}, accept=(200, 206, 416), parse=_whole
             )
-            raise self._client.error(answer.refusal(), "HeadObject", full)
+            # The GET may have found new credentials, where the old ones have expired.
+            answer = await self._client.call("HeadObject", "HEAD", full, parse=_whole)
         self._bucket_seen = True
         return answer
+
+    async def kept_sha256(self, key: str) -> bytes | None:
+        """`x-amz-checksum-sha256` of the whole object; a checksum of its parts' checksums is none."""
+        answer = await self._client.call(
+            "HeadObject",
+            "HEAD",
+            self._full(key),
+            headers={"x-amz-checksum-mode": "ENABLED"},
+            accept=HEAD_STATUS,
+            parse=_whole,
+        )
+        if answer.status == 404:
+            await self._check_bucket()
+            raise NotFound(key, self.url)
+        if answer.status != 200:
+            raise self._client.error(answer.refusal(), "HeadObject", self._full(key))
+        try:
+            kept = base64.b64decode(answer.headers.get("x-amz-checksum-sha256", ""), validate=True)
+        except binascii.Error:
+            return None
+        return kept if len(kept) == 32 else None
 
     async def _check_bucket(self) -> None:
         """A HEAD's 404 does not tell a missing key from a missing bucket."""
@@ -312,33 +331,37 @@ class S3Storage:
         except (AccessDenied, Unsupported):
             return None
 
-    def boto3_client(self) -> Any:
-        """A blocking boto3 S3 client with the same settings, for work on the bucket itself. Made once."""
-        if self._boto3 is None:
-            import boto3
-            from botocore.config import Config
+    @asynccontextmanager
+    async def aioboto3_client(self) -> AsyncIterator[Any]:
+        """An aioboto3 S3 client with the same settings, for work on the bucket itself: seconds, not hours, for its
+        credentials are those of the moment. What it raises is for `translate`."""
+        import aioboto3
+        from aiobotocore.config import AioConfig
+        from aiobotocore.session import AioSession
 
-            client = self._client
-            settings = self.settings
-            session = boto3.session.Session(botocore_session=open_session(settings))
-            self._boto3 = session.client(
-                "s3",
-                endpoint_url=None if client.endpoint.is_aws and not settings.endpoint_url else client.endpoint.url,
-                region_name=client.endpoint.region,
-                verify=False if not settings.verify_tls else settings.ca_bundle,
-                aws_access_key_id=settings.access_key,
-                aws_secret_access_key=settings.secret_key,
-                aws_session_token=settings.session_token,
-                config=Config(
-                    s3={"addressing_style": "path" if client.endpoint.path_style else "virtual"},
-                    retries={"mode": "standard", "max_attempts": settings.retries.tries},
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                    connect_timeout=10,
-                    read_timeout=60,
-                ),
-            )
-        return self._boto3
+        client, settings = self._client, self.settings
+        credentials = await client.credentials.get()
+        session = aioboto3.Session(
+            botocore_session=AioSession(profile=settings.profile),
+            aws_access_key_id=credentials.access_key,
+            aws_secret_access_key=credentials.secret_key,
+            aws_session_token=credentials.token,
+        )
+        async with session.client(
+            "s3",
+            endpoint_url=None if client.endpoint.is_aws and not settings.endpoint_url else client.endpoint.url,
+            region_name=client.endpoint.region,
+            verify=settings.verify_tls and settings.ca_bundle,
+            config=AioConfig(
+                s3={"addressing_style": "path" if client.endpoint.path_style else "virtual"},
+                retries={"mode": "standard", "max_attempts": settings.retries.tries},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                connect_timeout=10,
+                read_timeout=60,
+            ),
+        ) as opened:
+            yield opened
 
     def translate(self, error: BaseException, what: str) -> RegstoreError:
         """`translate` with this bucket and endpoint in the sentence."""

@@ -1,0 +1,257 @@
+"""`regstore verify`: is all there that links and manifests promise, and are its bytes right?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, printable, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.values import parse_duration
+from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.verify.options import ReadData, VerifyOptions
+    from regstore.verify.plan import Fault, Findings
+    from regstore.verify.read import Reading
+    from regstore.verify.run import VerifyReport
+
+_TAGS_SHOWN = 5
+_FAULTS_SHOWN = 200
+
+
+def parse_read_data(text: str) -> ReadData:
+    from regstore.verify.options import ReadData
+
+    try:
+        return ReadData.parse(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@store_command
+def verify(
+    settings: StoreSettings,
+    read_data: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_read_data,
+            metavar="all|N%|N/T|SIZE",
+            show_default=False,
+            help="Read blobs too and hash them: all, a share, part N of T, or so many bytes; other ones each time.",
+        ),
+    ] = None,
+    max_age: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Do not read again what was read and right within this time.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Stop reading blobs after this time.",
+        ),
+    ] = None,
+    server_checksums: Annotated[
+        str,
+        typer.Option(
+            metavar="ignore|report|trust",
+            help="SHA-256 that the server keeps: compare and count it; trust: and do not read where it agrees.",
+        ),
+    ] = "ignore",
+    pull_through: Annotated[
+        bool | None,
+        typer.Option(
+            "--pull-through/--no-pull-through",
+            show_default=False,
+            help="It is a pull-through cache, where absence is normal. Default: as its scheduler-state.json says.",
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers what was read and right."),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Keep the run's inventory as a DuckDB file."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
+
+    Exit code 6 when there is damage; 3 when there is none but some manifest can't be understood.
+    """
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+    from regstore.verify.options import Checksums, VerifyOptions
+
+    if server_checksums not in list(Checksums):
+        raise InputError(f"--server-checksums is one of {', '.join(Checksums)}, not {server_checksums!r}")
+    options = VerifyOptions(
+        scan=ScanOptions(concurrency=settings.concurrency, inventory=inventory),
+        read=read_data,
+        max_age=max_age,
+        time_limit=None if time_limit is None else time_limit / 1_000_000,
+        checksums=Checksums(server_checksums),
+        proofs=cache_dir or default_cache_dir(),
+        pull_through=pull_through,
+    )
+    with progress(quiet=settings.quiet) as on_event:
+        report = run_async(_verify(settings, options, on_event))
+    if as_json:
+        emit_json(report_json(report))
+    else:
+        _print(report)
+    return _exit_code(report.findings)
+
+
+async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:
+    from dataclasses import replace
+
+    from regstore.verify.run import verify as look
+
+    storage, config = settings.open_with_config()
+    if config is not None and config.proxy_remote_url and options.pull_through is None:
+        options = replace(options, pull_through=True)
+    async with storage:
+        return await look(storage, options, on_event=on_event)
+
+
+def _exit_code(findings: Findings) -> int:
+    if findings.damage:
+        return EXIT_DAMAGE
+    return EXIT_PARTIAL if findings.unproven else EXIT_OK
+
+
+def report_json(report: VerifyReport) -> dict[str, Any]:
+    """The report as `--json` prints it."""
+    findings = report.findings
+    return {
+        "store": report.store,
+        "pull_through": report.pull_through,
+        "damage": findings.damage,
+        "unreadable_manifests": findings.unproven,
+        "repositories": findings.repositories,
+        "tags": {"total": findings.tags, "touched": findings.tags_touched, "broken": findings.tags_broken},
+        "revisions": findings.revisions,
+        "layer_links": findings.layer_links,
+        "blobs": {"total": findings.blobs, "bytes": findings.blob_bytes},
+        "unknown_keys": findings.unknown,
+        "absent": asdict(findings.absent),
+        "counts": {str(kind): number for kind, number in findings.counts.items()},
+        "faults": [_fault_json(fault) for fault in findings.faults],
+        "read": None if report.reading is None else asdict(report.reading),
+    }
+
+
+def _fault_json(fault: Fault) -> dict[str, Any]:
+    return {
+        "kind": str(fault.kind),
+        "area": fault.area,
+        "what": fault.subject,
+        "detail": fault.detail,
+        "repository": fault.repository or None,
+        "digest": fault.digest,
+        "tag": fault.tag or None,
+        "repositories": list(fault.repositories),
+        "tags": [{"repository": tag.repository, "tag": tag.tag, "broken": tag.pull} for tag in fault.touched],
+        "repairable": fault.repairable,
+        "remedy": fault.remedy,
+    }
+
+
+def _print(report: VerifyReport) -> None:
+    findings = report.findings
+    emit(
+        f"{report.store}: {counted(findings.repositories, 'repository', 'repositories')}, "
+        f"{counted(findings.tags, 'tag')}, {counted(findings.revisions, 'manifest')}, "
+        f"{counted(findings.layer_links, 'layer link')}, "
+        f"{counted(findings.blobs, 'blob')} ({size(findings.blob_bytes)})"
+    )
+    if report.reading is not None:
+        _print_reading(report.reading)
+    shown = findings.faults[:_FAULTS_SHOWN]
+    for fault in shown:
+        emit()
+        _print_fault(fault)
+    total = sum(findings.counts.values())
+    if total > len(shown):
+        emit(f"\n({total - len(shown):,} more; --json has {len(findings.faults):,})")
+    _print_absences(report)
+    emit()
+    if findings.counts:
+        emit(table(["FOUND", "NUMBER"], [[str(kind), count(n)] for kind, n in findings.counts.items()], right=(1,)))
+        emit(f"\n{findings.tags_broken:,} of {counted(findings.tags, 'tag')} can't be pulled whole")
+        if findings.tags_touched > findings.tags_broken:
+            emit(f"{findings.tags_touched - findings.tags_broken:,} more have something wrong that refers to them")
+    else:
+        emit("no damage found")
+
+
+def _print_fault(fault: Fault) -> None:
+    emit(printable(f"{fault.kind}: {fault.subject}"))
+    emit(printable(f"  {fault.detail}"))
+    if fault.touched:
+        tags = [str(tag) + ("" if tag.pull else " (by what refers to it)") for tag in fault.touched[:_TAGS_SHOWN]]
+        more = len(fault.touched) - len(tags)
+        emit(printable(f"  touches {', '.join(tags)}" + (f" and {more:,} more" if more else "")))
+    elif fault.repositories:
+        names = ", ".join(fault.repositories[:_TAGS_SHOWN])
+        emit(printable(f"  touches no tag; needed in {names}"))
+    else:
+        emit("  touches no tag, and nothing needs it")
+    emit(f"  repair: {fault.remedy}")
+
+
+def _print_reading(reading: Reading) -> None:
+    rate = size(int(reading.bytes / reading.seconds)) + "/s" if reading.seconds > 0 else "-"
+    emit(
+        f"read {counted(reading.blobs, 'blob')} ({size(reading.bytes)}) in {reading.seconds:.1f} s ({rate}), "
+        f"and {counted(reading.manifests, 'manifest')}"
+    )
+    if reading.known:
+        emit(f"{counted(reading.known, 'blob')} had been read within --max-age")
+    kept = reading.checksums_agree + reading.checksums_differ + reading.checksums_absent
+    if kept:
+        emit(
+            f"the server's own checksums: {reading.checksums_agree:,} agree, {reading.checksums_differ:,} differ, "
+            f"{reading.checksums_absent:,} blobs have none; {reading.trusted:,} were trusted and not read"
+        )
+    if reading.left:
+        emit(f"the time was over: {counted(reading.left, 'chosen blob')} ({size(reading.left_bytes)}) not read")
+    if reading.never_proved:
+        emit(f"never read so far: {counted(reading.never_proved, 'blob')} ({size(reading.never_proved_bytes)})")
+    elif reading.oldest is not None:
+        emit(f"every blob was read and right since {moment(reading.oldest)}")
+    for one in reading.unstable:
+        emit_error(f"read differently twice, so the way here is not to be trusted: {one}")
+
+
+def _print_absences(report: VerifyReport) -> None:
+    absent = report.findings.absent
+    lines = [
+        (absent.cached, "absent from the pull-through cache", "blob"),
+        (absent.foreign, "not stored, as usual for foreign layers", "layer"),
+        (absent.sparse, "of an index not stored in its repository (sparse index)", "child manifest"),
+        (absent.leftovers, "left over of a blob that garbage collection removed", "layer link"),
+        (absent.signatures, "of a schema1 signature that is gone", "link"),
+        (report.findings.unknown, "of no known kind", "key"),
+    ]
+    shown = [f"{counted(number, what)} {words}" for number, words, what in lines if number]
+    if shown:
+        emit("\nno damage:")
+        for line in shown:
+            emit(f"  {line}")

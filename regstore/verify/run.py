@@ -1,0 +1,215 @@
+"""verify: scan a store, read what is asked for, and say what is wrong. Reads only; `repair` changes things.
+
+A registry may be writing meanwhile, and a listing is no snapshot: what looks wrong is looked at again (each missing
+blob by name, each damaged manifest read once more, each repository concerned listed anew), and only what is wrong both
+times is reported.
+
+Requests: those of a scan, with a GET for every manifest; a GET for each blob that is read; for what seems wrong, as
+above.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import NotARegistry, NotFound, Refused
+from regstore.events import Notice, OnEvent, ignore
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import Scanner
+from regstore.layout import BlobKey
+from regstore.storage.base import ObjectInfo, Storage
+from regstore.verify.options import VerifyOptions
+from regstore.verify.plan import FaultKind, Findings, plan_verify
+from regstore.verify.proofs import Proofs
+from regstore.verify.read import BlobReader, Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport:
+    """reading: None where no blob was to be read. pull_through: what is absent is normal."""
+
+    store: str
+    findings: Findings
+    reading: Reading | None
+    pull_through: bool
+
+
+async def verify(
+    storage: Storage, options: VerifyOptions | None = None, *, on_event: OnEvent = ignore
+) -> VerifyReport:
+    """Verify a store. NotARegistry where nothing of one is there; Refused where symbolic links hide parts of it."""
+    options = options or VerifyOptions()
+    with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
+        return await Verification(storage, inventory, options, on_event).run()
+
+
+class Verification:
+    """One look at one store. `rotten` holds what is known of damaged blobs from an earlier look, by raw digest."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        inventory: Inventory,
+        options: VerifyOptions,
+        on_event: OnEvent = ignore,
+        *,
+        rotten: Mapping[bytes, str] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._options = options
+        self._on_event = on_event
+        self.inventory: Final = inventory
+        self.rotten: dict[bytes, str] = dict(rotten or {})
+        self._scanner = Scanner(storage, inventory, options.scan, on_event)
+        self.pull_through = False
+
+    async def run(self, *, read: bool = True) -> VerifyReport:
+        """Scan, read, and find; `read` False leaves the blobs unread, whatever the options say."""
+        await self._scanner.run()
+        await self._refuse_what_cannot_be_seen()
+        self.pull_through = await self._is_pull_through()
+        reading = None
+        self._store_rotten()
+        findings = plan_verify(self.inventory, pull_through=self.pull_through)
+        if read and self._options.read is not None:
+            reading = await self._read()
+            findings = plan_verify(self.inventory, pull_through=self.pull_through)
+        if any(findings.counts.values()):
+            findings = await self._look_again()
+        return VerifyReport(
+            store=self._storage.url, findings=findings, reading=reading, pull_through=self.pull_through
+        )
+
+    async def _read(self) -> Reading:
+        # What has another size than a manifest says is looked at first.
+        self.inventory.execute(
+            "create or replace table verify_suspect as select distinct digest from verify_fault"
+            f" where kind = '{FaultKind.SIZE_DIFFERS}'"
+        )
+        proofs = Proofs(self._options.proofs, self._options.store or self._storage.url)
+        try:
+            reader = BlobReader(self._storage, self.inventory, self._options, proofs, self._on_event)
+            reading = await reader.run(now=self.inventory.scanned_at, seed=secrets.randbits(32))
+        finally:
+            proofs.close()
+        self.rotten |= reader.rotten
+        self._remove_blobs(reader.gone)
+        return reading
+
+    def _store_rotten(self) -> None:
+        self.inventory.execute(
+            "create or replace table verify_rotten (digest blob not null, detail varchar not null)"
+        )
+        self.inventory.insert(
+            "verify_rotten",
+            {"digest": ("binary", list(self.rotten)), "detail": ("utf8", list(self.rotten.values()))},
+        )
+
+    async def _refuse_what_cannot_be_seen(self) -> None:
+        links = sorted(key for key in self._storage.symlinks if key.startswith(layout.PREFIX))
+        if links:
+            raise Refused(
+                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+                "is not seen: replace them by bind mounts, or move the data"
+            )
+        if self.inventory.key_count():
+            return
+        async for page in self._storage.list(layout.PREFIX):
+            if page.keys:
+                return
+            break
+        raise NotARegistry(
+            f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
+            "(is the root directory part of the URL?)"
+        )
+
+    async def _is_pull_through(self) -> bool:
+        if self._options.pull_through is not None:
+            return self._options.pull_through
+        try:
+            await self._storage.stat(layout.SCHEDULER_STATE)
+        except NotFound:
+            return False
+        self._on_event(Notice(message=f"{layout.SCHEDULER_STATE} is there: this is a pull-through cache"))
+        return True
+
+    # A second look
+
+    async def _look_again(self) -> Findings:
+        inventory = self.inventory
+        missing = [
+            bytes(raw)
+            for (raw,) in inventory.all(
+                f"select distinct digest from verify_fault where kind = '{FaultKind.BLOB_MISSING}'"
+            )
+        ]
+        await self._stat_blobs(missing)
+        inventory.execute("delete from manifest where state = 'mismatch'")
+        await self._scanner.read_manifests()
+        names = [
+            name
+            for (name,) in inventory.all(
+                """
+                select name from repository where id in (
+                    select repository from verify_at union select repository from verify_fault
+                ) order by name
+                """
+            )
+        ]
+        if not names:
+            return plan_verify(inventory, pull_through=self.pull_through)
+        return await self._list_again(names)
+
+    async def _stat_blobs(self, digests: list[bytes]) -> None:
+        """Blobs that came since they were listed are in the inventory from now on."""
+        found: list[tuple[bytes, ObjectInfo]] = []
+
+        async def look(raw: bytes) -> None:
+            try:
+                found.append((raw, await self._storage.stat(layout.encode(BlobKey(Digest.from_raw(raw))))))
+            except NotFound:
+                return
+
+        await for_each(digests, look, concurrency=self._options.scan.concurrency)
+        self.inventory.insert(
+            "blob",
+            {
+                "digest": ("binary", [raw for raw, _ in found]),
+                "size": ("int64", [info.size for _, info in found]),
+                "mtime": ("int64", [info.mtime for _, info in found]),
+            },
+        )
+        self.inventory.execute(
+            "delete from manifest where state = 'missing' and digest in (select digest from blob)"
+        )
+
+    def _remove_blobs(self, digests: list[bytes]) -> None:
+        """What vanished since it was listed."""
+        self.inventory.execute("create or replace temp table vanished (digest blob)")
+        self.inventory.insert("vanished", {"digest": ("binary", digests)})
+        self.inventory.execute("delete from blob where digest in (from vanished)")
+
+    async def _list_again(self, names: list[str]) -> Findings:
+        """Forget what these repositories hold, and list them anew."""
+        inventory = self.inventory
+        inventory.execute(
+            "create or replace temp table anew as select id, name from repository where name in (select unnest(?))",
+            [names],
+        )
+        for table in _LINKS:
+            inventory.execute(f"delete from {table} where repository in (select id from anew)")
+        inventory.execute(
+            f"delete from unknown u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
+        )
+        await self._scanner.list_repositories(names)
+        await self._scanner.read_manifests()
+        return plan_verify(inventory, pull_through=self.pull_through)
+
+
+_LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")
