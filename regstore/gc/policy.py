@@ -182,6 +182,10 @@ class Policy:
     source: str = ""
 
     @property
+    def needs_time(self) -> bool:
+        return any(rule.needs_time for rule in self.rules)
+
+    @property
     def needs_created(self) -> bool:
         return any(rule.newest_by == "created" and rule.needs_time for rule in self.rules)
 

@@ -26,11 +26,13 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.created import read_created
 from regstore.gc.heal import Healed, Healer, Past, put_missing
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
+from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock
@@ -165,7 +167,16 @@ class GcRun:
             await forget_past(self.inventory, self._cache, self._past.records)
             self.healed = await self._healer(self.inventory).run()
             await self._find_expired()
+        policy = self._options.plan.policy
+        if policy is not None and policy.needs_time:
+            await load_record(self._storage, self.inventory)
+        await self._read_created(self.inventory)
         self.summary = plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)
+
+    async def _read_created(self, inventory: Inventory) -> None:
+        policy = self._options.plan.policy
+        if policy is not None:
+            await read_created(self._storage, inventory, policy, self._options.scan, on_event=self._on_event)
 
     def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
         if self.inventory.key_count():
@@ -316,6 +327,7 @@ class GcRun:
         look = self.inventory.child()
         try:
             await self._scan_some(look, names)
+            await self._read_created(look)
             plan_links(look, self._options.plan, now=self.inventory.scanned_at)
             now = {row.key: row for row in self._rows(look, look.all("select id, name from repository"))}
         finally:
@@ -455,7 +467,8 @@ class GcRun:
     async def _find_candidates(self) -> None:
         """gc_candidate: the planned blobs that a fresh listing of all links still does not reach."""
         execute = self.inventory.execute
-        if self._options.offline or not self.inventory.count("gc_dead_blob"):
+        unchanged = self._options.offline and not self._failures  # a tag that would not go still needs its blobs
+        if unchanged or not self.inventory.count("gc_dead_blob"):
             execute(_CANDIDATES.format(select="from gc_dead_blob"))
             return
         look = self.inventory.child()
@@ -597,6 +610,8 @@ class GcRun:
         return {
             "command": "gc",
             "delete_untagged": plan.delete_untagged,
+            "rules": [rule.name for rule in plan.policy.rules] if plan.policy else [],
+            "drop_broken": [str(scope) for scope in plan.drop_broken],
             "grace_seconds": plan.grace // 1_000_000,
             "offline": self._options.offline,
             "planned_blobs": self.summary.blobs.dead,
