@@ -159,7 +159,7 @@ class GcRun:
 
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
-        self._refuse_what_is_no_registry(records)
+        await self._refuse_what_is_no_registry(records)
         self._refuse_symbolic_links()
         if self._lock is not None:
             self._past = await Past.load(self._storage, self.inventory)
@@ -178,20 +178,26 @@ class GcRun:
         if policy is not None:
             await read_created(self._storage, inventory, policy, self._options.scan, on_event=self._on_event)
 
-    def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
-        if self.inventory.key_count():
+    async def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
+        if self.inventory.count("blob"):
             return
         last = next((record.done for record in reversed(records) if record.done), None)
         if last and last.get("blobs_left", 0) > 0 and not self._options.allow_empty:
             raise Refused(
-                f"{self._storage.url} is empty now, but the last run left {last['blobs_left']:,} blobs in it; "
+                f"{self._storage.url} shows no blobs now, but the last run left {last['blobs_left']:,} in it; "
                 "if that is right, say --allow-empty"
             )
-        if not last:
-            raise NotARegistry(
-                f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
-                "(is the root directory part of the URL?)"
-            )
+        if self.inventory.key_count() or last:
+            return
+        async for page in self._storage.list(layout.PREFIX):
+            if page.keys:
+                return  # nothing but the seed: an empty registry
+            if page.complete:
+                break
+        raise NotARegistry(
+            f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
+            "(is the root directory part of the URL?)"
+        )
 
     def _refuse_symbolic_links(self) -> None:
         links = sorted(key for key in self._storage.symlinks if key.startswith(layout.PREFIX))

@@ -1,0 +1,82 @@
+"""gc refuses what looks wrong, and says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from regstore.digest import Digest
+from regstore.errors import InputError, NotARegistry, Refused
+from regstore.gc.plan import GcOptions
+from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import PREFIX, SEEDS, BlobKey, encode
+from regstore.runs.lock import hold_lock
+from regstore.storage.disk import DiskStorage
+
+NOTHING_KEPT = GcOptions(grace=0)
+
+
+async def collect(storage: DiskStorage, **options: object) -> GcReport:
+    wanted = GcRunOptions(plan=NOTHING_KEPT, scan=ScanOptions(), offline=True, **options)  # type: ignore[arg-type]
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, wanted, lock) as run:
+        return await run.apply()
+
+
+async def put_blob(storage: DiskStorage, data: bytes) -> str:
+    key = encode(BlobKey(Digest.of(data)))
+    await storage.put(key, data)
+    return key
+
+
+async def test_a_folder_that_is_no_registry(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    await storage.put("letters/mum.txt", b"dear")
+    with pytest.raises(NotARegistry, match="holds no registry"):
+        await collect(storage)
+
+
+async def test_a_seeded_store_is_an_empty_registry(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    for seed in SEEDS:
+        await storage.put(encode(seed), b"seed")
+    assert (await collect(storage)).blobs == 0
+
+
+async def test_more_than_the_share_that_may_go(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    key = await put_blob(storage, b"dead")
+    with pytest.raises(Refused, match="--max-delete 50% allows"):
+        await collect(storage)
+    assert await storage.get(key) == b"dead"
+    assert (await collect(storage, max_delete=1.0)).blobs == 1
+
+
+async def test_a_store_that_was_full_at_the_last_run(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    dead = [await put_blob(storage, b"dead %d" % number) for number in range(4)]
+    async with hold_lock(storage, command="gc") as lock:
+        options = GcRunOptions(plan=GcOptions(), scan=ScanOptions(), offline=True)  # all are young
+        async with open_run(storage, options, lock) as run:
+            await run.apply()
+    for key in dead:
+        (tmp_path / key).unlink()
+    with pytest.raises(Refused, match="the last run left 4"):
+        await collect(storage)
+    assert (await collect(storage, allow_empty=True)).blobs == 0
+
+
+async def test_symbolic_links(tmp_path: Path) -> None:
+    storage = DiskStorage(tmp_path)
+    await put_blob(storage, b"dead")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / PREFIX / "repositories").mkdir()
+    (tmp_path / PREFIX / "repositories/app").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused, match="symbolic links"):
+        await collect(storage, max_delete=1.0)
+
+
+def test_no_trash_needs_offline() -> None:
+    with pytest.raises(InputError, match="--offline"):
+        GcRunOptions(trash=False)
