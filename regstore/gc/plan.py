@@ -585,7 +585,8 @@ class _Planner:
                 from tag join gc_dead_tag using (repository, name)
                 union all
                 select repository, {Step.TAG_INDEX},
-                    '_manifests/tags/' || name || '/index/' || {path_sql("digest")} || '/link', size, mtime, null
+                    '_manifests/tags/' || name || '/index/' || {path_sql("digest")} || '/link', size, mtime,
+                    case when sound then encode({text_sql("digest")}) end
                 from tag_index join gc_dead_tag_index using (repository, name, digest)
                 union all
                 select repository, {Step.REVISION}, '_manifests/revisions/' || {path_sql("digest")} || '/link',
@@ -593,7 +594,8 @@ class _Planner:
                 from revision_link join gc_dead_revision using (repository, digest)
                 union all
                 select repository, {Step.SIGNATURE}, '_manifests/revisions/' || {path_sql("revision")}
-                    || '/signatures/' || {path_sql("digest")} || '/link', size, mtime, null
+                    || '/signatures/' || {path_sql("digest")} || '/link', size, mtime,
+                    case when sound then encode({text_sql("digest")}) end
                 from signature_link join gc_dead_signature using (repository, revision, digest)
                 union all
                 select repository, {Step.LAYER}, '_layers/' || {path_sql("digest")} || '/link', size, mtime,

@@ -1,0 +1,95 @@
+"""Undo: give back what a run took, from its trash and its journal.
+
+In the order of a push: blobs, layer links, signatures, revisions (children before the indexes that list them), tag
+histories, tags. So whatever is cut short leaves garbage, never a link to nothing, and the next call goes on. Nothing
+that stands is written over: what differs is a conflict, and so is what would name something that is gone for good.
+The trash keeps its copies.
+
+On a store unchanged since the run every key and body is as before, uploads excepted. Times are fresh, so the next gc
+takes nothing of it before the grace has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.events import OnEvent, Progress, ignore
+from regstore.gc.heal import put_missing
+from regstore.gc.restore_plan import (
+    BlobBack,
+    Conflict,
+    LinkBack,
+    RestoreOptions,
+    RestorePlan,
+    body_of,
+    differing,
+    plan_restore,
+    size_of,
+)
+from regstore.layout import BlobKey
+from regstore.runs.journal import write_seen
+from regstore.runs.lock import Lock
+from regstore.storage.base import Storage
+
+__all__ = ["Conflict", "RestoreOptions", "RestorePlan", "Restored", "apply_restore", "plan_restore"]
+
+_BATCH: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    run: str
+    blobs: int
+    blob_bytes: int
+    links: int
+    standing: int
+    conflicts: tuple[Conflict, ...]
+
+
+async def apply_restore(
+    storage: Storage, plan: RestorePlan, lock: Lock, *, concurrency: int = 32, on_event: OnEvent = ignore
+) -> Restored:
+    """Carry the plan out. What came to stand since it was made is left alone."""
+    conflicts = list(plan.conflicts)
+    written: list[str] = []
+    blobs: list[BlobBack] = []
+
+    async def copy(blob: BlobBack) -> None:
+        key = layout.encode(BlobKey(blob.digest))
+        size = await size_of(storage, key)
+        if size is None:
+            await storage.copy(blob.source, key, size=blob.size)
+            blobs.append(blob)
+        elif size != blob.size:
+            conflicts.append(differing(key, size, blob.size))
+        on_event(Progress(phase="giving back blobs", done=len(blobs), total=len(plan.blobs), unit="blobs"))
+
+    async def write(link: LinkBack) -> None:
+        if await put_missing(storage, link.key, link.body):
+            written.append(link.key)
+        elif await body_of(storage, link.key) != link.body:
+            conflicts.append(Conflict(key=link.key, reason="another link stands there now"))
+        on_event(Progress(phase="giving back links", done=len(written), total=plan.link_count, unit="links"))
+
+    for start in range(0, len(plan.blobs), _BATCH):
+        await lock.guard()  # a copy takes nothing away, and a large one takes its time: no lease for these
+        await for_each(plan.blobs[start : start + _BATCH], copy, concurrency=concurrency)
+    for step in plan.links:
+        for start in range(0, len(step), _BATCH):
+            async with lock.batch():
+                await for_each(step[start : start + _BATCH], write, concurrency=concurrency)
+    if written:
+        # From here on who removes one of these means it: the journal gives it back no more.
+        async with lock.batch():
+            await write_seen(storage, plan.record, lock.run, sorted(written))
+    return Restored(
+        run=plan.run,
+        blobs=len(blobs),
+        blob_bytes=sum(blob.size for blob in blobs),
+        links=len(written),
+        standing=len(plan.standing),
+        conflicts=tuple(sorted(conflicts, key=lambda conflict: conflict.key)),
+    )
