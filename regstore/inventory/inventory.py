@@ -34,9 +34,16 @@ _TABLES_OF_KEYS = (
 )
 
 
-class Inventory:
-    """An open inventory. `path` None: a temporary file, removed by `close`. Memory is bounded; DuckDB spills to disk.
+#: The memory limit is looked at again each time that this many keys came in: 200 MB at a time.
+_MEMORY_STEP = 2_000_000
+_BYTES_A_KEY = 100
 
+
+class Inventory:
+    """An open inventory. `path` None: a temporary file, removed by `close`.
+
+    DuckDB gets `memory_limit`, and for more than some 10^6 keys 100 bytes a key, up to half of the machine's (or the
+    container's) memory; beyond that it spills to the temporary folder.
     The SQL of this class and of the planners runs on one connection: use it from one thread at a time.
     `scanned_at` is the store's time when the listing began, in microseconds.
     """
@@ -47,6 +54,7 @@ class Inventory:
         self._folder = Path(tempfile.mkdtemp(prefix="regstore-"))
         self.scanned_at = 0
         self.ranges = 0
+        self._keys = 0
         #: False when the store would not list unfinished multipart uploads: then no upload's age is known.
         self.multipart_uploads_known = True
         try:
@@ -82,6 +90,7 @@ class Inventory:
         child._schema = f"later_{self._children}"
         child.scanned_at = 0
         child.ranges = 0
+        child._keys = 0
         child.multipart_uploads_known = True
         child.connection = self.connection.cursor()
         child.execute(f"create schema {child._schema}")
@@ -137,6 +146,14 @@ class Inventory:
         self.execute(f"insert into {table} ({names}) select {names} from incoming")
         self.connection.unregister("incoming")
 
+    def _allow_memory(self, keys: int) -> None:
+        before, self._keys = self._keys, self._keys + keys
+        step = self._keys // _MEMORY_STEP
+        if self._schema == "main" and step > before // _MEMORY_STEP:
+            limit = min(self._keys * _BYTES_A_KEY, machine_memory() // 2)
+            if limit > _MEMORY_STEP * _BYTES_A_KEY:
+                self.execute(f"set memory_limit = '{limit} B'")
+
     def ingest(self, pages: Iterable[Page]) -> None:
         """Decode a batch of pages into the tables; keys of links that need a look go to `unresolved`."""
         keys: list[str] = []
@@ -150,6 +167,7 @@ class Inventory:
             mtimes += page.mtimes
         if not keys:
             return
+        self._allow_memory(len(keys))
         batch = arrow_table(
             {"key": ("utf8", keys), "size": ("int64", sizes), "etag": ("utf8", etags), "mtime": ("int64", mtimes)}
         )
@@ -200,6 +218,17 @@ _INGEST = (
     "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
     "insert into unknown select key, size, mtime from located where kind = 'unknown'",
 )
+
+
+def machine_memory() -> int:
+    """Bytes that this process may use: the machine's, or its control group's where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return total
 
 
 def arrow_table(columns: dict[str, tuple[str, Sequence[Any]]]) -> Any:
