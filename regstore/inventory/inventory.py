@@ -132,10 +132,10 @@ class Inventory:
 
     def one(self, sql: str, parameters: Sequence[Any] | None = None) -> Any:
         """The first column of the only row."""
-        row = self.execute(sql, parameters).fetchone()
-        if row is None:
+        rows = self.all(sql, parameters)  # to the end: a result half read blocks the connection
+        if not rows:
             raise LookupError(sql)
-        return row[0]
+        return rows[0][0]
 
     def insert(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]]) -> None:
         """Append columns, each (arrow type, values); types: utf8, binary, int64, int32, int8."""
