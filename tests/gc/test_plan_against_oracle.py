@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,18 @@ from regstore.digest import Digest
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_gc
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
-from regstore.layout import BlobKey, encode
-from regstore.storage.base import Storage
+from regstore.layout import BlobKey, UploadKey, encode
+from regstore.storage.base import MultipartUpload, Storage
 from regstore.storage.disk import DiskStorage
+from tests.model.builder import Builder
 from tests.model.gc_oracle import Expected, expected
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, example_registry, registries
 from tests.model.store import ModelStore
+from tests.model.test_oracle import CASES, OLD
 
 generated = settings(
-    max_examples=40,
+    max_examples=int(os.environ.get("REGSTORE_TEST_EXAMPLES", "25")),  # read before tests forget the environment
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
@@ -91,6 +94,51 @@ def test_on_disk(
     root = tmp_path_factory.mktemp("store")
     store.write_folder(root)
     asyncio.run(plan_and_compare(DiskStorage(root), store, delete_untagged, grace))
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_by_hand(name: str) -> None:
+    """The table of the oracle, with delete_untagged: what goes without is mostly a part of that."""
+    b = Builder(OLD)
+    dead = CASES[name](b)[True]
+    options = GcOptions(delete_untagged=True, grace=DAY, uploads_older_than=UPLOADS_OLDER_THAN)
+    async with scan(ModelStorage(b.store, now=NOW), ScanOptions(cache_dir=None)) as inventory:
+        plan_gc(inventory, options, now=NOW)
+        blobs = {Digest.from_raw(bytes(digest)) for (digest,) in inventory.all("select digest from gc_dead_blob")}
+        links = {key for (key,) in inventory.all("select key from gc_unlink")}
+    assert links | {encode(BlobKey(digest)) for digest in blobs} == dead
+
+
+@pytest.mark.parametrize("multipart_known", [True, False])
+async def test_uploads_count_with_their_multipart_uploads(multipart_known: bool) -> None:
+    b = Builder(OLD)
+    ages = {"old": 8 * DAY, "young": DAY}
+    uploads, multipart = {}, []
+    for number, (parts, upload) in enumerate((p, m) for p in (None, *ages) for m in (None, *ages)):
+        uuid = f"{number:08x}-0000-4000-8000-000000000000"
+        uploads[uuid] = [ages[age] for age in (parts, upload) if age]
+        if parts:
+            b.mtime = NOW - ages[parts]
+            b.upload("a", uuid, ["startedat"])
+        if upload:
+            key = encode(UploadKey("b" if not parts else "a", uuid, "data"))
+            multipart.append(MultipartUpload(key, "id", NOW - ages[upload], 5))
+    storage = ModelStorage(b.store, now=NOW)
+    storage.multipart_uploads = multipart
+    storage.multipart_uploads_denied = not multipart_known
+    async with scan(storage, ScanOptions(cache_dir=None)) as inventory:
+        plan_gc(inventory, GcOptions(uploads_older_than=UPLOADS_OLDER_THAN), now=NOW)
+        wanted = expected(
+            b.store,
+            now=NOW,
+            delete_untagged=False,
+            grace=DAY,
+            uploads_older_than=UPLOADS_OLDER_THAN,
+            multipart=[(upload.key, upload.newest) for upload in multipart] if multipart_known else None,
+        )
+        assert keys_of_step(inventory, Step.UPLOAD) == wanted.uploads
+        dead = {uuid for (uuid,) in inventory.all("select uuid from gc_dead_upload")}
+    assert dead == {uuid for uuid, found in uploads.items() if multipart_known and found and min(found) > 7 * DAY}
 
 
 @pytest.mark.parametrize("delete_untagged", [False, True])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regstore import reference
@@ -32,6 +33,8 @@ from regstore.manifest import MAX_SIZE, STRONG, EdgeKind, Manifest, parse_manife
 from tests.model.store import ModelStore
 
 _DIGEST_IN_PATH = re.compile(r"sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128}", re.ASCII)
+#: "links longer than 1024 bytes are never read and never deleted"
+_LINK_MAX = 1024
 
 #: Why a repository is protected.
 NAME = "name"
@@ -90,6 +93,12 @@ class Repository:
     tag_indexes: dict[tuple[str, Digest], Link] = field(default_factory=dict)
     uploads: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
+    @property
+    def legacy_revisions(self) -> set[Digest]:
+        """As v2.1.0 left them: "signature folder for d, layer link for d, no revision link" """
+        signed = {revision for revision, _ in self.signatures}
+        return {digest for digest in signed & self.layers.keys() if digest not in self.revisions}
+
 
 class Store:
     """The keys, decoded."""
@@ -141,6 +150,18 @@ class Store:
     def damaged(self, digest: Digest) -> bool:
         """ "present as a blob but not readable" """
         return digest in self.blobs and self.manifest(digest) is None
+
+    def named_by_unknown(self) -> tuple[set[Digest], set[Digest]]:
+        """ "digests named by unknown keys under repositories/", and of them those whose key contains /_manifests/"""
+        named: set[Digest] = set()
+        followed: set[Digest] = set()
+        for key in self.unknown:
+            if key.startswith(REPOSITORIES):
+                digests = {Digest.parse(path.replace("/", ":")) for path in _DIGEST_IN_PATH.findall(key)}
+                named |= digests
+                if "/_manifests/" in key:
+                    followed |= digests
+        return named, followed
 
 
 def strong_closure(store: Store, repository: Repository, start: Digest) -> set[Digest]:
@@ -215,6 +236,9 @@ class Marking:
         for digest, link in repository.revisions.items():
             if not self.delete_untagged or all_revisions or self.young(link):
                 root(digest)
+        # "(signature folder for d, layer link for d, no revision link) is a revision of r (root always)"
+        for digest in repository.legacy_revisions:
+            root(digest)
         # "every tag target (following tags: see below)"; "young tags are always roots"
         waiting: dict[str, Digest] = {}
         for tag, link in repository.tags.items():
@@ -266,6 +290,9 @@ class Marking:
             # "a revision d of r whose manifest is not readable"
             if self.store.manifest(digest) is None:
                 reasons.add(REVISION_UNREADABLE)
+        for digest in repository.legacy_revisions:
+            if self.store.manifest(digest) is None:
+                reasons.add(REVISION_UNREADABLE)
         for link in repository.tags.values():
             # "a tag of r whose current/link body does not parse, when delete_untagged"
             if link.target is None and self.delete_untagged:
@@ -286,28 +313,57 @@ class Marking:
 
 
 def expected(
-    model: ModelStore, *, now: int, delete_untagged: bool, grace: int, uploads_older_than: int
+    model: ModelStore,
+    *,
+    now: int,
+    delete_untagged: bool,
+    grace: int,
+    uploads_older_than: int,
+    multipart: Sequence[tuple[str, int]] | None = (),
 ) -> Expected:
-    """now, grace and uploads_older_than in µs."""
+    """now, grace and uploads_older_than in µs. multipart: unfinished S3 multipart uploads as (key, time of the newest
+    part); None when the store would not list them, and then no upload is dead."""
     store = Store(model)
+    newest: dict[tuple[str, str], int] = {}
+    for key, time in multipart or ():
+        decoded = decode(key)
+        if isinstance(decoded, UploadKey):
+            repository = store.repositories.setdefault(decoded.name, Repository(decoded.name))
+            newest[decoded.name, decoded.uuid] = max(time, newest.get((decoded.name, decoded.uuid), 0))
     young_since = now - grace
     tag_currents, tag_indexes, revisions, signatures, layers, uploads = (set[str]() for _ in range(6))
     kept: set[Digest] = set()
     protected: dict[str, frozenset[str]] = {}
     reach: dict[str, frozenset[Digest]] = {}
-    sweep_blocked = False
+    markings = {
+        name: Marking(store, repository, young_since, delete_untagged)
+        for name, repository in store.repositories.items()
+    }
+    # "digests named by unknown keys: read and expanded as roots when the key contains /_manifests/"
+    unknown, followed = store.named_by_unknown()
+    while True:
+        before = len(unknown), len(followed)
+        _expand(store, Repository(""), unknown, followed)
+        if before == (len(unknown), len(followed)):
+            break
+    kept |= unknown
+    # "an unknown key naming a non-sha256 digest blocks the sweep"
+    sweep_blocked = any(digest.algorithm != "sha256" for digest in store.named_by_unknown()[0])
+    reached_anywhere = unknown.union(*(marking.reached for marking in markings.values()))
 
     for name, repository in store.repositories.items():
-        marking = Marking(store, repository, young_since, delete_untagged)
+        marking = markings[name]
         reached = marking.reached
         reach[name] = frozenset(reached)
         kept |= reached
         if marking.reasons:
             protected[name] = marking.reasons
 
-        # "upload(r,u): dead when newest part < now - uploads_older_than. Also in protected repositories."
-        for parts in repository.uploads.values():
-            if max(parts.values()) < now - uploads_older_than:
+        # "upload(r,u): dead when newest part < now - uploads_older_than. Also in protected repositories."; "newest over
+        # its parts AND its S3 multipart uploads together"; "no upload dead when multipart listing is denied"
+        for uuid, parts in repository.uploads.items():
+            times = [*parts.values(), newest.get((name, uuid), 0)]
+            if multipart is not None and max(times) < now - uploads_older_than:
                 uploads |= parts.keys()
 
         dead_tags: set[str] = set()
@@ -344,17 +400,28 @@ def expected(
 
         for (revision, digest), link in repository.signatures.items():
             # "dead when revision(r,rev) is dead, or has no revision link at all and it is not young; not in
-            # protected."
-            orphan = revision not in repository.revisions and not marking.young(link)
+            # protected."; what something reaches all the same keeps its signatures
+            orphan = revision not in repository.revisions | dict.fromkeys(reached) and not marking.young(link)
             if not marking.reasons and (revision in dead_revisions or orphan):
                 signatures.add(encode(SignatureLinkKey(name, revision, digest)))
             else:
                 kept.add(digest)
 
+        dead_layers: set[Digest] = set()
         for digest, link in repository.layers.items():
             # "dead when r not protected, d not in Reach(r), not young, and target not in Reach(r)"
             unreached = digest not in reached and link.target not in reached
-            if not marking.reasons and unreached and not marking.young(link):
+            # "such links (non-sha256) are dead only if their digest is in no repository's reach"
+            if digest.algorithm != "sha256" and digest in reached_anywhere:
+                unreached = False
+            if len(link.body) <= _LINK_MAX and not marking.reasons and unreached and not marking.young(link):
+                dead_layers.add(digest)
+        # "if r keeps any tag or revision and all its layer links would die, the smallest-digest one stays"
+        if dead_layers and dead_layers == repository.layers.keys():
+            if kept_revisions or repository.tags.keys() - dead_tags:
+                dead_layers.remove(min(dead_layers, key=lambda digest: digest.raw))
+        for digest, link in repository.layers.items():
+            if digest in dead_layers:
                 layers.add(encode(LayerLinkKey(name, digest)))
             else:
                 # "target or digest of any layer link that is not dead"
@@ -362,12 +429,6 @@ def expected(
                 # "of an algorithm other than sha256 has no parseable body: the whole blob sweep is blocked"; for any
                 # link that stays, be it reached, young or protected
                 sweep_blocked |= digest.algorithm != "sha256" and link.target is None
-
-    # "a digest named by any unknown key under repositories/"
-    for key in store.unknown:
-        if key.startswith(REPOSITORIES):
-            for path in _DIGEST_IN_PATH.findall(key):
-                kept.add(Digest.parse(path.replace("/", ":")))
 
     live_blobs = {
         encode(BlobKey(digest))
@@ -382,7 +443,8 @@ def expected(
     emptied = {
         name
         for name, repository in store.repositories.items()
-        if repository.keys <= dead_links
+        if repository.keys
+        and repository.keys <= dead_links
         and not any(key.startswith(f"{REPOSITORIES}{name}/_") for key in store.unknown)
     }
     return Expected(

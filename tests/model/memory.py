@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from regstore.digest import Digest, Verifier
-from regstore.errors import AlreadyExists, NotFound, StorageError
+from regstore.errors import AccessDenied, AlreadyExists, NotFound, StorageError
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -44,6 +44,7 @@ class ModelStorage:
         self.splits_listings = True
         self.symlinks: tuple[str, ...] = ()
         self.multipart_uploads: list[MultipartUpload] = []
+        self.multipart_uploads_denied = False
 
     def _info(self, key: str) -> ObjectInfo:
         if key not in self.store:
@@ -127,11 +128,15 @@ class ModelStorage:
         await self.delete_many([source])
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+        self.counters.count("list_multipart_uploads")
+        if self.multipart_uploads_denied:
+            raise AccessDenied("ListMultipartUploads is not permitted")
         for upload in self.multipart_uploads:
             if upload.key.startswith(prefix):
                 yield upload
 
     async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
+        self.counters.count("abort_multipart_upload")
         self.multipart_uploads = [other for other in self.multipart_uploads if other != upload]
 
     async def remove_empty_folders(

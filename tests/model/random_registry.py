@@ -107,6 +107,9 @@ _EXTRAS = (
     "directory marker",
     "double slash",
     "non-ASCII repository",
+    "non-ASCII repository's revision",
+    "unknown names sha512",
+    "signed as v2.1.0",
     "link to an absent blob",
     "retag",
 )
@@ -269,6 +272,14 @@ def _extra(b: Builder, made: list[Digest], spec: tuple[str, int, int, int, int])
             b.put(f"{prefix}/_layers/sha256/{layer.encoded}/link", link_body(layer))
         case "non-ASCII repository":
             b.put(f"{REPOSITORIES}é/_layers/sha256/{layer.encoded}/link", link_body(layer))
+        case "non-ASCII repository's revision":
+            b.put(f"{REPOSITORIES}é/_manifests/revisions/sha256/{digest.encoded}/link", link_body(digest))
+        case "unknown names sha512":
+            b.put(f"{prefix}_layers/sha512/{alias.encoded}/stray", b"")
+        case "signed as v2.1.0":
+            b.sign(name, digest, b.blob(b"signature %d" % other))
+            b.link_layer(name, digest)
+            b.store.objects.pop(encode(RevisionLinkKey(name, digest)), None)
         case "link to an absent blob":
             b.link_layer(name, ABSENT)
         case "retag":

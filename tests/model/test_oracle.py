@@ -457,7 +457,7 @@ def upload_counts_by_its_newest_part(b: Builder) -> tuple[set[str], set[str]]:
 @case
 def signatures_go_with_their_revision(b: Builder) -> tuple[set[str], set[str]]:
     one = b.blob(b"one")
-    untagged, tagged = b.schema1([one]), b.schema1([])
+    untagged, tagged = b.schema1([one]), b.schema1([b.blob(b"two")])
     b.push("a", untagged)
     b.push("a", tagged, "latest")
     gone = b.sign("a", untagged, b.blob(b"signature"))
@@ -494,6 +494,146 @@ def unknown_keys_name_digests(b: Builder) -> tuple[set[str], set[str]]:
 
 
 @case
+def manifest_linked_as_v2_1_0_did(b: Builder) -> tuple[set[str], set[str]]:
+    """A layer link, and signatures below revisions, without a revision link: registries still serve it by tag."""
+    one = b.blob(b"one")
+    image = b.schema1([one])
+    b.link_layer("a", one)
+    b.link_layer("a", image)
+    b.sign("a", image, b.blob(b"signature"))
+    b.tag("a", "latest", image)
+    return set(), set()
+
+
+@case
+def untagged_manifest_linked_as_v2_1_0_did(b: Builder) -> tuple[set[str], set[str]]:
+    """And by digest: a DELETE would have taken the layer link, so it is always a root."""
+    one = b.blob(b"one")
+    image = b.schema1([one])
+    b.link_layer("a", one)
+    b.link_layer("a", image)
+    b.sign("a", image, b.blob(b"signature"))
+    dead = {b.link_layer("a", b.blob(b"unused")), blob(Digest.of(b"unused"))}
+    return dead, dead
+
+
+@case
+def signature_without_any_link_to_its_manifest(b: Builder) -> tuple[set[str], set[str]]:
+    image = b.schema1([])
+    dead = {b.sign("a", image, b.blob(b"signature")), blob(Digest.of(b"signature")), blob(image)}
+    return dead, dead
+
+
+@case
+def unreadable_manifest_linked_as_v2_1_0_did_protects(b: Builder) -> tuple[set[str], set[str]]:
+    image = b.blob(b"{not json")
+    b.link_layer("a", image)
+    b.sign("a", image, b.blob(b"signature"))
+    b.link_layer("a", b.blob(b"unused"))
+    return set(), set()
+
+
+@case
+def last_layer_link_stays(b: Builder) -> tuple[set[str], set[str]]:
+    """v2.x finds repositories by `_layers`: without any, its garbage-collect would take what the tag keeps."""
+    b.push("a", b.index([Digest.of(b"absent")]), "sparse")
+    stale = sorted((b.blob(b"one"), b.blob(b"two"), b.blob(b"three")), key=lambda digest: digest.raw)
+    for digest in stale:
+        b.link_layer("a", digest)
+    dead = {layer(digest) for digest in stale[1:]} | {blob(digest) for digest in stale[1:]}
+    return dead, dead
+
+
+@case
+def last_layer_link_goes_with_the_last_revision(b: Builder) -> tuple[set[str], set[str]]:
+    index_ = b.index([Digest.of(b"absent")])
+    b.push("a", index_)
+    stale = b.blob(b"stale")
+    b.link_layer("a", stale)
+    return set(), {layer(stale), blob(stale), revision(index_), blob(index_)}
+
+
+@case
+def null_config_is_ambiguous(b: Builder) -> tuple[set[str], set[str]]:
+    """Go's decoder keeps the first of two; another reader sees none."""
+    config = b.blob(b"config")
+    text = f'{{"schemaVersion":2,"config":{{"digest":"{config}","size":6}},"config":null,"layers":[]}}'
+    b.push("a", b.manifest(text.encode(), layers=[config]), "latest")
+    b.link_layer("a", b.blob(b"unused"))
+    return set(), set()
+
+
+@case
+def sha512_layer_is_found_through_another_repository(b: Builder) -> tuple[set[str], set[str]]:
+    stored = b.blob(b"layer")
+    b.link_layer("b", SHA512, link_body(stored))
+    b.push("a", b.image(b.blob(b"config"), [SHA512]), "latest")
+    dead = {b.link_layer("b", b.blob(b"unused")), blob(Digest.of(b"unused"))}
+    return dead, dead
+
+
+@case
+def broken_sha512_link_elsewhere_blocks_the_sweep(b: Builder) -> tuple[set[str], set[str]]:
+    b.blob(b"layer")
+    b.link_layer("b", SHA512, b"")
+    b.push("a", b.image(b.blob(b"config"), [SHA512]), "latest")
+    return set(), set()
+
+
+@case
+def unknown_key_names_a_manifest(b: Builder) -> tuple[set[str], set[str]]:
+    """A repository whose name can't be decoded keeps what its manifests name."""
+    one, two = b.blob(b"one"), b.blob(b"two")
+    child = b.image(b.blob(b"config"), [one])
+    multi = b.index([child])
+    b.put(f"{REPOSITORIES}\u00e9/_manifests/revisions/sha256/{multi.encoded}/link", link_body(multi))
+    plain = b.image(b.blob(b"other config"), [two])
+    b.put(f"{REPOSITORIES}\u00e9/_layers/sha256/{plain.encoded}/link", link_body(plain))
+    dead = {blob(two), blob(Digest.of(b"other config"))}
+    return dead, dead
+
+
+@case
+def unknown_key_names_no_readable_manifest(b: Builder) -> tuple[set[str], set[str]]:
+    one = b.blob(b"one")
+    b.put(f"{REPOSITORIES}a/_manifests/revisions/sha256/{one.encoded}/link.tmp", b"")
+    dead = {b.link_layer("a", b.blob(b"unused")), blob(Digest.of(b"unused"))}
+    return dead, dead
+
+
+@case
+def unknown_key_names_a_sha512(b: Builder) -> tuple[set[str], set[str]]:
+    b.blob(b"layer")
+    b.put(f"{REPOSITORIES}\u00e9/_layers/sha512/{SHA512.encoded}/link", b"")
+    dead = {b.link_layer("a", b.blob(b"unused"))}
+    return dead, dead
+
+
+@case
+def follower_reaches_no_further_than_registries_read(b: Builder) -> tuple[set[str], set[str]]:
+    """Another repository has read that layer as a manifest; here it is a layer, so the tag does follow."""
+    named = b.image(b.blob(b"named"))
+    b.push("a", named)
+    as_layer = b.index([named])
+    b.push("b", as_layer, "keep", layers=False)
+    del b.store.objects[revision(named, "b")]
+    del b.store.objects[layer(Digest.of(b"named"), "a")]
+    other = b.image(b.blob(b"other"), [as_layer])
+    b.push("a", other, tag := f"sha256-{named.encoded}")
+    dead = {revision(named), revision(other), blob(other), blob(Digest.of(b"other"))}
+    return set(), dead | {layer(Digest.of(b"other")), layer(as_layer), current(tag), index(tag, other)}
+
+
+@case
+def link_too_long_to_read_stays(b: Builder) -> tuple[set[str], set[str]]:
+    one = b.blob(b"one")
+    b.link_layer("a", one, b"x" * 1025)
+    b.link_layer("a", b.blob(b"unused"), b"x" * 1024)
+    dead = {layer(Digest.of(b"unused")), blob(Digest.of(b"unused"))}
+    return dead, dead
+
+
+@case
 def nested_repositories_are_separate(b: Builder) -> tuple[set[str], set[str]]:
     one = b.blob(b"one")
     b.push("a/b", b.image(b.blob(b"config"), [one]), "latest")
@@ -508,6 +648,23 @@ def test_by_hand(name: str, delete_untagged: bool) -> None:
     dead = CASES[name](b)[delete_untagged]
     found = plan(b.store, delete_untagged=delete_untagged)
     assert found.dead == dead
+
+
+def test_uploads_with_multipart_uploads() -> None:
+    b = Builder(OLD)
+    b.upload("a", UPLOAD, ["startedat"])
+    (part,) = b.store
+    data = part.replace("startedat", "data")
+
+    def uploads(multipart: list[tuple[str, int]] | None) -> frozenset[str]:
+        return expected(
+            b.store, now=NOW, delete_untagged=False, grace=DAY, uploads_older_than=DAY, multipart=multipart
+        ).uploads
+
+    assert uploads([(data, NOW - 2 * DAY)]) == {part}
+    assert uploads([(data, NOW - 2 * DAY), (data, NOW - DAY)]) == frozenset()
+    assert uploads([(data.replace("/a/", "/b/"), NOW)]) == {part}
+    assert uploads(None) == frozenset()
 
 
 def test_protection_says_why() -> None:
