@@ -124,7 +124,8 @@ class Inventory:
             return self.connection.execute(sql, parameters)
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             raise StorageFull(
-                f"the inventory in {self._folder} ran out of room; set TMPDIR to a larger disk: {error}"
+                f"the inventory in {self._folder} ran out of room, in memory or on disk (TMPDIR says where): "
+                f"{str(error).splitlines()[0]}"
             ) from error
 
     def all(self, sql: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
