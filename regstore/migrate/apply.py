@@ -162,13 +162,21 @@ class Applier:
     async def _copy(self, digest: Digest, size: int, suspect: bool, present: bool) -> None:
         if not present:
             await self._transfer.copy(digest, size, suspect=suspect)
+        if self._options.verify is Verify.FULL:
+            await self._verify(digest, size, present)
+        if not present:
             self._result.blobs += 1
             self._result.blob_bytes += size
-        if self._options.verify is not Verify.FULL:
-            return
+
+    async def _verify(self, digest: Digest, size: int, present: bool) -> None:
         if not await self._transfer.read_back(digest):
             # What was there before may be what is bad, or the source, which the server copied unseen.
-            await self._transfer.copy(digest, size, suspect=True)
+            try:
+                await self._transfer.copy(digest, size, suspect=True)
+            except (IntegrityError, SourceGone):
+                if not present:
+                    await self._transfer.take_back(digest)
+                raise
             self._result.repaired += 1
             if not await self._transfer.read_back(digest):
                 raise IntegrityError(f"{self._target.url} does not give back the bytes that were written")

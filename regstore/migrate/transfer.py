@@ -92,6 +92,13 @@ class Transfer:
             return False
         return verifier.matched
 
+    async def take_back(self, digest: Digest) -> None:
+        """Remove a copy just made whose bytes are wrong: the next run would take it for the blob."""
+        key = layout.encode(layout.BlobKey(digest))
+        outcome = (await self._target.delete_many([key]))[key]
+        if outcome is not None:
+            raise outcome
+
 
 def can_copy(source: Storage, target: Storage) -> bool:
     """Whether both are buckets of one server. What the credentials may do shows when it is tried."""

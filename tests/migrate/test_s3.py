@@ -1,0 +1,284 @@
+"""Buckets: what the server copies, what it costs, and what faults on the way do."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from regstore.digest import Digest
+from regstore.errors import AccessDenied
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import BlobKey, encode
+from regstore.migrate import MigrateOptions, Verify, migrate
+from regstore.storage.base import PutOptions
+from regstore.storage.disk import DiskStorage
+from tests.migrate.naive import incomplete_tags
+from tests.migrate.stores import OURS, bucket_storage, contents, dangling, move
+from tests.model.builder import Builder
+from tests.model.random_registry import DAY, NOW, example_registry
+from tests.model.store import ModelStore
+from tests.servers import images
+from tests.servers.fault_proxy import FaultProxy
+from tests.servers.s3 import S3Server
+
+MiB = 1024 * 1024
+
+
+def large_registry() -> ModelStore:
+    """Three images of a config and two layers each; of 3 MiB, and of 20 MiB, which is more than one PUT takes."""
+    keys: dict[str, bytes] = {}
+    for number, size in enumerate((3 * MiB, 3 * MiB, 20 * MiB)):
+        layers = [images.layer(f"large {number}", size), images.layer(f"small {number}")]
+        keys |= images.registry_keys("a", images.image(f"image {number}", layers), f"t{number}")
+    return ModelStore.from_dict(keys, mtime=NOW - 30 * DAY)
+
+
+@pytest.fixture(scope="module")
+def large() -> ModelStore:
+    return large_registry()
+
+
+@pytest.fixture
+def other_bucket(s3_server: S3Server) -> Iterator[str]:
+    bucket = s3_server.create_bucket()
+    yield bucket
+    s3_server.remove_bucket(bucket)
+
+
+def without_ours(objects: dict[str, bytes]) -> dict[str, bytes]:
+    return {key: body for key, body in objects.items() if not key.startswith(OURS)}
+
+
+async def test_bucket_to_bucket_moves_no_blob_bytes_through_us(
+    large: ModelStore, s3_server: S3Server, s3_bucket: str, other_bucket: str
+) -> None:
+    async with bucket_storage(s3_server, s3_bucket, "reg") as source:
+        await large.write_storage(source)
+    async with (
+        bucket_storage(s3_server, s3_bucket, "reg") as source,
+        bucket_storage(s3_server, other_bucket, "elsewhere") as target,
+    ):
+        result = await move(source, target)
+        assert (result.blobs, result.partial) == (12, False)
+        assert result.blob_bytes > 26 * MiB
+        # Manifests are read for what they name; all else is listings, links and answers.
+        moved = [store.counters.bytes_read + store.counters.bytes_written for store in (source, target)]
+        assert max(moved) < 200_000
+        assert target.counters.requests["CopyObject"] == 12
+        assert target.counters.requests["HeadObject"] == 12, "each copy's size is checked"
+        assert source.counters.requests["GetObject"] == 3, "the manifests"
+    async with bucket_storage(s3_server, other_bucket, "elsewhere") as target:
+        assert await contents(target) == large.bodies()
+
+
+async def test_a_short_blob_is_not_left_to_the_server(
+    large: ModelStore, s3_server: S3Server, s3_bucket: str, other_bucket: str
+) -> None:
+    """Shorter than its descriptor says: it goes through us, and is refused."""
+    cut = images.layer("small 1")
+    async with (
+        bucket_storage(s3_server, s3_bucket) as source,
+        bucket_storage(s3_server, other_bucket) as target,
+    ):
+        await large.write_storage(source)
+        await source.put(images.blob_key(cut.digest), cut.data[:-1])
+        result = await move(source, target)
+        assert [problem.subject for problem in result.failed] == [f"blob {cut.digest}"]
+        assert target.counters.requests["CopyObject"] == 11
+        found = without_ours(await contents(target))
+    assert images.blob_key(cut.digest) not in found
+    assert not dangling(found)
+    assert len([key for key in found if key.endswith("current/link")]) == 2
+
+
+async def test_bytes_that_the_server_copied_are_read_back(
+    large: ModelStore, s3_server: S3Server, s3_bucket: str, other_bucket: str
+) -> None:
+    """A flipped byte shows in no size: reading back finds it, and takes the copy away again."""
+    bad = images.layer("small 1")
+    async with (
+        bucket_storage(s3_server, s3_bucket) as source,
+        bucket_storage(s3_server, other_bucket) as target,
+    ):
+        await large.write_storage(source)
+        await source.put(images.blob_key(bad.digest), bad.data[:-1] + b"?")
+        for _ in range(2):
+            result = await move(source, target, verify=Verify.FULL)
+            assert [problem.subject for problem in result.failed] == [f"blob {bad.digest}"]
+            assert images.blob_key(bad.digest) not in await contents(target)
+        await source.put(images.blob_key(bad.digest), bad.data)
+        result = await move(source, target)
+        assert (result.partial, result.blobs, result.tags) == (False, 1, 1)
+
+
+async def test_to_s3_and_again_costs_only_listings(
+    tmp_path: Path, large: ModelStore, s3_server: S3Server, s3_bucket: str
+) -> None:
+    large.write_folder(tmp_path / "here")
+    scanning = ScanOptions(cache_dir=tmp_path / "cache", concurrency=8)
+    async with DiskStorage(tmp_path / "here") as source, bucket_storage(s3_server, s3_bucket) as target:
+        options = MigrateOptions(concurrency=8)
+        result = await migrate(source, target, options, scanning=scanning)
+        assert (result.blobs, result.tags, result.partial) == (12, 3, False)
+        assert without_ours(await contents(target)) == large.bodies()
+        before, gets = dict(target.counters.requests), source.counters.requests["get"]
+        again = await migrate(source, target, options, scanning=scanning)
+        assert again.objects == 0
+        spent = {
+            name: count - before.get(name, 0)
+            for name, count in target.counters.requests.items()
+            if count != before.get(name, 0)
+        }
+        # Blobs, repositories, the record, what gc journaled, unfinished uploads.
+        assert spent == {"ListObjectsV2": 4, "ListMultipartUploads": 1}
+        assert source.counters.requests["get"] == gets
+
+
+async def test_how_objects_are_stored(tmp_path: Path, large: ModelStore, moto: S3Server, moto_bucket: str) -> None:
+    large.write_folder(tmp_path)
+    put = PutOptions(
+        storage_class="STANDARD_IA", sse="aws:kms", sse_kms_key_id="key", acl="bucket-owner-full-control"
+    )
+    async with DiskStorage(tmp_path) as source, bucket_storage(moto, moto_bucket) as target:
+        await move(source, target, put=put)
+        async with bucket_storage(moto, moto_bucket, "copy") as copy:
+            await move(target, copy, put=put)
+    client = moto.client()
+    for prefix in ("", "copy/"):
+        for key in large:
+            head = client.head_object(Bucket=moto_bucket, Key=prefix + key)
+            assert (head["StorageClass"], head["ServerSideEncryption"], head["ContentType"]) == (
+                "STANDARD_IA",
+                "aws:kms",
+                "application/octet-stream",
+            )
+
+
+async def test_a_large_blob_with_a_flipped_byte(
+    tmp_path: Path, large: ModelStore, s3_server: S3Server, s3_bucket: str
+) -> None:
+    large.write_folder(tmp_path)
+    (path,) = [path for path in tmp_path.rglob("data") if path.stat().st_size > 16 * MiB]
+    with path.open("r+b") as file:
+        file.seek(19 * MiB)
+        file.write(b"flipped")
+    async with DiskStorage(tmp_path) as source, bucket_storage(s3_server, s3_bucket) as target:
+        result = await move(source, target)
+        assert (len(result.failed), result.blobs, result.tags) == (1, 11, 2)
+        assert path.parent.name in result.failed[0].subject
+        assert [upload async for upload in target.list_multipart_uploads("")] == []
+        found = await contents(target)
+    assert path.relative_to(tmp_path).as_posix() not in found
+    assert not dangling(found)
+
+
+async def test_faults_are_ridden_out(tmp_path: Path, large: ModelStore, moto: S3Server, moto_bucket: str) -> None:
+    large.write_folder(tmp_path)
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(503, "SlowDown", operation="PutObject", times=5)
+        proxy.reset(operation="UploadPart", times=1)
+        proxy.reset(forwarded=True, operation="CompleteMultipartUpload", times=1)
+        proxy.answer(500, operation="ListObjectsV2", times=1)
+        async with (
+            DiskStorage(tmp_path) as source,
+            bucket_storage(moto.at(proxy.endpoint_url), moto_bucket) as target,
+        ):
+            result = await move(source, target)
+    assert result.retries >= 7
+    assert not result.partial
+    async with bucket_storage(moto, moto_bucket) as target:
+        assert await contents(target) == large.bodies()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_refused_listing_is_no_empty_store(
+    tmp_path: Path, moto: S3Server, moto_bucket: str, after: int
+) -> None:
+    store = example_registry()
+    async with bucket_storage(moto, moto_bucket) as source:
+        await store.write_storage(source)
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(403, "AccessDenied", operation="ListObjectsV2", after=after, times=None)
+        async with (
+            bucket_storage(moto.at(proxy.endpoint_url), moto_bucket) as source,
+            DiskStorage(tmp_path / "there", create=True) as target,
+        ):
+            with pytest.raises(AccessDenied):
+                await move(source, target)
+    assert not list((tmp_path / "there").rglob("data"))
+
+
+@pytest.mark.parametrize("point", ["/blobs/", "/_layers/", "/revisions/", "/tags/"])
+async def test_kill_9_and_again(
+    tmp_path: Path, moto: S3Server, moto_bucket: str, isolated_environment: Path, point: str
+) -> None:
+    """The program as a process, killed while a write of each phase is under way."""
+    store = example_registry()
+    store.write_folder(tmp_path)
+    with FaultProxy(moto.endpoint_url) as proxy:
+        gate = proxy.hold(operation="PutObject", key=point, after=3)
+        command = [sys.executable, "-m", "regstore", "migrate", str(tmp_path), f"s3://{moto_bucket}", "-q"]
+        command += ["--concurrency", "2"]
+        environment = {**os.environ, **moto.at(proxy.endpoint_url).environment()}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            gate.wait_reached(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+        gate.release()
+    async with bucket_storage(moto, moto_bucket) as target:
+        left = without_ours(await contents(target))
+        assert not dangling(left)
+        assert not incomplete_tags(store, ModelStore.from_dict(left), now=NOW)
+        async with DiskStorage(tmp_path) as source:
+            result = await move(source, target)
+        assert not result.conflicts
+        # The write that was held may have reached the server after the process had gone.
+        assert result.objects in (93 - len(left), 92 - len(left))
+        assert len(without_ours(await contents(target))) == 93
+
+
+@pytest.mark.slow
+async def test_six_gibibytes(tmp_path: Path, ceph: S3Server, ceph_bucket: str) -> None:
+    """A sparse blob of 6 GiB: disk to S3, S3 to S3 (more than CopyObject takes), in bounded memory."""
+    size = 6 * 1024 * MiB
+    zeros = hash_of_zeros(size)
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"{}"), [zeros]), "1")
+    b.link_layer("a", zeros)
+    b.store.write_folder(tmp_path)
+    path = tmp_path / encode(BlobKey(zeros))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    environment = {**os.environ, **ceph.environment()}
+    for source, target in (
+        (str(tmp_path), f"s3://{ceph_bucket}/one"),
+        (f"s3://{ceph_bucket}/one", f"s3://{ceph_bucket}/two"),
+    ):
+        code = (
+            "import resource, subprocess, sys;"
+            f"done = subprocess.run([sys.executable, '-m', 'regstore', 'migrate', {source!r}, {target!r}, '-q']);"
+            "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)"
+        )
+        result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        peak, exit_code = map(int, result.stdout.rpartition("peak ")[2].split())
+        assert exit_code == 0, result.stderr
+        assert peak < 300 * 1024, f"{peak:,} KiB for {source} to {target}"
+        ceph_keys = ceph.keys(ceph_bucket, target.rpartition("/")[2])
+        assert size in ceph_keys.values()
+
+
+def hash_of_zeros(size: int) -> Digest:
+    piece, found = bytes(16 * MiB), hashlib.sha256()
+    for _ in range(size // len(piece)):
+        found.update(piece)
+    return Digest("sha256", found.hexdigest())
