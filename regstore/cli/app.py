@@ -1,22 +1,25 @@
 """The `regstore` program: its commands, and what `--help` says of them all.
 
 To add a command: a module here with a function under `@store_command` (or `@guarded`, without a store), which
-imports the library inside itself, and its line in `COMMANDS`.
+imports the library inside itself, and its line in `COMMANDS`; commands with a common first word are a group.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from regstore.cli.demo import demo
 from regstore.cli.gc import gc
+from regstore.cli.heal import heal
 from regstore.cli.inspect import inspect
+from regstore.cli.locks import locks
 from regstore.cli.ls import ls
 from regstore.cli.migrate import migrate
 from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.tags import tags
+from regstore.cli.trash import TRASH_COMMANDS
 from regstore.cli.verify import verify
 
 EPILOG: Final = (
@@ -29,20 +32,31 @@ COMMANDS: Final = {
     "tags": tags,
     "inspect": inspect,
     "gc": gc,
+    "heal": heal,
+    "locks": locks,
     "seed-bucket": seed_bucket,
     "migrate": migrate,
     "verify": verify,
     "demo": demo,
 }
 
+#: What a group's help says, and its commands.
+GROUPS: Final = {
+    "trash": ("What runs took away: list it, put it back, or delete it for good.", TRASH_COMMANDS),
+}
+
+_LOOK: Final[dict[str, Any]] = {
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
 app: Final = typer.Typer(
     name="regstore",
     help="The storage under a container registry: look, collect garbage, seed, directly in S3 or on disk.",
     epilog=EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **_LOOK,
 )
 
 
@@ -65,3 +79,8 @@ def _regstore(
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
+for _name, (_help, _group) in GROUPS.items():
+    _typer = typer.Typer(help=_help, **_LOOK)
+    for _word, _command in _group.items():
+        _typer.command(_word)(_command)
+    app.add_typer(_typer, name=_name)

@@ -1,4 +1,4 @@
-"""Values of options that typer does not know: durations and shares."""
+"""Values of options that typer does not know: durations, shares and times."""
 
 from __future__ import annotations
 
@@ -24,3 +24,16 @@ def parse_share(text: str) -> float:
     if match is None or float(match[1]) > 100:
         raise typer.BadParameter(f"{text!r} is not a share such as 50%")
     return float(match[1]) / 100
+
+
+def parse_time(text: str) -> int:
+    """`2026-01-31T12:00Z`, ISO 8601, UTC where it names no zone: microseconds since 1970."""
+    from datetime import UTC, datetime
+
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-01-31T12:00Z") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000)

@@ -1,0 +1,70 @@
+"""`regstore heal`: put back what is referenced again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regstore.cli.output import counted, emit, emit_json
+from regstore.cli.progress import progress
+from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.trash import CacheDir, DryRun
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.gc.heal import Healed
+    from regstore.gc.healing import HealOptions
+
+
+@store_command
+def heal(
+    settings: StoreSettings,
+    registry_cache: CacheOption = None,
+    redis_url: RedisUrl = None,
+    dry_run: DryRun = False,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    """Put back from the trash what is referenced again, with the links that went with it; gc does this, too.
+
+    Nothing that stands is written over, and the trash keeps its copies.
+    """
+    from regstore.gc.healing import HealOptions
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+
+    options = HealOptions(
+        scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
+    )
+    with progress(quiet=settings.quiet) as on_event:
+        url, healed = run_async(_heal(settings, options, registry_cache, redis_url, dry_run, on_event))
+    if as_json:
+        emit_json({"store": url, "dry_run": dry_run, "blobs": list(healed.blobs), "links": list(healed.links)})
+        return
+    for one in (*healed.blobs, *healed.links):
+        emit(one)
+    found = f"{counted(len(healed.blobs), 'blob')}, {counted(len(healed.links), 'link')}"
+    if healed.nothing:
+        emit(f"{url}: nothing that is referenced is missing and in the trash")
+    else:
+        emit(f"{url}: {'would come back' if dry_run else 'given back'}: {found}")
+
+
+async def _heal(
+    settings: StoreSettings,
+    options: HealOptions,
+    told: str | None,
+    redis_url: str | None,
+    dry_run: bool,
+    on_event: OnEvent,
+) -> tuple[str, Healed]:
+    from regstore.gc.healing import heal_store, plan_heal
+    from regstore.runs.lock import hold_lock
+
+    storage, config = settings.open_with_config()
+    async with storage:
+        if dry_run:
+            return storage.url, await plan_heal(storage, options, on_event=on_event)
+        async with open_cache(told, redis_url, config) as cache, hold_lock(storage, command="heal") as lock:
+            return storage.url, await heal_store(storage, options, lock, cache=cache, on_event=on_event)

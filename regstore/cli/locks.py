@@ -1,0 +1,65 @@
+"""`regstore locks`: who is changing the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.output import emit, emit_error, emit_json, moment, table
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+
+if TYPE_CHECKING:
+    from regstore.runs.lock import FoundLock
+
+
+@store_command
+def locks(
+    settings: StoreSettings,
+    break_lock: Annotated[
+        bool, typer.Option("--break-lock", help="Remove them; their runs stop before their next change.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the locks of a store: run, command, holder, and when each expires unless it is renewed."""
+    url, now, found = run_async(_find(settings, break_lock))
+    if as_json:
+        rows = [
+            {
+                "run": lock.holder.run,
+                "command": lock.holder.command,
+                "user": lock.holder.user,
+                "host": lock.holder.host,
+                "pid": lock.holder.pid,
+                "written": moment(lock.written),
+                "expires": moment(lock.expires),
+                "expired": lock.expires < now,
+            }
+            for lock in found
+        ]
+        emit_json({"store": url, "broken": break_lock, "locks": rows})
+    elif found:
+        cells = [
+            [
+                lock.holder.run,
+                lock.holder.command,
+                f"{lock.holder.user}@{lock.holder.host}",
+                str(lock.holder.pid),
+                moment(lock.expires) + (" (expired)" if lock.expires < now else ""),
+            ]
+            for lock in found
+        ]
+        emit(table(["RUN", "COMMAND", "HOLDER", "PID", "EXPIRES"], cells, right=(3,)))
+        if break_lock:
+            emit_error("these locks are broken: their runs stop before their next change")
+    elif not settings.quiet:
+        emit_error(f"{url} is not locked")
+
+
+async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, list[FoundLock]]:
+    from regstore.runs.lock import break_locks, find_locks
+
+    async with settings.open() as storage:
+        found = await (break_locks(storage) if break_lock else find_locks(storage))
+        return storage.url, await storage.now(), found

@@ -1,0 +1,328 @@
+"""`regstore trash`: what runs took away, the way back, and the end of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, moment, printable, size, table
+from regstore.cli.progress import progress
+from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.values import parse_duration, parse_time
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
+    from regstore.gc.trash import Emptied, EmptyOptions, TrashedRun
+
+_SHOWN: Final = 20
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", show_default=False, help="A run, as `trash list` names it.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
+]
+
+
+@store_command
+def trash_list(settings: StoreSettings, as_json: Json = False) -> None:
+    """List the runs that left anything in the trash or can be undone, oldest first."""
+    url, runs, links = run_async(_list(settings))
+    if as_json:
+        emit_json({"store": url, "runs": [_run_json(run) | {"links": links[run.run]} for run in runs]})
+    elif runs:
+        rows = [
+            [
+                run.run,
+                moment(run.ended) if run.complete else "cut short",
+                run.command,
+                count(run.blobs),
+                size(run.blob_bytes),
+                count(links[run.run]),
+            ]
+            for run in runs
+        ]
+        emit(table(["RUN", "ENDED", "COMMAND", "BLOBS", "SIZE", "LINKS"], rows, right=(3, 4, 5)))
+    elif not settings.quiet:
+        emit_error(f"the trash of {url} is empty")
+
+
+async def _list(settings: StoreSettings) -> tuple[str, list[TrashedRun], dict[str, int]]:
+    from regstore.gc.trash import count_links, find_trash
+
+    async with settings.open() as storage:
+        runs = await find_trash(storage)
+        return storage.url, runs, await count_links(storage, runs, concurrency=settings.concurrency)
+
+
+@store_command
+def trash_restore(
+    settings: StoreSettings,
+    run: Run = None,
+    repo: Annotated[
+        str | None,
+        typer.Option("--repo", metavar="NAME", show_default=False, help="Only what this repository lost."),
+    ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            "--digest", metavar="DIGEST", show_default=False, help="Only this blob or manifest, with all it needs."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> int:
+    """Undo a run: put back the blobs, links and tags that it took. By default the newest run's.
+
+    Nothing that stands is written over. The trash keeps its copies until it is emptied.
+    """
+    from regstore.digest import Digest
+    from regstore.gc.restore import RestoreOptions
+
+    options = RestoreOptions(
+        run=run,
+        repository=repo,
+        digest=Digest.parse(digest) if digest is not None else None,
+        concurrency=settings.concurrency,
+    )
+    url, plan = run_async(_plan(settings, options))
+    if not as_json:
+        _print_restore_plan(url, plan)
+    if dry_run or plan.nothing_to_do:
+        if as_json:
+            emit_json({"store": url, **_plan_json(plan)})
+        elif plan.nothing_to_do:
+            emit("nothing to put back")
+        return EXIT_PARTIAL if plan.conflicts else EXIT_OK
+    if not confirm("Put this back?", yes=yes):
+        emit_error("nothing was put back")
+        return EXIT_OK
+    with progress(quiet=settings.quiet) as on_event:
+        restored = run_async(_restore(settings, options, on_event))
+    if as_json:
+        emit_json({"store": url, **_restored_json(restored)})
+    else:
+        emit(
+            f"put back {counted(restored.blobs, 'blob')} ({size(restored.blob_bytes)}) and "
+            f"{counted(restored.links, 'link')} of run {restored.run}"
+        )
+        # What only now stood in the way was not shown before.
+        _print_conflicts([each for each in _conflicts(restored) if each not in _conflicts(plan)])
+    return EXIT_PARTIAL if restored.conflicts else EXIT_OK
+
+
+async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, RestorePlan]:
+    from regstore.gc.restore import plan_restore
+
+    async with settings.open() as storage:
+        return storage.url, await plan_restore(storage, options)
+
+
+async def _restore(settings: StoreSettings, options: RestoreOptions, on_event: OnEvent) -> Restored:
+    from regstore.gc.restore import apply_restore, plan_restore
+    from regstore.runs.lock import hold_lock
+
+    async with settings.open() as storage, hold_lock(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, options)
+        return await apply_restore(storage, plan, lock, concurrency=options.concurrency, on_event=on_event)
+
+
+@store_command
+def trash_empty(
+    settings: StoreSettings,
+    run: Run = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_duration, metavar="DURATION", show_default=False, help="Only runs that ended so long ago."
+        ),
+    ] = None,
+    registry_cache: CacheOption = None,
+    redis_url: RedisUrl = None,
+    restarted_after: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_time,
+            metavar="TIME",
+            show_default=False,
+            help="Every registry process was started after this time, such as 2026-01-31T12:00Z (UTC).",
+        ),
+    ] = None,
+    settle: Annotated[
+        int,
+        typer.Option(
+            parser=parse_duration, metavar="DURATION", help="Wait so long once Redis has forgotten anything."
+        ),
+    ] = "60s",  # type: ignore[assignment]
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> int:
+    """Delete for good what runs took away, and what undoes them. By default of every run.
+
+    First the store is scanned, and whatever is referenced again is put back. Refused where the registry's descriptor
+    cache may still answer for the blobs.
+    """
+    from regstore.gc.trash import EmptyOptions
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+
+    options = EmptyOptions(
+        run=run,
+        older_than=older_than,
+        restarted_after=restarted_after,
+        settle=settle / 1_000_000,
+        scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir()),
+    )
+    url, ready, kept = run_async(_choose(settings, options, registry_cache, redis_url))
+    if not as_json:
+        _print_runs(url, ready)
+        for each in kept:
+            emit_error(f"run {each.run} stays: the registry's cache may still answer for its blobs")
+    if dry_run or not ready:
+        if as_json:
+            emit_json({"store": url, "runs": [_run_json(each) for each in ready], "kept": [r.run for r in kept]})
+        return EXIT_PARTIAL if kept else EXIT_OK
+    if not confirm("Delete this for good?", yes=yes):
+        emit_error("nothing was deleted")
+        return EXIT_OK
+    with progress(quiet=settings.quiet) as on_event:
+        emptied, versioned = run_async(_empty(settings, options, registry_cache, redis_url, on_event))
+    if as_json:
+        emit_json({"store": url, "versioned": versioned, **emptied_json(emptied)})
+    else:
+        emit(
+            f"emptied {counted(len(emptied.runs), 'run')}: {counted(emptied.blobs, 'blob')} "
+            f"({size(emptied.blob_bytes)}) deleted"
+        )
+        print_healed(emptied.healed.blobs, emptied.healed.links)
+        if versioned and emptied.blobs:
+            emit(VERSIONED)
+    for failure in emptied.failures:
+        emit_error(failure)
+    return EXIT_PARTIAL if emptied.failures or emptied.kept else EXIT_OK
+
+
+async def _choose(
+    settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None
+) -> tuple[str, list[TrashedRun], list[TrashedRun]]:
+    from regstore.gc.trash import choose_runs
+
+    storage, config = settings.open_with_config()
+    async with storage, open_cache(told, redis_url, config) as cache:
+        ready, kept = await choose_runs(storage, options, cache)
+        return storage.url, ready, kept
+
+
+async def _empty(
+    settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None, on_event: OnEvent
+) -> tuple[Emptied, bool | None]:
+    from regstore.gc.trash import empty_trash
+    from regstore.runs.lock import hold_lock
+
+    storage, config = settings.open_with_config()
+    async with (
+        storage,
+        open_cache(told, redis_url, config) as cache,
+        hold_lock(storage, command="trash empty") as lock,
+    ):
+        emptied = await empty_trash(storage, options, lock, cache=cache, on_event=on_event)
+        return emptied, (await storage.capabilities()).versioned
+
+
+VERSIONED: Final = (
+    "the bucket keeps versions: nothing is free until noncurrent versions expire (a lifecycle rule of the bucket)"
+)
+
+
+def print_healed(blobs: tuple[str, ...], links: tuple[str, ...]) -> None:
+    if blobs or links:
+        emit(f"given back: {counted(len(blobs), 'blob')}, {counted(len(links), 'link')}")
+
+
+def emptied_json(emptied: Emptied) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(emptied)
+
+
+def _print_runs(url: str, runs: list[TrashedRun]) -> None:
+    blobs, total = sum(run.blobs for run in runs), sum(run.blob_bytes for run in runs)
+    emit(f"{url}: {counted(len(runs), 'run')} to empty, {counted(blobs, 'blob')}, {size(total)}")
+    for run in runs:
+        emit(f"  {run.run}  {run.command}  {counted(run.blobs, 'blob')}  {size(run.blob_bytes)}")
+
+
+def _print_restore_plan(url: str, plan: RestorePlan) -> None:
+    emit(
+        f"{url}: run {plan.run}: {counted(len(plan.blobs), 'blob')} ({size(plan.blob_bytes)}) and "
+        f"{counted(plan.link_count, 'link')} to put back, {count(len(plan.standing))} there already"
+    )
+    _print_conflicts(_conflicts(plan))
+
+
+def _conflicts(found: RestorePlan | Restored) -> list[tuple[str, str]]:
+    return [(conflict.key, conflict.reason) for conflict in found.conflicts]
+
+
+def _print_conflicts(conflicts: list[tuple[str, str]]) -> None:
+    for key, reason in conflicts[:_SHOWN]:
+        emit_error(f"left as it is: {printable(key)}: {reason}")
+    if len(conflicts) > _SHOWN:
+        emit_error(f"{len(conflicts) - _SHOWN:,} more are left as they are (--json names all)")
+
+
+def _run_json(run: TrashedRun) -> dict[str, Any]:
+    return {
+        "run": run.run,
+        "command": run.command,
+        "started": moment(run.started),
+        "ended": moment(run.ended) if run.complete else None,
+        "complete": run.complete,
+        "blobs": run.blobs,
+        "bytes": run.blob_bytes,
+    }
+
+
+def _plan_json(plan: RestorePlan) -> dict[str, Any]:
+    return {
+        "run": plan.run,
+        "blobs": [{"digest": blob.digest, "size": blob.size} for blob in plan.blobs],
+        "bytes": plan.blob_bytes,
+        "links": [link.key for step in plan.links for link in step],
+        "standing": len(plan.standing),
+        "conflicts": _conflicts_json(plan),
+    }
+
+
+def _restored_json(restored: Restored) -> dict[str, Any]:
+    return {
+        "run": restored.run,
+        "blobs": restored.blobs,
+        "bytes": restored.blob_bytes,
+        "links": restored.links,
+        "standing": restored.standing,
+        "conflicts": _conflicts_json(restored),
+    }
+
+
+def _conflicts_json(found: RestorePlan | Restored) -> list[dict[str, str]]:
+    return [{"key": key, "reason": reason} for key, reason in _conflicts(found)]
+
+
+TRASH_COMMANDS: Final[dict[str, Callable[..., None]]] = {
+    "list": trash_list,
+    "restore": trash_restore,
+    "empty": trash_empty,
+}
