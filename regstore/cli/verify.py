@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,9 +17,11 @@ from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.options import ReadData, VerifyOptions
     from regstore.verify.plan import Fault, Findings
     from regstore.verify.read import Reading
+    from regstore.verify.repair import RepairOptions, Repairs
     from regstore.verify.run import VerifyReport
 
 _TAGS_SHOWN = 5
@@ -72,6 +74,37 @@ def verify(
             help="SHA-256 that the server keeps: compare and count it; trust: and do not read where it agrees.",
         ),
     ] = "ignore",
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Write damaged links anew where their path says what they hold; take back from the trash.",
+        ),
+    ] = False,
+    repair_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE2",
+            show_default=False,
+            help="Repair, and fetch missing or damaged blobs from this store or backup.",
+        ),
+    ] = None,
+    repair_from_endpoint_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", show_default=False, help="S3 server of STORE2, where it is another."),
+    ] = None,
+    repair_from_profile: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default=False, help="AWS profile for STORE2.")
+    ] = None,
+    restore_links: Annotated[
+        bool, typer.Option("--restore-links", help="Put back links that are missing here and that STORE2 has.")
+    ] = False,
+    drop_broken_tags: Annotated[
+        bool, typer.Option("--drop-broken-tags", help="Repair, then remove tags that can't be pulled whole.")
+    ] = False,
+    break_lock: Annotated[
+        bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
+    ] = False,
     pull_through: Annotated[
         bool | None,
         typer.Option(
@@ -97,6 +130,7 @@ def verify(
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
     from regstore.verify.options import Checksums, VerifyOptions
+    from regstore.verify.repair import RepairOptions
 
     if server_checksums not in list(Checksums):
         raise InputError(f"--server-checksums is one of {', '.join(Checksums)}, not {server_checksums!r}")
@@ -109,25 +143,78 @@ def verify(
         proofs=cache_dir or default_cache_dir(),
         pull_through=pull_through,
     )
+    what = RepairOptions(drop_broken_tags=drop_broken_tags, restore_links=restore_links)
+    if restore_links and repair_from is None:
+        raise InputError("--restore-links puts back what another copy has: say --repair-from")
+    if not (repair or repair_from or drop_broken_tags):
+        with progress(quiet=settings.quiet) as on_event:
+            report = run_async(_verify(settings, options, on_event))
+        if as_json:
+            emit_json(report_json(report))
+        else:
+            _print(report)
+        return _exit_code(report.findings)
+    source = None
+    if repair_from is not None:
+        source = replace(
+            settings,
+            store=repair_from,
+            registry_config=None,
+            endpoint_url=repair_from_endpoint_url or settings.endpoint_url,
+            profile=repair_from_profile or settings.profile,
+        )
     with progress(quiet=settings.quiet) as on_event:
-        report = run_async(_verify(settings, options, on_event))
+        found, repairs, left = run_async(_repair(settings, options, what, source, break_lock, on_event))
     if as_json:
-        emit_json(report_json(report))
+        emit_json({"found": report_json(found), "repaired": asdict(repairs), "left": report_json(left)})
     else:
-        _print(report)
-    return _exit_code(report.findings)
+        _print(found)
+        _print_repairs(repairs)
+        if not repairs.nothing:
+            emit("\nafter the repair:\n")
+            _print(left)
+    return EXIT_PARTIAL if repairs.failures and not left.findings.damage else _exit_code(left.findings)
 
 
 async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:
-    from dataclasses import replace
-
     from regstore.verify.run import verify as look
 
     storage, config = settings.open_with_config()
-    if config is not None and config.proxy_remote_url and options.pull_through is None:
-        options = replace(options, pull_through=True)
     async with storage:
-        return await look(storage, options, on_event=on_event)
+        return await look(storage, _with_config(options, config), on_event=on_event)
+
+
+async def _repair(
+    settings: StoreSettings,
+    options: VerifyOptions,
+    what: RepairOptions,
+    source: StoreSettings | None,
+    break_lock: bool,
+    on_event: OnEvent,
+) -> tuple[VerifyReport, Repairs, VerifyReport]:
+    from contextlib import AsyncExitStack
+
+    from regstore.runs.lock import break_locks, hold_lock
+    from regstore.verify.repair import repair
+
+    storage, config = settings.open_with_config()
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(storage)
+        other = None if source is None else await stack.enter_async_context(source.open())
+        if break_lock:
+            for broken in await break_locks(storage):
+                emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+        lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
+        if config is not None:
+            what = replace(what, put=config.put)
+        return await repair(storage, lock, _with_config(options, config), what, source=other, on_event=on_event)
+
+
+def _with_config(options: VerifyOptions, config: RegistryConfig | None) -> VerifyOptions:
+    """The registry's configuration says whether it is a pull-through cache, unless the caller has."""
+    if config is None or not config.proxy_remote_url or options.pull_through is not None:
+        return options
+    return replace(options, pull_through=True)
 
 
 def _exit_code(findings: Findings) -> int:
@@ -238,6 +325,26 @@ def _print_reading(reading: Reading) -> None:
         emit(f"every blob was read and right since {moment(reading.oldest)}")
     for one in reading.unstable:
         emit_error(f"read differently twice, so the way here is not to be trusted: {one}")
+
+
+def _print_repairs(repairs: Repairs) -> None:
+    emit()
+    if repairs.nothing:
+        emit("nothing was repaired")
+    for number, words, what in (
+        (len(repairs.rewritten), "written anew", "link"),
+        (len(repairs.blobs), f"({size(repairs.blob_bytes)}) fetched", "blob"),
+        (len(repairs.restored), "put back", "link"),
+        (len(repairs.dropped), "dropped", "tag"),
+    ):
+        if number:
+            emit(f"{counted(number, what)} {words}")
+    for tag in repairs.dropped[:_FAULTS_SHOWN]:
+        emit(printable(f"  dropped {tag}"))
+    for failure in repairs.failures:
+        emit_error(printable(failure))
+    if not repairs.nothing:
+        emit(f"run {repairs.run} has it in its journal")
 
 
 def _print_absences(report: VerifyReport) -> None:

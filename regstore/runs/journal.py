@@ -4,7 +4,11 @@
 
 - op "unlink": the key was to be deleted; body is what the link held, where it is known (text); loose (true) says
   that a tag named a manifest which the repository did not link even then;
-- op "trash": the key was to be moved to `trash/<run>/<key>`.
+- op "trash": the key was to be moved to `trash/<run>/<key>`;
+- op "rewrite": the link was damaged, and was to be replaced by what its path says; body is what it held;
+- op "damaged": the blob's bytes were not those of its digest. They were to be kept as `trash/<run>/damaged/<key>`, where
+  nothing ever takes them for a good copy, and replaced by the right ones;
+- op "create": the link was missing, and was to be put back as another copy of the registry has it; body is that.
 
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
 changed. Parts are numbered from 000001 and never rewritten.
@@ -24,6 +28,9 @@ from regstore.storage.base import Storage
 
 UNLINK: Final = "unlink"
 TRASHED: Final = "trash"
+REWRITTEN: Final = "rewrite"
+DAMAGED: Final = "damaged"
+CREATED: Final = "create"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,9 @@ What is held against what, for each repository:
 - every link's body is the digest of its path; a layer link by sha512 names the digest under which the bytes lie;
 - a blob has the size that descriptors say, and the bytes that its digest says, as far as anybody looked: the
   scan at manifests, `read` at others (table `verify_rotten(digest, detail)`, and `verify_proven(digest)` for those
-  that were right).
+  that were right);
+- a tag's folder has its current/link. Its history, and the signatures of schema1, have sound links
+  (`verify_odd_link(area, repository, tag, revision, digest, size, mtime, body)` are those that were read and are not).
 
 A layer link that no manifest needs and whose blob is gone is a leftover, no damage: garbage-collect of Distribution
 2.x leaves one for each layer it removes. In a pull-through cache nothing that is absent is damage.
@@ -34,6 +36,10 @@ from regstore.manifest import EdgeKind
 _MANIFEST: Final = int(EdgeKind.MANIFEST)
 _FOREIGN: Final = int(EdgeKind.FOREIGN_LAYER)
 _SUBJECT: Final = int(EdgeKind.SUBJECT)
+ODD_LINK_COLUMNS: Final = (
+    "area varchar, repository integer, tag varchar, revision blob, "
+    "digest blob, size bigint, mtime bigint, body blob"
+)
 #: Faults that a summary names; all are counted.
 FAULTS_NAMED: Final = 10_000
 
@@ -67,7 +73,8 @@ class TouchedTag:
 class Fault:
     """One thing that is wrong.
 
-    area: `blob`, `manifest`, or the kind of link: `layer`, `revision`, `tag`. repository: of a link.
+    area: `blob`, `manifest`, or the kind of link: `layer`, `revision`, `tag`, `history` (of a tag), `signature` (of
+    schema1). repository: of a link. digest: for a missing link of a tag, what it named last.
     repositories: those that need it. repairable: its path says what a damaged link must hold, and the blob is there.
     """
 
@@ -84,6 +91,8 @@ class Fault:
     @property
     def subject(self) -> str:
         """What is wrong, in a few words: `blob sha256:…`, `the layer link a/b@sha256:…`, `the link of tag a/b:1`."""
+        if self.area == "history":
+            return f"the history of tag {self.repository}:{self.tag} at {self.digest}"
         if self.tag:
             return f"the link of tag {self.repository}:{self.tag}"
         if self.area in ("blob", "manifest"):
@@ -104,7 +113,9 @@ class Fault:
                 return "--read-data tells which of the two is wrong"
             case FaultKind.LINK_DAMAGED if self.repairable:
                 return "--repair writes it anew"
-            case FaultKind.LINK_DAMAGED if self.tag:
+            case FaultKind.LINK_DAMAGED if self.area in ("history", "signature"):
+                return "push the tag again; pulls do not need this link"
+            case FaultKind.LINK_DAMAGED | FaultKind.LINK_MISSING if self.tag:
                 return "push the tag again, or --drop-broken-tags"
             case FaultKind.LINK_DAMAGED | FaultKind.LINK_MISSING:
                 return "push the image again, or --repair-from a store that has the link, with --restore-links"
@@ -171,6 +182,7 @@ class _Planner:
         run = inventory.execute
         run("create table if not exists verify_rotten (digest blob not null, detail varchar not null)")
         run("create table if not exists verify_proven (digest blob not null)")
+        run(f"create table if not exists verify_odd_link ({ODD_LINK_COLUMNS})")
         run("drop table if exists verify_fault")
         run("create or replace sequence verify_number")
         run(
@@ -373,7 +385,25 @@ class _Planner:
             from tag where target is null order by repository, name
             """
         )
+        run(
+            f"""
+            insert into verify_fault (kind, area, repository, tag, digest, size, mtime, body, detail)
+            select '{FaultKind.LINK_DAMAGED}', area, repository, tag, digest, size, mtime, body,
+                case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are not this digest' end
+            from verify_odd_link order by area, repository, tag, digest
+            """
+        )
         if not self._pull_through:
+            run(
+                f"""
+                insert into verify_fault (kind, area, repository, tag, digest, detail)
+                select '{FaultKind.LINK_MISSING}', 'tag', repository, name, arg_max(digest, mtime),
+                    'its history is there, its current/link is not'
+                from tag_index i
+                anti join tag t on t.repository = i.repository and t.name = i.name
+                group by repository, name order by repository, name
+                """
+            )
             run(
                 f"""
                 insert into verify_fault (kind, area, repository, digest, detail)
@@ -391,13 +421,17 @@ class _Planner:
                     select 'layer', repository, digest,
                         'manifest ' || {text_sql("source")} || ' names it, and the repository does not link it'
                     from verify_need where not linked and kind not in ({_MANIFEST}, {_FOREIGN})
-                ) group by all order by repository, digest
-                """.replace("group by all", "group by area, repository, digest")
+                ) group by area, repository, digest order by repository, digest
+                """
             )
         run(
             """
             insert into verify_at select id, repository, digest from verify_fault
-            where repository is not null and digest is not null
+            where repository is not null and digest is not null and area in ('layer', 'revision')
+            union all
+            select f.id, o.repository, o.revision from verify_fault f join verify_odd_link o
+                on o.area = f.area and o.repository = f.repository and o.digest = f.digest
+            where f.area = 'signature'
             """
         )
 
@@ -456,7 +490,7 @@ class _Planner:
             from reached x join tag t on t.repository = x.repository and t.target = x.digest
             group by x.fault, x.repository, t.name
             union all
-            select id, repository, tag, true from verify_fault where tag is not null
+            select id, repository, tag, area = 'tag' from verify_fault where tag is not null
             """
         )
 

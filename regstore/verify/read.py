@@ -91,10 +91,11 @@ class _Blob:
 
 
 def plan_reading(
-    inventory: Inventory, read: ReadData, *, now: int, max_age: int | None = None, seed: int = 0
+    inventory: Inventory, read: ReadData | None, *, now: int, max_age: int | None = None, seed: int = 0
 ) -> None:
     """Make verify_pick(place, digest, size, mtime): the blobs to read, in order. Uses verify_proof(digest, size, mtime,
-    proved) and, for what to look at first, verify_suspect(digest). seed orders those that were never proved."""
+    proved) and, for what to look at first, verify_suspect(digest). seed orders those that were never proved.
+    read None: the suspects only."""
     inventory.execute(
         """
         create or replace table verify_proved as
@@ -108,7 +109,8 @@ def plan_reading(
         """
     )
     # A digest is random by itself: its first bits make even parts.
-    part = "true"
+    part = "true" if read is not None else "suspect"
+    read = read or ReadData(share=1.0)
     if read.part is not None:
         number, of = read.part
         part = f"('0x' || hex(digest)[:12])::ubigint % {of} = {number - 1}"
@@ -167,7 +169,6 @@ class BlobReader:
     async def run(self, *, now: int, seed: int = 0) -> Reading:
         """Read, and leave verify_rotten and verify_proven in the inventory. now: the store's time."""
         options, inventory = self._options, self._inventory
-        assert options.read is not None
         started = time.monotonic()
         if options.time_limit is not None:
             self._deadline = started + options.time_limit

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from regstore import layout
 from regstore.concurrency import for_each
@@ -21,11 +21,11 @@ from regstore.digest import Digest
 from regstore.errors import NotARegistry, NotFound, Refused
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey
+from regstore.inventory.scan import LINK_MAX, Scanner
+from regstore.layout import BlobKey, SignatureLinkKey, TagIndexKey
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import FaultKind, Findings, plan_verify
+from regstore.verify.plan import ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
 from regstore.verify.proofs import Proofs
 from regstore.verify.read import BlobReader, Reading
 
@@ -69,15 +69,16 @@ class Verification:
         self._scanner = Scanner(storage, inventory, options.scan, on_event)
         self.pull_through = False
 
-    async def run(self, *, read: bool = True) -> VerifyReport:
-        """Scan, read, and find; `read` False leaves the blobs unread, whatever the options say."""
+    async def run(self) -> VerifyReport:
+        """Scan, read, and find. Blobs that have another size than a manifest says are read in any case."""
         await self._scanner.run()
+        await self._read_odd_links()
         await self._refuse_what_cannot_be_seen()
         self.pull_through = await self._is_pull_through()
         reading = None
         self._store_rotten()
         findings = plan_verify(self.inventory, pull_through=self.pull_through)
-        if read and self._options.read is not None:
+        if self._options.read is not None or FaultKind.SIZE_DIFFERS in findings.counts:
             reading = await self._read()
             findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if any(findings.counts.values()):
@@ -127,6 +128,44 @@ class Verification:
         raise NotARegistry(
             f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
             "(is the root directory part of the URL?)"
+        )
+
+    async def _read_odd_links(self) -> None:
+        """Links of tag histories and of signatures that the listing did not prove: verify_odd_link has those whose
+        body is not the digest of their path."""
+        inventory = self.inventory
+        inventory.execute(f"create or replace table verify_odd_link ({ODD_LINK_COLUMNS})")
+        odd: list[tuple[Any, ...]] = []
+
+        async def look(row: tuple[Any, ...]) -> None:
+            name, area, repository, tag, revision, raw, size, mtime = row
+            digest = Digest.from_raw(bytes(raw))
+            key: layout.Key = TagIndexKey(name, tag, digest)
+            if area == "signature":
+                key = SignatureLinkKey(name, Digest.from_raw(bytes(revision)), digest)
+            body = None
+            if size <= LINK_MAX:
+                try:
+                    body = await self._storage.get(layout.encode(key))
+                except NotFound:
+                    return
+            if body != layout.link_body(digest):
+                odd.append((area, repository, tag, revision, digest.raw, size, mtime, body))
+
+        rows = inventory.execute(
+            """
+            select r.name, 'history', x.repository, x.name, null, digest, size, mtime
+            from tag_index x join repository r on r.id = x.repository where not sound
+            union all
+            select r.name, 'signature', x.repository, null, revision, digest, size, mtime
+            from signature_link x join repository r on r.id = x.repository where not sound
+            """
+        ).fetchall()
+        await for_each(rows, look, concurrency=self._options.scan.concurrency)
+        columns = [description.split() for description in ODD_LINK_COLUMNS.split(", ")]
+        inventory.insert(
+            "verify_odd_link",
+            {name: (_ARROW[kind], [row[number] for row in odd]) for number, (name, kind) in enumerate(columns)},
         )
 
     async def _is_pull_through(self) -> bool:
@@ -208,8 +247,10 @@ class Verification:
             f"delete from unknown u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
         )
         await self._scanner.list_repositories(names)
+        await self._read_odd_links()
         await self._scanner.read_manifests()
         return plan_verify(inventory, pull_through=self.pull_through)
 
 
+_ARROW: Final = {"varchar": "utf8", "integer": "int32", "bigint": "int64", "blob": "binary"}
 _LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")

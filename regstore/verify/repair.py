@@ -1,0 +1,429 @@
+"""Repair: the harmless part of it, and what is asked for beyond that.
+
+Always: a damaged revision or sha256 layer link is written anew, for its path says what it must hold, where its blob
+is there and the link is still as it was read; and a blob that lies in the store's own trash comes back.
+
+With another copy of the registry (or a backup): blobs that are missing or damaged are fetched, each checked against
+its digest before it becomes visible. A damaged original is kept in the trash first.
+
+Only when asked: links that the other copy has and this one lost (a link is a right to read, and one that is missing
+may have been removed on purpose); and tags that can't be pulled whole go.
+
+Every change is in the run's journal before it is made. Blobs come before links, links before tags: whatever is cut
+short, nothing names what is not there that did not before; the next run finishes. Nothing is repaired in a
+pull-through cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest, Verifier
+from regstore.errors import AlreadyExists, InputError, IntegrityError, NotFound, Refused, StorageError
+from regstore.events import OnEvent, Progress, ignore
+from regstore.inventory.inventory import Inventory
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, UNLINK, Entry, Journal
+from regstore.runs.lock import Lock
+from regstore.storage.base import ObjectInfo, PutOptions, Storage
+from regstore.verify.copies import Copies
+from regstore.verify.options import Checksums, VerifyOptions
+from regstore.verify.plan import FaultKind
+from regstore.verify.run import Verification, VerifyReport
+
+_BATCH: Final = 1000
+#: Blobs fetched at once: each may be gigabytes.
+_FETCHES: Final = 4
+#: Looks at the store between repairs; each finds what the last one's manifests name.
+_ROUNDS: Final = 32
+#: A tag's history without the tag, of less than this age, may be a push under way. Microseconds.
+_YOUNG: Final = 3600 * 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairOptions:
+    """restore_links: put back links which the other copy has and this store lost. put: how new blobs are stored."""
+
+    drop_broken_tags: bool = False
+    restore_links: bool = False
+    put: PutOptions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairs:
+    """What was put right. blobs by digest; links by key; dropped tags as `repository:tag`; why what failed did."""
+
+    run: str
+    rewritten: tuple[str, ...] = ()
+    blobs: tuple[str, ...] = ()
+    blob_bytes: int = 0
+    restored: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.rewritten or self.blobs or self.restored or self.dropped)
+
+
+async def repair(
+    storage: Storage,
+    lock: Lock,
+    options: VerifyOptions,
+    what: RepairOptions,
+    *,
+    source: Storage | None = None,
+    on_event: OnEvent = ignore,
+) -> tuple[VerifyReport, Repairs, VerifyReport]:
+    """Verify, repair, and verify again until nothing more can be done: what was found, what was done, what is left.
+
+    source: another store of the same registry, or a backup of it. Refused for a pull-through cache.
+    """
+    if what.restore_links and source is None:
+        raise InputError("links can be put back only from another copy: say --repair-from")
+    rotten: dict[bytes, str] = {}
+    first: VerifyReport | None = None
+    work = _Work(storage, lock, what, Copies(storage, source), options.scan.concurrency, on_event)
+    dropping = False
+    for _ in range(_ROUNDS):
+        with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
+            look = Verification(storage, inventory, options, on_event, rotten=rotten)
+            report = await look.run()
+            options = replace(options, read=None, max_age=None, time_limit=None, checksums=Checksums.IGNORE)
+            if look.pull_through:
+                raise Refused(
+                    f"{storage.url} is a pull-through cache: nothing is repaired there; it fetches what it lacks, and "
+                    "what is damaged can be deleted"
+                )
+            first = first or report
+            rotten = look.rotten
+            before = work.changes
+            if dropping:
+                await work.drop_broken_tags(inventory)
+            else:
+                await work.blobs(inventory, rotten)
+                await work.links(inventory)
+            if work.changes == before:
+                if dropping or not what.drop_broken_tags:
+                    break
+                dropping = True
+    repairs = await work.end()
+    assert first is not None
+    return first, repairs, report
+
+
+@dataclass
+class _Work:
+    storage: Storage
+    lock: Lock
+    what: RepairOptions
+    copies: Copies
+    concurrency: int
+    on_event: OnEvent
+    rewritten: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
+    fetched_bytes: int = 0
+    restored: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    _journal: Journal | None = None
+
+    @property
+    def changes(self) -> int:
+        return sum(map(len, (self.rewritten, self.fetched, self.restored, self.dropped)))
+
+    async def _write(self, entries: Sequence[Entry]) -> None:
+        """Into the journal, which begins with the first change."""
+        await self.lock.guard()
+        if self._journal is None:
+            self._journal = Journal(self.storage, self.lock.run)
+            await self._journal.begin({"command": "verify --repair"})
+        await self._journal.write(entries)
+
+    async def end(self) -> Repairs:
+        repairs = Repairs(
+            run=self.lock.run,
+            rewritten=tuple(sorted(self.rewritten)),
+            blobs=tuple(sorted(self.fetched)),
+            blob_bytes=self.fetched_bytes,
+            restored=tuple(sorted(self.restored)),
+            dropped=tuple(sorted(self.dropped)),
+            failures=tuple(f"{key}: {why}" for key, why in sorted(self.failures.items())),
+        )
+        if self._journal is not None:
+            await self._journal.end(
+                {
+                    "rewritten_links": len(repairs.rewritten),
+                    "blobs": len(repairs.blobs),
+                    "restored_links": len(repairs.restored),
+                    "dropped_tags": len(repairs.dropped),
+                    "failures": len(repairs.failures),
+                }
+            )
+        return repairs
+
+    # Blobs
+
+    async def blobs(self, inventory: Inventory, rotten: dict[bytes, str]) -> None:
+        """Fetch what is missing or damaged. What was put right leaves `rotten`."""
+        rows = inventory.all(
+            f"select kind, digest from verify_fault where kind in"
+            f" ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}') order by digest"
+        )
+        done = 0
+
+        async def mend(row: tuple[str, bytes]) -> None:
+            nonlocal done
+            digest = Digest.from_raw(bytes(row[1]))
+            size = await self._fetch(digest, damaged=row[0] == FaultKind.BLOB_DAMAGED)
+            if size is not None:
+                self.fetched.append(str(digest))
+                self.fetched_bytes += size
+                self.failures.pop(str(digest), None)
+                rotten.pop(digest.raw, None)
+            done += 1
+            self.on_event(Progress(phase="fetching blobs", done=done, total=len(rows), unit="blobs"))
+
+        await for_each(rows, mend, concurrency=_FETCHES)
+
+    async def _fetch(self, digest: Digest, *, damaged: bool) -> int | None:
+        """Put the right bytes in place; their number, or None where there are none to be had."""
+        key = layout.encode(BlobKey(digest))
+        for place, info in await self.copies.find(digest):
+            try:
+                if damaged and not await self._is_good(place, info, digest):
+                    self.failures[str(digest)] = f"{place.url}/{info.key} is damaged too"
+                    continue
+                if damaged and not await self._keep_damaged(key):
+                    return None
+                await self.lock.guard()
+                async with place.open_read(info.key) as stream:
+                    # Visible only whole and right; what was there is replaced in one step.
+                    return await self.storage.put_stream(
+                        key, aiter(stream), size=info.size, digest=digest, options=self.what.put
+                    )
+            except NotFound:
+                continue
+            except IntegrityError as error:
+                self.failures[str(digest)] = str(error)
+        return None
+
+    async def _is_good(self, place: Storage, info: ObjectInfo, digest: Digest) -> bool:
+        """Read it once before anything is changed for its sake."""
+        verifier = Verifier(digest)
+        async with place.open_read(info.key) as stream:
+            async for chunk in stream:
+                verifier.update(chunk)
+        return verifier.matched
+
+    async def _keep_damaged(self, key: str) -> bool:
+        """Put the damaged bytes aside; False where the blob vanished, and is not ours to bring back."""
+        try:
+            info = await self.storage.stat(key)
+        except NotFound:
+            return False
+        await self._write([Entry(DAMAGED, key, info.size, info.mtime)])
+        assert self._journal is not None
+        aside = f"{self._journal.trash}damaged/{key}"
+        try:
+            await self.storage.copy(key, aside, size=info.size)
+        except NotFound:
+            return False
+        except StorageError:
+            if not (await self.storage.capabilities()).atomic_rename:
+                raise
+            # A disk that can't read it can still rename it.
+            await self.storage.move(key, aside, size=info.size)
+        return (await self.storage.stat(aside)).size == info.size
+
+    # Links
+
+    async def links(self, inventory: Inventory) -> None:
+        await self._rewrite(inventory)
+        if self.what.restore_links:
+            await self._restore(inventory)
+
+    async def _rewrite(self, inventory: Inventory) -> None:
+        rows = inventory.all(
+            f"""
+            select r.name, f.area, f.digest, f.size, f.mtime, f.body from verify_fault f
+            join repository r on r.id = f.repository
+            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable order by 1, 2, 3
+            """
+        )
+        for start in range(0, len(rows), _BATCH):
+            found: list[tuple[str, Digest, Entry]] = []
+
+            async def look(
+                row: tuple[str, str, bytes, int, int, bytes | None],
+                found: list[tuple[str, Digest, Entry]] = found,
+            ) -> None:
+                name, area, raw, size, mtime, body = row
+                digest = Digest.from_raw(bytes(raw))
+                key = layout.encode((RevisionLinkKey if area == "revision" else LayerLinkKey)(name, digest))
+                held = None if body is None else bytes(body)
+                if await self._unchanged(key, size, mtime, held) and await self._is_there(digest):
+                    found.append((key, digest, Entry(REWRITTEN, key, size, mtime, held)))
+
+            await for_each(rows[start : start + _BATCH], look, concurrency=self.concurrency)
+            if found:
+                await self._write([entry for _, _, entry in found])
+
+            async def rewrite(one: tuple[str, Digest, Entry]) -> None:
+                key, digest, entry = one
+                if entry.body is None:  # too long for a journal
+                    assert self._journal is not None
+                    await self.storage.copy(key, f"{self._journal.trash}damaged/{key}", size=entry.size)
+                if not await self._unchanged(key, entry.size, entry.mtime, entry.body):
+                    return
+                async with self.lock.batch():
+                    await self.storage.put(key, layout.link_body(digest), options=self.what.put)
+                self.rewritten.append(key)
+
+            await for_each(found, rewrite, concurrency=self.concurrency)
+
+    async def _unchanged(self, key: str, size: int, mtime: int, body: bytes | None) -> bool:
+        async for page in self.storage.list(key):
+            info = next((one for one in page.objects() if one.key == key), None)
+            if info is None or (info.size, info.mtime) != (size, mtime):
+                return False
+            break
+        if body is None:
+            return True
+        try:
+            return await self.storage.get(key) == body
+        except NotFound:
+            return False
+
+    async def _is_there(self, digest: Digest) -> bool:
+        try:
+            await self.storage.stat(layout.encode(BlobKey(digest)))
+        except NotFound:
+            return False
+        return True
+
+    async def _restore(self, inventory: Inventory) -> None:
+        """Links that are missing here, or damaged beyond what their path says, and sound in the other copy."""
+        assert self.copies.other is not None
+        other = self.copies.other
+        rows = inventory.all(
+            f"""
+            select r.name, f.area, f.tag, f.digest, f.kind, f.size, f.mtime, f.body, (
+                    select arg_max(i.digest, i.mtime) from tag_index i
+                    where i.repository = f.repository and i.name = f.tag
+                )
+            from verify_fault f join repository r on r.id = f.repository
+            where f.kind in ('{FaultKind.LINK_MISSING}', '{FaultKind.LINK_DAMAGED}') and not f.repairable
+                and f.area in ('layer', 'revision', 'tag')
+            order by case f.area when 'layer' then 1 when 'revision' then 2 else 3 end, 1, 3, 4
+            """
+        )
+        for name, area, tag, raw, kind, size, mtime, held, newest in rows:
+            key: layout.Key
+            if area == "tag":
+                # A tag moves: only what its own history says last is taken from a copy that may be old.
+                if newest is None:
+                    continue
+                wanted, key = Digest.from_raw(bytes(newest)), TagCurrentKey(name, tag)
+            else:
+                wanted = Digest.from_raw(bytes(raw))
+                key = (RevisionLinkKey if area == "revision" else LayerLinkKey)(name, wanted)
+            text = layout.encode(key)
+            try:
+                body = await other.get(text)
+            except NotFound:
+                continue
+            target = layout.parse_link(body)
+            alias = area == "layer" and wanted.algorithm != "sha256"
+            if target is None or (target != wanted and not alias) or not await self._is_there(target):
+                continue
+            if kind == FaultKind.LINK_MISSING:
+                await self._write([Entry(CREATED, text, len(body), 0, body)])
+                async with self.lock.batch():
+                    if await _create(self.storage, text, body):
+                        self.restored.append(text)
+                continue
+            before = None if held is None else bytes(held)
+            if before is None or not await self._unchanged(text, size, mtime, before):
+                continue
+            await self._write([Entry(REWRITTEN, text, size, mtime, before)])
+            async with self.lock.batch():
+                await self.storage.put(text, body, options=self.what.put)
+            self.restored.append(text)
+
+    # Tags
+
+    async def drop_broken_tags(self, inventory: Inventory) -> None:
+        """Remove tags that can't be pulled whole, with their history, as they were seen."""
+        kinds = (FaultKind.BLOB_MISSING, FaultKind.BLOB_DAMAGED, FaultKind.LINK_DAMAGED, FaultKind.LINK_MISSING)
+        rows = inventory.all(
+            f"""
+            select distinct r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode({_TARGET})) as body
+            from verify_touched v
+            join verify_fault f on f.id = v.fault and f.kind in ({", ".join(f"'{kind}'" for kind in kinds)})
+            join repository r on r.id = v.repository
+            left join tag t on t.repository = v.repository and t.name = v.tag
+            where v.pull order by 1, 2
+            """
+        )
+        for name, tag, size, mtime, body in rows:
+            current = layout.encode(TagCurrentKey(name, tag))
+            folder = f"{layout.tags_prefix(name)}{tag}/"
+            infos = [info async for page in self.storage.list(folder) for info in page.objects()]
+            there = next((info for info in infos if info.key == current), None)
+            if (None if there is None else (there.size, there.mtime)) != (None if size is None else (size, mtime)):
+                continue  # set anew meanwhile
+            if there is None and any(info.mtime > inventory.scanned_at - _YOUNG for info in infos):
+                continue  # a push may be between its last two links
+            keys = [info for info in infos if not isinstance(layout.decode(info.key), layout.UnknownKey)]
+            if not keys:
+                continue
+            keys.sort(key=lambda info: info.key != current)
+            held = None if body is None else bytes(body)
+            await self._write(
+                [
+                    Entry(UNLINK, info.key, info.size, info.mtime, held if info.key == current else None)
+                    for info in keys
+                ]
+            )
+            if await self._delete([info.key for info in keys], folder):
+                self.dropped.append(f"{name}:{tag}")
+
+    async def _delete(self, keys: Sequence[str], folder: str) -> bool:
+        """The first alone, before the others."""
+        for part in (keys[:1], keys[1:]):
+            async with self.lock.batch():
+                outcomes = await self.storage.delete_many(part)
+            failed = {key: str(error) for key, error in outcomes.items() if error is not None}
+            if failed:
+                self.failures |= failed
+                return False
+        if (await self.storage.capabilities()).folders:
+            await self.storage.remove_empty_folders(folder, older_than=await self.storage.now() + 1)
+        return True
+
+
+_TARGET: Final = (
+    "case octet_length(t.target) when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end"
+    " || lower(hex(t.target))"
+)
+
+
+async def _create(storage: Storage, key: str, body: bytes) -> bool:
+    """Write a link unless one is there; whether it was written. Atomic where the store can do that."""
+    if (await storage.capabilities()).conditional_put:
+        try:
+            await storage.put(key, body, if_absent=True)
+        except AlreadyExists:
+            return False
+        return True
+    try:
+        await storage.stat(key)
+    except NotFound:
+        await storage.put(key, body)
+        return True
+    return False
