@@ -23,6 +23,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -370,12 +371,16 @@ async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *
 
     writers[0]._new_image()
     stalled = FaultyStorage(storage, before=stall)
-    threads = [asyncio.create_task(asyncio.to_thread(writer.run, burning)) for writer in writers]
+    # Not the loop's own threads: gc needs those.
+    pool = ThreadPoolExecutor(len(writers))
+    loop = asyncio.get_running_loop()
+    threads = [loop.run_in_executor(pool, writer.run, burning) for writer in writers]
     try:
         await _gc_loop(stalled, options, fire, lambda: all(thread.done() for thread in threads))
     finally:
         stop.set()
         await asyncio.gather(*threads)
+        pool.shutdown()
     await _gc_once(storage, options, fire)
     if registry.cache == "inmemory":
         registry.restart()
