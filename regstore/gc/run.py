@@ -130,7 +130,8 @@ async def open_run(
 
 
 class GcRun:
-    """A planned run. `summary` is the plan in numbers, `healed` what came back before it was made."""
+    """A planned run. `summary` is the plan in numbers, `healed` what came back before it was made; `expired`: older
+    runs whose trash is emptied with it, `overdue`: those that the registry's cache may still answer for."""
 
     def __init__(
         self,
@@ -150,7 +151,8 @@ class GcRun:
         self.summary: GcSummary
         self.healed = Healed()
         self._past: Past
-        self._expired: list[TrashedRun] = []
+        self.expired: list[TrashedRun] = []
+        self.overdue: tuple[str, ...] = ()
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures: list[str] = []
         self._kept_back = 0
@@ -211,12 +213,16 @@ class GcRun:
         age = self._options.trash_older_than
         if age is not None:
             now = await self._storage.now()
-            self._expired = [run for run in await find_trash(self._storage) if run.ended <= now - age]
+            old = [run for run in await find_trash(self._storage) if run.ended <= now - age]
+            if self._cache.can_forget:
+                self.expired = old
+            else:
+                self.overdue = tuple(run.run for run in old)
 
     @property
     def nothing_to_do(self) -> bool:
         """Neither in the plan, nor in the trash."""
-        return self.summary.nothing_to_do and not self._expired
+        return self.summary.nothing_to_do and not self.expired
 
     def check_share(self) -> None:
         """Refused when more of the blobs would go than `max_delete` allows."""
@@ -239,11 +245,10 @@ class GcRun:
         await self._abort_uploads()
         await self._find_candidates()
         await self._remove_blobs()
-        expired = self._expired if self._cache.can_forget else []
-        if not self._options.offline and (any(self._unlinked.values()) or self._gone or expired):
+        if not self._options.offline and (any(self._unlinked.values()) or self._gone or self.expired):
             healed += await self._settle()
         await self._forget()
-        emptied = await empty_runs(self._storage, self._lock, expired, on_event=self._on_event)
+        emptied = await empty_runs(self._storage, self._lock, self.expired, on_event=self._on_event)
         folders = await self._remove_folders()
         report = GcReport(
             run=self._lock.run,
@@ -261,7 +266,7 @@ class GcRun:
             seconds=time.monotonic() - started,
             failures=(*self._failures, *emptied.failures),
             emptied=emptied,
-            overdue=() if self._cache.can_forget else tuple(run.run for run in self._expired),
+            overdue=self.overdue,
             versioned=(await self._storage.capabilities()).versioned,
         )
         await self._journal.end(self._done(report))
