@@ -1,0 +1,192 @@
+"""What `regstore gc` says of tags: retention rules from options, what they take, and why things stay."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, table
+from regstore.errors import InputError
+
+if TYPE_CHECKING:
+    from regstore.gc.plan import GcOptions, GcSummary
+    from regstore.gc.policy import BrokenScope, Policy
+    from regstore.gc.run import GcRun
+    from regstore.gc.why import Why
+    from regstore.inventory.inventory import Inventory
+
+_TAGS_SHOWN: Final = 20
+_BROKEN_SHOWN: Final = 20
+
+
+def policy_of(
+    *,
+    policy: Path | None,
+    keep_newest: int | None,
+    keep_younger_than: int | None,
+    newest_by: str | None,
+    keep: list[str],
+    drop: list[str],
+    protect: list[str],
+    repositories: list[str],
+) -> Policy | None:
+    """The file's rules, or one rule of the options; None where neither is given."""
+    from regstore.gc.policy import ANY_REPOSITORY, Pattern, Policy, Rule
+
+    taking = keep_newest is not None or keep_younger_than is not None or bool(drop)
+    if policy is not None:
+        if taking or newest_by or keep or protect or repositories:
+            raise InputError("--policy says all about tags; give no other retention option with it")
+        return Policy.load(policy)
+    if newest_by not in (None, "tag", "created"):
+        raise InputError(f"--newest-by is tag or created, not {newest_by}")
+    if not taking:
+        if keep or repositories or newest_by:
+            raise InputError(
+                "--keep-tag, --repo and --newest-by limit what goes; say what may go with --keep-newest, "
+                "--keep-younger-than or --drop-tag"
+            )
+        return Policy(protect=tuple(map(Pattern.tag, protect))) if protect else None
+    rule = Rule(
+        name="options",
+        repositories=tuple(map(Pattern.repository, repositories)) or ANY_REPOSITORY,
+        keep_newest=keep_newest,
+        keep_younger_than=keep_younger_than,
+        keep=tuple(map(Pattern.tag, keep)),
+        drop=tuple(map(Pattern.tag, drop)),
+        newest_by="created" if newest_by == "created" else "tag",
+    )
+    return Policy(rules=(rule,), protect=tuple(map(Pattern.tag, protect)))
+
+
+def broken_scopes(texts: list[str]) -> tuple[BrokenScope, ...]:
+    if not texts:
+        return ()
+    from regstore.gc.policy import BrokenScope
+
+    return tuple(map(BrokenScope.parse, texts))
+
+
+def print_retention(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:
+    """The rules, the tags that go, and the revisions that can't be read and go; nothing where there are none."""
+    _print_rules(inventory, options, summary)
+    if not options.drop_broken:
+        return
+    from regstore.gc.broken import unmatched
+
+    if summary.broken:
+        emit("\nrevisions that can't be read, and go:")
+    for one in summary.broken[:_BROKEN_SHOWN]:
+        tags = f" (with {counted(len(one.tags), 'tag')}: {', '.join(one.tags)})" if one.tags else ""
+        emit(f"  {one.repository}@{one.digest}: {one.reason}{tags}")
+    if len(summary.broken) > _BROKEN_SHOWN:
+        emit(f"  ({len(summary.broken) - _BROKEN_SHOWN:,} more, see --json)")
+    for scope in unmatched(inventory, options.drop_broken):
+        emit_error(f"--drop-broken-revisions {scope}: nothing broken there that may go")
+
+
+def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:
+    if not summary.rules:
+        return
+    from regstore.gc.explain import iter_dropped
+
+    emit()
+    rows = [
+        [rule.name, "image's creation" if rule.newest_by == "created" else "tag's own time"]
+        + [count(number) for number in (rule.tags, rule.dropped)]
+        for rule in summary.rules
+    ]
+    emit(table(["RULE", "NEWEST BY", "TAGS", "TO REMOVE"], rows, right=(2, 3)))
+    for rule in summary.rules:
+        if rule.own_times:
+            emit(
+                f"rule {rule.name}: {counted(rule.own_times, 'tag')} went by its own time, for its image does not say"
+                if rule.own_times == 1
+                else f"rule {rule.name}: {rule.own_times:,} tags went by their own time, for their images do not say"
+            )
+        if rule.unknown_times:
+            emit(
+                f"rule {rule.name}: {counted(rule.unknown_times, 'tag')} left, for it can't be read when the image "
+                "was made"
+            )
+    dropped = sum(rule.dropped for rule in summary.rules)
+    if not dropped:
+        return
+    emit()
+    shown = [
+        [
+            f"{tag.repository}:{tag.tag}",
+            tag.rule,
+            "" if tag.time is None else moment(tag.time),
+            {"created": "image", "record": "tag, before it was migrated", "link": "tag"}.get(tag.time_by or "", ""),
+        ]
+        for tag in iter_dropped(inventory, limit=_TAGS_SHOWN)
+    ]
+    if dropped > len(shown):
+        shown.append([f"({dropped - len(shown):,} more, see --json)", "", "", ""])
+    emit(table(["TAG TO REMOVE", "RULE", "TIME", "OF"], shown))
+    if not options.delete_untagged:
+        emit("their manifests stay: those go only with --delete-untagged")
+
+
+def retention_json(inventory: Inventory, summary: GcSummary) -> dict[str, Any]:
+    """Added to the plan in JSON: every tag that a rule takes, the rules, and broken revisions that go."""
+    from regstore.gc.explain import iter_dropped
+
+    return {
+        "rules": [asdict(rule) for rule in summary.rules],
+        "dropped_tags": [asdict(tag) for tag in iter_dropped(inventory)],
+        "broken_revisions": [asdict(one) for one in summary.broken],
+    }
+
+
+def show_reasons(
+    url: str, run: GcRun, options: GcOptions, tags: list[str], digests: list[str], *, as_json: bool
+) -> None:
+    """Print what --explain and --why ask for."""
+    from regstore.digest import Digest
+    from regstore.gc.explain import explain_tags
+    from regstore.gc.why import why
+
+    explained = {}
+    for text in tags:
+        name, colon, tag = text.partition(":")
+        explained[text] = explain_tags(run.inventory, options, name, tag if colon else None)
+    whys = [why(run.inventory, options, Digest.parse(digest), now=run.inventory.scanned_at) for digest in digests]
+    if as_json:
+        emit_json(
+            {
+                "store": url,
+                "explain": {text: [asdict(reason) for reason in reasons] for text, reasons in explained.items()},
+                "why": [asdict(one) for one in whys],
+            }
+        )
+        return
+    for text, reasons in explained.items():
+        emit(f"{text}: {counted(len(reasons), 'tag')}")
+        if reasons:
+            rows = [[reason.tag, "goes" if reason.goes else "stays", reason.reason] for reason in reasons]
+            emit(table(["TAG", "", "WHY"], rows))
+        emit()
+    for one in whys:
+        _print_why(one, run.summary)
+
+
+def _print_why(one: Why, summary: GcSummary) -> None:
+    emit(f"{one.digest}{'' if one.stored else ' (no such blob is stored)'}")
+    for chain in one.chains:
+        emit(f"  {chain.repository}: {chain.root}")
+        for depth, link in enumerate(chain.links, 1):
+            emit(f"  {'  ' * depth}-> {f'{link.named_as} ' if link.named_as else ''}{link.digest}")
+    if one.repositories > len(one.chains):
+        emit(f"  ({one.repositories - len(one.chains):,} more repositories)")
+    for reason in one.also:
+        emit(f"  kept by {reason}" if not one.goes else f"  {reason}")
+    if one.goes:
+        emit("  nothing keeps it: it goes")
+    elif summary.sweep_blocked:
+        emit(f"  {summary.sweep_blocked}")
+    elif not one.chains and not one.also:
+        emit("  nothing refers to it")
+    emit()
