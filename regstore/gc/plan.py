@@ -668,7 +668,7 @@ class _Planner:
             return []
         rows = self._inventory.all(
             f"""
-            select rule, count(*), count(*) filter (d.name is not null),
+            select f.rule, count(*), count(*) filter (d.name is not null),
                 count(*) filter (fate = '{Fate.UNKNOWN_TIME}'), count(*) filter (time_by <> 'created')
             from gc_tag_fate f left join gc_dropped_tag d on d.repository = f.repository and d.name = f.name
             where f.rule is not null group by f.rule
