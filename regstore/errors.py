@@ -28,7 +28,7 @@
 Exit codes that are no exception: 0 done; 3 done, with something left out and reported (a protected
 repository, a corrupt source blob, a conflict); 6 verification found damage; 130 interrupted.
 
-Foreign exceptions (botocore, obstore, aiohttp, OSError) are translated once, where they enter, and chained.
+Foreign exceptions (botocore, aiohttp, OSError) are translated once, where they enter, and chained.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Bucket:
         self.page = page
         self.asked: list[dict[str, Any]] = []
 
-    def __call__(self, *, Prefix: str, MaxKeys: int, Delimiter: str = "", Marker: str = "") -> dict[str, Any]:
+    async def __call__(self, *, Prefix: str, MaxKeys: int, Delimiter: str = "", Marker: str = "") -> dict[str, Any]:
         self.asked.append({"Prefix": Prefix, "MaxKeys": MaxKeys, "Delimiter": Delimiter, "Marker": Marker})
         found: dict[str, bool] = {}
         for key in self.keys:
@@ -78,9 +78,9 @@ class Bucket:
         return answer
 
 
-def test_stat_asks_for_one_key_and_finds_any() -> None:
+async def test_stat_asks_for_one_key_and_finds_any() -> None:
     bucket = Bucket("reg/docker/registry/v2/blobs/_regstore/seed", "other")
-    assert health.s3_stat_root(bucket, "/reg").passes
+    assert (await health.s3_stat_root(bucket, "/reg")).passes
     assert bucket.asked == [{"Prefix": "reg/", "MaxKeys": 1, "Delimiter": "", "Marker": ""}]
 
 
@@ -91,21 +91,21 @@ def test_the_prefix_is_the_drivers(rootdirectory: str, prefix: str) -> None:
     assert health.s3_path(rootdirectory, "/") == prefix
 
 
-def test_nothing_there_fails_stat_and_passes_list() -> None:
+async def test_nothing_there_fails_stat_and_passes_list() -> None:
     bucket = Bucket("other/key")
-    verdict = health.s3_stat_root(bucket, "/reg")
+    verdict = await health.s3_stat_root(bucket, "/reg")
     assert not verdict.passes
     assert "Path not found: /" in verdict.why
-    assert health.s3_list_root(bucket, "/reg").passes
+    assert (await health.s3_list_root(bucket, "/reg")).passes
 
 
-def test_a_key_that_is_the_root_itself_passes() -> None:
-    assert health.s3_stat_root(Bucket("reg/"), "/reg").passes
+async def test_a_key_that_is_the_root_itself_passes() -> None:
+    assert (await health.s3_stat_root(Bucket("reg/"), "/reg")).passes
 
 
-def test_list_follows_every_page() -> None:
+async def test_list_follows_every_page() -> None:
     bucket = Bucket(*(f"reg/{number:04}/x" for number in range(25)), page=10)
-    verdict = health.s3_list_root(bucket, "/reg")
+    verdict = await health.s3_list_root(bucket, "/reg")
     assert verdict.passes
     assert "25" in verdict.why
     assert [each["Marker"] for each in bucket.asked] == ["", "reg/0009/", "reg/0019/"]
@@ -116,8 +116,11 @@ def test_list_follows_every_page() -> None:
     "answer",
     [{}, {"IsTruncated": True}, {"IsTruncated": True, "NextMarker": ""}, {"IsTruncated": True, "NextMarker": "a"}],
 )
-def test_a_listing_that_the_driver_cannot_follow_fails(answer: dict[str, Any]) -> None:
-    assert not health.s3_list_root(lambda **_: dict(answer), "").passes
+async def test_a_listing_that_the_driver_cannot_follow_fails(answer: dict[str, Any]) -> None:
+    async def listing(**_: Any) -> dict[str, Any]:
+        return dict(answer)
+
+    assert not (await health.s3_list_root(listing, "")).passes
 
 
 def test_a_folder_that_is_missing_fails_both(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""The bucket itself: whether it is there, making it, and its settings, read and merged (blocking; over boto3)."""
+"""The bucket itself: whether it is there, making it, and its settings, read and merged (over aioboto3)."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,7 +50,7 @@ class _OtherAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BucketAdmin:
-    """client: a boto3 S3 client. root: the keys' common prefix without slashes at its ends."""
+    """client: an aioboto3 S3 client. root: the keys' common prefix without slashes at its ends."""
 
     client: Any
     bucket: str
@@ -73,21 +73,21 @@ class BucketAdmin:
         host = self.endpoint.partition("://")[2].partition("/")[0].partition(":")[0]
         return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
-    def list_objects(self, **parameters: Any) -> dict[str, Any]:
+    async def list_objects(self, **parameters: Any) -> dict[str, Any]:
         """ListObjects, version 1, as it stands: the SDK does not add its `encoding-type=url`."""
         from botocore.handlers import set_list_objects_encoding_type_url
 
         events = self.client.meta.events
         events.unregister("before-parameter-build.s3.ListObjects", set_list_objects_encoding_type_url)
         try:
-            answer: dict[str, Any] = self.client.list_objects(Bucket=self.bucket, **parameters)
+            answer: dict[str, Any] = await self.client.list_objects(Bucket=self.bucket, **parameters)
         except botocore_errors() as error:
             raise self._translated(error, "ListObjects") from error
         return answer
 
     # -- making it
 
-    def create(self) -> bool:
+    async def create(self) -> bool:
         """Whether it was made here; False when it has come to be meanwhile.
 
         A region is a LocationConstraint, except us-east-1, which is said by leaving it out. Servers other than AWS
@@ -104,7 +104,7 @@ class BucketAdmin:
             attempts.append({})
         for attempt, parameters in enumerate(attempts, 1):
             try:
-                self.client.create_bucket(Bucket=self.bucket, **parameters)
+                await self.client.create_bucket(Bucket=self.bucket, **parameters)
             except ClientError as error:
                 code = _code(error)
                 if code == "BucketAlreadyOwnedByYou":
@@ -123,23 +123,25 @@ class BucketAdmin:
 
     # -- settings
 
-    def settings(self, options: SeedOptions, *, apply: bool) -> list[Check]:
+    async def settings(self, options: SeedOptions, *, apply: bool) -> list[Check]:
         """Look at each wanted setting; with `apply`, add what lacks. What is there is never taken away."""
         return [
-            self._setting("public access", options.block_public_access, self._public_access, apply),
-            self._setting("encryption", options.encryption, self._encryption, apply),
-            self._setting(
+            await self._setting("public access", options.block_public_access, self._public_access, apply),
+            await self._setting("encryption", options.encryption, self._encryption, apply),
+            await self._setting(
                 "lifecycle", options.lifecycle, lambda yes: self._lifecycle(options.abort_uploads_after, yes), apply
             ),
         ]
 
-    def _setting(self, name: str, wanted: bool, work: Callable[[bool], Check], apply: bool) -> Check:
+    async def _setting(
+        self, name: str, wanted: bool, work: Callable[[bool], Awaitable[Check]], apply: bool
+    ) -> Check:
         from botocore.exceptions import ClientError
 
         if not wanted:
             return Check(name, Outcome.SKIPPED, "not wanted")
         try:
-            return work(apply)
+            return await work(apply)
         except _OtherAnswer as error:
             return Check(name, Outcome.UNSUPPORTED, f"{self.endpoint} does not know this setting: {error}")
         except ClientError as error:
@@ -155,10 +157,12 @@ class BucketAdmin:
         except botocore_errors() as error:
             raise self._translated(error, f"the {name} setting") from error
 
-    def _public_access(self, apply: bool) -> Check:
+    async def _public_access(self, apply: bool) -> Check:
         name = "public access"
         try:
-            found = _part(self.client.get_public_access_block(Bucket=self.bucket), "PublicAccessBlockConfiguration")
+            found = _part(
+                await self.client.get_public_access_block(Bucket=self.bucket), "PublicAccessBlockConfiguration"
+            )
         except self._client_error() as error:
             if _code(error) not in _NOT_SET:
                 raise
@@ -174,47 +178,47 @@ class BucketAdmin:
             return Check(name, Outcome.DIFFERS, f"not blocked: {', '.join(lacking)} not set")
         key = f"{self.root}/{layout.STATE}probe-{secrets.token_hex(8)}".lstrip("/")
         try:
-            outcome, detail = self._block_public_access(found, key)
+            outcome, detail = await self._block_public_access(found, key)
         finally:
-            left = self._delete_probe(key)
+            left = await self._delete_probe(key)
         return Check(name, outcome, detail + left)
 
-    def _block_public_access(self, found: dict[str, bool], key: str) -> tuple[Outcome, str]:
+    async def _block_public_access(self, found: dict[str, bool], key: str) -> tuple[Outcome, str]:
         """Ceph 16.2 denies every PUT, public or not, once BlockPublicAcls is set (seen), so it is tried."""
-        may_write = self._may_write(key)
+        may_write = await self._may_write(key)
         for flags in (_FLAGS, _FLAGS[1:]):
-            self._put_public_access({flag: flag in flags or bool(found.get(flag)) for flag in _FLAGS})
-            if not may_write or self._may_write(key):
+            await self._put_public_access({flag: flag in flags or bool(found.get(flag)) for flag in _FLAGS})
+            if not may_write or await self._may_write(key):
                 return Outcome.DONE, "blocked"
         if found:
-            self._put_public_access(found)
+            await self._put_public_access(found)
         else:
-            self.client.delete_public_access_block(Bucket=self.bucket)
+            await self.client.delete_public_access_block(Bucket=self.bucket)
         return Outcome.UNSUPPORTED, f"{self.endpoint} then denied every write, so it is as it was"
 
-    def _put_public_access(self, flags: dict[str, bool]) -> None:
-        self.client.put_public_access_block(Bucket=self.bucket, PublicAccessBlockConfiguration=flags)
+    async def _put_public_access(self, flags: dict[str, bool]) -> None:
+        await self.client.put_public_access_block(Bucket=self.bucket, PublicAccessBlockConfiguration=flags)
 
-    def _may_write(self, key: str) -> bool:
+    async def _may_write(self, key: str) -> bool:
         """Whether a registry's PUT, which always says an ACL, passes."""
         try:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=b"", ACL="private")
+            await self.client.put_object(Bucket=self.bucket, Key=key, Body=b"", ACL="private")
         except self._client_error():
             return False
         return True
 
-    def _delete_probe(self, key: str) -> str:
+    async def _delete_probe(self, key: str) -> str:
         """Nothing, or that it stays."""
         try:
-            self.client.delete_object(Bucket=self.bucket, Key=key)
+            await self.client.delete_object(Bucket=self.bucket, Key=key)
         except botocore_errors():
             return f"; {key} may stay, deleting it failed"
         return ""
 
-    def _encryption(self, apply: bool) -> Check:
+    async def _encryption(self, apply: bool) -> Check:
         name = "encryption"
         try:
-            answer = self.client.get_bucket_encryption(Bucket=self.bucket)
+            answer = await self.client.get_bucket_encryption(Bucket=self.bucket)
             rules = _part(_part(answer, "ServerSideEncryptionConfiguration"), "Rules")
         except self._client_error() as error:
             if _code(error) not in _NOT_SET:
@@ -225,7 +229,7 @@ class BucketAdmin:
             return Check(name, Outcome.OK, f"new objects are encrypted with {next(filter(None, defaults))}")
         if not apply:
             return Check(name, Outcome.DIFFERS, "the bucket has no default encryption")
-        self.client.put_bucket_encryption(
+        await self.client.put_bucket_encryption(
             Bucket=self.bucket,
             ServerSideEncryptionConfiguration={
                 "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
@@ -233,10 +237,10 @@ class BucketAdmin:
         )
         return Check(name, Outcome.DONE, "new objects are encrypted with AES256")
 
-    def _lifecycle(self, days: int, apply: bool) -> Check:
+    async def _lifecycle(self, days: int, apply: bool) -> Check:
         name = "lifecycle"
         prefix = f"{self.root}/{layout.PREFIX}".lstrip("/")
-        rules, other = self._rules()
+        rules, other = await self._rules()
         for rule in rules:
             after = rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation")
             covered = _rule_prefix(rule)
@@ -257,19 +261,19 @@ class BucketAdmin:
             "Status": "Enabled",
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": days},
         } | ({"Prefix": prefix} if old_style else {"Filter": {"Prefix": prefix}})
-        self.client.put_bucket_lifecycle_configuration(
+        await self.client.put_bucket_lifecycle_configuration(
             Bucket=self.bucket, LifecycleConfiguration={"Rules": [*rules, ours]}, **other
         )
-        after_put = {str(rule.get("ID", "")) for rule in self._rules()[0]}
+        after_put = {str(rule.get("ID", "")) for rule in (await self._rules())[0]}
         lost = {str(rule.get("ID", "")) for rule in rules} - after_put
         if lost or identifier not in after_put:
             return Check(name, Outcome.FAILED, f"after adding {identifier} the server has only {sorted(after_put)}")
         return Check(name, Outcome.DONE, f"the rule {identifier} aborts unfinished uploads after {days} days")
 
-    def _rules(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    async def _rules(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """The lifecycle rules, and what else must be said again when they are put back."""
         try:
-            answer = self.client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
+            answer = await self.client.get_bucket_lifecycle_configuration(Bucket=self.bucket)
         except self._client_error() as error:
             if _code(error) not in _NOT_SET:
                 raise
@@ -279,13 +283,13 @@ class BucketAdmin:
 
     # -- what a delete leaves
 
-    def retention(self) -> Check:
+    async def retention(self) -> Check:
         """Versioning and object lock: what stays of an object that is deleted."""
         from botocore.exceptions import ClientError
 
         kept = []
         try:
-            status = self.client.get_bucket_versioning(Bucket=self.bucket).get("Status")
+            status = (await self.client.get_bucket_versioning(Bucket=self.bucket)).get("Status")
             if status in ("Enabled", "Suspended"):
                 kept.append(f"versioning is {status.lower()}: a deleted object stays as a noncurrent version")
         except ClientError as error:
@@ -294,7 +298,8 @@ class BucketAdmin:
                     "retention", Outcome.DENIED, "the credentials may not see whether deletes leave versions"
                 )
         try:
-            lock = self.client.get_object_lock_configuration(Bucket=self.bucket).get("ObjectLockConfiguration", {})
+            answer = await self.client.get_object_lock_configuration(Bucket=self.bucket)
+            lock = answer.get("ObjectLockConfiguration", {})
             default = lock.get("Rule", {}).get("DefaultRetention", {})
             if default:
                 length = f"{default['Days']} days" if default.get("Days") else f"{default.get('Years')} years"
@@ -322,7 +327,7 @@ def _part(answer: dict[str, Any], name: str) -> Any:
 
 
 def botocore_errors() -> tuple[type[Exception], ...]:
-    """All that a boto3 call raises, also when the answer is no XML."""
+    """All that a call of boto3 or aioboto3 raises, also when the answer is no XML."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 

@@ -17,7 +17,7 @@ On a disk they are a read of the root folder, and a stat of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,8 +34,8 @@ class Verdict:
     why: str
 
 
-#: ListObjects with these parameters; gives the answer's fields as boto3 names them, or raises.
-ListObjects = Callable[..., dict[str, Any]]
+#: ListObjects with these parameters; gives the answer's fields as boto3 and aioboto3 name them, or raises.
+ListObjects = Callable[..., Awaitable[dict[str, Any]]]
 
 
 def s3_path(rootdirectory: str, path: str) -> str:
@@ -43,10 +43,10 @@ def s3_path(rootdirectory: str, path: str) -> str:
     return (rootdirectory.rstrip("/") + path).lstrip("/")
 
 
-def s3_stat_root(list_objects: ListObjects, rootdirectory: str) -> Verdict:
+async def s3_stat_root(list_objects: ListObjects, rootdirectory: str) -> Verdict:
     """`Stat("/")`."""
     prefix = s3_path(rootdirectory, "/")
-    answer = list_objects(Prefix=prefix, MaxKeys=1)
+    answer = await list_objects(Prefix=prefix, MaxKeys=1)
     contents = answer.get("Contents") or []
     if len(contents) == 1:
         return Verdict(True, f'Stat("/") finds {contents[0]["Key"]}')
@@ -59,13 +59,13 @@ def s3_stat_root(list_objects: ListObjects, rootdirectory: str) -> Verdict:
     return Verdict(False, f"no key begins with {prefix!r}: s3aws: Path not found: /")
 
 
-def s3_list_root(list_objects: ListObjects, rootdirectory: str) -> Verdict:
+async def s3_list_root(list_objects: ListObjects, rootdirectory: str) -> Verdict:
     """`List("/")`."""
     prefix = s3_path(rootdirectory, "/")
     found = 0
     marker: dict[str, str] = {}
     for _ in range(_MAX_PAGES):
-        answer = list_objects(Prefix=prefix, Delimiter="/", MaxKeys=LIST_MAX, **marker)
+        answer = await list_objects(Prefix=prefix, Delimiter="/", MaxKeys=LIST_MAX, **marker)
         found += len(answer.get("Contents") or []) + len(answer.get("CommonPrefixes") or [])
         if "IsTruncated" not in answer:
             return Verdict(False, "the server's listing does not say whether it is truncated: the driver panics")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,12 +38,17 @@ async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ig
     from regstore.storage.s3 import S3Storage
 
     if isinstance(storage, S3Storage):
-        steps: _Bucket | _Folder = _Bucket(storage, options)
-    elif isinstance(storage, DiskStorage):
-        steps = _Folder(storage, options)
-    else:
-        raise InputError(f"{storage.url} can't be seeded: it is neither a bucket nor a folder")
+        from regstore.seed.bucket import BucketAdmin
 
+        async with storage.aioboto3_client() as client:
+            admin = BucketAdmin(client, storage.settings.bucket, storage.settings.root)
+            return await _walk(_Bucket(storage, options, admin), storage, options, on_event)
+    if isinstance(storage, DiskStorage):
+        return await _walk(_Folder(storage, options), storage, options, on_event)
+    raise InputError(f"{storage.url} can't be seeded: it is neither a bucket nor a folder")
+
+
+async def _walk(steps: _Bucket | _Folder, storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
     def say(phase: str) -> None:
         on_event(Progress(phase=phase, done=0, unit="steps"))
 
@@ -116,20 +121,11 @@ async def _read_any(storage: Storage) -> Check:
 
 
 class _Bucket:
-    def __init__(self, storage: S3Storage, options: SeedOptions) -> None:
+    def __init__(self, storage: S3Storage, options: SeedOptions, admin: BucketAdmin) -> None:
         self._storage = storage
         self._options = options
         self._created = False
-        self._admin_: BucketAdmin | None = None
-
-    async def _admin(self) -> BucketAdmin:
-        if self._admin_ is None:
-            from regstore.seed.bucket import BucketAdmin
-
-            settings = self._storage.settings
-            client = await asyncio.to_thread(self._storage.boto3_client)
-            self._admin_ = BucketAdmin(client, settings.bucket, settings.root)
-        return self._admin_
+        self._admin = admin
 
     async def _exists(self) -> bool:
         """A listing is asked, not HEAD, whose answer cannot say why it refuses. Credentials that may not list
@@ -143,13 +139,13 @@ class _Bucket:
         return True
 
     async def make_place(self) -> Check:
-        admin = await self._admin()
+        admin = self._admin
         name = admin.bucket
         if await self._exists():
             return Check("bucket", Outcome.OK, f"{name} is there", required=True)
         if self._options.check:
             return Check("bucket", Outcome.MISSING, f"there is no bucket {name} at {admin.endpoint}", required=True)
-        self._created = await asyncio.to_thread(admin.create)
+        self._created = await admin.create()
         return Check("bucket", Outcome.DONE, f"{name} created in {admin.region}", required=True)
 
     async def permissions(self) -> list[Check]:
@@ -158,22 +154,21 @@ class _Bucket:
         return await probe.probe_permissions(self._storage, self._options.put)
 
     async def settings(self) -> list[Check]:
-        admin = await self._admin()
+        admin = self._admin
         apply = self._created or self._options.apply_settings
-        checks = await asyncio.to_thread(admin.settings, self._options, apply=apply)
-        return [*checks, await asyncio.to_thread(admin.retention)]
+        checks = await admin.settings(self._options, apply=apply)
+        return [*checks, await admin.retention()]
 
     async def health(self) -> list[Check]:
-        admin = await self._admin()
+        admin = self._admin
         root = f"/{admin.root}" if admin.root else ""
         return [
-            await _health("2.5", lambda: health.s3_list_root(admin.list_objects, root), self._options),
-            await _health("2.6", lambda: health.s3_stat_root(admin.list_objects, root), self._options),
+            await _health("2.5", health.s3_list_root(admin.list_objects, root), self._options),
+            await _health("2.6", health.s3_stat_root(admin.list_objects, root), self._options),
         ]
 
     def configuration(self) -> dict[str, Any]:
-        settings, admin = self._storage.settings, self._admin_
-        assert admin is not None
+        settings, admin = self._storage.settings, self._admin
         return s3_configuration(
             bucket=settings.bucket,
             root=settings.root,
@@ -226,18 +221,18 @@ class _Folder:
 
     async def health(self) -> list[Check]:
         return [
-            await _health("2.5", lambda: health.disk_list_root(self._root), self._options),
-            await _health("2.6", lambda: health.disk_stat_root(self._root), self._options),
+            await _health("2.5", asyncio.to_thread(health.disk_list_root, self._root), self._options),
+            await _health("2.6", asyncio.to_thread(health.disk_stat_root, self._root), self._options),
         ]
 
     def configuration(self) -> dict[str, Any]:
         return disk_configuration(self._root)
 
 
-async def _health(version: str, ask: Callable[[], health.Verdict], options: SeedOptions) -> Check:
+async def _health(version: str, asked: Awaitable[health.Verdict], options: SeedOptions) -> Check:
     """While checking, an unhealthy store is one that still has to be seeded."""
     try:
-        verdict = await asyncio.to_thread(ask)
+        verdict = await asked
     except RegstoreError as error:
         denied = Outcome.DENIED if isinstance(error, AccessDenied) else Outcome.FAILED
         return Check(f"health {version}", denied, str(error), required=True)

@@ -211,4 +211,5 @@ async def test_the_environment_is_enough(
         monkeypatch.setenv(name, value)
     async with S3Storage(S3Settings(bucket=s3_bucket)) as storage:
         await storage.put("a", b"x")
-        assert storage.boto3_client().head_object(Bucket=s3_bucket, Key="a")["ContentLength"] == 1
+        async with storage.aioboto3_client() as client:
+            assert (await client.head_object(Bucket=s3_bucket, Key="a"))["ContentLength"] == 1

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import json
 import ssl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +24,8 @@ from regstore.errors import (
     Unreachable,
 )
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage, translate
-from regstore.storage.s3.settings import CredentialSource, make_endpoint, open_session, proxy_for
+from regstore.storage.s3.credentials import CredentialSource
+from regstore.storage.s3.settings import make_endpoint, open_session, proxy_for
 from regstore.storage.s3.sigv4 import Credentials
 
 Environment = Callable[..., None]
@@ -138,36 +137,6 @@ async def test_credentials_of_the_environment(environment: Environment) -> None:
     assert await CredentialSource(settings, open_session(settings)).get() == Credentials("a", "s", "t")
     explicit = S3Settings(bucket="b", access_key="x", secret_key="y")
     assert await CredentialSource(explicit, open_session(explicit)).get() == Credentials("x", "y", None)
-
-
-async def test_credentials_that_expire_are_renewed(environment: Environment, tmp_path: Path) -> None:
-    """A process that gives new ones at each call, as a role does, and fails in the end."""
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1)
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import json, pathlib, sys\n"
-        f"count = pathlib.Path({str(tmp_path / 'count')!r})\n"
-        "number = int(count.read_text()) + 1 if count.exists() else 1\n"
-        "count.write_text(str(number))\n"
-        "if number > 2: sys.exit('no more')\n"
-        f"print({json.dumps(json.dumps({'Version': 1, 'SecretAccessKey': 's', 'SessionToken': 't'}))}[:-1]"
-        f' + \', "AccessKeyId": "a%d", "Expiration": "{soon.isoformat()}"}}\' % number)\n'
-    )
-    config = tmp_path / "config"
-    config.write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
-    environment(AWS_CONFIG_FILE=str(config))
-    settings = S3Settings(bucket="b")
-    source = CredentialSource(settings, open_session(settings))
-    first = await source.get()
-    assert first.access_key.startswith("a")
-    assert await source.get() is first, "not asked again at every request"
-    source._not_before = 0
-    with pytest.raises(AuthenticationFailed, match="cannot be had"):
-        for _ in range(3):
-            renewed = await source.get()
-            assert renewed.access_key > first.access_key
-            first = renewed
-            source._not_before = 0
 
 
 def certificate(folder: Path) -> Path:

@@ -1,10 +1,16 @@
 """The S3 backend: `S3Settings` says where and as whom, `S3Storage` is the `Storage` over it.
 
-Everything goes one road: a request signed here (`sigv4`), sent by aiohttp (`client`), with one set of retry
-rules, one count of requests and keys exactly as they are. botocore finds endpoint, region and credentials and
-refreshes them; boto3 serves bucket configuration (`S3Storage.boto3_client`).
+Three clients, each for what it is best at:
 
-Why one road (process CPU a GET of 71 bytes, loopback, 32 workers, alternating):
+    signed here, over aiohttp    every request for objects: a signature (`sigv4`), one set of retry rules, one
+                                 count of requests, keys exactly as they are (`client`)
+    boto3                        finds credentials wherever AWS tools find them, and renews them (`credentials`);
+                                 its session reads profile, region and endpoint (`settings`)
+    aioboto3                     work on the bucket itself, a dozen requests in all, whose many shapes its models
+                                 know: create, public access, encryption, lifecycle, versioning, object lock
+                                 (`S3Storage.aioboto3_client`, used by `regstore.seed`)
+
+Why objects are not left to an SDK (process CPU a GET of 71 bytes, loopback, 32 workers, alternating):
 
                                    quiet, bare request    busy machine, whole client, three rounds
     aiohttp, signed here           0.15, 0.16 ms          0.18, 0.20, 0.20 ms
@@ -12,7 +18,8 @@ Why one road (process CPU a GET of 71 bytes, loopback, 32 workers, alternating):
     obstore, async                 0.24, 0.29 ms          0.20, 0.23, 0.24 ms
 
 (0.01 ms of ours is the signature, where botocore's own signer takes 0.08 ms; a listing costs 2.5 us a key.)
-obstore gains little or nothing, cannot name a key with `//`, `/./` or a leading `/`, and hides its retries.
+obstore 0.12, which is Rust's object_store, gains little or nothing, cannot name a key with `//`, `/./` or a
+leading `/`, and hides its retries; so it is not used.
 """
 
 from __future__ import annotations

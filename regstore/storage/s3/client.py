@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import RegstoreError, Unreachable
 from regstore.storage.base import Counters
+from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
 from regstore.storage.s3.settings import (
-    CredentialSource,
     Endpoint,
     S3Settings,
     make_endpoint,
@@ -22,7 +22,7 @@ from regstore.storage.s3.settings import (
     proxy_for,
     tls_context,
 )
-from regstore.storage.s3.sigv4 import EMPTY_SHA256, Signer, encode_query
+from regstore.storage.s3.sigv4 import EMPTY_SHA256, Credentials, Signer, encode_query
 from regstore.storage.s3.xml import parse_refusal
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SignedClient:
         self.endpoint: Endpoint = make_endpoint(settings, self._session)
         root = f"{settings.root}/" if settings.root else ""
         self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region, root)
-        self._credentials = CredentialSource(settings, self._session)
+        self.credentials = CredentialSource(settings, self._session)
         self._signer = Signer(self.endpoint.region)
         self._proxy = proxy_for(self.endpoint)
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -76,6 +76,7 @@ class SignedClient:
         self._answered = False
 
     async def close(self) -> None:
+        await self.credentials.close()
         if self._http is not None:
             await self._http.close()
             self._http = None
@@ -132,9 +133,10 @@ class SignedClient:
         while True:
             attempt += 1
             try:
+                credentials = await self.credentials.get()
                 async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST):
                     response = await self._send(
-                        operation, method, key, query, headers or {}, body, sha256, patience
+                        credentials, operation, method, key, query, headers or {}, body, sha256, patience
                     )
                     # Reading to the end gives the connection back; anything else closes it.
                     answer = Answer(response.status, response.headers, await response.read())
@@ -146,10 +148,22 @@ class SignedClient:
                 self.counters.bytes_written += len(body)
                 return result
             except _failed_requests() as error:
-                wait = self._judge(error, attempt, operation, about or key)
+                if await self._renewed(error, attempt, credentials):
+                    wait = 0.0
+                else:
+                    wait = self._judge(error, attempt, operation, about or key)
                 if retried is not None:
                     retried.append(str(error))
             await asyncio.sleep(wait)
+
+    async def _renewed(self, error: Exception, attempt: int, credentials: Credentials) -> bool:
+        """Whether the request failed for credentials that have expired, and there are new ones."""
+        if not isinstance(error, Refusal) or not error.expired or attempt >= self.settings.retries.tries:
+            return False
+        if not await self.credentials.replace(credentials):
+            return False
+        self.counters.retries += 1
+        return True
 
     def _judge(self, error: Exception, attempt: int, operation: str, about: str) -> float:
         """Seconds until the next try; raises when there is none."""
@@ -179,6 +193,7 @@ class SignedClient:
 
     async def _send(
         self,
+        credentials: Credentials,
         operation: str,
         method: str,
         key: str,
@@ -195,7 +210,7 @@ class SignedClient:
         path = endpoint.path(key)
         canonical = encode_query(query)
         signed = self._signer.headers(
-            await self._credentials.get(),
+            credentials,
             method,
             path,
             canonical,
@@ -230,13 +245,19 @@ class SignedClient:
         while True:
             attempts += 1
             try:
+                credentials = await self.credentials.get()
                 async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT):
-                    response = await self._send("GetObject", "GET", key, (), headers, b"", EMPTY_SHA256)
+                    response = await self._send(
+                        credentials, "GetObject", "GET", key, (), headers, b"", EMPTY_SHA256
+                    )
                     if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
                 self._answered = True
             except _failed_requests() as error:
-                wait = self._judge(error, attempts, "GetObject", key)
+                if await self._renewed(error, attempts, credentials):
+                    wait = 0.0
+                else:
+                    wait = self._judge(error, attempts, "GetObject", key)
             else:
                 break
             await asyncio.sleep(wait)

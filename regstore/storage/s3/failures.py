@@ -19,13 +19,14 @@ from regstore.errors import (
     Unsupported,
 )
 
+_EXPIRED: Final = "the session token has expired; get a new one and run the command again"
 _CREDENTIALS: Final = {
     "InvalidAccessKeyId": "the server does not know this access key",
     "InvalidClientTokenId": "the server does not know this access key",
     "SignatureDoesNotMatch": "the secret key does not fit the access key",
-    "ExpiredToken": "the session token has expired",
-    "ExpiredTokenException": "the session token has expired",
-    "TokenRefreshRequired": "the session token has expired",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "InvalidToken": "the session token is not valid",
     "InvalidSecurity": "the credentials are not valid",
     "NotSignedUp": "the account has no S3",
@@ -101,6 +102,11 @@ class Refusal(Exception):
         return self.code in _TRANSIENT or (self.status in _TRANSIENT_STATUS and self.code not in _UNSUPPORTED)
 
     @property
+    def expired(self) -> bool:
+        """The credentials were good once."""
+        return _CREDENTIALS.get(self.code) is _EXPIRED
+
+    @property
     def lacks_operation(self) -> bool:
         return self.status in (405, 501) or self.code in _UNSUPPORTED
 
@@ -158,7 +164,7 @@ def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
 
 
 def translate(error: BaseException, what: str, *, bucket: str = "", endpoint: str = "") -> RegstoreError:
-    """A botocore, aiohttp or obstore exception as one of regstore's; one of regstore's own is given back.
+    """An exception of botocore (as boto3 and aioboto3 raise) or aiohttp as one of regstore's; its own are given back.
 
     what: the operation and key, for the sentence. Raise the result `from error`.
     """
@@ -175,8 +181,6 @@ def translate(error: BaseException, what: str, *, bucket: str = "", endpoint: st
         return unreachable(error, what, place.endpoint)
     if module.startswith("aiohttp"):
         return Unreachable(f"the connection to {place.endpoint} failed during {what} ({error})")
-    if module.startswith("obstore"):
-        return _from_obstore(error, what, place)
     return StorageError(f"{place.url}: {what} failed ({type(error).__name__}: {error})")
 
 
@@ -203,18 +207,3 @@ def _from_botocore(error: BaseException, what: str, place: Place) -> RegstoreErr
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return Unreachable(f"no answer from {place.endpoint} to {what} ({error})")
     return StorageError(f"{place.url}: {what} failed ({error})")
-
-
-def _from_obstore(error: BaseException, what: str, place: Place) -> RegstoreError:
-    kind = type(error).__name__
-    if kind == "NotFoundError":
-        return NotFound(what, place.url)
-    if kind == "PermissionDeniedError":
-        return AccessDenied(f"{place.url}: {what} is not permitted")
-    if kind == "UnauthenticatedError":
-        return AuthenticationFailed(f"{place.endpoint} refused the credentials")
-    if kind == "AlreadyExistsError":
-        return AlreadyExists(f"{place.url}: {what} found the key there")
-    if kind == "NotSupportedError":
-        return Unsupported(f"{place.endpoint} does not have {what}")
-    return Unreachable(f"{place.endpoint} failed on {what} ({kind})")

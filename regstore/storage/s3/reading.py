@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from regstore.errors import IntegrityError, StorageError
 from regstore.storage.base import ObjectInfo
 from regstore.storage.s3.client import SignedClient, transport_errors
+from regstore.storage.s3.failures import Malformed
 from regstore.storage.s3.xml import parse_http_time
 
 if TYPE_CHECKING:
@@ -104,7 +105,11 @@ class ObjectStream:
 def info_of(key: str, headers: object, size: int) -> ObjectInfo:
     """key: as the caller names it. headers: of a HEAD or GET. mtime has whole seconds, as the header has."""
     get = headers.get  # type: ignore[attr-defined]
-    return ObjectInfo(key, size, get("etag", "").strip('"'), parse_http_time(get("last-modified", "")))
+    try:
+        mtime = parse_http_time(get("last-modified", ""))
+    except Malformed as error:
+        raise StorageError(f"the server did not tell when {key} was written ({error})") from error
+    return ObjectInfo(key, size, get("etag", "").strip('"'), mtime)
 
 
 @asynccontextmanager

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from regstore.errors import AuthenticationFailed, InputError
+from regstore.errors import InputError
 from regstore.storage.s3.retry import RetryPolicy
-from regstore.storage.s3.sigv4 import Credentials, encode_path
+from regstore.storage.s3.sigv4 import encode_path
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -177,55 +174,3 @@ def proxy_for(endpoint: Endpoint) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for."""
     proxy = getproxies().get(endpoint.scheme)
     return None if not proxy or proxy_bypass(endpoint.host) else proxy
-
-
-class CredentialSource:
-    """Credentials that are fresh at every request, refreshed by botocore (roles, containers, web identity, SSO).
-
-    A refresh goes over the network, so it runs in a thread, one at a time.
-    """
-
-    def __init__(self, settings: S3Settings, session: Session) -> None:
-        self._session = session
-        self._fixed = (
-            Credentials(settings.access_key, settings.secret_key, settings.session_token)
-            if settings.access_key and settings.secret_key
-            else None
-        )
-        self._found: Any = None
-        self._frozen: Credentials | None = None
-        self._not_before = 0.0
-        self._lock = asyncio.Lock()
-
-    async def get(self) -> Credentials:
-        """AuthenticationFailed when there are none, or they cannot be refreshed."""
-        if self._fixed is not None:
-            return self._fixed
-        if self._frozen is None or self._stale():
-            async with self._lock:
-                if self._frozen is None or self._stale():
-                    self._frozen = await self._load()
-        return self._frozen
-
-    def _stale(self) -> bool:
-        needed: Callable[[], bool] = getattr(self._found, "refresh_needed", bool)
-        return needed() and time.monotonic() >= self._not_before
-
-    async def _load(self) -> Credentials:
-        import botocore.exceptions
-
-        def load() -> Any:
-            self._found = self._found or self._session.get_credentials()
-            return self._found.get_frozen_credentials() if self._found is not None else None
-
-        try:
-            frozen = await asyncio.to_thread(load)
-        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, OSError) as error:
-            raise AuthenticationFailed(f"the AWS credentials cannot be had: {error}") from error
-        if frozen is None:
-            raise AuthenticationFailed(
-                "no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or choose a profile"
-            )
-        # botocore starts refreshing minutes before the end and keeps the old ones while that fails.
-        self._not_before = time.monotonic() + 10
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token or None)
