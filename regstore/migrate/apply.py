@@ -20,7 +20,7 @@ from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
-from regstore.migrate.transfer import LARGE, SourceGone, Transfer, is_fatal
+from regstore.migrate.transfer import LARGE, RESUMABLE, SourceGone, Transfer, is_fatal
 from regstore.runs import RUNS
 from regstore.storage.base import Storage
 
@@ -64,8 +64,13 @@ class Applier:
         self._done_blobs = 0
         self._total_blobs = 0
 
+    def _is_wanted(self, digest: Digest) -> bool:
+        return bool(self._inventory.one("select count(*) from migrate_blob where digest = ?", [digest.raw]))
+
     async def run(self) -> bool:
         """False when gc has changed the target since it was listed: then no tag was set, and the plan is void."""
+        if self._inventory.one(f"select count(*) from migrate_blob where size > {RESUMABLE}"):
+            await self._transfer.resume(self._is_wanted)
         await self._blobs()
         if self._unmade:
             block(self._inventory, self._unmade)

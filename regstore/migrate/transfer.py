@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regstore import layout
 from regstore.digest import Digest, Verifier
@@ -13,11 +13,16 @@ from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError
 from regstore.migrate.options import MigrateOptions
 from regstore.storage.base import Storage
 
+if TYPE_CHECKING:
+    from regstore.migrate.unfinished import Unfinished
+
 MiB: Final = 1024 * 1024
 #: Bytes that streams of small blobs may hold at a time, all together.
 MEMORY: Final = 64 * MiB
 #: Blobs above this many bytes are large.
 LARGE: Final = 8 * MiB
+#: An upload of more bytes than this is written down, so that a later run can take it up again.
+RESUMABLE: Final = 64 * MiB
 #: Blobs up to this many bytes are read in one request.
 _WHOLE: Final = MiB
 
@@ -34,7 +39,24 @@ class Transfer:
         self._target = target
         self._options = options
         self._budget = Budget(MEMORY)
+        self._unfinished: Unfinished | None = None
         self.server_side = options.server_side and can_copy(source, target)
+
+    async def resume(self, is_wanted: Callable[[Digest], bool]) -> None:
+        """Look for uploads of large blobs that a killed run left, and be ready to take them up. is_wanted: whether a
+        blob is still to be copied; what is left of others is aborted."""
+        from regstore.storage.s3 import S3Storage
+
+        if isinstance(self._target, S3Storage):
+            from regstore.migrate.unfinished import Unfinished
+
+            def wanted(key: str) -> bool:
+                blob = layout.decode(key)
+                return isinstance(blob, layout.BlobKey) and is_wanted(blob.digest)
+
+            unfinished = Unfinished(self._target, self._options.put)
+            await unfinished.load(wanted)
+            self._unfinished = unfinished
 
     async def copy(self, digest: Digest, size: int, *, suspect: bool) -> None:
         """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes do
@@ -45,7 +67,10 @@ class Transfer:
         # A large one is sent in parts, of which few are under way; `apply` bounds how many of those there are.
         held = 2 * size if size <= LARGE else 0
         async with self._budget.hold(held), aclosing(self._chunks(key, size)) as chunks:
-            await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
+            if self._unfinished is not None and size > RESUMABLE:
+                await self._unfinished.put(key, chunks, size=size, digest=digest)
+            else:
+                await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
 
     async def _copy_on_server(self, digest: Digest, size: int) -> bool:
         """False when this server, or these credentials, can't do it."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,16 +17,17 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import AccessDenied
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import BlobKey, encode
+from regstore.layout import BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
+from regstore.migrate.unfinished import UPLOADS
 from regstore.storage.base import PutOptions
 from regstore.storage.disk import DiskStorage
 from tests.migrate.naive import incomplete_tags
 from tests.migrate.stores import OURS, bucket_storage, contents, dangling, move
-from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW, example_registry
 from tests.model.store import ModelStore
 from tests.servers import images
+from tests.servers.ceph import ceph_server
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
 
@@ -246,35 +249,90 @@ async def test_kill_9_and_again(
         assert len(without_ours(await contents(target))) == 93
 
 
+async def test_the_parts_of_a_killed_upload_are_used_again(
+    tmp_path: Path, moto: S3Server, moto_bucket: str, isolated_environment: Path
+) -> None:
+    """Ten parts of 8 MiB: killed in the seventh, the next run sends those that are not stored."""
+    content = os.urandom(80 * MiB)
+    part = images.Blob(content, images.OCI_LAYER, images.sha256(content))
+    image = images.image("large", [part])
+    images.write_keys(tmp_path, images.registry_keys("a", image, "1"))
+    target_url = f"s3://{moto_bucket}/reg"
+    with FaultProxy(moto.endpoint_url) as proxy:
+        gate = proxy.hold(operation="UploadPart", after=6, times=None)
+        command = [sys.executable, "-m", "regstore", "migrate", str(tmp_path), target_url, "-q"]
+        environment = {**os.environ, **moto.at(proxy.endpoint_url).environment()}
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            gate.wait_reached(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    async with bucket_storage(moto, moto_bucket, "reg") as target, DiskStorage(tmp_path) as source:
+        (left,) = [upload async for upload in target.list_multipart_uploads("")]
+        stored = left.size // (8 * MiB)
+        assert stored >= 3
+        result = await move(source, target)
+        assert not result.partial
+        assert target.counters.requests["UploadPart"] == 10 - stored
+        assert target.counters.requests.get("CreateMultipartUpload", 0) == 0
+        assert [upload async for upload in target.list_multipart_uploads("")] == []
+        found = await contents(target)
+        assert not dangling(found)
+        assert found[images.blob_key(part.digest)] == content
+        assert not [key async for page in target.list(UPLOADS) for key in page.keys]
+
+
+async def test_an_upload_of_somebody_else_is_left_alone(tmp_path: Path, moto: S3Server, moto_bucket: str) -> None:
+    """A registry moves blobs by multipart copies: what is not written down as ours is not ours."""
+    content = os.urandom(65 * MiB)
+    part = images.Blob(content, images.OCI_LAYER, images.sha256(content))
+    images.write_keys(tmp_path, images.registry_keys("a", images.image("large", [part]), "1"))
+    client = moto.client()
+    theirs = client.create_multipart_upload(Bucket=moto_bucket, Key=images.blob_key(part.digest))["UploadId"]
+    async with bucket_storage(moto, moto_bucket) as target, DiskStorage(tmp_path) as source:
+        assert not (await move(source, target)).partial
+        (left,) = [upload async for upload in target.list_multipart_uploads("")]
+        assert left.upload_id == theirs
+
+
 @pytest.mark.slow
-async def test_six_gibibytes(tmp_path: Path, ceph: S3Server, ceph_bucket: str) -> None:
+@pytest.mark.servers
+def test_six_gibibytes(tmp_path: Path) -> None:
     """A sparse blob of 6 GiB: disk to S3, S3 to S3 (more than CopyObject takes), in bounded memory."""
     size = 6 * 1024 * MiB
     zeros = hash_of_zeros(size)
-    b = Builder(NOW - 30 * DAY)
-    b.push("a", b.image(b.blob(b"{}"), [zeros]), "1")
-    b.link_layer("a", zeros)
-    b.store.write_folder(tmp_path)
+    layer = {"mediaType": images.OCI_LAYER, "digest": str(zeros), "size": size}
+    config = images.config("large", [])
+    document = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "config": config.descriptor(),
+        "layers": [layer],
+    }
+    image = images.Document(json.dumps(document).encode(), images.OCI_MANIFEST, (config,))
+    images.write_keys(tmp_path, images.registry_keys("a", image, "1"))
+    images.write_keys(tmp_path, {encode(LayerLinkKey("a", zeros)): str(zeros).encode()})
     path = tmp_path / encode(BlobKey(zeros))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         file.truncate(size)
-    environment = {**os.environ, **ceph.environment()}
-    for source, target in (
-        (str(tmp_path), f"s3://{ceph_bucket}/one"),
-        (f"s3://{ceph_bucket}/one", f"s3://{ceph_bucket}/two"),
-    ):
-        code = (
-            "import resource, subprocess, sys;"
-            f"done = subprocess.run([sys.executable, '-m', 'regstore', 'migrate', {source!r}, {target!r}, '-q']);"
-            "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)"
-        )
-        result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        peak, exit_code = map(int, result.stdout.rpartition("peak ")[2].split())
-        assert exit_code == 0, result.stderr
-        assert peak < 300 * 1024, f"{peak:,} KiB for {source} to {target}"
-        ceph_keys = ceph.keys(ceph_bucket, target.rpartition("/")[2])
-        assert size in ceph_keys.values()
+    with ceph_server(store="bluestore") as server:
+        bucket = server.create_bucket()
+        environment = {**os.environ, **server.environment()}
+        places = [str(tmp_path), f"s3://{bucket}/one", f"s3://{bucket}/two"]
+        for source, target in pairwise(places):
+            code = (
+                "import resource, subprocess, sys;"
+                f"done = subprocess.run([sys.executable, '-m', 'regstore', 'migrate', {source!r}, {target!r}, '-q']);"
+                "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, done.returncode)"
+            )
+            result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+            peak, exit_code = map(int, result.stdout.rpartition("peak ")[2].split())
+            print(result.stdout)
+            assert exit_code == 0, result.stderr
+            assert peak < 300 * 1024, f"{peak:,} KiB for {source} to {target}"
+            assert size in server.keys(bucket, target.rpartition("/")[2] + "/").values()
 
 
 def hash_of_zeros(size: int) -> Digest:

@@ -37,6 +37,16 @@ class Part:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """An upload to take up again. upload_id: "" for a new one; parts: what is stored of it, number to (ETag, bytes);
+    begun: awaited with its id before the first part goes."""
+
+    upload_id: str
+    parts: Mapping[int, tuple[str, int]]
+    begun: Callable[[str], Awaitable[None]]
+
+
 def part_size(number: int, size: int | None) -> int:
     """Bytes of part `number` (from 1). Of known size, all are alike, as some servers want; else they grow, so
     that the limit of 10,000 parts is no limit."""
@@ -49,10 +59,13 @@ class Upload:
     """One multipart upload under way. Use as a context manager: left by an exception, or by cancellation, it
     is aborted, and its parts' tasks are ended first."""
 
-    def __init__(self, client: SignedClient, key: str, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, client: SignedClient, key: str, headers: Mapping[str, str], resume: Resume | None = None
+    ) -> None:
         self._client = client
         self._key = key
         self._headers = headers
+        self._resume = resume
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._parts: list[Part] = []
@@ -61,6 +74,19 @@ class Upload:
         self.id = ""
 
     async def __aenter__(self) -> Upload:
+        if self._resume is not None and self._resume.upload_id:
+            self.id = self._resume.upload_id
+        else:
+            await self._create()
+        if self._resume is not None:
+            try:
+                await self._resume.begun(self.id)
+            except BaseException:
+                await asyncio.shield(self._abort())
+                raise
+        return self
+
+    async def _create(self) -> None:
         creating = asyncio.create_task(
             self._client.call(
                 "CreateMultipartUpload",
@@ -81,7 +107,6 @@ class Upload:
                 await self._abort()
             creating.cancel()
             raise
-        return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for task in self._tasks:
@@ -98,6 +123,12 @@ class Upload:
 
     async def put(self, number: int, data: bytes) -> None:
         """Start sending a part; waits only while too many are under way. Raises what an earlier part failed on."""
+        if self._resume is not None and number in self._resume.parts:
+            etag = await asyncio.to_thread(lambda: hashlib.md5(data, usedforsecurity=False).hexdigest())
+            if self._resume.parts[number] == (etag, len(data)):
+                self._started += 1
+                self._parts.append(Part(number, etag))
+                return
 
         async def send() -> Part:
             etag = await self._client.call(
@@ -206,6 +237,7 @@ async def put_stream(
     digest: Digest | None,
     headers: Mapping[str, str],
     put: Callable[[bytes], Awaitable[None]],
+    resume: Resume | None = None,
 ) -> int:
     """Up to SINGLE_PUT bytes go through `put`, more become parts. Nothing is visible before the end of the
     stream has been seen and its size and digest are right."""
@@ -243,7 +275,7 @@ async def put_stream(
         await put(bytes(gathered))
         return total
 
-    upload = Upload(client, key, headers)
+    upload = Upload(client, key, headers, resume)
     async with upload:
 
         async def send(least: int) -> None:
