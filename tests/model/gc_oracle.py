@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from regstore import reference
@@ -42,6 +42,7 @@ REVISION_LINK = "revision link"
 REVISION_UNREADABLE = "revision unreadable"
 MANIFEST_UNREADABLE = "manifest unreadable"
 TAG_LINK = "tag link"
+NEEDED = "broken revision needed"
 
 
 @dataclass(frozen=True)
@@ -188,10 +189,28 @@ def _expand(store: Store, repository: Repository, reached: set[Digest], expandab
                 expandable.add(edge.target.digest)
 
 
+@dataclass(frozen=True)
+class Consent:
+    """What the operator lets go besides. dropped: tags that a policy takes, by repository; guarded: tags that never
+    go; broken: whether a revision (repository, digest) may go when it can't be read."""
+
+    dropped: Mapping[str, Set[str]] = field(default_factory=dict)
+    guarded: Mapping[str, Set[str]] = field(default_factory=dict)
+    broken: Callable[[str, Digest], bool] = lambda name, digest: False
+
+
 class Marking:
     """Reach(r) of one repository, and whether it is protected."""
 
-    def __init__(self, store: Store, repository: Repository, young_since: int, delete_untagged: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        repository: Repository,
+        young_since: int,
+        delete_untagged: bool,
+        consent: Consent | None = None,
+    ) -> None:
+        consent = consent or Consent()
         self.store = store
         self.repository = repository
         self.young_since = young_since
@@ -200,8 +219,22 @@ class Marking:
         self.expandable: set[Digest] = set()
         #: Tags that are roots now.
         self.kept_tags: set[str] = set()
+        #: Tags that go by a policy; those that never go; broken revisions that may go.
+        self.dropped = consent.dropped.get(repository.name, set())
+        self.guarded = consent.guarded.get(repository.name, set())
+        self.broken = {
+            digest
+            for digest, link in repository.revisions.items()
+            if consent.broken(repository.name, digest)
+            and (link.body != str(digest).encode() or store.manifest(digest) is None)
+            and not self.young(link)
+            and len(link.body) <= _LINK_MAX
+        }
         self.mark(all_revisions=False)
         self.reasons = self.protection()
+        if self.reasons:
+            # nothing of it goes, and what was to go protects it as before
+            self.dropped, self.broken = set(), set()
         if self.reasons:  # "in a protected r every revision" is a root: more is reached, so look again
             self.mark(all_revisions=True)
             self.reasons = self.protection()
@@ -215,7 +248,9 @@ class Marking:
         the tag's own target reaches through strong edges" """
         subject = reference.subject_of_tag(tag)
         target = self.repository.tags[tag].target
-        if not self.delete_untagged or subject is None or target is None:
+        if subject is None or target is None or tag in self.guarded:
+            return None
+        if not self.delete_untagged and subject not in self.broken:
             return None
         if subject not in self.repository.revisions:
             return None
@@ -234,6 +269,8 @@ class Marking:
         # "not delete_untagged: every revision, every tag target. delete_untagged: every young revision; in a
         # protected r every revision"
         for digest, link in repository.revisions.items():
+            if digest in self.broken:
+                continue
             if not self.delete_untagged or all_revisions or self.young(link):
                 root(digest)
         # "(signature folder for d, layer link for d, no revision link) is a revision of r (root always)"
@@ -242,6 +279,10 @@ class Marking:
         # "every tag target (following tags: see below)"; "young tags are always roots"
         waiting: dict[str, Digest] = {}
         for tag, link in repository.tags.items():
+            if tag in self.dropped:
+                continue
+            if link.target in self.broken and tag not in self.guarded and not self.young(link):
+                continue  # "with the tags pointing at them"
             subject = self.following(tag)
             if subject is not None and not self.young(link):
                 waiting[tag] = subject
@@ -260,7 +301,7 @@ class Marking:
             before = len(self.reached), len(self.expandable)
             _expand(self.store, repository, self.reached, self.expandable)
             # "Referrers: a revision m of r whose subject is in Reach(r) is a root of r too"
-            for digest in repository.revisions:
+            for digest in repository.revisions.keys() - self.broken:
                 manifest = self.store.manifest(digest)
                 if manifest and manifest.subject and manifest.subject.digest in self.reached:
                     root(digest)
@@ -284,6 +325,10 @@ class Marking:
         if not reference.is_name(repository.name):
             reasons.add(NAME)
         for digest, link in repository.revisions.items():
+            if digest in self.broken:
+                if digest in self.reached:
+                    reasons.add(NEEDED)
+                continue
             # "a revision link of r is not sound (body is not exactly its own digest)"
             if link.body != str(digest).encode():
                 reasons.add(REVISION_LINK)
@@ -299,6 +344,8 @@ class Marking:
                 reasons.add(TAG_LINK)
             # "a manifest digest reached in r as a tag's target that is present as a blob but not readable"; also a tag
             # that might follow another manifest: what can't be read can't tell
+            if link.target in self.broken:
+                continue
             if link.target is not None and self.store.damaged(link.target):
                 reasons.add(MANIFEST_UNREADABLE)
         # "... through an edge of kind MANIFEST" (an edge to a linked revision is REVISION_UNREADABLE already)
@@ -320,6 +367,7 @@ def expected(
     grace: int,
     uploads_older_than: int,
     multipart: Sequence[tuple[str, int]] | None = (),
+    consent: Consent | None = None,
 ) -> Expected:
     """now, grace and uploads_older_than in µs. multipart: unfinished S3 multipart uploads as (key, time of the newest
     part); None when the store would not list them, and then no upload is dead."""
@@ -336,7 +384,7 @@ def expected(
     protected: dict[str, frozenset[str]] = {}
     reach: dict[str, frozenset[Digest]] = {}
     markings = {
-        name: Marking(store, repository, young_since, delete_untagged)
+        name: Marking(store, repository, young_since, delete_untagged, consent)
         for name, repository in store.repositories.items()
     }
     # "digests named by unknown keys: read and expanded as roots when the key contains /_manifests/"
@@ -375,6 +423,7 @@ def expected(
             for digest, link in repository.revisions.items():
                 if delete_untagged and digest not in reached and not marking.young(link):
                     dead_revisions.add(digest)
+            dead_revisions |= marking.broken
         tag_currents |= {encode(TagCurrentKey(name, tag)) for tag in dead_tags}
         revisions |= {encode(RevisionLinkKey(name, digest)) for digest in dead_revisions}
         kept_revisions = repository.revisions.keys() - dead_revisions
@@ -417,9 +466,9 @@ def expected(
             if len(link.body) <= _LINK_MAX and not marking.reasons and unreached and not marking.young(link):
                 dead_layers.add(digest)
         # "if r keeps any tag or revision and all its layer links would die, the smallest-digest one stays"
-        if dead_layers and dead_layers == repository.layers.keys():
-            if kept_revisions or repository.tags.keys() - dead_tags:
-                dead_layers.remove(min(dead_layers, key=lambda digest: digest.raw))
+        found_by_layers = kept_revisions or repository.tags.keys() - dead_tags
+        if found_by_layers and dead_layers and dead_layers == repository.layers.keys():
+            dead_layers.remove(min(dead_layers, key=lambda digest: digest.raw))
         for digest, link in repository.layers.items():
             if digest in dead_layers:
                 layers.add(encode(LayerLinkKey(name, digest)))
