@@ -11,6 +11,7 @@ import typer
 
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
 from regstore.cli.progress import progress
+from regstore.cli.retention import broken_scopes, policy_of, print_retention, retention_json, show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.values import parse_duration, parse_share
@@ -19,7 +20,7 @@ from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
-    from regstore.gc.run import GcReport, GcRunOptions
+    from regstore.gc.run import GcReport, GcRun, GcRunOptions
     from regstore.storage.base import Storage
 
 _SHARES_SHOWN = 20
@@ -39,6 +40,57 @@ def gc(
     uploads_older_than: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="Remove abandoned uploads of this age.")
     ] = "7d",  # type: ignore[assignment]
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Retention rules, in TOML.")
+    ] = None,
+    keep_newest: Annotated[
+        int | None, typer.Option(metavar="N", min=1, show_default=False, help="Newest tags of a repository stay.")
+    ] = None,
+    keep_younger_than: Annotated[
+        int | None,
+        typer.Option(parser=parse_duration, metavar="DURATION", show_default=False, help="Younger tags stay."),
+    ] = None,
+    newest_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="tag|created",
+            show_default="tag",
+            help="A tag's age: since it was set, or since its image was made.",
+        ),
+    ] = None,
+    keep_tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", show_default=False, help="Such tags stay, uncounted: a glob or /regex/."),
+    ] = None,
+    drop_tag: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", show_default=False, help="Only such tags may go.")
+    ] = None,
+    protect_tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", show_default=False, help="Such tags never go, in no repository."),
+    ] = None,
+    repo: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", show_default=False, help="Tags go from these repositories only: team/**."),
+    ] = None,
+    drop_broken_revisions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPO[@DIGEST]|all",
+            show_default=False,
+            help="Revisions that can't be read may go, with their tags, and no longer protect the repository.",
+        ),
+    ] = None,
+    explain: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPO[:TAG]", show_default=False, help="Show why tags would stay or go; write nothing."
+        ),
+    ] = None,
+    why: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIGEST", show_default=False, help="Show what keeps a blob; write nothing."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     offline: Annotated[
@@ -80,7 +132,22 @@ def gc(
     from regstore.inventory.scan import ScanOptions
 
     options = GcRunOptions(
-        plan=GcOptions(delete_untagged=delete_untagged, grace=grace, uploads_older_than=uploads_older_than),
+        plan=GcOptions(
+            delete_untagged=delete_untagged,
+            grace=grace,
+            uploads_older_than=uploads_older_than,
+            policy=policy_of(
+                policy=policy,
+                keep_newest=keep_newest,
+                keep_younger_than=keep_younger_than,
+                newest_by=newest_by,
+                keep=keep_tag or [],
+                drop=drop_tag or [],
+                protect=protect_tag or [],
+                repositories=repo or [],
+            ),
+            drop_broken=broken_scopes(drop_broken_revisions or []),
+        ),
         scan=ScanOptions(
             concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir(), inventory=inventory
         ),
@@ -91,9 +158,26 @@ def gc(
         allow_empty=allow_empty,
     )
     with progress(quiet=settings.quiet) as on_event:
+        if explain or why:
+            return run_async(_explain(settings.open(), options, explain or [], why or [], as_json, on_event))
         if dry_run:
             return run_async(_show(settings.open(), options, as_json, on_event))
         return run_async(_collect(settings.open(), options, as_json, yes, break_lock, on_event))
+
+
+async def _explain(
+    storage: Storage,
+    options: GcRunOptions,
+    tags: list[str],
+    digests: list[str],
+    as_json: bool,
+    on_event: OnEvent,
+) -> int:
+    from regstore.gc.run import open_run
+
+    async with storage, open_run(storage, options, on_event=on_event) as run:
+        show_reasons(storage.url, run, options.plan, tags, digests, as_json=as_json)
+    return EXIT_OK
 
 
 async def _show(storage: Storage, options: GcRunOptions, as_json: bool, on_event: OnEvent) -> int:
@@ -101,9 +185,9 @@ async def _show(storage: Storage, options: GcRunOptions, as_json: bool, on_event
 
     async with storage, open_run(storage, options, on_event=on_event) as run:
         if as_json:
-            emit_json(summary_json(storage.url, run.summary))
+            emit_json(_plan_json(storage.url, run))
         else:
-            _print_plan(storage.url, run.summary)
+            _print_plan(storage.url, run, options)
             if run.summary.nothing_to_do:
                 emit("nothing to remove")
         return _exit_code(run.summary)
@@ -124,7 +208,7 @@ async def _collect(
             open_run(storage, options, lock, on_event=on_event) as run,
         ):
             if not as_json:
-                _print_plan(storage.url, run.summary)
+                _print_plan(storage.url, run, options)
             run.check_share()
             if run.summary.nothing_to_do and not as_json:
                 emit("nothing to remove")
@@ -134,7 +218,7 @@ async def _collect(
                 return EXIT_OK
             report = await run.apply()
             if as_json:
-                emit_json({"plan": summary_json(storage.url, run.summary), "result": asdict(report)})
+                emit_json({"plan": _plan_json(storage.url, run), "result": asdict(report)})
             else:
                 _print_report(report)
             return EXIT_PARTIAL if report.failures else _exit_code(run.summary)
@@ -165,6 +249,10 @@ async def _agreed(yes: bool) -> bool:
 
 def _exit_code(summary: GcSummary) -> int:
     return EXIT_PARTIAL if summary.protected or summary.sweep_blocked else EXIT_OK
+
+
+def _plan_json(store: str, run: GcRun) -> dict[str, Any]:
+    return summary_json(store, run.summary) | retention_json(run.inventory, run.summary)
 
 
 def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
@@ -202,7 +290,8 @@ def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
     }
 
 
-def _print_plan(url: str, summary: GcSummary) -> None:
+def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
+    summary = run.summary
     emit(
         f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"
     )
@@ -220,6 +309,7 @@ def _print_plan(url: str, summary: GcSummary) -> None:
     ]
     emit(table(["", "TOTAL", "TO REMOVE", "BYTES"], rows, right=(1, 2, 3)))
     _print_shares(summary)
+    print_retention(run.inventory, options.plan, summary)
     for one in summary.protected:
         emit(f"\nleft alone: {one.name}")
         for reason in one.reasons:
