@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from regstore.cli.demo import demo
+from regstore.cli.doctor import doctor
+from regstore.cli.du import du
 from regstore.cli.gc import gc
 from regstore.cli.heal import heal
 from regstore.cli.inspect import inspect
@@ -37,6 +39,8 @@ COMMANDS: Final = {
     "seed-bucket": seed_bucket,
     "migrate": migrate,
     "verify": verify,
+    "du": du,
+    "doctor": doctor,
     "demo": demo,
 }
 

@@ -250,7 +250,8 @@ class _Planner:
         return bool(found)
 
     def require(self) -> None:
-        """verify_need: what followed manifests name; verify_required: every digest that a repository needs."""
+        """verify_need: what followed manifests name; verify_required(repository, digest, stored): every digest that
+        a repository needs, and the one under which its bytes lie, null where that is not known."""
         run = self._inventory.execute
         run(
             f"""
@@ -272,18 +273,16 @@ class _Planner:
         run(
             """
             create or replace table verify_required as
-            select repository, digest from verify_followed
-            union select repository, digest from verify_need
-            """
-        )
-        run(
-            """
-            insert into verify_required
-            select distinct l.repository, l.target from layer_link l
-            join verify_required r on r.repository = l.repository and r.digest = l.digest
-            where octet_length(l.digest) <> 32 and l.target is not null and not exists (
-                from verify_required k where k.repository = l.repository and k.digest = l.target
+            with needed as (
+                select repository, digest from verify_followed union select repository, digest from verify_need
             )
+            select n.repository, n.digest, case
+                when octet_length(n.digest) = 32 then n.digest
+                when l.digest is not null then l.target
+                when f.digest is not null then n.digest end as stored
+            from needed n
+            left join layer_link l on l.repository = n.repository and l.digest = n.digest
+            left join verify_followed f on f.repository = n.repository and f.digest = n.digest
             """
         )
 
@@ -292,30 +291,27 @@ class _Planner:
         run(
             """
             create or replace temp table missing as
-            select r.repository, r.digest from verify_required r
-            anti join blob b on b.digest = r.digest
-            left join layer_link l on l.repository = r.repository and l.digest = r.digest
-            where octet_length(r.digest) = 32 or l.target = r.digest or l.digest is null and exists (
-                from verify_followed k where k.repository = r.repository and k.digest = r.digest
-            )
+            select distinct repository, stored as digest from verify_required
+            where stored is not null and stored not in (select digest from blob)
             """
         )
         if not self._pull_through:
             self._add_blobs(
                 FaultKind.BLOB_MISSING,
                 "select digest, 'its blob is not there' as detail from missing",
-                strikes="from missing",
+                strikes="select repository, digest from missing",
             )
         self._add_blobs(
             FaultKind.BLOB_DAMAGED,
             "select digest, reason as detail from manifest where state = 'mismatch'"
             " union all select digest, detail from verify_rotten",
+            strikes="select repository, stored as digest from verify_required",
         )
         self._add_blobs(
             FaultKind.MANIFEST_UNREADABLE,
             "select digest, reason as detail from manifest where state in ('invalid', 'too large')"
             " and digest in (select digest from verify_followed)",
-            strikes="from verify_followed",
+            strikes="select repository, digest from verify_followed",
         )
         self._add_blobs(
             FaultKind.SIZE_DIFFERS,
@@ -327,9 +323,8 @@ class _Planner:
                         then '; its own bytes are right, the manifest is wrong'
                     else '' end as detail
             from (
-                select n.source, n.size, n.digest, coalesce(l.target, n.digest) as stored from verify_need n
-                left join layer_link l on l.repository = n.repository and l.digest = n.digest
-                    and octet_length(l.digest) <> 32
+                select n.source, n.size, n.digest, r.stored from verify_need n
+                join verify_required r on r.repository = n.repository and r.digest = n.digest
                 where n.size >= 0
             ) s
             join blob b on b.digest = s.stored
@@ -339,7 +334,9 @@ class _Planner:
             """,
         )
 
-    def _add_blobs(self, kind: FaultKind, found: str, strikes: str = "from verify_required") -> None:
+    def _add_blobs(
+        self, kind: FaultKind, found: str, strikes: str = "select repository, digest from verify_required"
+    ) -> None:
         """A fault for each digest of `found` (digest, detail), in every repository of `strikes`."""
         self._inventory.execute(
             f"""

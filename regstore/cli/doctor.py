@@ -1,0 +1,55 @@
+"""`regstore doctor`: is a store in health?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.output import counted, emit, emit_json, printable
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.errors import EXIT_FAILURE, EXIT_OK
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.verify.doctor import Line
+
+
+@store_command
+def doctor(
+    settings: StoreSettings,
+    write_probe: Annotated[
+        bool, typer.Option("--write-probe", help="Also try what needs a write, with a small object, deleted again.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.
+
+    Each line is ok, warn or fail, with what to do. Exit code 1 when one fails. `regstore verify` looks deeper.
+    """
+    with progress(quiet=settings.quiet) as on_event:
+        url, lines = run_async(_examine(settings, write_probe, on_event))
+    failed = sum(line.state == "fail" for line in lines)
+    warned = sum(line.state == "warn" for line in lines)
+    if as_json:
+        checks = [
+            {"name": line.name, "state": str(line.state), "detail": line.detail, "advice": line.advice or None}
+            for line in lines
+        ]
+        emit_json({"store": url, "checks": checks, "failed": failed, "warnings": warned})
+    else:
+        for line in lines:
+            emit(printable(f"{line.state:<5} {line.name}: {line.detail}"))
+            if line.advice:
+                emit(printable(f"      {line.advice}"))
+        emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}")
+    return EXIT_FAILURE if failed else EXIT_OK
+
+
+async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, list[Line]]:
+    from regstore.verify.doctor import examine
+
+    async with settings.open() as storage:
+        return storage.url, await examine(storage, write_probe=write_probe, on_event=on_event)

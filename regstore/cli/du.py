@@ -1,0 +1,75 @@
+"""`regstore du`: what the bytes of a store are used for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.output import count, counted, emit, emit_json, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.inventory.usage import Usage
+
+
+@store_command
+def du(
+    settings: StoreSettings,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", metavar="N", min=1, show_default=False, help="The N largest repositories only."
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
+    with progress(quiet=settings.quiet) as on_event:
+        url, usage = run_async(_measure(settings, cache_dir, on_event))
+    shown = usage.repositories[:limit]
+    if as_json:
+        repositories = [asdict(one) | {"total": one.total} for one in shown]
+        emit_json({"store": url} | asdict(usage) | {"repositories": repositories})
+        return
+    rows = [
+        [
+            one.name,
+            count(one.tags),
+            count(one.revisions),
+            count(one.blobs),
+            size(one.unique),
+            size(one.shared),
+            size(one.total),
+        ]
+        for one in shown
+    ]
+    if rows:
+        headings = ["REPOSITORY", "TAGS", "MANIFESTS", "BLOBS", "OWN", "SHARED", "TOTAL"]
+        emit(table(headings, rows, right=(1, 2, 3, 4, 5, 6)))
+    if len(shown) < len(usage.repositories):
+        emit(f"({len(usage.repositories) - len(shown):,} more)")
+    emit(f"\n{url}: {counted(usage.blobs, 'blob')}, {size(usage.blob_bytes)}")
+    emit(f"  shared by repositories: {counted(usage.shared_blobs, 'blob')}, {size(usage.shared_bytes)}")
+    emit(f"  of no repository: {counted(usage.unreferenced_blobs, 'blob')}, {size(usage.unreferenced_bytes)}")
+    if usage.upload_bytes:
+        emit(f"  in open uploads: {size(usage.upload_bytes)}")
+
+
+async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: OnEvent) -> tuple[str, Usage]:
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions, scan
+    from regstore.inventory.usage import plan_usage
+
+    options = ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
+    async with settings.open() as storage, scan(storage, options, on_event=on_event) as inventory:
+        return storage.url, plan_usage(inventory)

@@ -1,0 +1,240 @@
+"""A quick look at whether a store is in health: reachable, permitted, seeded, unlocked, tidy. Reads keys, not blobs.
+
+Nothing is written, unless `write_probe` allows one small object, deleted again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from regstore import layout
+from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError, StorageError, Unsupported
+from regstore.events import OnEvent, Progress, ignore
+from regstore.layout import UnknownKey
+from regstore.runs import TRASH, is_run
+from regstore.runs.journal import find_runs
+from regstore.runs.lock import find_locks
+from regstore.seed.probe import probe_permissions
+from regstore.seed.result import Check, Outcome, SeedOptions
+from regstore.seed.seeding import seed
+from regstore.storage.base import Storage
+
+_SECOND: Final = 1_000_000
+_DAY: Final = 24 * 3600 * _SECOND
+#: S3 refuses requests whose time is 15 minutes off; SigV4 clients correct for it, registries do not.
+_SKEW_BAD: Final = 5 * 60 * _SECOND
+_SKEW_ODD: Final = 30 * _SECOND
+_UPLOAD_STALE: Final = 7 * _DAY
+
+
+class State(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One thing looked at. advice: what to do, "" where nothing is to be done."""
+
+    name: str
+    state: State
+    detail: str
+    advice: str = ""
+
+
+async def examine(storage: Storage, *, write_probe: bool = False, on_event: OnEvent = ignore) -> list[Line]:
+    """Everything that was looked at. Raises nothing about the store itself: that is a line."""
+    try:
+        await anext(storage.list(layout.PREFIX), None)
+    except NoSuchBucket as error:
+        return [_fail("reachable", str(error), "create it, or see `regstore seed-bucket`")]
+    except RegstoreError as error:
+        return [_fail("reachable", str(error), "check the address, the credentials and the network")]
+    lines = [_ok("reachable", f"{storage.url} answers")]
+    for name, look in (
+        ("permissions", _permissions),
+        ("store", _capabilities),
+        ("clock", _clock),
+        ("locks", _locks),
+        ("runs", _runs),
+        ("keys", _keys),
+        ("uploads", _uploads),
+    ):
+        on_event(Progress(phase=f"looking at {name}", done=0, unit="checks"))
+        try:
+            lines += await look(storage, write_probe)
+        except RegstoreError as error:
+            lines.append(_fail(name, str(error), "see whether the credentials allow it"))
+    return lines
+
+
+def _ok(name: str, detail: str) -> Line:
+    return Line(name=name, state=State.OK, detail=detail)
+
+
+def _warn(name: str, detail: str, advice: str) -> Line:
+    return Line(name=name, state=State.WARN, detail=detail, advice=advice)
+
+
+def _fail(name: str, detail: str, advice: str) -> Line:
+    return Line(name=name, state=State.FAIL, detail=detail, advice=advice)
+
+
+async def _permissions(storage: Storage, write_probe: bool) -> list[Line]:
+    """What a registry needs, as `seed-bucket --check` looks at it: permissions, seeds, the health check."""
+    result = await seed(
+        storage, SeedOptions(check=True, block_public_access=False, encryption=False, lifecycle=False)
+    )
+    checks = list(result.checks)
+    if write_probe:
+        probed = await probe_permissions(storage)
+        checks = [check for check in checks if not check.name.startswith("permission ")] + probed
+    healthy = all(check.good for check in checks if check.name.startswith("health"))
+    lines = []
+    for check in checks:
+        if check.name in ("bucket", "folder") or check.outcome is Outcome.SKIPPED:
+            continue
+        if check.name.startswith("seed") and check.outcome is Outcome.MISSING and healthy:
+            lines.append(_ok(check.name, f"{check.detail}; not needed as long as other keys are"))
+        else:
+            lines.append(_line(check))
+    return lines
+
+
+def _line(check: Check) -> Line:
+    detail = check.detail or "as it should be"
+    if check.good:
+        return _ok(check.name, detail)
+    if check.name.startswith("permission"):
+        return _fail(check.name, detail, "give the credentials what the registry needs")
+    if check.name.startswith(("seed", "health")):
+        advice = "`regstore seed-bucket`: without seeds, an empty store fails some registries' health check"
+        return (_fail if check.name.startswith("health") else _warn)(check.name, detail, advice)
+    return _warn(check.name, detail, "see `regstore seed-bucket --check`")
+
+
+async def _capabilities(storage: Storage, write_probe: bool) -> list[Line]:
+    if not write_probe:
+        return [_ok("conditional writes", "not tried: that takes a write (--write-probe)")]
+    can = await storage.capabilities()
+    lines = [
+        _ok("conditional writes", "honoured")
+        if can.conditional_put
+        else _warn("conditional writes", "not honoured, or not permitted", "nothing: regstore does without")
+    ]
+    if can.versioned:
+        lines.append(
+            _warn(
+                "versions",
+                "the bucket keeps old versions",
+                "space comes back only when a lifecycle rule expires them",
+            )
+        )
+    return lines
+
+
+async def _clock(storage: Storage, write_probe: bool) -> list[Line]:
+    if not storage.url.startswith("s3://"):
+        return []
+    before = time.time_ns() // 1000
+    store = await storage.now()
+    after = time.time_ns() // 1000
+    # The store's answer has whole seconds.
+    skew = max(0, before - (store + _SECOND), store - after)
+    if skew < _SKEW_ODD:
+        return [_ok("clock", "the store's and this computer's agree")]
+    make = _fail if skew >= _SKEW_BAD else _warn
+    return [make("clock", f"the store's is {skew // _SECOND:,} s off this computer's", "set the clock (NTP)")]
+
+
+async def _locks(storage: Storage, write_probe: bool) -> list[Line]:
+    found = await find_locks(storage)
+    if not found:
+        return [_ok("locks", "none")]
+    now = max(lock.written for lock in found) if not write_probe else await storage.now()
+    lines = []
+    for lock in found:
+        holder = lock.holder
+        who = f"`{holder.command}` of {holder.user} on {holder.host} (pid {holder.pid})"
+        if holder.is_dead or lock.expires < now:
+            lines.append(_warn("locks", f"{who} left its lock", "nothing: the next run clears it"))
+        else:
+            lines.append(_warn("locks", f"{who} holds the lock", "wait; if it is certainly dead, --break-lock"))
+    return lines
+
+
+async def _runs(storage: Storage, write_probe: bool) -> list[Line]:
+    locked = {lock.holder.run for lock in await find_locks(storage)}
+    records = [record for record in await find_runs(storage) if record.run not in locked]
+    cut = [record.run for record in records if record.parts and record.done is None]
+    lines = [
+        _warn("runs", f"{len(cut)} cut short, such as {cut[-1]}", "run gc again: it finishes what was begun")
+        if cut
+        else _ok("runs", f"{len(records)} in the journal, none cut short")
+    ]
+    number = size = 0
+    runs = set()
+    async for page in storage.list(TRASH):
+        for key, each in zip(page.keys, page.sizes, strict=True):
+            run = key[len(TRASH) :].partition("/")[0]
+            if is_run(run):
+                runs.add(run)
+                number += 1
+                size += each
+    if number:
+        detail = f"{number:,} objects of {len(runs)} runs, {size:,} bytes"
+        lines.append(_warn("trash", detail, "when all is well: `regstore trash empty`"))
+    else:
+        lines.append(_ok("trash", "empty"))
+    return lines
+
+
+async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
+    total = unknown = 0
+    example = ""
+    async for page in storage.list(layout.PREFIX):
+        total += len(page)
+        for key in page.keys:
+            if isinstance(layout.decode(key), UnknownKey):
+                unknown += 1
+                example = example or key
+    lines = [_ok("keys", f"{total:,}")] if total else [_warn("keys", "none: the store is empty", "push something")]
+    if unknown:
+        lines.append(
+            _warn("unknown keys", f"{unknown:,}, such as {example}", "look at them: regstore never touches them")
+        )
+    links = sorted(storage.symlinks)
+    if links:
+        lines.append(
+            _fail(
+                "symbolic links",
+                f"{len(links):,}, such as {links[0]}",
+                "replace them by bind mounts: what lies behind them is not seen",
+            )
+        )
+    return lines
+
+
+async def _uploads(storage: Storage, write_probe: bool) -> list[Line]:
+    number = stale = size = 0
+    now = time.time_ns() // 1000
+    try:
+        async for upload in storage.list_multipart_uploads(layout.PREFIX):
+            number += 1
+            if upload.newest < now - _UPLOAD_STALE:
+                stale += 1
+                size += upload.size
+    except (AccessDenied, Unsupported) as error:
+        return [
+            _warn("multipart uploads", str(error), "allow s3:ListBucketMultipartUploads, or abandoned ones stay")
+        ]
+    except StorageError as error:
+        return [_warn("multipart uploads", str(error), "see whether the server lists them")]
+    if stale:
+        detail = f"{stale:,} of {number:,} unfinished for more than 7 days, {size:,} bytes"
+        return [_warn("multipart uploads", detail, "`regstore gc` removes them; a lifecycle rule would too")]
+    return [_ok("multipart uploads", f"{number:,} unfinished, none older than 7 days")]
