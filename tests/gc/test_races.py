@@ -1,0 +1,126 @@
+"""Races between gc and clients, one by one: a client's writes at a chosen point of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
+from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import TagCurrentKey, encode, link_body
+from regstore.runs.lock import hold_lock
+from regstore.storage.base import Storage
+from tests.gc.actors import Push, World
+from tests.gc.stepping import Toolkit
+
+SECOND = 1_000_000
+POLICY = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["old*"]\n')
+
+
+def options(**plan: object) -> GcRunOptions:
+    defaults = {"grace": 0, "uploads_older_than": 10**15, "delete_untagged": True}
+    return GcRunOptions(
+        plan=GcOptions(**(defaults | plan)),  # type: ignore[arg-type]
+        scan=ScanOptions(concurrency=1),
+        settle=0.0,
+        max_delete=1.0,
+        allow_empty=True,
+    )
+
+
+async def collect(storage: Storage, run_options: GcRunOptions) -> GcReport:
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, run_options, lock) as run:
+        return await run.apply()
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+def pushed(world: World, repository: str, number: int, tag: str) -> Push:
+    push = Push(world, repository, world.images.images[number], tag)
+    for _ in push.run():
+        pass
+    assert push.told
+    return push
+
+
+def begin(
+    world: World, loop: asyncio.AbstractEventLoop, until: Callable[[str, tuple[str, ...]], bool], **plan: object
+) -> Toolkit:
+    """A run of gc that waits just before the operation that is wanted."""
+    world.now += 1000 * SECOND
+    toolkit = Toolkit(world, loop, page=1000)
+    toolkit.start(collect(toolkit, options(**plan)))
+    while not toolkit.done and not (toolkit.waiting and until(*toolkit.waiting)):
+        toolkit.step()
+    assert not toolkit.done, "it never came to that"
+    return toolkit
+
+
+def finish(toolkit: Toolkit) -> GcReport:
+    while not toolkit.done:
+        toolkit.step()
+    report = toolkit.result()
+    assert isinstance(report, GcReport)
+    return report
+
+
+def stands(world: World, push: Push) -> None:
+    """All of what was pushed is there, the tag too."""
+    current = encode(TagCurrentKey(push.repository, push.tag))
+    assert world.store.body(current) == link_body(push.doc.digest)
+    missing = [key for key in push.doc.links(push.repository) if key not in world.store]
+    missing += [
+        str(digest)
+        for digest in push.doc.blobs()
+        if world.images.content[digest] not in world.store.bodies().values()
+    ]
+    assert not missing
+
+
+def deletes(part: str) -> Callable[[str, tuple[str, ...]], bool]:
+    return lambda operation, keys: operation == "delete" and part in keys[0]
+
+
+@pytest.mark.parametrize("part", ["/current/link", "/index/"])
+def test_a_tag_pushed_again_as_it_goes(loop: asyncio.AbstractEventLoop, part: str) -> None:
+    """All of the push, by the same digest, falls between gc's listing and its delete."""
+    world = World()
+    pushed(world, "a", 0, "old")
+    pushed(world, "a", 1, "kept")
+    toolkit = begin(world, loop, deletes(part), policy=POLICY)
+    push = pushed(world, "a", 0, "old")
+    finish(toolkit)
+    stands(world, push)
+
+
+def test_a_tag_between_its_two_links_when_gc_begins(loop: asyncio.AbstractEventLoop) -> None:
+    """Its index link was written before the scan, its current link after the second look."""
+    world = World()
+    pushed(world, "a", 0, "old")
+    pushed(world, "a", 1, "kept")
+    world.now += 1000 * SECOND
+    push = Push(world, "a", world.images.images[0], "old")
+    steps = push.run()
+    while not any(
+        "/tags/old/index/" in key and at > world.now - SECOND for key, (_, at) in world.store.objects.items()
+    ):
+        next(steps)
+    toolkit = Toolkit(world, loop, page=1000)
+    world.now += 2 * SECOND
+    toolkit.start(collect(toolkit, options(policy=POLICY)))
+    while not toolkit.done and not (toolkit.waiting and deletes("/current/link")(*toolkit.waiting)):
+        toolkit.step()
+    for _ in steps:
+        pass
+    assert push.told
+    finish(toolkit)
+    stands(world, push)
