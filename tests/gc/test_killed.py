@@ -1,0 +1,121 @@
+"""Kill -9 between any two mutations of a run: no tag points at something incomplete, no blob is gone without a copy,
+and the next run reaches the end state of an uninterrupted one.
+
+The store after mutation k is the store before mutation k + 1, so one of the two is looked at by default. With --slow
+every point is, in every test; without, every point of the first one offline, and a sample elsewhere.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from regstore.gc.run import GcRunOptions
+from regstore.storage.base import Storage
+from regstore.storage.disk import DiskStorage
+from tests.gc.scenes import (
+    Watch,
+    collect,
+    collect_again,
+    copy_of,
+    journaled,
+    model_storage,
+    options,
+    registry,
+    removed_blobs,
+    small_registry,
+    trash,
+    wanted,
+)
+from tests.model.memory import ModelStorage
+from tests.model.store import ModelStore
+from tests.storage.faulty import FaultyStorage, died
+
+both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
+
+
+async def count_mutations(storage: Storage, run: GcRunOptions) -> int:
+    faulty = FaultyStorage(storage)
+    await collect(faulty, run)
+    return len(faulty.mutations)
+
+
+async def check_after_death(storage: Storage, after: ModelStore, before: ModelStore, watch: Watch) -> None:
+    watch.check(after)
+    gone = {key for key in before if key not in after}
+    assert gone <= (await journaled(storage)).keys(), "what is gone is in a journal"
+
+
+async def check_end(storage: Storage, after: ModelStore, before: ModelStore, dead: frozenset[str]) -> None:
+    assert registry(after).bodies() == before.without(dead).bodies()
+    kept = trash(after)
+    assert {key: kept.get(key) for key in removed_blobs(before, dead)} == removed_blobs(before, dead)
+    assert kept.keys() <= dead
+    assert dead <= (await journaled(storage)).keys()
+    assert not [key for key in after if key.startswith("regstore/locks/")]
+
+
+@both
+async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest) -> None:
+    before = small_registry()
+    run = options(offline=offline, concurrency=1)
+    dead, watch = wanted(before, run).dead, Watch(before)
+    total = await count_mutations(model_storage(before), run)
+    assert total > len(removed_blobs(before, dead)) + len(dead)
+    every = request.config.getoption("--slow")
+    step = 1 if every or offline else 3
+    for number in range(1, total + 1, step):
+        for when in ("before", "after") if every or number == 1 else ("after",):
+            storage = model_storage(before)
+            faulty = FaultyStorage(storage, die_at=number, when=when)
+            assert await died(collect(faulty, run)), f"{when} {number} of {total}"
+            where = f"killed {when} mutation {number}: {faulty.mutations[-1]}"
+            try:
+                await check_after_death(storage, storage.store, before, watch)
+                await collect_again(storage, run)
+                await check_end(storage, storage.store, before, dead)
+            except AssertionError as error:
+                raise AssertionError(where) from error
+
+
+@both
+async def test_killed_again_in_the_next_run(offline: bool, request: pytest.FixtureRequest) -> None:
+    before = small_registry()
+    run = options(offline=offline, concurrency=1)
+    dead, watch = wanted(before, run).dead, Watch(before)
+    total = await count_mutations(model_storage(before), run)
+    step = 3 if request.config.getoption("--slow") else total // 3
+    for first in range(2, total, step):
+        once = model_storage(before)
+        assert await died(collect(FaultyStorage(once, die_at=first, when="after"), run))
+        for second in range(3, total, step):
+            storage = ModelStorage(copy_of(once.store), now=once.clock)
+            await died(collect_again(FaultyStorage(storage, die_at=second, when="after"), run))
+            await check_after_death(storage, storage.store, before, watch)
+            await collect_again(storage, run)
+            await check_end(storage, storage.store, before, dead)
+
+
+@both
+async def test_on_disk(tmp_path: Path, offline: bool, request: pytest.FixtureRequest) -> None:
+    before = small_registry().on_disk()
+    run = options(offline=offline, concurrency=1)
+    dead, watch = wanted(before, run).dead, Watch(before)
+
+    def fresh(name: str) -> DiskStorage:
+        root = tmp_path / name
+        before.write_folder(root)
+        return DiskStorage(root)
+
+    async with fresh("counted") as storage:
+        total = await count_mutations(storage, run)
+    for number in range(1, total + 1, 1 if request.config.getoption("--slow") else 9):
+        async with fresh(f"{number}") as storage:
+            root = tmp_path / f"{number}"
+            assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number
+            await check_after_death(storage, ModelStore.from_folder(root), before, watch)
+            await collect_again(storage, run)
+            await check_end(storage, ModelStore.from_folder(root), before, dead)
+        shutil.rmtree(root)
