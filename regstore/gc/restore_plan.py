@@ -166,7 +166,9 @@ class _Planner:
                 for key, entry in self._links.items()
                 if (
                     (key.name, key.tag) in tags
-                    if isinstance(key, TagCurrentKey | TagIndexKey)
+                    if isinstance(key, TagCurrentKey)
+                    else (key.name, key.tag) in tags or key.digest in wanted
+                    if isinstance(key, TagIndexKey)
                     else key.revision in wanted
                     if isinstance(key, SignatureLinkKey)
                     else bool(_named(key, entry) & wanted)
