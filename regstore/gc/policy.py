@@ -91,7 +91,7 @@ class Pattern:
                 re.compile(regex, re.ASCII)
             except re.error as error:
                 raise InputError(f"{text!r} is not a regular expression: {error}") from error
-            return cls(text, f"(?:{regex})")
+            return cls(text, regex)
         if not text or "/" in text:
             raise InputError(f"{text!r} is not a pattern of tags (a glob such as pr-*, or /a regular expression/)")
         return cls(text, _glob(text))
