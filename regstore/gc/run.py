@@ -27,9 +27,10 @@ from regstore.errors import InputError, NotARegistry, NotFound, Refused, Storage
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.created import read_created
-from regstore.gc.heal import Healed, Healer, Past, put_missing
+from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.order import find_ranks
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
+from regstore.gc.pushed_again import give_back, half_pushed
 from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
@@ -157,6 +158,7 @@ class GcRun:
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures: list[str] = []
         self._kept_back = 0
+        self._tags_back: list[str] = []
         self._gone = 0
         self._gone_bytes = 0
 
@@ -261,7 +263,7 @@ class GcRun:
             blob_bytes=self._gone_bytes,
             upload_bytes=self.summary.dead_upload_bytes,
             trashed=self._options.trash,
-            healed=self.healed + healed,
+            healed=self.healed + healed + Healed(links=tuple(self._tags_back)),
             kept_back=self._kept_back,
             folders=folders,
             seconds=time.monotonic() - started,
@@ -343,9 +345,14 @@ class GcRun:
             await self._read_created(look)
             plan_links(look, self._options.plan, now=self.inventory.scanned_at)
             now = {row.key: row for row in self._rows(look, look.all("select id, name from repository"))}
+            busy = half_pushed(look, now=self.inventory.scanned_at)
         finally:
             look.close()
-        kept = [row for row in planned if row.key in now and now[row.key].same_object(row)]
+        kept = [
+            row
+            for row in planned
+            if row.key in now and now[row.key].same_object(row) and _repository(row.key) not in busy
+        ]
         self._kept_back += len(planned) - len(kept)
         return kept
 
@@ -367,9 +374,24 @@ class GcRun:
                     self._failures.append(f"{key}: {error}")
                     failed.add(_repository(key))
             self._unlinked[step] += sum(error is None for error in outcomes.values())
+            if step is Step.TAG and keys and not self._options.offline:
+                failed |= await self._keep_pushed_tags([row for row in rows if row.key in outcomes])
             if step in (Step.TAG, Step.TAG_INDEX) and keys:
                 await self._remove_tag_folders(keys)
         await self._forget_links(row.key for row in rows if row.step in (Step.REVISION, Step.LAYER))
+
+    async def _keep_pushed_tags(self, rows: Sequence[_Row]) -> set[str]:
+        """Repositories whose tags were pushed again as they went; these stand again, and nothing more goes there."""
+        assert self._lock is not None
+        busy, back = await give_back(
+            self._storage,
+            self._lock,
+            {key: row.mtime for row in rows if isinstance(key := layout.decode(row.key), TagCurrentKey)},
+            now=self.inventory.scanned_at,
+            concurrency=self._options.scan.concurrency,
+        )
+        self._tags_back += back
+        return busy
 
     async def _with_bodies(self, rows: Sequence[_Row]) -> Sequence[_Row]:
         """Links whose bodies no listing proved are read, for a way back; one that is gone is left out."""
@@ -423,36 +445,9 @@ class GcRun:
             past = Past(look, [])
             past.add_removed(self._lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in removed])
             healer = Healer(self._storage, look, scanner, self._lock, concurrency=self._options.scan.concurrency)
-            tags = await self._tags_back(look, removed)
-            return await healer.run() + Healed(links=tuple(tags))
+            return await healer.run()
         finally:
             look.close()
-
-    async def _tags_back(self, look: Inventory, removed: Sequence[_Row]) -> list[str]:
-        """A tag that was pushed again while we removed it: its history has an entry newer than the plan, and it has
-        no current/link. Its newest entry says what it named."""
-        assert self._lock is not None
-        back = []
-        for row in removed:
-            key = layout.decode(row.key)
-            if not isinstance(key, TagCurrentKey):
-                continue
-            found = look.all(
-                """
-                select arg_max(i.digest, i.mtime) from tag_index i join repository r on r.id = i.repository
-                where r.name = ? and i.name = ? and i.mtime >= ? and not exists (
-                    from tag t where t.repository = i.repository and t.name = i.name
-                )
-                """,
-                [key.name, key.tag, self.inventory.scanned_at],
-            )
-            if found and found[0][0] is not None:
-                async with self._lock.batch():
-                    if await put_missing(
-                        self._storage, row.key, layout.link_body(Digest.from_raw(bytes(found[0][0])))
-                    ):
-                        back.append(row.key)
-        return back
 
     async def _scan_some(self, look: Inventory, names: Sequence[str]) -> Scanner:
         scanner = Scanner(self._storage, look, self._options.scan)
