@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,11 @@ import typer
 
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
 from regstore.cli.progress import progress
+from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
 from regstore.cli.retention import broken_scopes, policy_of, print_retention, retention_json, show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.trash import VERSIONED, print_healed
 from regstore.cli.values import parse_duration, parse_share
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, Refused
 from regstore.events import OnEvent
@@ -102,6 +105,14 @@ def gc(
     settle: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="Wait this long before the last look.")
     ] = "60s",  # type: ignore[assignment]
+    trash_days: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Empty the trash of runs that ended so long ago, where the cache allows it."
+        ),
+    ] = 7,
+    registry_cache: CacheOption = None,
+    redis_url: RedisUrl = None,
     max_delete: Annotated[
         float,
         typer.Option(parser=parse_share, metavar="SHARE", help="Refuse to remove more of the blobs than this."),
@@ -124,7 +135,8 @@ def gc(
 ) -> int:
     """Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.
 
-    Safe while the registry serves. Removed blobs lie in the trash below regstore/ until `regstore trash empty`.
+    Safe while the registry serves. Removed blobs lie in the trash below regstore/, for `regstore trash restore`, until
+    a later gc or `regstore trash empty` deletes them.
     """
     from regstore.gc.plan import GcOptions
     from regstore.gc.run import GcRunOptions
@@ -156,13 +168,14 @@ def gc(
         settle=settle / 1_000_000,
         max_delete=max_delete,
         allow_empty=allow_empty,
+        trash_older_than=trash_days * 86_400_000_000,
     )
     with progress(quiet=settings.quiet) as on_event:
         if explain or why:
             return run_async(_explain(settings.open(), options, explain or [], why or [], as_json, on_event))
         if dry_run:
             return run_async(_show(settings.open(), options, as_json, on_event))
-        return run_async(_collect(settings.open(), options, as_json, yes, break_lock, on_event))
+        return run_async(_collect(settings, registry_cache, redis_url, options, as_json, yes, break_lock, on_event))
 
 
 async def _explain(
@@ -194,26 +207,46 @@ async def _show(storage: Storage, options: GcRunOptions, as_json: bool, on_event
 
 
 async def _collect(
-    storage: Storage, options: GcRunOptions, as_json: bool, yes: bool, break_lock: bool, on_event: OnEvent
+    settings: StoreSettings,
+    registry_cache: str | None,
+    redis_url: str | None,
+    options: GcRunOptions,
+    as_json: bool,
+    yes: bool,
+    break_lock: bool,
+    on_event: OnEvent,
 ) -> int:
     from regstore.gc.run import open_run
     from regstore.runs.lock import break_locks, hold_lock
 
-    async with storage:
+    storage, config = settings.open_with_config()
+    if config is not None and config.read_only and not options.offline:
+        emit_error(
+            "the registry's configuration says that it is read-only: if every registry process runs with it, "
+            "--offline needs no second look"
+        )
+    async with storage, open_cache(registry_cache, redis_url, config) as cache:
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
         async with (
             hold_lock(storage, command="gc") as lock,
-            open_run(storage, options, lock, on_event=on_event) as run,
+            open_run(storage, options, lock, cache=cache, on_event=on_event) as run,
         ):
             if not as_json:
                 _print_plan(storage.url, run, options)
             run.check_share()
-            if run.summary.nothing_to_do and not as_json:
+            if run.nothing_to_do and not as_json:
+                print_healed(run.healed.blobs, run.healed.links)
                 emit("nothing to remove")
+                _print_overdue(run.overdue)
                 return _exit_code(run.summary)
-            if not run.summary.nothing_to_do and not await _agreed(yes):
+            if run.expired and not as_json:
+                emit(
+                    f"the trash of {counted(len(run.expired), 'older run')} is emptied, too: "
+                    f"{size(sum(each.blob_bytes for each in run.expired))}"
+                )
+            if not run.nothing_to_do and not await _agreed(yes):
                 emit_error("nothing was removed")
                 return EXIT_OK
             report = await run.apply()
@@ -361,6 +394,15 @@ def _print_shares(summary: GcSummary) -> None:
     )
 
 
+def _print_overdue(runs: Sequence[str]) -> None:
+    if runs:
+        emit(
+            f"the trash of {counted(len(runs), 'older run')} stays: the registry's cache may still answer for its "
+            "blobs. Say --registry-cache where there is none or it is Redis; or restart every registry process, and "
+            "run `regstore trash empty --restarted-after TIME`"
+        )
+
+
 def _print_report(report: GcReport) -> None:
     links = f"{counted(report.revisions, 'revision')}, {counted(report.layer_links, 'layer link')}"
     where = "moved to the trash" if report.trashed else "deleted"
@@ -370,10 +412,15 @@ def _print_report(report: GcReport) -> None:
     )
     if report.kept_back:
         emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
-    if not report.healed.nothing:
+    print_healed(report.healed.blobs, report.healed.links)
+    if report.emptied.runs:
         emit(
-            f"given back: {counted(len(report.healed.blobs), 'blob')}, {counted(len(report.healed.links), 'link')}"
+            f"the trash of {counted(len(report.emptied.runs), 'older run')} is emptied: "
+            f"{counted(report.emptied.blobs, 'blob')} ({size(report.emptied.blob_bytes)}) deleted"
         )
+    _print_overdue(report.overdue)
+    if report.versioned and (report.blobs or report.emptied.blobs):
+        emit(VERSIONED)
     for failure in report.failures:
         emit_error(printable(failure))
     if report.blobs and report.trashed:
