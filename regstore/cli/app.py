@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from regstore.cli.backup import BACKUP_COMMANDS, backup_restore
 from regstore.cli.demo import demo
 from regstore.cli.doctor import doctor
 from regstore.cli.du import du
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "seed-bucket": seed_bucket,
     "migrate": migrate,
     "verify": verify,
+    "restore": backup_restore,
     "du": du,
     "doctor": doctor,
     "demo": demo,
@@ -46,6 +48,7 @@ COMMANDS: Final = {
 
 #: What a group's help says, and its commands.
 GROUPS: Final = {
+    "backup": ("Snapshots of a registry, taken while it serves, and the way back.", BACKUP_COMMANDS),
     "trash": ("What runs took away: list it, put it back, or delete it for good.", TRASH_COMMANDS),
 }
 

@@ -1,0 +1,366 @@
+"""`backup create`: a snapshot of a registry that may be serving, and what blobs the backup lacks.
+
+Requests, for a store of N links and blobs and a backup of M blobs, with nothing new: 2 listings of the links, one of
+the blobs (N/1000 each), one of the backup (M/1000), and two small objects written; no blob is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from regstore import layout
+from regstore.backup import format as form
+from regstore.backup.format import LeftOut, PackSummary, Snapshot
+from regstore.backup.intent import Intent, hold_intent
+from regstore.backup.opening import is_temporary, prepare
+from regstore.backup.options import CreateOptions
+from regstore.backup.plan import plan_pack
+from regstore.backup.source import Source
+from regstore.backup.transfer import FAILURES_IN_A_ROW, SourceGone, copy_blob, in_lanes, is_fatal, verified_size
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import IntegrityError, NotARegistry, NotFound, StorageError
+from regstore.events import OnEvent, Progress, ignore
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import ScanOptions
+from regstore.runs import new_run
+from regstore.storage.base import Page, Storage
+
+#: Times that links are read again because a blob has vanished, before what needs it is left out.
+_ROUNDS: Final = 5
+
+
+@dataclass(kw_only=True)
+class CreateResult:
+    """What a run did. new_…: blobs copied; packs: written. Sizes in bytes, time in seconds."""
+
+    snapshot: Snapshot
+    key: str
+    packs: int = 0
+    unchanged: int = 0
+    reread: int = 0
+    seconds: float = 0.0
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.snapshot.left_out)
+
+
+async def create(
+    source: Storage,
+    backup: Storage,
+    options: CreateOptions | None = None,
+    *,
+    scanning: ScanOptions | None = None,
+    on_event: OnEvent = ignore,
+) -> CreateResult:
+    """Take a snapshot of `source` in `backup`, which is made where the place is empty. Only reads `source`.
+
+    Every tag in the snapshot has a value that it held during the run, and is complete; across repositories there is
+    no single moment. What was broken at the source is left out and named (`CreateResult.partial`). Raises LockHeld
+    while a prune is under way, and the first error that concerns more than one blob; nothing is published then, what
+    was copied stays, and the next run goes on from it.
+    """
+    options = options or CreateOptions()
+    scanning = scanning or ScanOptions.default()
+    began = time.monotonic()
+    await prepare(backup, options.put)
+    begun = await backup.now()
+    async with hold_intent(backup, new_run(begun), lease=options.lease, put=options.put) as intent:
+        with Inventory(scanning.inventory, memory_limit=scanning.memory_limit) as inventory:
+            run = _Run(source, backup, inventory, options, scanning, intent, on_event)
+            result = await run.create(begun)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+class _Run:
+    def __init__(
+        self,
+        source: Storage,
+        backup: Storage,
+        inventory: Inventory,
+        options: CreateOptions,
+        scanning: ScanOptions,
+        intent: Intent,
+        on_event: OnEvent,
+    ) -> None:
+        self._storage = source
+        self._backup = backup
+        self._inventory = inventory
+        self._options = options
+        self._intent = intent
+        self._on_event = on_event
+        self._source = Source(source, inventory, scanning, options.repositories, on_event)
+        self._summaries: dict[str, PackSummary] = {}
+        self._left_out: dict[str, tuple[LeftOut, ...]] = {}
+        self._missing: dict[str, frozenset[Digest]] = {}
+        self._lost: dict[Digest, str] = {}
+        self._resized: set[Digest] = set()
+        self._kept_packs: dict[str, tuple[int, str]] = {}
+        self._damaged: list[str] = []
+        self._new_blobs = self._new_bytes = self._packs = self._reread = self._failures = 0
+
+    async def create(self, begun: int) -> CreateResult:
+        self._inventory.execute("create table backup_blob (digest blob not null, size bigint not null)")
+        self._inventory.execute(
+            "create table backup_need (repository varchar not null, digest blob not null, size bigint not null)"
+        )
+        self._inventory.execute(
+            "create table backup_pack (repository varchar not null, encoded varchar not null, body blob not null)"
+        )
+        await self._list_backup()
+        await self._source.load()
+        if not self._inventory.key_count():
+            raise NotARegistry(
+                f"{self._storage.url} has nothing of a registry: no key below {layout.PREFIX} "
+                "(is the root directory part of the URL?)"
+            )
+        await self._copy_all()
+        await self._write_packs()
+        if self._new_blobs or self._packs:
+            await self._prove_all_there()
+        snapshot = self._snapshot(begun)
+        body = form.encode_snapshot(snapshot)
+        key = form.snapshot_key(snapshot.run, body)
+        await self._intent.publish(key, body)
+        return CreateResult(
+            snapshot=snapshot,
+            key=key,
+            packs=self._packs,
+            unchanged=len(self._summaries) - self._packs,
+            reread=self._reread,
+            damaged=self._damaged,
+        )
+
+    async def _list_backup(self) -> None:
+        self._inventory.execute("delete from backup_blob")
+        self._kept_packs.clear()
+        done = 0
+        async for page in self._backup.list(form.BLOBS):
+            self._take_blobs(page)
+            done += len(page)
+            self._on_event(Progress(phase="listing the backup", done=done))
+        async for page in self._backup.list(form.PACKS):
+            for info in page.objects():
+                encoded = form.parse_pack_key(info.key)
+                if encoded is not None:
+                    self._kept_packs[encoded] = (info.size, info.etag)
+
+    def _take_blobs(self, page: Page) -> None:
+        found = [
+            (digest.raw, size)
+            for key, size in zip(page.keys, page.sizes, strict=True)
+            if not is_temporary(key) and (digest := form.parse_blob_key(key)) is not None
+        ]
+        self._inventory.insert(
+            "backup_blob",
+            {"digest": ("binary", [raw for raw, _ in found]), "size": ("int64", [size for _, size in found])},
+        )
+
+    # -- plan and copy, until nothing vanishes any more
+
+    async def _copy_all(self) -> None:
+        names: Collection[str] = self._source.names()
+        for number in range(_ROUNDS):
+            await self._plan(sorted(names))
+            gone = await self._copy()
+            suspects = self._needing({*gone, *self._lost, *self._resized})
+            self._resized.clear()
+            if number == 0:
+                suspects |= {name for name, missing in self._missing.items() if missing}
+            if not suspects:
+                return
+            missing = set(gone).union(*(self._missing.get(name, frozenset()) for name in suspects))
+            self._source.forget_blobs(gone)
+            self._reread += len(suspects)
+            await self._source.look_again(suspects, missing - self._lost.keys())
+            names = suspects
+        # What still vanishes is left out.
+        while True:
+            await self._plan(sorted(names))
+            gone = await self._copy()
+            names = self._needing({*gone, *self._lost, *self._resized})
+            self._resized.clear()
+            if not names:
+                return
+            self._lost |= dict.fromkeys(gone, "is gone from the store")
+
+    async def _plan(self, names: Sequence[str]) -> None:
+        """Pack these repositories, as the inventory has them now."""
+        self._source.mark()
+        done = 0
+        for listing, manifests, blobs in self._source.listings(names):
+            planned = plan_pack(listing, manifests, blobs, lost=self._lost, tags=self._options.tags)
+            name, pack = listing.name, planned.pack
+            for table in ("backup_need", "backup_pack"):
+                self._inventory.execute(f"delete from {table} where repository = ?", [name])
+            self._summaries.pop(name, None)
+            self._left_out[name] = planned.left_out
+            self._missing[name] = planned.missing
+            done += 1
+            self._on_event(Progress(phase="packing", done=done, total=len(names), unit="repositories"))
+            if not pack.manifests:
+                continue
+            body = form.encode_pack(pack)
+            encoded = hashlib.sha256(body).hexdigest()
+            self._summaries[name] = PackSummary.of(encoded, pack)
+            self._inventory.insert(
+                "backup_need",
+                {
+                    "repository": ("utf8", [name] * len(pack.blobs)),
+                    "digest": ("binary", [digest.raw for digest in pack.blobs]),
+                    "size": ("int64", list(pack.blobs.values())),
+                },
+            )
+            self._inventory.insert(
+                "backup_pack",
+                {
+                    "repository": ("utf8", [name]),
+                    "encoded": ("utf8", [encoded]),
+                    "body": ("binary", [form.compress(body)]),
+                },
+            )
+
+    def _needing(self, digests: Collection[Digest]) -> set[str]:
+        """The repositories whose packs need any of these."""
+        rows = self._inventory.all(
+            "select distinct repository from backup_need where digest in (select unnest(?::blob[]))",
+            [[digest.raw for digest in digests]],
+        )
+        return {name for (name,) in rows}
+
+    async def _copy(self) -> set[Digest]:
+        """Copy what the backup lacks, or has with another size; the blobs that were gone. What can't be copied is
+        added to `lost`."""
+        rows = self._inventory.all(
+            "select n.digest, any_value(n.size) from backup_need n"
+            " anti join backup_blob b on b.digest = n.digest and b.size = n.size group by n.digest"
+        )
+        wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
+        total, done = sum(size for _, size in wanted), 0
+        gone: set[Digest] = set()
+        copied: list[tuple[bytes, int]] = []
+
+        async def one(blob: tuple[Digest, int]) -> None:
+            nonlocal done
+            digest, size = blob
+            if digest in self._lost:
+                return
+            try:
+                await copy_blob(
+                    self._storage,
+                    layout.encode(layout.BlobKey(digest)),
+                    self._backup,
+                    form.blob_key(digest),
+                    digest=digest,
+                    size=size,
+                    put=self._options.put,
+                )
+            except SourceGone:
+                gone.add(digest)
+            except IntegrityError as error:
+                await self._source_is_damaged(digest, error)
+            except StorageError as error:
+                self._not_copied(digest, error)
+            else:
+                self._failures = 0
+                copied.append((digest.raw, size))
+                self._new_blobs += 1
+                self._new_bytes += size
+            done += size
+            self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
+
+        await in_lanes(wanted, one, concurrency=self._options.concurrency)
+        self._inventory.execute(
+            "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
+        )
+        self._inventory.insert(
+            "backup_blob",
+            {"digest": ("binary", [raw for raw, _ in copied]), "size": ("int64", [size for _, size in copied])},
+        )
+        return gone
+
+    async def _source_is_damaged(self, digest: Digest, error: IntegrityError) -> None:
+        """The backup may have it from better days; then that is its size, and what needs it is packed anew."""
+        self._damaged.append(f"blob {digest}: {error}")
+        size = await verified_size(self._backup, form.blob_key(digest), digest)
+        if size is None:
+            self._lost[digest] = "is damaged at the source"
+            return
+        self._inventory.execute("update blob set size = ? where digest = ?", [size, digest.raw])
+        self._resized.add(digest)
+
+    def _not_copied(self, digest: Digest, error: StorageError) -> None:
+        if is_fatal(error):
+            raise error
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            raise error
+        self._lost[digest] = f"could not be copied ({error})"
+        self._damaged.append(f"blob {digest}: {error}")
+
+    # -- packs, and the snapshot
+
+    async def _write_packs(self) -> None:
+        rows = self._inventory.all("select encoded, body from backup_pack order by encoded")
+
+        async def one(row: tuple[str, bytes]) -> None:
+            encoded, data = row[0], bytes(row[1])
+            if not await self._has_pack(encoded, data):
+                await self._backup.put(form.pack_key(encoded), data, options=self._options.put)
+                self._packs += 1
+
+        await for_each(rows, one, concurrency=self._options.concurrency)
+
+    async def _has_pack(self, encoded: str, data: bytes) -> bool:
+        """Whether it is in the backup, undamaged: packs are shared by later snapshots, so one that rotted must not be
+        taken for granted. Where LIST does not prove it, it is read."""
+        size, etag = self._kept_packs.get(encoded, (-1, ""))
+        if size < 0:
+            return False
+        if size == len(data) and etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            return True
+        try:
+            form.decode_pack(await self._backup.get(form.pack_key(encoded)), encoded, form.pack_key(encoded))
+        except (IntegrityError, NotFound):
+            return False
+        return True
+
+    async def _prove_all_there(self) -> None:
+        await self._list_backup()
+        lacking = self._inventory.all(
+            "select distinct n.digest from backup_need n"
+            " anti join backup_blob b on b.digest = n.digest and b.size = n.size limit 1"
+        )
+        packs = {summary.pack for summary in self._summaries.values()} - self._kept_packs.keys()
+        if lacking or packs:
+            what = f"blob {Digest.from_raw(bytes(lacking[0][0]))}" if lacking else f"pack {packs.pop()}"
+            raise IntegrityError(
+                f"{what} was written to {self._backup.url} and is not listed there now; no snapshot was published: "
+                "does something else delete there? Run create again"
+            )
+
+    def _snapshot(self, begun: int) -> Snapshot:
+        blobs, size = self._inventory.all(
+            "select count(*), coalesce(sum(size), 0)::bigint from"
+            " (select digest, any_value(size) as size from backup_need group by digest)"
+        )[0]
+        return Snapshot(
+            run=self._intent.run,
+            begun=begun,
+            source=self._storage.url,
+            repository_patterns=self._options.repositories,
+            tag_patterns=self._options.tags,
+            repositories=self._summaries,
+            blobs=blobs,
+            bytes=size,
+            new_blobs=self._new_blobs,
+            new_bytes=self._new_bytes,
+            left_out=tuple(sorted(one for some in self._left_out.values() for one in some)),
+        )

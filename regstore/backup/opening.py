@@ -1,0 +1,166 @@
+"""A backup, opened for reading: its snapshots, packs and blobs, each checked against its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from regstore import layout
+from regstore.backup import format as form
+from regstore.backup.format import Pack, Snapshot
+from regstore.concurrency import for_each
+from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused
+from regstore.storage.base import PutOptions, Storage
+
+
+class NotABackup(NotARegistry):
+    """Nothing of a backup is there. Comes out as its base, NotARegistry."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What is below `snapshots/`: the readable, oldest first; and of each other key, what is wrong with it."""
+
+    snapshots: tuple[Snapshot, ...]
+    keys: dict[str, str]
+    damaged: dict[str, str]
+
+
+async def check_marker(storage: Storage) -> bool:
+    """Whether the place says that it is a backup. InputError where it is one of a later version."""
+    try:
+        body = await storage.get(form.MARKER)
+    except NotFound:
+        return False
+    try:
+        known = json.loads(body)
+        version = known["version"] if known["format"] == form.FORMAT else None
+    except (ValueError, KeyError, TypeError):
+        return False
+    if version != form.VERSION:
+        raise InputError(f"{storage.url} is a backup of version {version}; this regstore reads {form.VERSION}")
+    return True
+
+
+async def prepare(storage: Storage, put: PutOptions | None) -> None:
+    """Make an empty place a backup. Refused where there is something else in it."""
+    if layout.PREFIX in f"{storage.url}/":
+        raise InputError(f"{storage.url} lies within a registry's storage: a backup must not look like a registry")
+    if await check_marker(storage):
+        return
+    async for page in storage.list(""):
+        other = next((key for key in page.keys if not key.startswith(layout.STATE)), None)
+        if other is not None:
+            raise Refused(
+                f"{storage.url} is no backup and is not empty (there is {other}): give an empty bucket, prefix or "
+                f"folder, or put back {form.MARKER} where only that is lost"
+            )
+    await storage.put(form.MARKER, form.marker_body(await storage.now()), options=put)
+
+
+async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
+    """Read every snapshot. One that vanishes meanwhile was forgotten. NotABackup where there is nothing at all."""
+    found: list[str] = []
+    damaged: dict[str, str] = {}
+    async for page in storage.list(form.SNAPSHOTS):
+        for key in page.keys:
+            if form.parse_snapshot_key(key) is not None:
+                found.append(key)
+            elif not is_temporary(key):
+                damaged[key] = "is no snapshot's name"
+    if not found and not await check_marker(storage):
+        raise NotABackup(f"{storage.url} holds no backup: there is no {form.MARKER} and no snapshot")
+    snapshots: list[tuple[str, Snapshot]] = []
+
+    async def read(key: str) -> None:
+        try:
+            snapshots.append((key, form.decode_snapshot(await storage.get(key), key)))
+        except NotFound:
+            return
+        except IntegrityError as error:
+            damaged[key] = str(error)
+
+    await for_each(found, read, concurrency=concurrency)
+    snapshots.sort(key=lambda pair: pair[1].run)
+    return Listed(
+        snapshots=tuple(snapshot for _, snapshot in snapshots),
+        keys={snapshot.run: key for key, snapshot in snapshots},
+        damaged=damaged,
+    )
+
+
+def is_temporary(key: str) -> bool:
+    """A file that a killed process left beside the one that it was writing (on a disk)."""
+    return key.rpartition("/")[2].startswith(".regstore-")
+
+
+async def read_pack(storage: Storage, encoded: str) -> Pack:
+    """IntegrityError where it is damaged, or missing."""
+    key = form.pack_key(encoded)
+    try:
+        data = await storage.get(key)
+    except NotFound as error:
+        raise IntegrityError(f"{key} in {storage.url} is missing") from error
+    return form.decode_pack(data, encoded, f"{key} in {storage.url}")
+
+
+async def read_packs(
+    storage: Storage,
+    encoded: Iterable[str],
+    take: Callable[[str, Pack], None],
+    *,
+    concurrency: int,
+) -> dict[str, str]:
+    """Give each pack to `take`; of those that can't be had, why."""
+    damaged: dict[str, str] = {}
+
+    async def read(one: str) -> None:
+        try:
+            pack = await read_pack(storage, one)
+        except IntegrityError as error:
+            damaged[one] = str(error)
+        else:
+            take(one, pack)
+
+    await for_each(encoded, read, concurrency=concurrency)
+    return damaged
+
+
+_LATEST: Final = "latest"
+
+
+def choose(listed: Listed, text: str, where: str) -> Snapshot:
+    """The snapshot that an ID, the beginning of one, `latest`, or a time names: of a time (ISO 8601, UTC unless it
+    says otherwise), the newest that was begun by then. InputError where that is none, or more than one."""
+    snapshots = listed.snapshots
+    if not snapshots:
+        raise InputError(f"{where} has no readable snapshot")
+    if text == _LATEST:
+        return snapshots[-1]
+    same = [snapshot for snapshot in snapshots if snapshot.run.startswith(text)]
+    if len(same) == 1 or (same and same[-1].run == text):
+        return same[0]
+    if len(same) > 1:
+        raise InputError(f"{len(same)} snapshots of {where} begin with {text}: say more of the one that is meant")
+    moment = _parse_time(text)
+    if moment is None:
+        raise InputError(f"{where} has no snapshot {text!r}; see `regstore backup list`")
+    before = [snapshot for snapshot in snapshots if snapshot.begun <= moment]
+    if not before:
+        raise InputError(f"{where} has no snapshot from {text} or before; the oldest is {snapshots[0].run}")
+    return before[-1]
+
+
+def _parse_time(text: str) -> int | None:
+    from datetime import UTC
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1_000_000)

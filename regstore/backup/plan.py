@@ -1,0 +1,291 @@
+"""From listings of a repository to its pack: what is complete is kept, the rest is left out, by name. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Final
+
+from regstore.backup.format import LeftOut, Pack, PackedManifest, PackedTag
+from regstore.digest import Digest
+from regstore.manifest import EdgeKind
+from regstore.reference import subject_of_tag
+
+
+@dataclass(frozen=True, slots=True)
+class KnownManifest:
+    """A digest that was looked at as a manifest. state, reason: as in the inventory's table `manifest`."""
+
+    state: str
+    reason: str = ""
+    media_type: str = ""
+    edges: tuple[tuple[Digest, EdgeKind], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Listing:
+    """One repository's links. layers: path and body. revisions: those whose body says what their path says.
+    broken: other revision links. legacy: manifests that v2.1.0 linked as layers. tags: what each names, None where
+    its link is unreadable, and when it was set."""
+
+    name: str
+    layers: dict[Digest, Digest] = field(default_factory=dict)
+    revisions: set[Digest] = field(default_factory=set)
+    broken: set[Digest] = field(default_factory=set)
+    legacy: set[Digest] = field(default_factory=set)
+    signatures: set[tuple[Digest, Digest]] = field(default_factory=set)
+    history: set[tuple[str, Digest]] = field(default_factory=set)
+    tags: dict[str, tuple[Digest | None, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackPlan:
+    """missing: digests without a blob that kept something from being complete."""
+
+    pack: Pack
+    left_out: tuple[LeftOut, ...] = ()
+    missing: frozenset[Digest] = frozenset()
+
+
+#: Manifests whose bytes are right and whose references can't be told.
+_OPAQUE: Final = ("invalid", "too large")
+
+
+def plan_pack(
+    listing: Listing,
+    manifests: Mapping[Digest, KnownManifest],
+    blobs: Mapping[Digest, int],
+    *,
+    lost: Mapping[Digest, str] | None = None,
+    tags: Sequence[str] = (),
+) -> PackPlan:
+    """blobs: sizes of those that the source has. lost: of these, what can't be copied, and why.
+    tags: glob patterns; none means all tags, and untagged manifests too."""
+    closure = _Closure(listing, manifests, blobs, lost or {})
+    roots = listing.revisions | listing.legacy
+    left_out = [
+        LeftOut(
+            repository=listing.name,
+            tag="",
+            what=f"revision {digest}",
+            reason="was left out: its link says something else than its path",
+        )
+        for digest in sorted(listing.broken)
+    ]
+    named = {digest for digest, _ in listing.tags.values() if digest is not None}
+    kept_tags: dict[str, PackedTag] = {}
+    for tag, (digest, time) in listing.tags.items():
+        reason = closure.reason_against_tag(digest, roots)
+        if reason:
+            left_out.append(
+                LeftOut(repository=listing.name, tag=tag, what=f"tag {tag}", reason=f"was left out: {reason}")
+            )
+        elif digest is not None:
+            kept_tags[tag] = PackedTag(digest, time)
+    kept = [digest for digest in sorted(roots) if not closure.problem(digest)]
+    left_out += (
+        LeftOut(
+            repository=listing.name,
+            tag="",
+            what=f"untagged manifest {digest}",
+            reason=f"was left out: {closure.problem(digest)}",
+        )
+        for digest in sorted(roots - named)
+        if closure.problem(digest)
+    )
+    pack = select(closure.pack(kept, kept_tags), tags)
+    if tags:
+        left_out = [one for one in left_out if one.tag and any(fnmatchcase(one.tag, pattern) for pattern in tags)]
+    return PackPlan(pack=pack, left_out=tuple(sorted(left_out)), missing=frozenset(closure.missing))
+
+
+class _Closure:
+    """Completeness of manifests in one repository, each decided once."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        manifests: Mapping[Digest, KnownManifest],
+        blobs: Mapping[Digest, int],
+        lost: Mapping[Digest, str],
+    ) -> None:
+        self._listing = listing
+        self._manifests = manifests
+        self._blobs = blobs
+        self._lost = lost
+        self._problems: dict[Digest, str] = {}
+        self._needs: dict[Digest, tuple[Digest, ...]] = {}
+        self._order: list[Digest] = []
+        self.missing: set[Digest] = set()
+
+    def _has(self, blob: Digest) -> bool:
+        return blob in self._blobs and blob not in self._lost
+
+    def _blob_of(self, digest: Digest) -> Digest:
+        if self._has(digest):
+            return digest
+        return self._listing.layers.get(digest, digest)
+
+    def problem(self, digest: Digest) -> str:
+        """Why this manifest is not complete, or ""."""
+        stack = [(digest, False)]
+        while stack:
+            current, children_done = stack.pop()
+            if current in self._problems:
+                continue
+            children = self._children(current)
+            if children and not children_done:
+                stack.append((current, True))
+                stack += [(child, False) for child in children if child not in self._problems]
+                continue
+            self._decide(current, children)
+        return self._problems[digest]
+
+    def _is_child(self, target: Digest, kind: EdgeKind) -> bool:
+        return kind is EdgeKind.MANIFEST or target in self._listing.revisions
+
+    def _children(self, digest: Digest) -> list[Digest]:
+        known = self._manifests.get(digest)
+        if known is None or known.state != "ok":
+            return []
+        return [
+            target
+            for target, kind in known.edges
+            if kind is not EdgeKind.SUBJECT and self._is_child(target, kind) and not self._is_sparse(target)
+        ]
+
+    def _is_sparse(self, target: Digest) -> bool:
+        """An entry of an index that the repository never had, or has no more: normal."""
+        listing = self._listing
+        linked = target in listing.revisions or target in listing.broken or target in listing.legacy
+        return not linked and target not in self._blobs and target not in self._lost
+
+    def _decide(self, digest: Digest, children: Collection[Digest]) -> None:
+        known = self._manifests.get(digest)
+        self._problems[digest] = problem = self._why(digest, known, children)
+        if not problem:
+            self._needs[digest] = self._present(known)
+            self._order.append(digest)
+
+    def _why(self, digest: Digest, known: KnownManifest | None, children: Collection[Digest]) -> str:
+        if digest in self._lost:
+            return f"its blob {digest} {self._lost[digest]}"
+        if known is None or known.state == "missing" or digest not in self._blobs:
+            self.missing.add(digest)
+            return f"its manifest {digest.short} is missing"
+        if known.state in _OPAQUE:
+            return ""
+        if known.state != "ok":
+            return f"its manifest {digest.short} is damaged: {known.reason}"
+        for target, kind in known.edges:
+            if kind is EdgeKind.SUBJECT or target in children or self._is_child(target, kind):
+                continue
+            blob = self._blob_of(target)
+            if self._has(blob) or (kind is EdgeKind.FOREIGN_LAYER and blob not in self._lost):
+                continue
+            if blob in self._lost:
+                return f"its blob {blob} {self._lost[blob]}"
+            self.missing.add(blob)
+            return f"its blob {blob} is missing"
+        return next((self._problems[child] for child in children if self._problems[child]), "")
+
+    def _present(self, known: KnownManifest | None) -> tuple[Digest, ...]:
+        assert known is not None
+        needs = {target: None for target, kind in known.edges if kind is not EdgeKind.SUBJECT}
+        return tuple(target for target in needs if self._has(self._blob_of(target)))
+
+    def reason_against_tag(self, digest: Digest | None, roots: Collection[Digest]) -> str:
+        if digest is None:
+            return "its link is unreadable"
+        if digest not in roots:
+            broken = digest in self._listing.broken
+            return f"the repository has no {'readable ' if broken else ''}revision link of {digest.short}"
+        return self.problem(digest)
+
+    def pack(self, kept: Iterable[Digest], tags: Mapping[str, PackedTag]) -> Pack:
+        listing = self._listing
+        within: set[Digest] = set()
+        stack = list(kept)
+        while stack:
+            digest = stack.pop()
+            if digest not in within:
+                within.add(digest)
+                stack += [need for need in self._needs[digest] if need in self._needs]
+        manifests = {digest: self._packed(digest) for digest in self._order if digest in within}
+        opaque = any(self._manifests[digest].state in _OPAQUE for digest in manifests)
+        named = {need for digest in manifests for need in self._needs[digest]} | within
+        layers = {}
+        for digest in sorted(listing.layers if opaque else named & listing.layers.keys()):
+            target = listing.layers[digest]
+            if self._has(target):
+                layers[digest] = target
+        # A layer pushed by its sha512 has a link by its sha256 too.
+        layers |= {target: target for target in layers.values() if listing.layers.get(target) == target}
+        signatures = {
+            (manifest, digest)
+            for manifest, digest in listing.signatures
+            if manifest in manifests and self._has(digest)
+        }
+        blobs = {self._blob_of(digest) for digest in named} | set(layers.values())
+        blobs |= {digest for _, digest in signatures}
+        return Pack(
+            name=listing.name,
+            blobs={digest: self._blobs[digest] for digest in sorted(blobs)},
+            layers=layers,
+            manifests=manifests,
+            signatures=frozenset(signatures),
+            history=frozenset(
+                (tag, digest) for tag, digest in listing.history if tag in tags and digest in manifests
+            ),
+            tags=tags,
+        )
+
+    def _packed(self, digest: Digest) -> PackedManifest:
+        known = self._manifests[digest]
+        subject = next((target for target, kind in known.edges if kind is EdgeKind.SUBJECT), None)
+        return PackedManifest(
+            media_type=known.media_type,
+            linked=digest in self._listing.revisions,
+            needs=self._needs[digest],
+            subject=subject,
+        )
+
+
+def select(pack: Pack, patterns: Sequence[str]) -> Pack:
+    """The part of the pack that tags of these glob patterns need: what they reach, its referrers to any depth, and
+    the `sha256-…` tags that follow what is kept. No patterns: all of it."""
+    if not patterns:
+        return pack
+    tags = {tag for tag in pack.tags if any(fnmatchcase(tag, pattern) for pattern in patterns)}
+    kept: set[Digest] = set()
+    while True:
+        stack = [pack.tags[tag].digest for tag in tags]
+        stack += [digest for digest, known in pack.manifests.items() if known.linked and known.subject in kept]
+        before = len(kept)
+        while stack:
+            digest = stack.pop()
+            if digest in pack.manifests and digest not in kept:
+                kept.add(digest)
+                stack += pack.manifests[digest].needs
+        followers = {tag for tag in pack.tags if subject_of_tag(tag) in kept}
+        if followers <= tags and len(kept) == before:
+            break
+        tags |= followers
+    manifests = {digest: known for digest, known in pack.manifests.items() if digest in kept}
+    named = kept | {need for known in manifests.values() for need in known.needs}
+    everything = any(not known.needs for known in manifests.values())  # of one that is not understood, keep all
+    layers = {digest: target for digest, target in pack.layers.items() if everything or digest in named}
+    layers |= {target: target for target in layers.values() if pack.layers.get(target) == target}
+    signatures = frozenset(pair for pair in pack.signatures if pair[0] in kept)
+    blobs = {pack.blob_of(digest) for digest in named} | set(layers.values())
+    blobs |= {digest for _, digest in signatures}
+    return Pack(
+        name=pack.name,
+        blobs={digest: size for digest, size in pack.blobs.items() if digest in blobs},
+        layers=layers,
+        manifests=manifests,
+        signatures=signatures,
+        history=frozenset((tag, digest) for tag, digest in pack.history if tag in tags and digest in kept),
+        tags={tag: packed for tag, packed in pack.tags.items() if tag in tags},
+    )

@@ -1,0 +1,225 @@
+"""`backup prune`: forget snapshots, and collect what no other needs.
+
+Snapshots go first, then packs, then blobs, so that whatever is still listed is complete at every step. Nothing is
+collected while a `create` runs (its intent counts), nor while a snapshot or a pack can't be read: what those need is
+not known. What was written within the grace stays too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from regstore.backup import format as form
+from regstore.backup.format import Pack
+from regstore.backup.intent import live_intents
+from regstore.backup.opening import check_marker, is_temporary, list_snapshots, read_packs
+from regstore.backup.options import PruneOptions
+from regstore.backup.retention import ForgetPlan, plan_forget
+from regstore.errors import NotARegistry, StorageError
+from regstore.events import OnEvent, Progress, ignore
+from regstore.inventory.inventory import Inventory
+from regstore.runs.lock import Lock
+from regstore.storage.base import MultipartUpload, Storage
+
+_BATCH: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePlan:
+    """blocked: why nothing is collected, "" where it is. Sizes in bytes. young: what only the grace keeps."""
+
+    forget: ForgetPlan
+    packs: int
+    blobs: int
+    bytes: int
+    kept_blobs: int
+    kept_bytes: int
+    young: int
+    stale_intents: int
+    blocked: str = ""
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True)
+class PruneResult:
+    plan: PrunePlan
+    snapshots: int = 0
+    packs: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.failures or self.plan.damaged)
+
+
+async def plan_prune(storage: Storage, options: PruneOptions, *, on_event: OnEvent = ignore) -> PrunePlan:
+    """What `prune` would do now. Writes nothing."""
+    with Inventory() as inventory:
+        return await _Run(storage, inventory, options, on_event).plan()
+
+
+async def prune(storage: Storage, options: PruneOptions, *, lock: Lock, on_event: OnEvent = ignore) -> PruneResult:
+    """Forget and collect, under the lock of the backup. Cut short anywhere, the next run goes on."""
+    with Inventory() as inventory:
+        return await _Run(storage, inventory, options, on_event).prune(lock)
+
+
+class _Run:
+    def __init__(self, storage: Storage, inventory: Inventory, options: PruneOptions, on_event: OnEvent) -> None:
+        self._storage = storage
+        self._inventory = inventory
+        self._options = options
+        self._on_event = on_event
+        self._keys: dict[str, str] = {}
+        self._stale: list[str] = []
+
+    async def plan(self) -> PrunePlan:
+        if not await check_marker(self._storage):
+            raise NotARegistry(
+                f"{self._storage.url} has no {form.MARKER}, so it may hold something else than a backup: nothing is "
+                "deleted there"
+            )
+        now = await self._storage.now()
+        # The intents before the snapshots: a create that ended in between has published by then.
+        live, self._stale = await live_intents(self._storage, now)
+        listed = await list_snapshots(self._storage, concurrency=self._options.concurrency)
+        self._keys = listed.keys
+        forget = plan_forget(listed.snapshots, self._options.keep)
+        damaged = [f"{key}: {why}" for key, why in sorted(listed.damaged.items())]
+        packs = {known.pack for one, _ in forget.kept for known in one.repositories.values()}
+        damaged += await self._needs(packs)
+        blocked = ""
+        if damaged:
+            blocked = f"nothing is collected, for what is damaged may need it: {damaged[0]}"
+        elif live:
+            blocked = f"nothing is collected while a create runs ({', '.join(live)})"
+        await self._candidates(packs, now - self._options.grace)
+        packs_dead, _ = self._sums("kind = 'pack' and dead and not young")
+        blobs, size = self._sums("kind = 'blob' and dead and not young")
+        kept_blobs, kept_bytes = self._sums("kind = 'blob' and not dead")
+        young, _ = self._sums("dead and young")
+        return PrunePlan(
+            forget=forget,
+            packs=0 if blocked else packs_dead,
+            blobs=0 if blocked else blobs,
+            bytes=0 if blocked else size,
+            kept_blobs=kept_blobs,
+            kept_bytes=kept_bytes,
+            young=young,
+            stale_intents=len(self._stale),
+            blocked=blocked,
+            damaged=tuple(damaged),
+        )
+
+    def _sums(self, condition: str) -> tuple[int, int]:
+        row = self._inventory.all(
+            f"select count(*), coalesce(sum(size), 0)::bigint from present where {condition}"
+        )[0]
+        return int(row[0]), int(row[1])
+
+    async def _needs(self, packs: set[str]) -> list[str]:
+        """The table `need`: digests of the blobs that these packs need; of packs that can't be read, why."""
+        self._inventory.execute("create table need (digest blob not null)")
+        done = 0
+
+        def take(_: str, pack: Pack) -> None:
+            nonlocal done
+            self._inventory.insert("need", {"digest": ("binary", [digest.raw for digest in pack.blobs])})
+            done += 1
+            self._on_event(Progress(phase="reading packs", done=done, total=len(packs), unit="packs"))
+
+        damaged = await read_packs(self._storage, sorted(packs), take, concurrency=self._options.concurrency)
+        return [why for _, why in sorted(damaged.items())]
+
+    async def _candidates(self, packs: set[str], young_after: int) -> None:
+        """The table `present`: packs, blobs and left temporary files, and whether anything needs them."""
+        self._inventory.execute(
+            "create table present (kind varchar, key varchar, digest blob, size bigint, mtime bigint,"
+            " dead boolean, young boolean)"
+        )
+        for prefix in (form.PACKS, form.BLOBS):
+            async for page in self._storage.list(prefix):
+                rows: list[tuple[str, str, bytes | None, int, int]] = []
+                for info in page.objects():
+                    blob, pack = form.parse_blob_key(info.key), form.parse_pack_key(info.key)
+                    if blob is not None:
+                        rows.append(("blob", info.key, blob.raw, info.size, info.mtime))
+                    elif pack is not None:
+                        rows.append(("pack", info.key, bytes.fromhex(pack), info.size, info.mtime))
+                    elif is_temporary(info.key):
+                        rows.append(("temporary", info.key, None, info.size, info.mtime))
+                self._inventory.insert(
+                    "present",
+                    {
+                        "kind": ("utf8", [row[0] for row in rows]),
+                        "key": ("utf8", [row[1] for row in rows]),
+                        "digest": ("binary", [row[2] for row in rows]),
+                        "size": ("int64", [row[3] for row in rows]),
+                        "mtime": ("int64", [row[4] for row in rows]),
+                    },
+                )
+        self._inventory.execute("create table need_pack (digest blob not null)")
+        self._inventory.insert("need_pack", {"digest": ("binary", [bytes.fromhex(pack) for pack in packs])})
+        self._inventory.execute(
+            "update present set young = mtime >= ?, dead = case kind"
+            " when 'blob' then digest not in (select digest from need)"
+            " when 'pack' then digest not in (select digest from need_pack) else true end",
+            [young_after],
+        )
+
+    async def prune(self, lock: Lock) -> PruneResult:
+        plan = await self.plan()
+        result = PruneResult(plan=plan)
+        result.snapshots = await self._delete(
+            lock, [self._keys[one.run] for one in plan.forget.forgotten], "forgetting snapshots", result
+        )
+        if result.failures:
+            return result  # a snapshot that stays keeps what it needs
+        await self._delete(lock, self._stale, "clearing intents", result)
+        if plan.blocked:
+            return result
+        for kind in ("pack", "blob", "temporary"):
+            sizes = dict(
+                self._inventory.all(
+                    "select key, size from present where kind = ? and dead and not young order by key", [kind]
+                )
+            )
+            failures = len(result.failures)
+            gone = await self._delete(lock, list(sizes), f"deleting {kind}s", result)
+            if kind == "pack":
+                result.packs = gone
+            elif kind == "blob":
+                result.blobs = gone
+                result.bytes = sum(sizes.values()) if len(result.failures) == failures else 0
+        await self._abort_uploads(lock)
+        return result
+
+    async def _delete(self, lock: Lock, keys: Sequence[str], phase: str, result: PruneResult) -> int:
+        gone = 0
+        for start in range(0, len(keys), _BATCH):
+            async with lock.batch():
+                outcomes = await self._storage.delete_many(keys[start : start + _BATCH])
+            gone += sum(error is None for error in outcomes.values())
+            result.failures += (f"{key}: {error}" for key, error in outcomes.items() if error is not None)
+            self._on_event(Progress(phase=phase, done=gone, total=len(keys), unit="objects"))
+        return gone
+
+    async def _abort_uploads(self, lock: Lock) -> None:
+        """Parts of blobs that a killed create had begun to send to a bucket."""
+        young = await self._storage.now() - self._options.grace
+        async for upload in _uploads(self._storage):
+            if upload.newest < young:
+                async with lock.batch():
+                    await self._storage.abort_multipart_upload(upload)
+
+
+async def _uploads(storage: Storage) -> AsyncIterator[MultipartUpload]:
+    try:
+        async for upload in storage.list_multipart_uploads(form.BLOBS):
+            yield upload
+    except StorageError:
+        return

@@ -1,0 +1,351 @@
+"""What a registry's storage holds, taken while it serves, with read permission only.
+
+A repository is taken when two listings of it agree: everything in them stood together at the moment between the two.
+The links are listed before the blobs: a push writes blobs first, so a link that was listed has its blob in the
+listing, unless it was deleted since; then the links are read again. One that never holds still is taken from its
+last listing, and what its manifests name and that listing lacks is looked for by name.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from regstore import layout
+from regstore.backup.plan import KnownManifest, Listing
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import NotFound, Refused
+from regstore.events import Notice, OnEvent
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.reachability import Reachability
+from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.manifest import EdgeKind
+from regstore.storage.base import Storage
+
+#: Listings of a repository that does not hold still, after the first two.
+_TRIES: Final = 6
+_TABLES: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index")
+_BATCH: Final = 200
+
+
+class Source:
+    """The links, blobs and manifests of a store, in an inventory of this run."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        inventory: Inventory,
+        scanning: ScanOptions,
+        patterns: Sequence[str],
+        on_event: OnEvent,
+    ) -> None:
+        self.storage = storage
+        self.inventory = inventory
+        self._scanning = scanning
+        self._patterns = patterns
+        # A scan speaks of uploads, which are none of a backup's business.
+        self._on_event: OnEvent = lambda event: None if isinstance(event, Notice) else on_event(event)
+        self._scanner = Scanner(storage, inventory, scanning, self._on_event)
+        #: Repositories whose last two listings differed.
+        self.restless: set[str] = set()
+
+    async def load(self) -> None:
+        await self._scanner.list_links()
+        later = self.inventory.child()
+        try:
+            await Scanner(self.storage, later, self._scanning, self._on_event).list_links()
+            moving = self._differing(later)
+            self._adopt(later, moving)
+        finally:
+            later.close()
+        await self._settle([name for name in moving if self.in_scope(name)])
+        await list_blobs(self._scanner)
+        self._refuse_symbolic_links()
+        await self._read_manifests()
+
+    def _refuse_symbolic_links(self) -> None:
+        links = sorted(key for key in self.storage.symlinks if key.startswith(layout.PREFIX))
+        if links:
+            raise Refused(
+                f"{self.storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+                "is not seen, so it would be missing from the backup: replace them by bind mounts, or move the data"
+            )
+
+    def in_scope(self, name: str) -> bool:
+        return not self._patterns or any(fnmatchcase(name, pattern) for pattern in self._patterns)
+
+    def names(self) -> list[str]:
+        """The repositories of the scope that hold anything, sorted."""
+        rows = self.inventory.all("select name from repository order by name")
+        return [name for (name,) in rows if self.in_scope(name)]
+
+    async def look_again(self, names: Collection[str], missing: Collection[Digest]) -> None:
+        """List these repositories anew, and ask for the blobs that were missing."""
+        await self._settle(names)
+        await self._find_blobs(missing)
+        await self._read_manifests()
+
+    def forget_blobs(self, digests: Collection[Digest]) -> None:
+        """They are gone from the store."""
+        for digest in digests:
+            self.inventory.execute("delete from blob where digest = ?", [digest.raw])
+
+    async def _settle(self, names: Collection[str]) -> None:
+        names = set(names)
+        self.restless -= names
+        for _ in range(_TRIES):
+            if not names:
+                return
+            later = self.inventory.child()
+            try:
+                scanner = Scanner(self.storage, later, self._scanning, self._on_event)
+                await scanner.list_repositories(sorted(names))
+                changed = self._differing(later) & names
+                self._adopt(later, changed)
+            finally:
+                later.close()
+            names = changed
+        self.restless |= names
+
+    def _differing(self, later: Inventory) -> set[str]:
+        """Repositories that the two listings show differently. Times do not count: content does."""
+        one, other = _contents("main"), _contents(_schema(later))
+        rows = self.inventory.all(
+            f"select distinct name from (({one} except {other}) union all ({other} except {one}))"
+        )
+        return {name for (name,) in rows}
+
+    def _adopt(self, later: Inventory, names: Collection[str]) -> None:
+        """Take these repositories from the later listing."""
+        if not names:
+            return
+        execute, schema = self.inventory.execute, _schema(later)
+        listed = sorted(names)
+        execute(
+            "insert into main.repository select (select coalesce(max(id), 0) from main.repository)"
+            f" + row_number() over (), name from {schema}.repository"
+            " where name in (select unnest(?)) and name not in (select name from main.repository)",
+            [listed],
+        )
+        for table in _TABLES:
+            columns = [row[0] for row in self.inventory.all(f"describe main.{table}") if row[0] != "repository"]
+            execute(
+                f"delete from main.{table} where repository in"
+                " (select id from main.repository where name in (select unnest(?)))",
+                [listed],
+            )
+            execute(
+                f"insert into main.{table} (repository, {', '.join(columns)})"
+                f" select m.id, {', '.join('t.' + column for column in columns)} from {schema}.{table} t"
+                f" join {schema}.repository r on r.id = t.repository join main.repository m on m.name = r.name"
+                " where r.name in (select unnest(?))",
+                [listed],
+            )
+
+    async def _find_blobs(self, digests: Collection[Digest]) -> None:
+        rows = self.inventory.all(
+            "select digest from blob where digest in (select unnest(?::blob[]))", [[one.raw for one in digests]]
+        )
+        known = {bytes(raw) for (raw,) in rows}
+        found: list[tuple[bytes, int, int]] = []
+
+        async def look(digest: Digest) -> None:
+            try:
+                info = await self.storage.stat(layout.encode(layout.BlobKey(digest)))
+            except NotFound:
+                return
+            found.append((digest.raw, info.size, info.mtime))
+
+        await for_each(
+            [digest for digest in digests if digest.raw not in known], look, concurrency=self._scanning.concurrency
+        )
+        self.inventory.insert(
+            "blob",
+            {
+                "digest": ("binary", [row[0] for row in found]),
+                "size": ("int64", [row[1] for row in found]),
+                "mtime": ("int64", [row[2] for row in found]),
+            },
+        )
+
+    async def _read_manifests(self) -> None:
+        # One that was missing may have come; what was read stays.
+        self.inventory.execute("delete from manifest where state = 'missing'")
+        await self._scanner.read_manifests()
+        asked: set[tuple[str, bytes, bool]] = set()
+        while await self._find_links(asked):
+            await self._scanner.read_manifests()
+
+    async def _find_links(self, asked: set[tuple[str, bytes, bool]]) -> bool:
+        """In repositories that never held still: links that a push wrote while the listing ran. Whether any was."""
+        if not self.restless:
+            return False
+        rows = self.inventory.all(
+            f"""
+            select distinct r.name, e.target, e.kind = {int(EdgeKind.MANIFEST)}
+            from repository r join revision_link v on v.repository = r.id join edge e on e.source = v.digest
+            where r.name in (select unnest(?)) and e.kind not in (
+                {int(EdgeKind.SUBJECT)}, {int(EdgeKind.FOREIGN_LAYER)})
+                and not exists (from layer_link l where l.repository = r.id and l.digest = e.target)
+                and not exists (from revision_link x where x.repository = r.id and x.digest = e.target)
+            """,
+            [sorted(self.restless)],
+        )
+        wanted = [row for row in ((name, bytes(raw), kind) for name, raw, kind in rows) if row not in asked]
+        asked.update(wanted)
+        ids = dict(self.inventory.all("select name, id from repository"))
+        found: list[tuple[str, int, bytes, bytes]] = []
+
+        async def look(row: tuple[str, bytes, bool]) -> None:
+            name, raw, is_manifest = row
+            digest = Digest.from_raw(raw)
+            make = layout.RevisionLinkKey if is_manifest else layout.LayerLinkKey
+            try:
+                body = await self.storage.get(layout.encode(make(name, digest)))
+            except NotFound:
+                return
+            target = layout.parse_link(body)
+            if target is not None:
+                found.append(("revision_link" if is_manifest else "layer_link", ids[name], raw, target.raw))
+
+        await for_each(wanted, look, concurrency=self._scanning.concurrency)
+        for table in ("layer_link", "revision_link"):
+            chosen = [row for row in found if row[0] == table]
+            self.inventory.insert(
+                table,
+                {
+                    "repository": ("int32", [row[1] for row in chosen]),
+                    "digest": ("binary", [row[2] for row in chosen]),
+                    "target": ("binary", [row[3] for row in chosen]),
+                    "size": ("int64", [71] * len(chosen)),
+                    "mtime": ("int64", [0] * len(chosen)),
+                },
+            )
+        if found:
+            await self._find_blobs({Digest.from_raw(row[3]) for row in found})
+        return bool(found)
+
+    # -- rows for the plan
+
+    def mark(self) -> None:
+        """Compute what each repository reaches, before `listings`."""
+        Reachability(self.inventory, "backup_reach").add(
+            "select repository, digest, true as expand from revision_link"
+            " union all select repository, target, true from tag"
+            " union all select repository, digest, true from legacy_revision"
+        )
+
+    def listings(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[Listing, dict[Digest, KnownManifest], dict[Digest, int]]]:
+        """Each of these repositories with the manifests and the blobs (their sizes) that it may need."""
+        for start in range(0, len(names), _BATCH):
+            yield from self._batch(names[start : start + _BATCH])
+
+    def _batch(
+        self, names: Sequence[str]
+    ) -> Iterator[tuple[Listing, dict[Digest, KnownManifest], dict[Digest, int]]]:
+        rows = self._rows_of(names)
+        digest = _Digests()
+        listings = {name: Listing(name=name) for name in names}
+        for name, raw, target in rows("r.name, t.digest, t.target", "layer_link"):
+            if target is not None:
+                listings[name].layers[digest(raw)] = digest(target)
+        for name, raw, target in rows("r.name, t.digest, t.target", "revision_link"):
+            sound = target is not None and bytes(raw) == bytes(target)
+            (listings[name].revisions if sound else listings[name].broken).add(digest(raw))
+        for name, raw in rows("r.name, t.digest", "legacy_revision"):
+            listings[name].legacy.add(digest(raw))
+        for name, revision, raw in rows("r.name, t.revision, t.digest", "signature_link"):
+            listings[name].signatures.add((digest(revision), digest(raw)))
+        for name, tag, raw in rows("r.name, t.name, t.digest", "tag_index"):
+            listings[name].history.add((tag, digest(raw)))
+        for name, tag, target, mtime in rows("r.name, t.name, t.target, t.mtime", "tag"):
+            listings[name].tags[tag] = (None if target is None else digest(target), mtime)
+        manifests: dict[str, dict[Digest, KnownManifest]] = defaultdict(dict)
+        for name, raw, state, reason, media_type, edges in rows(
+            "r.name, m.digest, any_value(m.state), any_value(m.reason), any_value(m.media_type),"
+            " list({'target': e.target, 'kind': e.kind}) filter (e.target is not null)",
+            "backup_reach",
+            "join manifest m on m.digest = t.digest left join edge e on e.source = t.digest where t.expand",
+            "group by r.name, m.digest",
+        ):
+            pairs = sorted({(edge["kind"], bytes(edge["target"])) for edge in edges or ()})
+            manifests[name][digest(raw)] = KnownManifest(
+                state,
+                reason or "",
+                media_type or "",
+                tuple((digest(target), EdgeKind(kind)) for kind, target in pairs),
+            )
+        blobs: dict[str, dict[Digest, int]] = defaultdict(dict)
+        wanted = (
+            "(select repository, digest from backup_reach union select repository, target from layer_link"
+            " union select repository, digest from signature_link)"
+        )
+        for name, raw, size in rows(
+            "distinct r.name, b.digest, b.size", wanted, "join blob b on b.digest = t.digest"
+        ):
+            blobs[name][digest(raw)] = size
+        for name in names:
+            yield listings[name], manifests[name], blobs[name]
+
+    def _rows_of(self, names: Sequence[str]) -> Any:
+        chosen = list(names)
+
+        def rows(columns: str, table: str, more: str = "", group: str = "") -> list[tuple[Any, ...]]:
+            condition = "and" if "where" in more else "where"
+            return self.inventory.all(
+                f"select {columns} from {table} t join repository r on r.id = t.repository {more}"
+                f" {condition} r.name in (select unnest(?)) {group}",
+                [chosen],
+            )
+
+        return rows
+
+
+async def list_blobs(scanner: Scanner) -> None:
+    """All of them, in the inventory on return."""
+    await scanner.list_blobs()
+    await scanner.list_repositories(())
+
+
+class _Digests:
+    """From raw bytes, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[bytes, Digest] = {}
+
+    def __call__(self, raw: bytes) -> Digest:
+        raw = bytes(raw)
+        made = self._made.get(raw)
+        if made is None:
+            made = self._made[raw] = Digest.from_raw(raw)
+        return made
+
+
+def _schema(inventory: Inventory) -> str:
+    return str(inventory.one("select current_schema()"))
+
+
+def _contents(schema: str) -> str:
+    """SQL: one row for everything that a listing says of a repository, with its name."""
+    nothing = "null::blob"
+
+    def rows(table: str, columns: str) -> str:
+        return (
+            f"select r.name, '{table}' as kind, {columns} from {schema}.{table} t"
+            f" join {schema}.repository r on r.id = t.repository"
+        )
+
+    return " union all ".join(
+        (
+            rows("layer_link", "'' as label, t.digest as one, t.target as two, t.body as body, t.size"),
+            rows("revision_link", "'', t.digest, t.target, t.body, t.size"),
+            rows("signature_link", f"'', t.revision, t.digest, {nothing}, t.size"),
+            rows("tag", f"t.name, {nothing}, t.target, t.body, t.size"),
+            rows("tag_index", f"t.name, t.digest, {nothing}, {nothing}, t.size"),
+        )
+    )

@@ -1,0 +1,115 @@
+"""A registry, backed up and restored, is what the naive model says; a backup with nothing new costs next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from regstore.errors import NotARegistry
+from regstore.layout import SignatureLinkKey, TagIndexKey, decode, link_body
+from regstore.storage.disk import DiskStorage
+from tests.backup.oracle import expected, incomplete_tags
+from tests.backup.places import (
+    SCANNING,
+    contents,
+    give_back,
+    keys_below,
+    memory,
+    read_all,
+    take,
+)
+from tests.model.random_registry import example_registry, registries
+from tests.model.store import ModelStore
+
+generated = settings(
+    max_examples=25,
+    phases=(Phase.explicit, Phase.generate),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+
+
+def said(key: str, body: bytes) -> bytes:
+    """Histories and signatures are known by their paths; what else their links hold is not kept."""
+    known = decode(key)
+    return link_body(known.digest) if isinstance(known, TagIndexKey | SignatureLinkKey) else body
+
+
+async def round_trip(store: ModelStore, *, etags: bool, page: int, twice: bool) -> None:
+    source, backup, target = memory(store, etags=etags, page=page), memory(etags=etags, page=page), memory()
+    before = store.bodies()
+    wanted = expected(before)
+    if not any(key.startswith("docker/registry/v2/") for key in before):
+        return
+    try:
+        taken = await take(source, backup)
+    except NotARegistry:
+        assert not wanted
+        return
+    assert store.bodies() == before, "the source was changed"
+    checked = await read_all(backup)
+    assert not checked.damage
+    given_back = await give_back(backup, target)
+    assert not given_back.partial
+    restored = await contents(target)
+    assert restored.keys() == wanted
+    assert {key: body for key, body in restored.items() if said(key, before[key]) != body} == {}
+    assert not incomplete_tags(restored)
+    left_out = {f"{one.repository}:{one.tag}" for one in taken.snapshot.left_out if one.tag}
+    assert left_out == set(incomplete_tags(before))
+    if not twice:
+        return
+    again = await give_back(backup, target)
+    assert (again.blobs, again.links, again.tags) == (0, 0, 0)
+    # A second snapshot of the same shares everything.
+    objects = set(await keys_below(backup, "blobs/")) | set(await keys_below(backup, "packs/"))
+    second = await take(source, backup)
+    assert second.snapshot.repositories == taken.snapshot.repositories
+    assert (second.packs, second.snapshot.new_blobs) == (0, 0)
+    assert objects == set(await keys_below(backup, "blobs/")) | set(await keys_below(backup, "packs/"))
+    assert not await keys_below(backup, "docker/")
+
+
+@generated
+@given(registries(disk=False), st.booleans(), st.sampled_from([1000, 7]), st.integers(0, 4))
+def test_what_comes_back_is_what_the_model_says(store: ModelStore, etags: bool, page: int, again: int) -> None:
+    asyncio.run(round_trip(store, etags=etags, page=page, twice=again == 0))
+
+
+async def test_the_example_on_disk(tmp_path: Path) -> None:
+    store = example_registry().on_disk()
+    store.write_folder(tmp_path / "source")
+    async with (
+        DiskStorage(tmp_path / "source") as source,
+        DiskStorage(tmp_path / "backup", create=True) as backup,
+        DiskStorage(tmp_path / "target", create=True) as target,
+    ):
+        taken = await take(source, backup)
+        assert taken.snapshot.tags > 5
+        assert (await read_all(backup)).read_blobs == taken.snapshot.blobs == taken.snapshot.new_blobs
+        await give_back(backup, target)
+        restored = await contents(target)
+    assert restored.keys() == expected(store.bodies())
+    assert not incomplete_tags(restored)
+
+
+async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_path: Path) -> None:
+    store = example_registry()
+    source, backup = memory(store), memory()
+    scanning = replace(SCANNING, cache_dir=tmp_path)
+    await take(source, backup, scanning=scanning)
+    first = set(backup.store)
+    read, written = dict(source.counters.requests), dict(backup.counters.requests)
+    # What the example has broken is looked for by name each time; nothing else is asked for.
+    second = await take(source, backup, scanning=scanning)
+    new = set(backup.store) - first
+    assert {key.partition("/")[0] for key in new} == {"snapshots"}  # the intent is gone again
+    assert backup.counters.requests["put"] - written["put"] == 2
+    assert backup.counters.requests["get"] - written.get("get", 0) == 1  # the marker
+    assert second.snapshot.new_blobs == 0
+    assert source.counters.requests["list"] - read["list"] <= 4
