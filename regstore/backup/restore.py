@@ -26,7 +26,7 @@ from regstore.backup.source import list_blobs
 from regstore.backup.transfer import FAILURES_IN_A_ROW, SourceGone, copy_blob, in_lanes, is_fatal
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, InputError, IntegrityError, NotFound, StorageError
+from regstore.errors import AlreadyExists, InputError, IntegrityError, NoSuchBucket, NotFound, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
@@ -173,6 +173,7 @@ class _Run:
         self._damaged: list[str] = []
         self._lost: set[Digest] = set()
         self._failures = 0
+        self._missing = False
 
     async def _pack(self, name: str) -> Pack | None:
         """The part of the pack that is asked for; None, and noted, where it is damaged."""
@@ -189,7 +190,8 @@ class _Run:
         scanner = Scanner(
             self._store, self._inventory, ScanOptions(concurrency=self._options.concurrency), self._on_event
         )
-        await list_blobs(scanner)
+        if not self._missing:
+            await list_blobs(scanner)
         self._inventory.execute("create table wanted (digest blob not null, size bigint not null)")
         tags = repositories = 0
 
@@ -222,6 +224,10 @@ class _Run:
         return int(row[0]), int(row[1])
 
     async def plan(self) -> RestorePlan:
+        try:
+            await anext(self._store.list(layout.PREFIX), None)
+        except NoSuchBucket:
+            self._missing = True  # a restore would have made it
         tags, repositories = await self._collect()
         missing_tags = missing_links = 0
         conflicts: list[Conflict] = []
@@ -393,8 +399,9 @@ class _Run:
     async def _work(self, pack: Pack) -> _Work:
         """What the store's repository lacks, by listing it."""
         there: dict[str, ObjectInfo] = {}
-        async for page in self._store.list(layout.repository_prefix(pack.name) + "_"):
-            there.update((info.key, info) for info in page.objects())
+        if not self._missing:
+            async for page in self._store.list(layout.repository_prefix(pack.name) + "_"):
+                there.update((info.key, info) for info in page.objects())
 
         async def lacking(links: Iterable[tuple[layout.Key, Digest]]) -> list[_Link]:
             found = []

@@ -114,7 +114,8 @@ class Source:
         """Repositories that the two listings show differently. Times do not count: content does."""
         one, other = _contents("main"), _contents(_schema(later))
         rows = self.inventory.all(
-            f"select distinct name from (({one} except {other}) union all ({other} except {one}))"
+            f"select distinct name from ((from ({one}) except from ({other}))"
+            f" union all (from ({other}) except from ({one})))"
         )
         return {name for (name,) in rows}
 
