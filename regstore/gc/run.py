@@ -414,7 +414,7 @@ class GcRun:
 
     async def _forget(self) -> None:
         """Once more, all that went: a request that was under way may have told the cache of it again."""
-        if self._cache.kind in ("none", "inmemory", "unknown"):
+        if self._cache.kind != "redis":
             return
         steps = [Step.REVISION, Step.LAYER]
         keys = self.inventory.all("select key from gc_unlink where step in (select unnest(?))", [steps])

@@ -167,7 +167,7 @@ async def heal_all(
 
 async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:
     """Make the cache forget what the runs removed; how many entries there were."""
-    if cache.kind in ("none", "inmemory", "unknown"):
+    if cache.kind != "redis":
         return 0
     forgotten = 0
     for run in runs:
@@ -190,6 +190,8 @@ async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[Tra
 
 async def forget_past(inventory: Inventory, cache: RegistryCache, runs: Sequence[RunRecord]) -> None:
     """Make the cache forget what earlier runs removed (by `Past`'s relations), but for those that saw to it."""
+    if cache.kind != "redis":
+        return
     clean = [record.run for record in runs if record.done and record.done.get("cache") == cache.kind]
     unclean = "run not in (select unnest(?::varchar[]))"
     links = inventory.all(f"select distinct name, digest from removed where {unclean}", [clean])
