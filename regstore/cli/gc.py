@@ -186,10 +186,12 @@ async def _explain(
     as_json: bool,
     on_event: OnEvent,
 ) -> int:
+    from regstore.digest import Digest
     from regstore.gc.run import open_run
 
+    wanted = [Digest.parse(digest) for digest in digests]
     async with storage, open_run(storage, options, on_event=on_event) as run:
-        show_reasons(storage.url, run, options.plan, tags, digests, as_json=as_json)
+        show_reasons(storage.url, run, options.plan, tags, wanted, as_json=as_json)
     return EXIT_OK
 
 

@@ -10,6 +10,7 @@ from regstore.cli.output import count, counted, emit, emit_error, emit_json, mom
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
+    from regstore.digest import Digest
     from regstore.gc.plan import GcOptions, GcSummary
     from regstore.gc.policy import BrokenScope, Policy
     from regstore.gc.run import GcRun
@@ -142,10 +143,9 @@ def retention_json(inventory: Inventory, summary: GcSummary) -> dict[str, Any]:
 
 
 def show_reasons(
-    url: str, run: GcRun, options: GcOptions, tags: list[str], digests: list[str], *, as_json: bool
+    url: str, run: GcRun, options: GcOptions, tags: list[str], digests: list[Digest], *, as_json: bool
 ) -> None:
     """Print what --explain and --why ask for."""
-    from regstore.digest import Digest
     from regstore.gc.explain import explain_tags
     from regstore.gc.why import why
 
@@ -153,7 +153,7 @@ def show_reasons(
     for text in tags:
         name, colon, tag = text.partition(":")
         explained[text] = explain_tags(run.inventory, options, name, tag if colon else None)
-    whys = [why(run.inventory, options, Digest.parse(digest), now=run.inventory.scanned_at) for digest in digests]
+    whys = [why(run.inventory, options, digest, now=run.inventory.scanned_at) for digest in digests]
     if as_json:
         emit_json(
             {
