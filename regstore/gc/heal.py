@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
@@ -26,6 +27,8 @@ from regstore.runs import TRASH, is_run
 from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
+
+_BATCH: Final = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,13 @@ class Past:
     async def load(cls, storage: Storage, inventory: Inventory) -> Past:
         """One LIST of `trash/`, one of `runs/`, and a GET a journal part."""
         past = cls(inventory, await find_runs(storage))
-        async for run, key, size in list_trash(storage):
-            past.add_trash([(run, key, size)])
+        found: list[tuple[str, str, int]] = []
+        async for one in list_trash(storage):
+            found.append(one)
+            if len(found) >= _BATCH:
+                past.add_trash(found)
+                found = []
+        past.add_trash(found)
         for record in past.records:
             past._seen[record.run] = await read_seen(storage, record)
             async for entries in read_parts(storage, record.parts):
