@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import TypeVar, TypeVarTuple
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 @asynccontextmanager
@@ -36,6 +38,23 @@ async def for_each(
     async with task_group() as group:
         for _ in range(max(1, concurrency)):
             group.create_task(work())
+
+
+async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+    """asyncio.to_thread, but when this ends its thread has ended too, even if this is cancelled: what the thread
+    works on can then be closed."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            try:
+                await asyncio.wait([work])
+            except asyncio.CancelledError:
+                continue
+        if not work.cancelled():
+            work.exception()  # seen: the cancellation is what counts
+        raise
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regstore import layout
-from regstore.concurrency import for_each, task_group
+from regstore.concurrency import for_each, in_thread, task_group
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InvalidManifest, NotFound, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
@@ -83,7 +83,7 @@ class _Intake:
             if self._keys < least:
                 return  # who waited before has taken them along
             pages, self._pages, self._keys = self._pages, [], 0
-            await asyncio.to_thread(self._inventory.ingest, pages)
+            await in_thread(self._inventory.ingest, pages)  # it must not outlast the connection
 
 
 class Scanner:
