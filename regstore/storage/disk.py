@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 import uuid
@@ -31,13 +30,12 @@ from regstore.storage.base import (
     PutOptions,
 )
 from regstore.storage.folders import Tree, facts, translated
+from regstore.storage.hashing import hash_file
 from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
 from regstore.storage.walk import Listing, sweep_empty_folders
 
 _COPY_STEP: Final = 64 << 20
 _DELETE_BATCH: Final = 250
-#: What is hashed between two reads: small enough for a core's own cache, large enough to be worth a system call.
-_HASH_STEP: Final = 256 << 10
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -169,7 +167,7 @@ class DiskStorage:
     async def hash_objects(
         self, wanted: Sequence[tuple[str, str]], *, on_bytes: Callable[[int], None], stopped: Callable[[], bool]
     ) -> dict[str, tuple[int, str] | StorageError]:
-        """As `HashesObjects` says. Read into one buffer, not mapped: a bad sector raises, and does not kill."""
+        """As `HashesObjects` says."""
         cancelled = False
 
         def stop() -> bool:
@@ -190,7 +188,6 @@ class DiskStorage:
         self, wanted: Sequence[tuple[str, str]], on_bytes: Callable[[int], None], stopped: Callable[[], bool]
     ) -> dict[str, tuple[int, str] | StorageError]:
         found: dict[str, tuple[int, str] | StorageError] = {}
-        buffer = memoryview(bytearray(_HASH_STEP))
         for key, algorithm in wanted:
             try:
                 file = self._tree.open_file(key)
@@ -201,7 +198,7 @@ class DiskStorage:
                 continue
             try:
                 with translated(self.root, key):
-                    hashed = _hash_file(file, algorithm, buffer, on_bytes, stopped)
+                    hashed = hash_file(file, algorithm, on_bytes, stopped)
             except StorageError as error:
                 found[key] = error
                 continue
@@ -407,21 +404,3 @@ class OpenedFile:
     def _read(self) -> bytes:
         with translated(self._storage.root, self.info.key):
             return os.pread(self._file, min(CHUNK, self._end - self._offset), self._offset)
-
-
-def _hash_file(
-    file: int, algorithm: str, buffer: memoryview, on_bytes: Callable[[int], None], stopped: Callable[[], bool]
-) -> tuple[int, str] | None:
-    """Bytes and hash; None when stopped before the end."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    running = hashlib.new(algorithm)
-    size = 0
-    while not stopped():
-        read = os.readv(file, [buffer])
-        if not read:
-            return size, running.hexdigest()
-        running.update(buffer[:read])
-        size += read
-        on_bytes(read)
-    return None
