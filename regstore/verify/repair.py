@@ -274,17 +274,22 @@ class _Work:
                 await self._write([entry for _, _, entry in found])
 
             async def rewrite(one: tuple[str, Digest, Entry]) -> None:
-                key, digest, entry = one
-                if entry.body is None:  # too long for a journal
-                    assert self._journal is not None
-                    await self.storage.copy(key, f"{self._journal.trash}damaged/{key}", size=entry.size)
-                if not await self._unchanged(key, entry.size, entry.mtime, entry.body):
-                    return
-                async with self.lock.batch():
-                    await self.storage.put(key, layout.link_body(digest), options=self.what.put)
-                self.rewritten.append(key)
+                _, digest, entry = one
+                if await self._replace(entry, layout.link_body(digest)):
+                    self.rewritten.append(entry.key)
 
             await for_each(found, rewrite, concurrency=self.concurrency)
+
+    async def _replace(self, entry: Entry, body: bytes) -> bool:
+        """Write a damaged link anew, if it is still as the journal has it; whether it was."""
+        assert self._journal is not None
+        if not await self._unchanged(entry.key, entry.size, entry.mtime, entry.body):
+            return False
+        if entry.body is None:  # too long for a journal
+            await self.storage.copy(entry.key, f"{self._journal.trash}damaged/{entry.key}", size=entry.size)
+        async with self.lock.batch():
+            await self.storage.put(entry.key, body, options=self.what.put)
+        return True
 
     async def _unchanged(self, key: str, size: int, mtime: int, body: bytes | None) -> bool:
         async for page in self.storage.list(key):
@@ -348,12 +353,10 @@ class _Work:
                         self.restored.append(text)
                 continue
             before = None if held is None else bytes(held)
-            if before is None or not await self._unchanged(text, size, mtime, before):
-                continue
-            await self._write([Entry(REWRITTEN, text, size, mtime, before)])
-            async with self.lock.batch():
-                await self.storage.put(text, body, options=self.what.put)
-            self.restored.append(text)
+            entry = Entry(REWRITTEN, text, size, mtime, before)
+            await self._write([entry])
+            if await self._replace(entry, body):
+                self.restored.append(text)
 
     # Tags
 
