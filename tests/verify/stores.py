@@ -49,7 +49,9 @@ def pristine() -> ModelStore:
     # A sparse index: only one of its children was ever here.
     sparse = images.index([images.image("here"), images.image("elsewhere")])
     keys |= images.registry_keys("sparse", images.image("here"))
-    keys |= {key: body for key, body in images.registry_keys("sparse", sparse, "1").items() if "elsewhere" not in key}
+    keys |= {
+        key: body for key, body in images.registry_keys("sparse", sparse, "1").items() if "elsewhere" not in key
+    }
     for key in images.registry_keys("sparse", images.image("elsewhere")).keys() - (
         images.registry_keys("sparse", images.image("here")).keys()
     ):

@@ -83,13 +83,16 @@ def lost(area: str, key: str, subject: str, tags: set[str]) -> Damage:
     return Damage(key, None, f"{FaultKind.LINK_MISSING}: {area} {subject}", frozenset(tags), links=True)
 
 
-def bad(area: str, key: str, subject: str, change: Callable[[bytes], bytes], tags: set[str], **more: bool) -> Damage:
-    return Damage(key, change, f"{FaultKind.LINK_DAMAGED}: {area} {subject}", frozenset(tags), **{"from_copy": False, **more})  # type: ignore
+def bad(
+    area: str, key: str, subject: str, change: Callable[[bytes], bytes], tags: set[str], **more: bool
+) -> Damage:
+    return Damage(
+        key, change, f"{FaultKind.LINK_DAMAGED}: {area} {subject}", frozenset(tags), **{"from_copy": False, **more}
+    )  # type: ignore
 
 
-MULTIS = {"team/app:multi", FALLBACK}
 DAMAGES = {
-    "layer, flipped byte": blob(LAYER, flip, SINGLES | {f"~{tag}" for tag in ()}, "all"),
+    "layer, flipped byte": blob(LAYER, flip, SINGLES, "all"),
     "layer, truncated": blob(LAYER, cut, SINGLES),
     "layer, empty": blob(LAYER, empty, SINGLES),
     "layer, lost": blob(LAYER, None, SINGLES),
@@ -103,13 +106,15 @@ DAMAGES = {
     "child, flipped byte": blob(ARM.digest, flip, {"team/app:multi"}),
     "layer of a child, lost": blob(ARM.blobs[2].digest, None, {"team/app:multi"}),
     "referrer's payload, lost": blob(SBOM.blobs[1].digest, None, {"~team/app:multi", FALLBACK}),
-    "referrer, lost": blob(SBOM.digest, None, {FALLBACK}),
+    "referrer, lost": blob(SBOM.digest, None, {"~team/app:multi", FALLBACK}),
     "signature's payload, lost": blob(
         SIGNATURE.blobs[1].digest, None, {f"team/app:{SIGNATURE_TAG}", "~team/app:single", "~team/app:next"}
     ),
     "layer by sha512, lost": blob(images.layer("by sha512").digest, None, {"b:sha512"}),
     "layer by sha512, flipped byte": blob(images.layer("by sha512").digest, flip, {"b:sha512"}, "all"),
-    "layer link, lost": lost("layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}),
+    "layer link, lost": lost(
+        "layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}
+    ),
     "layer link by sha512, lost": lost("layer", link("b", "_layers", str(ALIAS)), str(ALIAS), {"b:sha512"}),
     "revision link, lost": lost(
         "revision", link("other", "_manifests/revisions", SINGLE.digest), SINGLE.digest, {"other:1"}

@@ -1,0 +1,138 @@
+"""Repair is killed at each of its changes: nothing gets worse, damaged bytes are kept, the next run finishes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from regstore.digest import Digest
+from regstore.layout import BlobKey, decode
+from regstore.runs.lock import break_locks
+from regstore.verify.plan import FaultKind
+from tests.model.random_registry import NOW
+from tests.model.store import ModelStore
+from tests.servers import images
+from tests.storage.faulty import FaultyStorage, died
+from tests.verify.stores import (
+    APP,
+    ARM,
+    DOCKER,
+    MULTI,
+    SINGLE,
+    link,
+    mend,
+    pristine,
+    registry_of,
+    storage_of,
+)
+
+
+def damaged() -> ModelStore:
+    """A bit of each."""
+    store = pristine()
+    layer, lost = images.blob_key(SINGLE.blobs[1].digest), images.blob_key(SINGLE.blobs[2].digest)
+    store.objects[layer] = (b"rotten", NOW)
+    manifest = images.blob_key(DOCKER.digest)
+    store.objects[manifest] = (store.objects[manifest][0][:-1], NOW)
+    for key in (lost, images.blob_key(MULTI.digest), images.blob_key(ARM.digest)):
+        del store.objects[key]
+    store.objects[link("team/app", "_layers", SINGLE.blobs[0].digest)] = (b"", NOW)
+    store.objects[link("other", "_manifests/revisions", SINGLE.digest)] = (b"x" * 2000, NOW)
+    del store.objects[link("other", "_layers", SINGLE.blobs[0].digest)]
+    del store.objects[f"{APP}/_manifests/tags/multi/current/link"]
+    # Of no copy: the tag goes.
+    broken = images.image("broken")
+    keys = images.registry_keys("team/app", broken, "broken")
+    del keys[images.blob_key(broken.blobs[1].digest)]
+    store.objects |= {key: (body, NOW - 1) for key, body in keys.items()}
+    return store
+
+
+def is_right(key: str, body: bytes) -> bool:
+    decoded = decode(key)
+    if isinstance(decoded, BlobKey):
+        return decoded.digest.matches(body)
+    return pristine().bodies().get(key) == body
+
+
+async def test_killed_anywhere(pytestconfig: pytest.Config) -> None:
+    """At every third change; with --slow at each of them, before it and after."""
+    store = damaged()
+    storage = FaultyStorage(storage_of(store))
+    copy = storage_of(pristine())
+    _, repairs, left = await mend(storage, copy, restore_links=True, drop_broken_tags=True)
+    # The image of the dropped tag is still linked.
+    assert left.findings.counts == {FaultKind.BLOB_MISSING: 1}
+    assert left.findings.tags_touched == 0
+    assert (len(repairs.rewritten), len(repairs.blobs), len(repairs.restored)) == (2, 5, 2)
+    assert repairs.dropped == ("team/app:broken",)
+    end = registry_of(store)
+    assert {key: body for key, body in end.items() if key in pristine()} == pristine().bodies()
+    mutations = len(storage.mutations)
+    assert mutations > 20
+    slow = pytestconfig.getoption("--slow")
+    for number in range(1, mutations + 1, 1 if slow else 3):
+        await kill(number, "after", end)
+        if slow:
+            await kill(number, "before", end)
+
+
+async def kill(number: int, when: Literal["before", "after"], end: dict[str, bytes]) -> None:
+    store, copy = damaged(), storage_of(pristine())
+    start = registry_of(store)
+    faulty = FaultyStorage(storage_of(store), die_at=number, when=when)
+    await died(mend(faulty, copy, restore_links=True, drop_broken_tags=True))
+    now = registry_of(store)
+    for key, body in start.items():
+        if is_right(key, body) and "/tags/broken/" not in key:
+            assert now.get(key) == body, f"{key} got worse when killed {when} {number}"
+        elif isinstance(decode(key), BlobKey) and now[key] != body:
+            assert is_right(key, now[key])
+            kept = [kept for name, (kept, _) in store.objects.items() if name.endswith(f"/damaged/{key}")]
+            assert body in kept, f"the damaged {key} was not kept when killed {when} {number}"
+    for key, body in now.items():
+        if key not in start:
+            assert is_right(key, body), key
+    await break_locks(storage_of(store))
+    await mend(storage_of(store), copy, restore_links=True, drop_broken_tags=True)
+    assert registry_of(store) == end, f"killed {when} {number}"
+
+
+async def test_a_damaged_copy_in_the_trash_never_counts_as_good() -> None:
+    """What repair puts aside is not what gc's heal, or a later repair, brings back."""
+    store = pristine()
+    digest = Digest.parse(SINGLE.blobs[1].digest)
+    key = images.blob_key(str(digest))
+    store.objects[key] = (b"rotten", NOW)
+    await mend(storage_of(store), storage_of(pristine()))
+    assert digest.matches(store.objects[key][0])
+    del store.objects[key]
+    _, repairs, left = await mend(storage_of(store))
+    assert repairs.nothing
+    assert left.findings.damage == 1
+    assert key not in store
+
+
+@pytest.mark.parametrize("change", ["moved", "gone", "put right"])
+async def test_a_link_that_changes_meanwhile_is_left_alone(change: str) -> None:
+    store = pristine()
+    key = link("team/app", "_layers", SINGLE.blobs[0].digest)
+    right = store.objects[key][0]
+    store.objects[key] = (b"", NOW)
+
+    def before(operation: str, text: str) -> None:
+        # The journal is written: the change is just about to be made.
+        if operation == "put" and text.endswith("000001.jsonl.gz"):
+            if change == "gone":
+                del store.objects[key]
+            else:
+                store.objects[key] = (right if change == "put right" else b"other", NOW + 1)
+
+    _, repairs, _ = await mend(FaultyStorage(storage_of(store), before=before))
+    if change == "moved":  # damaged still, and seen so by the next round
+        assert repairs.rewritten == (key,)
+        assert store.objects[key][0] == right
+    else:
+        assert repairs.nothing
+        assert store.body(key) == (right if change == "put right" else None)
