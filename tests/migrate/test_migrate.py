@@ -507,7 +507,7 @@ async def test_an_empty_source_deletes_nothing(pair: Pair) -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("page", range(1, 9))
+@pytest.mark.parametrize("page", [1, 2, 4, 7])
 @pytest.mark.parametrize("side", ["source", "target"])
 async def test_a_listing_that_fails_stops_the_run(pair: Pair, side: str, page: int) -> None:
     for number in range(3):
@@ -532,9 +532,9 @@ async def test_a_listing_that_fails_stops_the_run(pair: Pair, side: str, page: i
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_write_that_fails_leaves_a_correct_target(pair: Pair, when: Any) -> None:
     pair.builder.push("a", pair.builder.index([pair.image(0, 1), pair.image(1, 2)]), "1")
-    number = 0
+    number = -2
     while True:
-        number += 1
+        number += 3  # 1, 4, 7, …
         pair.target.objects.clear()
         faulty = FaultyStorage(pair.there(), fail_at=number, when=when)
         try:

@@ -19,7 +19,7 @@ from tests.storage.faulty import FaultyStorage, died
 
 generated = settings(
     deadline=None,
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )
@@ -71,7 +71,7 @@ async def test_killed_at_each_mutation(when: str) -> None:
     await move(storage(store, "source"), storage(whole, "target"))
     number = 0
     while True:
-        number += 7 if number > 3 else 1  # every one would take a minute
+        number += 13 if number > 2 else 1  # every one would take minutes
         target = ModelStore()
         faulty = FaultyStorage(storage(target, "target"), die_at=number, when=when)  # type: ignore[arg-type]
         if not await died(move(storage(store, "source"), faulty)):

@@ -317,7 +317,8 @@ def test_six_gibibytes(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     with path.open("wb") as file:
         file.truncate(size)
-    with ceph_server(store="bluestore") as server:
+    room = "[osd.0]\nbluestore_block_size = 34359738368"
+    with ceph_server(store="bluestore", extra_conf=room) as server:
         bucket = server.create_bucket()
         environment = {**os.environ, **server.environment()}
         places = [str(tmp_path), f"s3://{bucket}/one", f"s3://{bucket}/two"]
