@@ -5,6 +5,9 @@
 - A link that a journal says we removed from a repository comes back, with the journaled body, when that repository
   reaches what it names: a layer link is a right to read, so no other missing link is ever made. A removal that was seen
   undone since (the link stood there again) is no longer ours to undo: whoever removed it next meant it.
+- What a run that was cut short, or was not told the outcome, had asked the store to delete may yet go, even after it
+  was seen to stand. So for a day, its removals stay ours to undo; and where it took a tag's current/link, and an index
+  link shows that the tag was pushed since, the tag gets it back.
 
 Nothing that stands is overwritten.
 """
@@ -22,13 +25,16 @@ from regstore.errors import AlreadyExists, NotFound
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.runs import TRASH, is_run
 from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
 
 _BATCH: Final = 10_000
+#: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
+#: quarter of an hour; a suspended process goes on with its batch when it wakes.
+LATE: Final = 24 * 3600 * 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +54,18 @@ class Healed:
 
 class Past:
     """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
-    removed(run, key, name, is_revision, digest, body). `nothing` when there is neither."""
+    removed(run, key, name, is_revision, digest, body). `nothing` when there is neither. And removed_tag(key, name, tag,
+    mtime): current/links that a run may yet delete."""
 
     def __init__(self, inventory: Inventory, records: Sequence[RunRecord]) -> None:
         self._inventory = inventory
         self.records = records
         self._seen: dict[str, set[str]] = {}
+        self._acting: set[str] = set()
         for table, columns in (
             ("trash", "digest blob, run varchar, key varchar, size bigint"),
             ("removed", "run varchar, key varchar, name varchar, is_revision boolean, digest blob, body blob"),
+            ("removed_tag", "key varchar, name varchar, tag varchar, mtime bigint"),
         ):
             inventory.execute(f"create or replace table {table} ({columns})")
 
@@ -64,6 +73,8 @@ class Past:
     async def load(cls, storage: Storage, inventory: Inventory) -> Past:
         """One LIST of `trash/`, one of `runs/`, and a GET a journal part."""
         past = cls(inventory, await find_runs(storage))
+        now = await storage.now()
+        past._acting = {record.run for record in past.records if not record.settled and record.written > now - LATE}
         found: list[tuple[str, str, int]] = []
         async for one in list_trash(storage):
             found.append(one)
@@ -100,6 +111,8 @@ class Past:
 
     def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
         seen = self._seen.get(run, set())
+        if run in self._acting:
+            self._add_removed_tags(entries)
         rows = []
         for entry in entries:
             if entry.op != UNLINK or entry.body is None or entry.key in seen:
@@ -120,8 +133,21 @@ class Past:
             },
         )
 
+    def _add_removed_tags(self, entries: Sequence[Entry]) -> None:
+        found = [(entry, layout.decode(entry.key)) for entry in entries if entry.op == UNLINK]
+        tags = [(entry, key) for entry, key in found if isinstance(key, TagCurrentKey)]
+        self._inventory.insert(
+            "removed_tag",
+            {
+                "key": ("utf8", [entry.key for entry, _ in tags]),
+                "name": ("utf8", [key.name for _, key in tags]),
+                "tag": ("utf8", [key.tag for _, key in tags]),
+                "mtime": ("int64", [entry.mtime for entry, _ in tags]),
+            },
+        )
+
     async def note_seen(self, storage: Storage, lock: Lock) -> None:
-        """Void the journals' claims to links that stand again."""
+        """Void the journals' claims to links that stand again, unless they may yet go."""
         found = self._inventory.all(
             """
             select m.run, m.key from removed m join repository r using (name)
@@ -134,7 +160,7 @@ class Past:
         for run, key in found:
             keys.setdefault(run, []).append(key)
         for record in self.records:
-            if record.run in keys:
+            if record.run in keys and record.run not in self._acting:
                 async with lock.batch():
                     await write_seen(storage, record, lock.run, keys[record.run])
 
@@ -162,7 +188,7 @@ class Healer:
 
     async def run(self, *, trash: str = "trash", removed: str = "removed") -> Healed:
         """To a fixpoint: a blob that comes back may be a manifest that names more."""
-        healed = Healed()
+        healed = await self._tags()
         while True:
             step = await self._blobs(trash) + await self._links(removed)
             if step.nothing:
@@ -213,6 +239,35 @@ class Healer:
             group by m.key
             """
         )
+
+    async def _tags(self) -> Healed:
+        """Tags whose current/link went although they had been pushed again: their newest index link says where to."""
+        rows = self._inventory.all(
+            """
+            select m.key, r.id, m.tag, arg_max(i.digest, i.mtime), max(i.mtime) from removed_tag m
+            join repository r using (name)
+            join tag_index i on i.repository = r.id and i.name = m.tag and i.mtime > m.mtime
+            where not exists (from tag t where t.repository = r.id and t.name = m.tag)
+            group by m.key, r.id, m.tag order by m.key
+            """
+        )
+        for key, repository, tag, raw, mtime in rows:
+            body = layout.link_body(Digest.from_raw(bytes(raw)))
+            async with self._lock.batch():
+                await put_missing(self._storage, key, body)
+            self._inventory.insert(
+                "tag",
+                {
+                    "repository": ("int32", [repository]),
+                    "name": ("utf8", [tag]),
+                    "target": ("binary", [bytes(raw)]),
+                    "size": ("int64", [len(body)]),
+                    "mtime": ("int64", [mtime]),
+                },
+            )
+        if rows:
+            await self._scanner.read_manifests()
+        return Healed(links=tuple(key for key, *_ in rows))
 
     async def _blobs(self, trash: str) -> Healed:
         rows = self.plan_blobs(trash)

@@ -84,6 +84,11 @@ class RunRecord:
     seen: tuple[str, ...]
     written: int
 
+    @property
+    def settled(self) -> bool:
+        """It came to its end, and was told the outcome of all that it asked for: nothing of it is under way."""
+        return self.done is not None and not self.done.get("failures")
+
 
 async def find_runs(storage: Storage) -> list[RunRecord]:
     """Every run whose journal is still kept, oldest first."""

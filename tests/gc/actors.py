@@ -250,24 +250,41 @@ class _BlobUnknown(Exception):
     """400 MANIFEST_BLOB_UNKNOWN or MANIFEST_UNKNOWN: the client begins again."""
 
 
-def delete_manifest(world: World, repository: str, doc: Doc) -> Step:
-    """As 2.8 does it: the revision link, then each tag that names it, folder by folder."""
-    revision = encode(RevisionLinkKey(repository, doc.digest))
-    if revision not in world.store:
-        return
-    world.delete(revision)
-    yield
-    named = [
-        (key, place.tag)
-        for key in world.store
-        if isinstance(place := decode(key), TagCurrentKey)
-        and place.name == repository
-        and world.store.objects[key][0] == link_body(doc.digest)
-    ]
-    yield
-    for _, tag in named:
-        delete_tag(world, repository, tag)
+@dataclass
+class Deletion:
+    """A client's DELETE of a manifest, as 2.8 serves it: the revision link, then each tag that was found to name it,
+    folder by folder, even if it names another by then."""
+
+    world: World
+    repository: str
+    doc: Doc
+    tags: list[str] = field(default_factory=list)
+
+    def run(self) -> Step:
+        world = self.world
+        revision = encode(RevisionLinkKey(self.repository, self.doc.digest))
+        if revision not in world.store:
+            return
+        world.delete(revision)
         yield
+        for key in world.store:
+            place = decode(key)
+            if (
+                isinstance(place, TagCurrentKey)
+                and place.name == self.repository
+                and world.store.body(key) == link_body(self.doc.digest)
+            ):
+                self.tags.append(place.tag)
+        yield
+        for tag in self.tags:
+            delete_tag(world, self.repository, tag)
+            yield
+
+    def touches(self, repository: str, tag: str, doc: Doc) -> bool:
+        """Whether it takes something of this tag, or of what the tag names."""
+        return repository == self.repository and (
+            tag in self.tags or self.doc.digest in {part.digest for part in doc.documents()}
+        )
 
 
 def delete_tag(world: World, repository: str, tag: str) -> None:

@@ -11,11 +11,11 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import TagCurrentKey, encode, link_body
-from regstore.runs.lock import hold_lock
+from regstore.layout import RevisionLinkKey, TagCurrentKey, encode, link_body
+from regstore.runs.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
-from tests.gc.actors import Push, World
-from tests.gc.stepping import Toolkit
+from tests.gc.actors import Deletion, Push, World, delete_tag
+from tests.gc.stepping import Toolkit, WorldStorage
 
 SECOND = 1_000_000
 POLICY = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["old*"]\n')
@@ -124,3 +124,70 @@ def test_a_tag_between_its_two_links_when_gc_begins(loop: asyncio.AbstractEventL
     assert push.told
     finish(toolkit)
     stands(world, push)
+
+
+def late_keys(toolkit: Toolkit) -> list[str]:
+    """Kill it: what the delete that it was about to make will still take, some time."""
+    last = toolkit.kill()
+    assert last is not None and last[0] == "delete"
+    keys = list(last[1][1:])
+    return keys[keys.index(last[1][0]) :]
+
+
+def run_whole(world: World, loop: asyncio.AbstractEventLoop, **plan: object) -> GcReport:
+    world.now += 10 * SECOND
+    storage = WorldStorage(world)
+    loop.run_until_complete(break_locks(storage))
+    return loop.run_until_complete(collect(storage, options(**plan)))
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["found by HEAD", "written again"])
+@pytest.mark.parametrize("part", ["/_layers/", "/revisions/"])
+def test_a_delete_that_arrives_late(loop: asyncio.AbstractEventLoop, part: str, check: bool) -> None:
+    """A run is killed with a delete under way; another run sees the links stand, clients use them; then they go."""
+    world = World()
+    pushed(world, "a", 0, "t0")
+    pushed(world, "a", 1, "kept")
+    delete_tag(world, "a", "t0")
+    late = late_keys(begin(world, loop, deletes(part)))
+    push = Push(world, "a", world.images.images[0], "t0", check=check)
+    for _ in push.run():
+        pass
+    run_whole(world, loop)
+    stands(world, push)
+    for key in late:
+        del world.store.objects[key]
+    run_whole(world, loop)
+    stands(world, push)
+
+
+def test_a_late_delete_of_a_tag(loop: asyncio.AbstractEventLoop) -> None:
+    world = World()
+    pushed(world, "a", 0, "old")
+    pushed(world, "a", 1, "kept")
+    late = late_keys(begin(world, loop, deletes("/current/link"), policy=POLICY))
+    push = pushed(world, "a", 0, "old")
+    run_whole(world, loop)
+    stands(world, push)
+    for key in late:
+        del world.store.objects[key]
+    run_whole(world, loop)
+    stands(world, push)
+
+
+def test_what_a_client_deletes_after_a_whole_run_stays_deleted(loop: asyncio.AbstractEventLoop) -> None:
+    """A link that stood again has nothing to do with the run that once removed it."""
+    world = World()
+    index = world.images.index
+    for _ in Push(world, "a", index, "t0").run():
+        pass
+    delete_tag(world, "a", "t0")
+    world.now += 1000 * SECOND
+    run_whole(world, loop)
+    for _ in Push(world, "a", index, "t0").run():
+        pass
+    run_whole(world, loop)
+    for _ in Deletion(world, "a", index.children[0]).run():
+        pass
+    run_whole(world, loop)
+    assert encode(RevisionLinkKey("a", index.children[0].digest)) not in world.store
