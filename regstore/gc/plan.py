@@ -177,10 +177,12 @@ def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:
 
 
 def plan_blobs(inventory: Inventory, options: GcOptions, *, now: int) -> None:
-    """The same without the summary, for a second look, when links are gone already: every tag and every revision that
-    still stands counts, whatever policy or consent said of it."""
-    planner = _Planner(inventory, replace(options, policy=None, drop_broken=()), now)
+    """The same without the summary, for a second look, when links are gone already: every tag, revision and other link
+    that still stands counts, whatever was planned for it: it came, or changed, or the store would not delete it."""
+    planner = _Planner(inventory, replace(options, policy=None, drop_broken=(), delete_untagged=False), now)
     planner.links()
+    for table in ("gc_dead_layer_link", "gc_dead_revision", "gc_dead_signature"):
+        inventory.execute(f"delete from {table}")
     planner.collect_blobs()
 
 
