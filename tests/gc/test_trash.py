@@ -18,6 +18,7 @@ from regstore.errors import AccessDenied, InputError, InvalidManifest, LockHeld,
 from regstore.gc.caches import NoCache
 from regstore.gc.healing import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
 from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, count_links, empty_trash, find_trash
@@ -386,6 +387,46 @@ async def test_undo_killed_at_any_mutation() -> None:
             await break_locks(storage)
             await restore(storage)
             assert registry_part(storage.store) == before, f"killed {when} {number}"
+
+
+async def test_undo_of_a_run_that_was_killed() -> None:
+    start = Small().storage()
+    before = registry_part(start.store)
+    counting = FaultyStorage(Small().storage())
+    await collect(counting)
+    for number in range(1, len(counting.mutations) + 1, 4):
+        storage = Small().storage()
+        assert await died(collect(FaultyStorage(storage, die_at=number, when=WHENS[number // 4 % 2])))
+        await break_locks(storage)
+        try:
+            assert not (await restore(storage)).conflicts
+        except InputError:  # it had taken nothing yet
+            pass
+        assert registry_part(storage.store) == before, f"killed at {number}"
+
+
+async def test_tags_that_a_policy_took_come_back_but_not_to_what_was_deleted() -> None:
+    small = Small()
+    b = small.builder
+    b.tag("team/app", "old", small.kept)
+    b.tag("team/else", "old", small.kept)
+    before = registry_part(b.store)
+    storage = small.storage()
+    options = GcRunOptions(
+        plan=GcOptions(policy=Policy.parse('[[rule]]\ndrop = ["old"]\n')), scan=SCAN, settle=0, max_delete=1.0
+    )
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock, cache=NoCache()) as run:
+        assert (await run.apply()).tags == 2
+    # A client deletes the image of one of them: its revision, and the tags that name it.
+    for key in (RevisionLinkKey("team/else", small.kept), TagCurrentKey("team/else", "1")):
+        del storage.store.objects[encode(key)]
+    restored = await restore(storage)
+    lost = encode(TagCurrentKey("team/else", "old"))
+    assert [conflict.key for conflict in restored.conflicts] == [lost]
+    assert "no longer links" in restored.conflicts[0].reason
+    assert lost not in storage.store
+    assert encode(TagCurrentKey("team/app", "old")) in storage.store
+    assert registry_part(storage.store).items() <= before.items()
 
 
 # -- emptying
