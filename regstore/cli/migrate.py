@@ -263,10 +263,6 @@ def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
     if summary.to_delete:
         emit(f"{counted(summary.to_delete, 'tag')} to remove.")
     _print_left(summary)
-    if summary.unknown:
-        emit_error(f"{counted(summary.unknown, 'unknown key')} at the source: left")
-    if summary.uploads:
-        emit_error(f"{counted(summary.uploads, 'upload')} in progress at the source: never copied")
 
 
 def _print_result(result: MigrateResult) -> None:
@@ -306,6 +302,10 @@ def _print_left(found: MigrateSummary | MigrateResult) -> None:
     )
     _some("incomplete at the source already", [str(problem) for problem in found.incomplete])
     _some("copied whole, since not all of it can be read", [str(problem) for problem in found.protected])
+    if found.unknown:
+        emit_error(f"{counted(found.unknown, 'unknown key')} at the source: left")
+    if found.uploads:
+        emit_error(f"{counted(found.uploads, 'upload')} in progress at the source: never copied")
 
 
 def _some(what: str, lines: list[str]) -> None:

@@ -102,7 +102,8 @@ class MigrateSummary:
 @dataclass(kw_only=True)
 class MigrateResult:
     """What a pass did; of several passes, the sum. failed: what could not be copied. skipped: what was left out
-    because of that. gone: what the source lost while the pass ran. Times in seconds."""
+    because of that. gone: what the source lost while the pass ran. unknown, uploads: what is there too, and was never
+    meant to be copied. Times in seconds."""
 
     source: str
     target: str
@@ -127,7 +128,8 @@ class MigrateResult:
     protected: tuple[Problem, ...] = ()
     failed: list[Problem] = field(default_factory=list)
     skipped: list[Problem] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    unknown: int = 0
+    uploads: int = 0
 
     @property
     def objects(self) -> int:

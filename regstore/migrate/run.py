@@ -85,6 +85,7 @@ async def migrate(
                 summary.protected,
             )
             result.conflicts = summary.conflicts
+            result.unknown, result.uploads = summary.unknown, summary.uploads
             # What an earlier pass could not do may have been done by this one.
             result.failed, result.skipped = [], []
             undisturbed = True
@@ -140,15 +141,17 @@ async def _planned(
             await tag_record.load_record(target, inventory, record)
         else:
             tag_record.empty_record(inventory)  # it has nothing to say
+        server_side = options.server_side and can_copy(source, target)
+        single, part_size = (5120 * _MiB, 256 * _MiB) if server_side else (16 * _MiB, 8 * _MiB)
         summary = plan_migrate(
             inventory,
             options,
             now=inventory.scanned_at,
             source=source.url,
             target=target.url,
-            server_side=options.server_side and can_copy(source, target),
-            part_size=8 * _MiB,
-            single_put=16 * _MiB,
+            server_side=server_side,
+            part_size=part_size,
+            single_put=single,
         )
         yield _Planned(inventory, summary, journaled, tag_record.next_pass(record))
     finally:
