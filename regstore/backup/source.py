@@ -87,6 +87,9 @@ class Source:
         await self._settle(names)
         await self._find_blobs(missing)
         await self._read_manifests()
+        # What was pushed since the blobs were listed.
+        while await self._find_blobs(self._absent(names)):
+            await self._read_manifests()
 
     def forget_blobs(self, digests: Collection[Digest]) -> None:
         """They are gone from the store."""
@@ -146,7 +149,25 @@ class Source:
                 [listed],
             )
 
-    async def _find_blobs(self, digests: Collection[Digest]) -> None:
+    def _absent(self, names: Collection[str]) -> set[Digest]:
+        """What these repositories name that is not among the blobs."""
+        rows = self.inventory.all(
+            f"""
+            with chosen as (select id from repository where name in (select unnest(?))),
+            named as (
+                select target as digest from layer_link where repository in (from chosen)
+                union select digest from revision_link where repository in (from chosen)
+                union select e.target from revision_link v join edge e on e.source = v.digest
+                    where v.repository in (from chosen) and e.kind <> {int(EdgeKind.SUBJECT)}
+            )
+            select digest from named where digest is not null and digest not in (select digest from blob)
+            """,
+            [sorted(names)],
+        )
+        return {Digest.from_raw(bytes(raw)) for (raw,) in rows}
+
+    async def _find_blobs(self, digests: Collection[Digest]) -> int:
+        """Ask for these by name, and take those that are there; how many."""
         rows = self.inventory.all(
             "select digest from blob where digest in (select unnest(?::blob[]))", [[one.raw for one in digests]]
         )
@@ -171,6 +192,7 @@ class Source:
                 "mtime": ("int64", [row[2] for row in found]),
             },
         )
+        return len(found)
 
     async def _read_manifests(self) -> None:
         # One that was missing may have come; what was read stays.

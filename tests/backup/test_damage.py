@@ -1,0 +1,144 @@
+"""Bit rot in the backup and at the source: found, named with the tags it touches, repaired from the other copy."""
+
+from __future__ import annotations
+
+import pytest
+
+from regstore.backup import choose, list_snapshots
+from regstore.backup.format import blob_key, pack_key
+from regstore.digest import Digest
+from regstore.layout import BlobKey, encode
+from tests.backup import reader
+from tests.backup.oracle import incomplete_tags
+from tests.backup.places import collect, contents, give_back, memory, read_all, take
+from tests.backup.test_interrupted import LATER, small
+from tests.model.random_registry import NOW
+from tests.model.store import ModelStore
+
+SECOND = Digest.of(b"second layer")
+BASE = Digest.of(b"base layer")
+
+
+async def backed_up() -> ModelStore:
+    backup = ModelStore()
+    await take(memory(small()), memory(backup))
+    return backup
+
+
+def damage(backup: ModelStore, key: str, how: str) -> None:
+    body, mtime = backup.objects[key]
+    match how:
+        case "lost":
+            del backup.objects[key]
+        case "truncated":
+            backup.objects[key] = (body[:-1], mtime)
+        case "flipped":
+            middle = len(body) // 2
+            backup.objects[key] = (body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :], mtime)
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated", "flipped"])
+@pytest.mark.parametrize(
+    ("digest", "touched"), [(SECOND, {"b/c:latest"}), (BASE, {"a:1", "b/c:latest"})], ids=["one", "shared"]
+)
+async def test_a_damaged_blob_is_found_named_and_repaired(how: str, digest: Digest, touched: set[str]) -> None:
+    backup = await backed_up()
+    damage(backup, blob_key(digest), how)
+    found = await read_all(memory(backup))
+    (one,) = found.damage
+    assert (one.kind, one.subject, found.damaged) == ("blob", str(digest), True)
+    assert {str(place) for place in one.touches} == touched
+
+    target = ModelStore()
+    restored = await give_back(memory(backup), memory(target))
+    assert len(restored.damaged) == 1
+    assert {line.replace(": tag ", ":") for line in restored.left_out if "tag" in line.split()} == touched
+    assert not incomplete_tags(await contents(memory(target)))
+
+    repaired = await read_all(memory(backup), repair_from=memory(small()))
+    assert [(one.subject, one.repaired) for one in repaired.damage] == [(str(digest), True)]
+    assert not repaired.damaged
+    assert (await read_all(memory(backup))).damage == []
+    # What could not be restored before is now; the rest stays.
+    again = await give_back(memory(backup), memory(target, now=NOW + LATER))
+    assert not again.partial
+    assert not reader.problems(backup.bodies())
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated"])
+async def test_the_next_create_repairs_a_blob_of_another_size(how: str) -> None:
+    backup = await backed_up()
+    damage(backup, blob_key(SECOND), how)
+    taken = await take(memory(small()), memory(backup))
+    assert taken.snapshot.new_blobs == 1
+    assert (await read_all(memory(backup))).damage == []
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated", "flipped"])
+async def test_a_damaged_pack_is_found_and_written_anew(how: str) -> None:
+    backup = await backed_up()
+    (snapshot,) = (await list_snapshots(memory(backup))).snapshots
+    key = pack_key(snapshot.repositories["a"].pack)
+    damage(backup, key, how)
+    found = await read_all(memory(backup))
+    assert [(one.kind, one.subject, [str(place) for place in one.touches]) for one in found.damage] == [
+        ("pack", key, ["a (untagged)"])
+    ]
+    # Nothing is collected while it is not known what a pack needs.
+    pruned = await collect(memory(backup, now=NOW + LATER), last=1)
+    assert pruned.plan.blocked
+    assert (pruned.blobs, pruned.packs) == (0, 0)
+    restored = await give_back(memory(backup), memory(target := ModelStore()))
+    assert restored.left_out == ["a: all of it, for its pack is damaged"]
+    assert not incomplete_tags(await contents(memory(target)))
+    assert (await take(memory(small()), memory(backup))).packs == 1
+    assert (await read_all(memory(backup))).damage == []
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+async def test_a_damaged_snapshot_is_found_and_keeps_everything(how: str) -> None:
+    backup = await backed_up()
+    (key,) = reader.snapshots(backup.bodies())
+    damage(backup, key, how)
+    await take(memory(small(extra=True)), memory(backup, now=NOW + 1_000_000))
+    found = await read_all(memory(backup))
+    assert [(one.kind, one.subject) for one in found.damage] == [("snapshot", key)]
+    pruned = await collect(memory(backup, now=NOW + LATER), last=1)
+    assert (pruned.snapshots, pruned.blobs, pruned.packs) == (0, 0, 0)
+    assert blob_key(SECOND) in backup
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated", "flipped"])
+async def test_a_damaged_blob_at_the_source_costs_only_what_needs_it(how: str) -> None:
+    store, backup = small(), ModelStore()
+    damage(store, encode(BlobKey(SECOND)), how)
+    taken = await take(memory(store), memory(backup))
+    assert [(one.repository, one.tag) for one in taken.snapshot.left_out] == [("b/c", "latest")]
+    assert str(SECOND) in str(taken.snapshot.left_out[0])
+    assert reader.tags(backup.bodies(), taken.key).keys() == {"a:1"}
+    assert not reader.problems(backup.bodies())
+
+
+async def test_a_blob_truncated_at_the_source_is_there_from_better_days() -> None:
+    store, backup = small(), await backed_up()
+    damage(store, encode(BlobKey(SECOND)), "truncated")
+    taken = await take(memory(store), memory(backup))
+    assert not taken.snapshot.left_out
+    assert len(taken.damaged) == 1
+    assert reader.tags(backup.bodies(), taken.key).keys() == {"a:1", "b/c:latest"}
+    assert not reader.problems(backup.bodies())
+
+
+async def test_a_snapshot_is_chosen_by_id_time_and_latest() -> None:
+    backup = ModelStore()
+    first = await take(memory(small()), memory(backup))
+    second = await take(memory(small(extra=True)), memory(backup, now=NOW + 3_600_000_000))
+    listed = await list_snapshots(memory(backup))
+    assert choose(listed, "latest", "here").run == second.snapshot.run
+    assert choose(listed, first.snapshot.run, "here").run == first.snapshot.run
+    assert choose(listed, first.snapshot.run[:14], "here").run == first.snapshot.run
+    before_second = "2023-11-14T22:30:00"  # NOW is 22:13:20
+    assert choose(listed, before_second, "here").run == first.snapshot.run
+    for nothing in ("2020-01-01", "nonsense", "2"):
+        with pytest.raises(ValueError):
+            choose(listed, nothing, "here")
