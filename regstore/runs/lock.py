@@ -106,6 +106,8 @@ class Lock:
                 await self._renew_if_young()
             else:
                 await self._check_listed()
+        if not self._lost and self._remaining() <= 0:
+            self._lost = "its lease ended while it looked at its lock"
         if self._lost:
             raise LockLost(f"run {self.run} stopped before its next change: {self._lost}; run the command again")
 
@@ -113,15 +115,18 @@ class Lock:
     async def batch(self) -> AsyncIterator[None]:
         """Guard, then run a batch of changes that is cut off before the lease ends."""
         await self.guard()
-        remaining = self._holder.lease * 0.9 - (clock() - self._written)
         try:
-            async with asyncio.timeout(remaining):
+            async with asyncio.timeout(self._remaining()):
                 yield
         except TimeoutError as error:
             self._lost = "a batch of changes took as long as the lease"
             raise LockLost(
                 f"run {self.run} stopped: {self._lost} of {self._holder.lease:.0f} s; the store is too slow"
             ) from error
+
+    def _remaining(self) -> float:
+        """Seconds in which a batch may still run."""
+        return self._holder.lease * 0.9 - (clock() - self._written)
 
     async def write(self) -> None:
         started = clock()

@@ -87,6 +87,8 @@ class Toolkit(WorldStorage):
         super().__init__(world, page=page)
         self._loop = loop
         self.waiting: tuple[str, tuple[str, ...]] | None = None
+        #: Every operation that was asked for, also those that were cancelled before their turn came.
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
         self._go: asyncio.Future[None] | None = None
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
@@ -102,6 +104,7 @@ class Toolkit(WorldStorage):
     async def turn(self, operation: str, *keys: str) -> None:
         assert self._go is None, "one at a time"
         self.waiting = operation, keys
+        self.asked.append(self.waiting)
         self._go = self._loop.create_future()
         self._stopped.set()
         try:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from regstore.errors import LockLost
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import RevisionLinkKey, TagCurrentKey, encode, link_body
-from regstore.runs.lock import break_locks, hold_lock
+from regstore.runs import LOCKS
+from regstore.runs import lock as lock_module
+from regstore.runs.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Push, World, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage
@@ -191,3 +194,27 @@ def test_what_a_client_deletes_after_a_whole_run_stays_deleted(loop: asyncio.Abs
         pass
     run_whole(world, loop)
     assert encode(RevisionLinkKey("a", index.children[0].digest)) not in world.store
+
+
+def test_a_toolkit_that_sleeps_while_it_looks_at_its_lock(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease ends between the question whether the lock stands and the answer: nothing more may change."""
+    world = World()
+    monkeypatch.setattr(lock_module, "clock", lambda: world.now / SECOND)
+    pushed(world, "a", 0, "t0")
+    pushed(world, "a", 1, "kept")
+    delete_tag(world, "a", "t0")
+    last = ""
+
+    def looking_before_a_delete(operation: str, keys: tuple[str, ...]) -> bool:
+        nonlocal last
+        before, last = last, keys[0]
+        return operation == "list" and keys[0].startswith(LOCKS) and before.endswith(".jsonl.gz")
+
+    toolkit = begin(world, loop, looking_before_a_delete)
+    world.now += int(LEASE + 1) * SECOND
+    toolkit.asked.clear()
+    with pytest.raises(LockLost):
+        finish(toolkit)
+    assert not [keys for operation, keys in toolkit.asked if operation == "delete" and "docker/" in keys[0]]
