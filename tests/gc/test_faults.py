@@ -158,7 +158,8 @@ async def test_credentials_that_expire_half_way(offline: bool, request: pytest.F
 
     await collect(FaultyStorage(model_storage(before), before=expire), run)
     total = calls
-    for last in range(1, total, 5 if request.config.getoption("--slow") else total // 8):
+    for moment in range(1, total, 5 if request.config.getoption("--slow") else total // 8):
+        last = moment
         calls = 0
         storage = model_storage(before)
         with pytest.raises(AuthenticationFailed, match="ExpiredToken"):
