@@ -202,9 +202,8 @@ def test_a_toolkit_that_sleeps_while_it_looks_at_its_lock(
     """Its lease ends between the question whether the lock stands and the answer: nothing more may change."""
     world = World()
     monkeypatch.setattr(lock_module, "clock", lambda: world.now / SECOND)
-    pushed(world, "a", 0, "t0")
+    pushed(world, "a", 0, "old")
     pushed(world, "a", 1, "kept")
-    delete_tag(world, "a", "t0")
     last = ""
 
     def looking_before_a_delete(operation: str, keys: tuple[str, ...]) -> bool:
@@ -212,7 +211,7 @@ def test_a_toolkit_that_sleeps_while_it_looks_at_its_lock(
         before, last = last, keys[0]
         return operation == "list" and keys[0].startswith(LOCKS) and before.endswith(".jsonl.gz")
 
-    toolkit = begin(world, loop, looking_before_a_delete)
+    toolkit = begin(world, loop, looking_before_a_delete, policy=POLICY)
     world.now += int(LEASE + 1) * SECOND
     toolkit.asked.clear()
     with pytest.raises(LockLost):

@@ -1,0 +1,450 @@
+"""gc against clients that write between any two of its storage operations.
+
+Clients push, mount, tag and delete one request at a time (`actors`); the toolkit does one storage operation at a
+time (`stepping`); Hypothesis says who is next. A second toolkit tries the lock, a paused one wakes after its lease,
+one is killed, and its last delete may take effect much later. The registry may have a cache that forgets nothing.
+
+More: REGSTORE_EXAMPLES=2000 python -m pytest tests/gc/test_state_machine.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from regstore.errors import LockHeld, LockLost
+from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
+from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import (
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    decode,
+    encode,
+    link_body,
+)
+from regstore.runs import lock as lock_module
+from regstore.runs.lock import LEASE, break_locks, hold_lock
+from regstore.storage.base import Storage
+from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_tag
+from tests.gc.stepping import Toolkit, WorldStorage
+
+REPOSITORIES = ("a", "b")
+TAGS = ("t0", "t1")
+#: A policy may take it, once it is older than the grace.
+DROPPED = "t1"
+SECOND = 1_000_000
+EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 10
+
+
+@dataclass
+class _Late:
+    """Keys whose delete was sent by a toolkit that is no more, and has not yet taken effect."""
+
+    keys: list[str] = field(default_factory=list)
+
+
+async def collect(storage: Storage, options: GcRunOptions) -> GcReport:
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+        return await run.apply()
+
+
+class GcMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.world = World()
+        self.images = self.world.images
+        self.pushes: list[tuple[Push, Step]] = []
+        self.deletions: list[tuple[Deletion, Step]] = []
+        self.promises: dict[tuple[str, str], Doc] = {}
+        self.late: list[_Late] = []
+        self.gc: Toolkit | None = None
+        self.clock = lock_module.clock
+        lock_module.clock = lambda: self.world.now / SECOND
+        #: Of a tag: what a client last wrote to it, and when.
+        self._last_write: dict[tuple[str, str], tuple[Doc, int]] = {}
+        self._gc_began = 0
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "options"):
+                self.look_after_everything()
+        finally:
+            lock_module.clock = self.clock
+            if self.gc is not None:
+                self.gc.kill()
+            self.loop.close()
+
+    @initialize(
+        grace=st.sampled_from([0, 100]),
+        coarse=st.booleans(),
+        stale=st.booleans(),
+        untagged=st.booleans(),
+        drop=st.booleans(),
+        page=st.sampled_from([4, 1000]),
+    )
+    def begin(self, grace: int, coarse: bool, stale: bool, untagged: bool, drop: bool, page: int) -> None:
+        self.world.coarse, self.world.stale, self.page = coarse, stale, page
+        self.options = GcRunOptions(
+            plan=GcOptions(
+                delete_untagged=untagged,
+                grace=grace * SECOND,
+                uploads_older_than=10**15,
+                policy=Policy.parse(f'[[rule]]\ndrop = ["{DROPPED}"]\n') if drop else None,
+            ),
+            scan=ScanOptions(concurrency=1),
+            settle=0.0,
+            max_delete=1.0,
+            allow_empty=True,
+        )
+        self.push_whole("a", self.images.index, "t0")
+        self.push_whole("b", self.images.images[2], "t1")
+
+    def push_whole(self, repository: str, doc: Doc, tag: str) -> None:
+        push = Push(self.world, repository, doc, tag)
+        self._go(push, push.run(), 1000)
+
+    # -- clients
+
+    @precondition(lambda self: len(self.pushes) < 3)
+    @rule(
+        repository=st.sampled_from(REPOSITORIES),
+        doc=st.integers(0, 3),
+        tag=st.sampled_from(TAGS),
+        check=st.booleans(),
+        mount=st.booleans(),
+        only_manifest=st.booleans(),
+        steps=st.integers(0, 30),
+    )
+    def start_push(
+        self, repository: str, doc: int, tag: str, check: bool, mount: bool, only_manifest: bool, steps: int
+    ) -> None:
+        other = "b" if repository == "a" else "a"
+        push = Push(
+            self.world,
+            repository,
+            self.images.docs[doc],
+            tag,
+            check=check,
+            mount_from=other if mount else "",
+            only_manifest=only_manifest,
+        )
+        self._start(push, steps)
+
+    @precondition(lambda self: len(self.pushes) < 3)
+    @rule(repository=st.sampled_from(REPOSITORIES), steps=st.integers(0, 30))
+    def sign(self, repository: str, steps: int) -> None:
+        self._start(Push(self.world, repository, self.images.signature, self.images.signature_tag), steps)
+
+    def _start(self, push: Push, steps: int) -> None:
+        run = push.run()
+        self.pushes.append((push, run))
+        self._go(push, run, steps)
+
+    @precondition(lambda self: self.pushes)
+    @rule(data=st.data(), steps=st.sampled_from([1, 1, 2, 3, 5, 8, 40]))
+    def go_on_pushing(self, data: st.DataObject, steps: int) -> None:
+        push, run = data.draw(st.sampled_from(self.pushes), label="push")
+        self._go(push, run, steps)
+
+    def _go(self, push: Push, run: Step, steps: int) -> None:
+        for _ in range(steps):
+            before = push.told
+            try:
+                next(run)
+            except StopIteration:
+                self.pushes = [(other, steps) for other, steps in self.pushes if other is not push]
+                if push.told and not before and not push.disturbed:
+                    # Another push may have moved it between the write and now, or the policy have taken it.
+                    doc, when = self._last_write.get((push.repository, push.tag), (None, 0))
+                    if doc is push.doc and (when > self._gc_began or not self._may_go(push.tag)):
+                        self.promises[push.repository, push.tag] = push.doc
+                return
+            self._note_tags(push)
+
+    def _may_go(self, tag: str) -> bool:
+        return self.options.plan.policy is not None and tag == DROPPED
+
+    def _gc_begins(self) -> None:
+        """From now on, only what is written later is surely not for the policy to take."""
+        self._gc_began = self.world.now
+        self.promises = {place: doc for place, doc in self.promises.items() if not self._may_go(place[1])}
+
+    def _note_tags(self, push: Push) -> None:
+        """A tag that this push may just have written is no longer what it was promised to be."""
+        if push.wrote_tag:
+            push.wrote_tag = False
+            place = push.repository, push.tag
+            if self.promises.get(place) is not push.doc:
+                self.promises.pop(place, None)
+            self._last_write[place] = push.doc, self.world.now
+
+    @precondition(lambda self: len(self.deletions) < 2)
+    @rule(repository=st.sampled_from(REPOSITORIES), doc=st.integers(0, 3), steps=st.integers(0, 5))
+    def start_delete(self, repository: str, doc: int, steps: int) -> None:
+        which = self.images.docs[doc]
+        deletion = Deletion(self.world, repository, which)
+        run = deletion.run()
+        self.deletions.append((deletion, run))
+        self._delete(deletion, run, steps)
+
+    @precondition(lambda self: self.deletions)
+    @rule(data=st.data(), steps=st.integers(1, 5))
+    def go_on_deleting(self, data: st.DataObject, steps: int) -> None:
+        deletion, run = data.draw(st.sampled_from(self.deletions), label="deletion")
+        self._delete(deletion, run, steps)
+
+    def _delete(self, deletion: Deletion, run: Step, steps: int) -> None:
+        self._disturb(deletion)
+        for _ in range(steps):
+            try:
+                next(run)
+            except StopIteration:
+                self.deletions = [(other, steps) for other, steps in self.deletions if other is not deletion]
+                return
+            self._disturb(deletion)
+
+    def _disturb(self, deletion: Deletion) -> None:
+        """What a client deletes, and what holds it, is promised to nobody any more."""
+        for push, _ in self.pushes:
+            push.disturbed |= deletion.touches(push.repository, push.tag, push.doc)
+        self.promises = {place: doc for place, doc in self.promises.items() if not deletion.touches(*place, doc)}
+
+    @rule(repository=st.sampled_from(REPOSITORIES), tag=st.sampled_from(TAGS))
+    def untag(self, repository: str, tag: str) -> None:
+        delete_tag(self.world, repository, tag)
+        self._last_write.pop((repository, tag), None)
+        self.promises.pop((repository, tag), None)
+        for push, _ in self.pushes:
+            push.disturbed |= (push.repository, push.tag) == (repository, tag)
+
+    @rule(seconds=st.sampled_from([1, 200]))
+    def wait(self, seconds: int) -> None:
+        self.world.now += seconds * SECOND
+
+    # -- toolkits
+
+    @precondition(lambda self: self.gc is None)
+    @rule(steps=st.sampled_from([0, 10, 30]))
+    def start_gc(self, steps: int) -> None:
+        self._gc_begins()
+        self.gc = Toolkit(self.world, self.loop, page=self.page)
+        self.gc.start(collect(self.gc, self.options))
+        self._step_gc(steps)
+
+    @precondition(lambda self: self.gc is not None)
+    @rule(steps=st.sampled_from([1, 1, 2, 3, 5, 8, 13]))
+    def go_on_collecting(self, steps: int) -> None:
+        self._step_gc(steps)
+
+    @precondition(lambda self: self.gc is not None)
+    @rule(until=st.sampled_from(["delete", "copy", "end"]))
+    def go_on_collecting_until(self, until: str) -> None:
+        """To just before it next changes the registry's own keys."""
+        self._step_gc(1)
+        while self.gc is not None and not self._about_to(until):
+            self._step_gc(1)
+
+    def _about_to(self, operation: str) -> bool:
+        assert self.gc is not None
+        waiting = self.gc.waiting
+        return waiting is not None and waiting[0] == operation and waiting[1][0].startswith("docker/")
+
+    def _step_gc(self, steps: int) -> None:
+        for _ in range(steps):
+            if self.gc is None:
+                return
+            last = self.gc.waiting
+            self.gc.step()
+            self._expect_no_change_without_lease(self.gc, last)
+            if self.gc.done:
+                self._end_gc()
+
+    def _expect_no_change_without_lease(self, toolkit: Toolkit, last: tuple[str, tuple[str, ...]] | None) -> None:
+        waiting = toolkit.waiting
+        if waiting is None or waiting[0] not in ("delete", "move") or not waiting[1][0].startswith("docker/"):
+            return
+        if last is not None and last[0] == "delete" and last[1][1:] == waiting[1][1:]:
+            return  # the same request, which the store has long had
+        locks = [mtime for key, (_, mtime) in self.world.store.objects.items() if key.startswith("regstore/locks/")]
+        assert locks, f"{waiting} without a lock"
+        assert self.world.now <= max(locks) + LEASE * SECOND, f"{waiting} after its lease"
+
+    def _end_gc(self) -> None:
+        assert self.gc is not None
+        try:
+            report = self.gc.result()
+        except LockLost:
+            pass
+        except LockHeld:
+            pass
+        else:
+            assert not report.failures
+        self.gc = None
+
+    @rule()
+    def second_toolkit(self) -> None:
+        """Locked out while the first one's lease runs; else it does a whole run, and the first one has lost."""
+        other = WorldStorage(self.world)
+        locks = {
+            key: mtime for key, (_, mtime) in self.world.store.objects.items() if key.startswith("regstore/locks/")
+        }
+        held = [key for key, mtime in locks.items() if mtime + LEASE * SECOND >= self.world.now + SECOND]
+        self._gc_begins()
+        try:
+            self.loop.run_until_complete(collect(other, self.options))
+        except LockHeld:
+            assert locks
+            left = {key for key in self.world.store if key.startswith("regstore/locks/")}
+            assert left <= locks.keys(), "what did not get the lock left one behind"
+            return
+        assert not held, "two hold the lock"
+
+    @precondition(lambda self: self.gc is not None)
+    @rule(late=st.booleans())
+    def kill_gc(self, late: bool) -> None:
+        assert self.gc is not None
+        last = self.gc.kill()
+        self.gc = None
+        if late and last is not None and last[0] == "delete" and last[1][0].startswith("docker/"):
+            keys = last[1][1:]
+            self.late.append(_Late(list(keys[keys.index(last[1][0]) :])))
+        self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
+
+    @precondition(lambda self: self.late)
+    @rule(data=st.data())
+    def late_delete_arrives(self, data: st.DataObject) -> None:
+        late = data.draw(st.sampled_from(self.late), label="late")
+        self.late.remove(late)
+        for key in late.keys:
+            self.world.store.objects.pop(key, None)
+
+    # -- what must hold
+
+    @rule()
+    @precondition(lambda self: self.promises and self.gc is None)
+    def look_after_everything(self) -> None:
+        """A run that nobody disturbs leaves nothing promised missing."""
+        if self.gc is not None:
+            self._end_by_force()
+        self.world.now += 2 * SECOND
+        self._gc_begins()
+        self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
+        self.loop.run_until_complete(collect(WorldStorage(self.world), self.options))
+        self._drop_promises_that_follow()
+        for (repository, tag), doc in self.promises.items():
+            wanted = doc.links(repository) | {encode(TagCurrentKey(repository, tag)): link_body(doc.digest)}
+            wanted |= {encode(BlobKey(digest)): self.images.content[digest] for digest in doc.blobs()}
+            for key, body in wanted.items():
+                assert self.world.store.body(key) == body, f"{repository}:{tag} ({doc.name}) misses {key} after gc"
+
+    def _end_by_force(self) -> None:
+        assert self.gc is not None
+        while self.gc is not None:
+            self._step_gc(1)
+
+    @invariant()
+    def nothing_promised_is_lost(self) -> None:
+        self._drop_promises_that_follow()
+        store = self.world.store
+        trashed = {key.split("/", 3)[-1] for key in store if key.startswith("regstore/trash/")}
+        claimed = self._claimed() if self.promises else set()
+        for (repository, tag), doc in self.promises.items():
+            for digest in doc.blobs():
+                key = encode(BlobKey(digest))
+                assert key in store or key in trashed, f"{repository}:{tag} ({doc.name}) has lost {key}"
+            for key in doc.links(repository):
+                assert key in store or key in claimed, f"{repository}:{tag} ({doc.name}) has lost {key}"
+
+    def _drop_promises_that_follow(self) -> None:
+        """A signature's tag may go with what it signs."""
+        tag = self.images.signature_tag
+        for repository in REPOSITORIES:
+            subject = self.images.images[0].digest
+            held = any(
+                place[0] == repository and place[1] != tag and subject in {d.digest for d in doc.documents()}
+                for place, doc in self.promises.items()
+            )
+            if not held:
+                self.promises.pop((repository, tag), None)
+
+    def _claimed(self) -> set[str]:
+        """Links that some run's journal gives back."""
+        claimed: set[str] = set()
+        for key, entries in self._read_journals("regstore/runs/", lambda name: name[:6].isdigit()):
+            run = key.split("/")[2]
+            void = {
+                line["key"]
+                for _, seen in self._read_journals(f"regstore/runs/{run}/", lambda name: name.startswith("seen-"))
+                for line in seen
+            }
+            claimed |= {line["key"] for line in entries if line.get("body")} - void
+        return claimed
+
+    def _read_journals(self, prefix: str, wanted: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        for key in self.world.store:
+            if key.startswith(prefix) and wanted(key.rpartition("/")[2]) and key.endswith(".jsonl.gz"):
+                body = self.world.store.objects[key][0]
+                yield key, [json.loads(line) for line in gzip.decompress(body).splitlines()]
+
+    @invariant()
+    def nobody_gains_a_right(self) -> None:
+        for key in self.world.store:
+            place = decode(key)
+            if isinstance(place, LayerLinkKey | RevisionLinkKey | TagCurrentKey | TagIndexKey):
+                assert key in self.world.written, f"{key} was made by nobody"
+
+    @invariant()
+    def nothing_deleted_comes_back(self) -> None:
+        """A tag never; a link only where a manifest that its repository still has names it, and that makes it whole."""
+        named: set[str] = set()
+        for repository in REPOSITORIES:
+            for doc in [*self.images.docs, self.images.signature]:
+                links = doc.links(repository)
+                own = encode(RevisionLinkKey(repository, doc.digest))
+                if own in self.world.store:
+                    named |= links.keys() - {own}
+                for key in self.world.store:
+                    place = decode(key)
+                    if (
+                        isinstance(place, TagCurrentKey)
+                        and place.name == repository
+                        and self.world.store.body(key) == link_body(doc.digest)
+                    ):
+                        named |= links.keys()
+        back = {key for key in self.world.deleted if key in self.world.store} - named
+        assert not back, f"came back: {back}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def inventories_in_memory() -> Iterator[None]:
+    """They hold a few dozen keys: a file each, with its log, would take most of the time."""
+    connect = duckdb.connect
+
+    def in_memory(path: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+        return connect(":memory:", config=config | {"threads": 1})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duckdb, "connect", in_memory)
+        yield
+
+
+@pytest.mark.filterwarnings("default")
+class TestGc(GcMachine.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(max_examples=EXAMPLES, stateful_step_count=40)
