@@ -13,6 +13,7 @@ from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.values import parse_share
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, StorageError
 from regstore.events import OnEvent
 
@@ -75,6 +76,10 @@ def migrate(
             help="At the end, remove tags that our passes set and SRC no longer has; undo brings them back.",
         ),
     ] = False,
+    max_delete: Annotated[
+        float,
+        typer.Option(parser=parse_share, metavar="SHARE", help="Refuse to remove more of our tags than this."),
+    ] = "50%",  # type: ignore[assignment]
     verify: Annotated[
         _Verify, typer.Option(help="full: read every blob of the scope back from the target and hash it.")
     ] = _Verify.default,
@@ -131,6 +136,7 @@ def migrate(
         all=everything,
         overwrite_tags=overwrite_tags,
         delete=delete,
+        max_delete=max_delete,
         verify=Verify(verify.value),
         concurrency=settings.concurrency,
         server_side=server_side,

@@ -31,6 +31,7 @@ class MigrateOptions:
     its push may still be under way. overwrite_tags: a tag that somebody else moved at the target is overwritten.
     delete: tags that our passes set and that the source no longer has are removed at the target; what only they held
     is garbage then, for gc.
+    max_delete: a run that would remove a larger share of the tags that our passes set is refused.
     concurrency: requests at once. server_side: let the server copy where it can. put: how objects are stored.
     """
 
@@ -41,6 +42,7 @@ class MigrateOptions:
     grace: int = 24 * HOUR
     overwrite_tags: bool = False
     delete: bool = False
+    max_delete: float = 0.5
     verify: Verify = Verify.DEFAULT
     concurrency: int = 64
     server_side: bool = True
@@ -54,6 +56,8 @@ class MigrateOptions:
         for name in self.rename.values():
             if not is_name(name):
                 raise InputError(f"{name!r} is not a repository name, so nothing can be renamed to it")
+        if not 0 <= self.max_delete <= 1:
+            raise InputError(f"max_delete is a share from 0 to 1, not {self.max_delete}")
         if self.concurrency < 1:
             raise InputError(f"concurrency must be at least 1, not {self.concurrency}")
 

@@ -436,13 +436,13 @@ class _Planner:
         """Tags that our record says we set from this source, the target still has so, and the source has no longer."""
         run = self._inventory.execute
         run("create or replace table migrate_delete_tag (origin varchar, name varchar, tag varchar, digest blob)")
+        run("create or replace table deletable (origin varchar, repository varchar)")
         if not self._options.delete:
             return
         pairs = self._inventory.all(
             "select distinct origin, repository from migrate_record where source = $1", [self._source]
         )
         chosen = [(origin, name) for origin, name in pairs if self._options.target_of(origin) == name]
-        run("create or replace temp table deletable (origin varchar, repository varchar)")
         self._inventory.insert(
             "deletable",
             {
@@ -492,6 +492,12 @@ class _Planner:
             tag_index=tag_index,
             tags=tags,
             to_delete=deletes,
+            deletable=inventory.one(
+                "select count(*) from migrate_record r semi join deletable using (origin, repository)"
+                " join dst.repository o on o.name = r.repository"
+                " join dst.tag d on d.repository = o.id and d.name = r.tag and d.target = r.digest where r.source = ?",
+                [self._source],
+            ),
             conflicts=self._conflicts(),
             damaged=self._problems("damaged"),
             incomplete=self._problems("incomplete"),

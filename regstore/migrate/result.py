@@ -72,7 +72,9 @@ class Estimate:
 @dataclass(frozen=True, kw_only=True)
 class MigrateSummary:
     """A plan. damaged: what the source has broken, which is left out. incomplete: what is copied although a part of
-    it is missing at the source too. unknown: keys at the source that are no registry's."""
+    it is missing at the source too. unknown: keys at the source that are no registry's. to_delete: tags that go from
+    the target, of the `deletable` ones, which our passes set.
+    """
 
     source: str
     target: str
@@ -83,6 +85,7 @@ class MigrateSummary:
     tag_index: Count
     tags: Count
     to_delete: int
+    deletable: int
     conflicts: tuple[Conflict, ...]
     damaged: tuple[Problem, ...]
     incomplete: tuple[Problem, ...]

@@ -13,7 +13,7 @@ from typing import Final
 
 from regstore import layout
 from regstore.concurrency import task_group
-from regstore.errors import InputError, NotARegistry
+from regstore.errors import InputError, NotARegistry, Refused
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
@@ -78,6 +78,7 @@ async def migrate(
         written = result.objects + result.deleted
         async with _planned(source, target, options, scanning, on_event) as planned:
             summary = planned.summary
+            _check_share(summary, options)
             result.passes += 1
             result.damaged, result.incomplete, result.protected = (
                 summary.damaged,
@@ -114,6 +115,14 @@ async def migrate(
             sent = count - counts.get(operation, 0)
             result.requests[operation] = result.requests.get(operation, 0) + sent
     return result
+
+
+def _check_share(summary: MigrateSummary, options: MigrateOptions) -> None:
+    if summary.to_delete > options.max_delete * summary.deletable:
+        raise Refused(
+            f"{summary.to_delete:,} of the {summary.deletable:,} tags that came from {summary.source} would go from"
+            f" {summary.target}, more than --max-delete {options.max_delete:.0%} allows; if that is right, allow it"
+        )
 
 
 @asynccontextmanager

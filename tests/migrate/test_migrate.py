@@ -495,7 +495,20 @@ async def test_delete_takes_only_our_tags_and_journals_them(pair: Pair) -> None:
     storage.url = "another"
     other.target = pair.target
     assert (await move(storage, other.there(), delete=True)).deleted == 0
-    assert (await pair.move(delete=True)).deleted == 1  # b:whole
+    assert (await pair.move(delete=True)).deleted == 1, "whole"
+
+
+async def test_a_source_that_lost_most_tags_is_refused(pair: Pair) -> None:
+    for tag in ("a", "b", "c"):
+        pair.builder.push("a", pair.image(0), tag)
+    await pair.move()
+    for key in [key for key in pair.source if "/tags/a/" in key or "/tags/b/" in key]:
+        del pair.source.objects[key]
+    before = pair.target.bodies()
+    with pytest.raises(Refused, match="2 of the 3 tags"):
+        await pair.move(delete=True)
+    assert pair.target.bodies() == before
+    assert (await pair.move(delete=True, max_delete=0.7)).deleted == 2
 
 
 async def test_an_empty_source_deletes_nothing(pair: Pair) -> None:
