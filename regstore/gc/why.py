@@ -58,7 +58,8 @@ def why(inventory: Inventory, options: GcOptions, digest: Digest, *, now: int, l
     """Why the planned gc keeps a digest. now: as in the plan."""
     raw = digest.raw
     reached = inventory.all(
-        "select distinct k.repository, r.name from reach k join repository r on r.id = k.repository"
+        "select distinct k.repository, coalesce(r.name, 'unknown keys')"
+        " from reach k left join repository r on r.id = k.repository"
         " where k.digest = ? order by 2",
         [raw],
     )
@@ -137,6 +138,9 @@ class _Search:
                 from layer_link x where x.repository = $2 and x.mtime >= {self._cutoff}
                 union all
                 select digest, 4, 'manifest linked as v2.1 did' from legacy_revision where repository = $2
+                union all
+                select digest, 5, 'a key that is not understood'
+                from unknown_digest where $2 not in (select id from repository)
             ) where digest in (from wanted) order by rank, reason
             """,
             [digests, self._number],
