@@ -1,0 +1,105 @@
+"""`regstore backup` as a user types it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+from tests.backup.reader import problems, snapshots
+from tests.cli.conftest import Run, Start
+from tests.servers.process import wait_until
+
+
+def objects_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_path: Path) -> None:
+    store, backup = tmp_path / "store", tmp_path / "backup"
+    shutil.copytree(demo_registry, store)
+    created = run("backup", "create", store, backup, "--json")
+    assert created.code == 3  # the demo has a damaged link
+    first = created.json["snapshot"]
+    assert first["tags"] == 7
+    assert first["left_out"][0]["repository"] == "legacy/import"
+    shutil.rmtree(store / "docker/registry/v2/repositories/team/worker")
+    second = run("backup", "create", store, backup, "--repo", "*", "--json").json["snapshot"]
+    assert second["new_blobs"] == 0
+
+    listed = run("backup", "list", backup)
+    assert listed.code == 0
+    assert first["id"] in listed.out
+    assert [one["id"] for one in run("backup", "list", backup, "--json").json["snapshots"]] == [
+        first["id"],
+        second["id"],
+    ]
+    shown = run("backup", "show", backup, first["id"], "--json").json
+    assert len(shown["shown_tags"]) == 7
+    assert "team/app:latest" in run("backup", "show", backup).out
+    difference = run("backup", "diff", backup, first["id"], second["id"], "--json").json
+    assert {f"{change['repository']}:{change['after']}" for change in difference["tags"]} == {"team/worker:"}
+    assert "- team/worker" in run("backup", "diff", backup, first["id"]).out
+
+    planned = run("restore", backup, tmp_path / "new", "--snapshot", first["id"], "--dry-run", "--json")
+    assert planned.code == 0
+    assert planned.json["missing_tags"] == 7
+    assert not (tmp_path / "new").exists()
+    restored = run("restore", backup, tmp_path / "new", "--snapshot", first["id"])
+    assert restored.code == 0, restored
+    assert run("ls", tmp_path / "new").out.split() == run("ls", demo_registry).out.split()
+    assert run("backup", "restore", backup, store, "--snapshot", first["id"], "--repo", "team/*").code == 0
+    assert "team/worker" in run("ls", store).out
+
+    assert run("backup", "check", backup, "--read-data", "all").code == 0
+    pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--dry-run", "--json").json
+    assert [one["id"] for one in pruned["kept"]] == [first["id"], second["id"]]  # --repo made it another scope
+    assert pruned["result"] is None
+    assert not problems(objects_of(backup))
+    assert len(snapshots(objects_of(backup))) == 2
+
+
+def test_damage_has_an_exit_code_of_its_own(run: Run, demo_registry: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    assert run("backup", "create", demo_registry, backup, "--quiet").code == 3
+    blob = max((backup / "blobs").rglob("*/*/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(blob.read_bytes())
+    data[100] ^= 1
+    blob.write_bytes(bytes(data))
+    assert run("backup", "check", backup).code == 0
+    found = run("backup", "check", backup, "--read-data", "1/1")
+    assert found.code == 6
+    assert blob.name in found.err
+    assert "touches" in found.err
+    assert run("restore", backup, tmp_path / "new").code == 3
+    repaired = run("backup", "check", backup, "--read-data", "all", "--repair-from", demo_registry)
+    assert repaired.code == 0
+    assert run("backup", "check", backup, "--read-data", "all", "--json").json["damage"] == []
+
+
+def test_wrong_words(run: Run, demo_registry: Path, tmp_path: Path) -> None:
+    run("backup", "list", tmp_path / "nothing").failed(1, "no such folder")
+    run("backup", "list", demo_registry).failed(1, "no backup")
+    run("backup", "create", demo_registry).failed(2, "STORE and BACKUP")
+    run("backup", "create", demo_registry, demo_registry).failed(4, "not empty")
+    run("backup", "prune", demo_registry, "--keep-last", "1").failed(1, "nothing is deleted")
+    backup = tmp_path / "backup"
+    run("backup", "create", demo_registry, backup)
+    run("backup", "prune", backup).failed(2, "--keep-last")
+    run("backup", "check", backup, "--read-data", "some").failed(2, "--read-data")
+    run("restore", backup, tmp_path / "new", "--snapshot", "2001-01-01").failed(2, "no snapshot")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_terminated_create_leaves_a_sound_backup(
+    run: Run, start: Start, demo_registry: Path, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup"
+    process = start("backup", "create", demo_registry, backup)
+    wait_until(lambda: (backup / "intents").exists() or process.poll() is not None, "an intent", 60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not problems(objects_of(backup))
+    assert run("backup", "create", demo_registry, backup).code == 3
+    assert not problems(objects_of(backup))
+    assert run("backup", "check", backup, "--read-data", "all").code == 0
