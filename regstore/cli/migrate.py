@@ -73,7 +73,7 @@ def migrate(
         bool,
         typer.Option(
             "--delete",
-            help="At the end, remove tags that our passes set and SRC no longer has; undo brings them back.",
+            help="At the end, remove tags that our passes set and SRC no longer has (trash restore undoes it).",
         ),
     ] = False,
     max_delete: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and "regstore" not in path.relative_to(folder).parts
+        if path.is_file() and path.relative_to(folder).parts[0] == "docker"
     }
 
 
@@ -98,3 +99,20 @@ def test_wrong_usage(run: Run, sound: Path, tmp_path: Path) -> None:
     run("migrate", tmp_path / "none", tmp_path).failed(1, "no such folder")
     (tmp_path / "empty").mkdir()
     run("migrate", tmp_path / "empty", sound).failed(1, "nothing of a registry")
+
+
+def test_a_tag_that_delete_took_comes_back(run: Run, sound: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    tags = sound / "docker/registry/v2/repositories/team/app/_manifests/tags"
+    shutil.copytree(tags / "1", tags / "2")
+    assert run("migrate", sound, there, "--create").code == 0
+    before = files(there)
+    shutil.rmtree(tags / "1")
+    assert run("migrate", sound, there).code == 0 and files(there) == before
+    run("migrate", sound, there, "--delete", "--yes", "--max-delete", "10%").failed(4, "--max-delete 10%")
+    said = run("migrate", sound, there, "--delete", "--yes")
+    assert said.code == 0 and "Removed 1 tag." in said.out
+    assert {key for key in before if "/tags/1/" in key} == before.keys() - files(there).keys()
+    assert not (there / tags.relative_to(sound) / "1").exists(), "an empty folder lists as a tag"
+    assert run("trash", "restore", there, "--yes").code == 0
+    assert files(there) == before
