@@ -7,8 +7,8 @@
         report = await run.apply()
 
 LIST passes over `repositories/`: one for the scan; while the registry serves also one before and one after the
-unlinking, of the repositories that lose something only, one before blobs are moved and one after `settle`. One
-copy a blob and one DeleteObjects a thousand keys.
+unlinking, of the repositories that lose something only, one before blobs are moved and one after `settle`; and one
+of the tags of repositories that lose tags (`pushed_again`). One copy a blob and one DeleteObjects a thousand keys.
 """
 
 from __future__ import annotations
