@@ -97,6 +97,16 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
+def give_up(error: OSError) -> int:
+    """For what happens outside a command; the exit code."""
+    code = _explain(error, bool(os.environ.get("REGSTORE_DEBUG")))
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
+    return code
+
+
 def _explain(error: BaseException, debug: bool) -> int:
     """Say it in one sentence; the exit code."""
     cause = _first(error)

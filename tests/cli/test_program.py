@@ -212,6 +212,25 @@ def test_a_full_device_is_told(start: Start, demo_registry: Path) -> None:
     assert err == "regstore: no space left on the device\n"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["gc", "--help"], ["--version"]])
+def test_a_full_device_is_told_of_help(start: Start, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start(*arguments, stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err == "regstore: no space left on the device\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "out", "err"),
+    [(">&-", False, False), ("2>&-", True, False), ("<&-", True, False), (">&- 2>&- <&-", False, False)],
+)
+def test_closed_streams_do_no_harm(demo_registry: Path, closed: str, out: bool, err: bool) -> None:
+    command = f'"$0" -m regstore ls "$1" {closed}'
+    done = subprocess.run(["sh", "-c", command, sys.executable, demo_registry], capture_output=True, timeout=60)
+    assert (done.returncode, bool(done.stdout), bool(done.stderr)) == (0, out, err)
+
+
 def test_a_pipe_gets_no_progress(start: Start, demo_registry: Path) -> None:
     process = start("tags", demo_registry, "team/app")
     out, err = process.communicate(timeout=60)
