@@ -1,0 +1,107 @@
+"""`regstore verify`, `du` and `doctor` as a user meets them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from regstore.errors import EXIT_DAMAGE, EXIT_OK
+from tests.cli.conftest import Run
+from tests.servers import images
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """Two repositories that share an image, and a blob of nobody."""
+    folder = tmp_path / "registry"
+    shared, own = images.image("shared"), images.image("own")
+    images.write_keys(folder, images.registry_keys("a", shared, "1"))
+    images.write_keys(folder, images.registry_keys("b", shared, "1") | images.registry_keys("b", own, "own"))
+    images.write_keys(folder, {images.blob_key(images.blob("lone").digest): images.blob("lone").data})
+    return folder
+
+
+def total(document: images.Document) -> int:
+    return sum(map(len, document.closure().values()))
+
+
+def test_du_adds_up(run: Run, registry: Path) -> None:
+    shared, own = total(images.image("shared")), total(images.image("own"))
+    said = run("du", registry, "--json").json
+    assert said["blob_bytes"] == shared + own + 512
+    assert (said["shared_bytes"], said["unreferenced_bytes"], said["unreferenced_blobs"]) == (shared, 512, 1)
+    b, a = said["repositories"]
+    assert (b["name"], b["unique"], b["shared"], b["total"]) == ("b", own, shared, own + shared)
+    assert (a["name"], a["unique"], a["shared"], a["total"]) == ("a", 0, shared, shared)
+    assert (b["tags"], b["revisions"]) == (2, 2)
+    shown = run("du", registry, "--limit", 1)
+    assert shown.code == EXIT_OK
+    assert "(1 more)" in shown.out
+    assert "of no repository: 1 blob, 512 B" in shown.out
+
+
+def test_verify_says_what_and_whom(run: Run, registry: Path) -> None:
+    assert run("verify", registry, "--read-data", "all").out.endswith("no damage found\n")
+    layer = images.image("own").blobs[1].digest
+    copy = registry.with_name("copy")
+    shutil.copytree(registry, copy)
+    (registry / images.blob_key(layer)).unlink()
+    said = run("verify", registry)
+    assert said.code == EXIT_DAMAGE
+    assert f"blob missing: blob {layer}" in said.out
+    assert "touches b:own" in said.out
+    assert "1 of 3 tags can't be pulled whole" in said.out
+    mended = run("verify", registry, "--repair-from", copy)
+    assert mended.code == EXIT_OK
+    assert "1 blob " in mended.out
+    assert mended.out.endswith("no damage found\n")
+    assert run("verify", registry).code == EXIT_OK
+
+
+def test_verify_refuses_contradictions(run: Run, registry: Path) -> None:
+    run("verify", registry, "--restore-links").failed(2, "--repair-from")
+    run("verify", registry, "--max-age", "1d").failed(2, "--read-data")
+    run("verify", registry, "--server-checksums", "maybe", "--read-data", "all").failed(2, "ignore, report, trust")
+    assert run("verify", registry, "--read-data", "some").code == 2
+    run("verify", registry.parent / "empty-or-not").failed(1, "no such folder")
+
+
+def test_verify_knows_what_is_no_registry(run: Run, tmp_path: Path) -> None:
+    run("verify", tmp_path).failed(1, "holds no registry")
+
+
+def test_doctor_of_a_sound_store(run: Run, registry: Path) -> None:
+    before = sorted(path for path in registry.rglob("*"))
+    said = run("doctor", registry)
+    assert said.code == EXIT_OK, said
+    assert "0 failures, 0 warnings" in said.out
+    assert sorted(path for path in registry.rglob("*")) == before, "it only looks"
+    assert run("doctor", registry, "--write-probe").code == EXIT_OK
+    assert sorted(path for path in registry.rglob("*") if path.name != "regstore") == before
+
+
+def test_doctor_names_what_is_odd(run: Run, registry: Path) -> None:
+    (registry / "docker/registry/v2/blobs/odd").write_bytes(b"")
+    (registry / "docker/registry/v2/repositories/c").symlink_to("/nowhere")
+    aside = registry / "regstore/trash/20260101T000000Z-abcdef/x"
+    aside.parent.mkdir(parents=True)
+    aside.write_bytes(b"123")
+    part = registry / "regstore/runs/20260101T000000Z-abcdef/000001.jsonl.gz"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"")
+    said = run("doctor", registry, "--json")
+    assert said.code == 1
+    states = {check["name"]: (check["state"], check["detail"]) for check in said.json["checks"]}
+    assert states["unknown keys"] == ("warn", "1, such as docker/registry/v2/blobs/odd")
+    assert states["symbolic links"][0] == "fail"
+    assert states["trash"] == ("warn", "1 objects of 1 runs, 3 bytes")
+    assert states["runs"][0] == "warn"
+    assert all(check["advice"] for check in said.json["checks"] if check["state"] != "ok")
+
+
+def test_doctor_of_nothing(run: Run, tmp_path: Path) -> None:
+    said = run("doctor", tmp_path / "nothing")
+    assert said.code == 1
+    assert said.out.startswith("fail  reachable")
