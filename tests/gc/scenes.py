@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,3 +155,10 @@ def removed_blobs(before: ModelStore, keys: frozenset[str]) -> dict[str, bytes]:
 
 def model_storage(store: ModelStore, **more: Any) -> ModelStorage:
     return ModelStorage(copy_of(store), now=NOW, **more)
+
+
+async def write_as_pushed(store: ModelStore, storage: Storage) -> None:
+    """Tags' current/link last, as a registry does it: the other way round looks like a push under way."""
+    for key in sorted(store, key=lambda key: (key.endswith("/current/link"), key)):
+        await storage.put(key, store.objects[key][0])
+    await asyncio.sleep(1.1)  # a store's times may be whole seconds, and a grace of nothing is strict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +20,7 @@ from tests.gc.scenes import (
     small_registry,
     trash,
     wanted,
+    write_as_pushed,
 )
 from tests.model.random_registry import DAY
 from tests.model.store import ModelStore
@@ -209,8 +209,7 @@ async def test_faults_on_the_wire(ceph: S3Server, ceph_bucket: str, offline: boo
             secret_key=ceph.secret_key,
         )
         async with S3Storage(settings) as storage:
-            await before.write_storage(storage)
-            await asyncio.sleep(1.1)  # a store's times may be whole seconds, and a grace of nothing is strict
+            await write_as_pushed(before, storage)
             match fault:
                 case "reset":
                     for operation in ("ListObjectsV2", "GetObject", "DeleteObjects", "CopyObject"):

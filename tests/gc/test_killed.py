@@ -8,6 +8,8 @@ every point is, in every test; without, every point of the first one offline, an
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from regstore.gc.run import GcRunOptions
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.storage.s3 import S3Settings, S3Storage
 from tests.gc.scenes import (
     Watch,
     collect,
@@ -28,9 +31,11 @@ from tests.gc.scenes import (
     small_registry,
     trash,
     wanted,
+    write_as_pushed,
 )
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
+from tests.servers.s3 import S3Server
 from tests.storage.faulty import FaultyStorage, died
 
 both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
@@ -119,3 +124,35 @@ async def test_on_disk(tmp_path: Path, offline: bool, request: pytest.FixtureReq
             await collect_again(storage, run)
             await check_end(storage, ModelStore.from_folder(root), before, dead)
         shutil.rmtree(root)
+
+
+@both
+async def test_on_moto(moto: S3Server, offline: bool, request: pytest.FixtureRequest) -> None:
+    before = small_registry()
+    run = options(offline=offline, grace=0, concurrency=1)
+    # Uploads are as young as the bucket.
+    dead = frozenset(key for key in wanted(before, run).dead if "/_uploads/" not in key)
+    watch = Watch(before)
+
+    @asynccontextmanager
+    async def fresh() -> AsyncIterator[S3Storage]:
+        settings = S3Settings(
+            bucket=moto.create_bucket(),
+            endpoint_url=moto.endpoint_url,
+            region=moto.region,
+            access_key=moto.access_key,
+            secret_key=moto.secret_key,
+        )
+        async with S3Storage(settings) as storage:
+            await write_as_pushed(before, storage)
+            yield storage
+
+    async with fresh() as storage:
+        total = await count_mutations(storage, run)
+        await check_end(storage, await ModelStore.from_storage(storage), before, dead)
+    for number in range(2, total + 1, 1 if request.config.getoption("--slow") else 25):
+        async with fresh() as storage:
+            assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number
+            await check_after_death(storage, await ModelStore.from_storage(storage), before, watch)
+            await collect_again(storage, run)
+            await check_end(storage, await ModelStore.from_storage(storage), before, dead)
