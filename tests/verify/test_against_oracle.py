@@ -14,13 +14,14 @@ from regstore.storage.disk import DiskStorage
 from regstore.verify.options import ReadData, VerifyOptions
 from regstore.verify.plan import Fault, FaultKind
 from regstore.verify.run import VerifyReport, verify
+from tests.examples import examples
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry, registries
 from tests.model.store import ModelStore
 from tests.verify.oracle import Name, verify_naively
 
 generated = settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
