@@ -319,13 +319,10 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
 
 
 async def _check(registry: Registry, storage: Storage, promises: Promises, fire: Fire, *, pulls: int) -> None:
-    tagged = {repository: promises.tagged(repository) for repository, _ in promises.tags}
     host = registry.host
     for number, ((repository, tag), document) in enumerate(sorted(promises.tags.items(), key=lambda item: item[0])):
         if (repository, tag) in promises.uncertain:
             continue
-        if tag.startswith("sha256-") and _subject(tag) not in tagged[repository]:
-            continue  # goes with what it signs
         try:
             found = await asyncio.to_thread(pull_complete, host, repository, tag)
             if document.digest not in found or found.keys() != document.closure().keys():
@@ -345,10 +342,6 @@ async def _check(registry: Registry, storage: Storage, promises: Promises, fire:
             if hashlib.sha256(await storage.get(key)).hexdigest() != key.split("/")[-2]:
                 fire.broken.append(f"{key} has other bytes")
             fire.blobs_checked += 1
-
-
-def _subject(tag: str) -> str:
-    return tag.partition(".")[0].replace("-", ":", 1)
 
 
 # -- all of it

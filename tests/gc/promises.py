@@ -78,6 +78,7 @@ class Promises:
             self.tags[repository, tag] = document
             self.deleted.discard((repository, tag))
             self.uncertain.discard((repository, tag))
+            self._drop_followers(repository)
 
     def unknown(self, repository: str, tag: str) -> None:
         with self._guard:
@@ -93,6 +94,15 @@ class Promises:
             ]:
                 del self.tags[place]
                 self.deleted.add(place)
+            self._drop_followers(repository)
+
+    def _drop_followers(self, repository: str) -> None:
+        """A signature goes once no tag names what it signs; a later tag of that does not bring it back."""
+        tags = {place: document for place, document in self.tags.items() if place[0] == repository}
+        named = {document.digest for document in tags.values()}
+        for place in tags:
+            if place[1].startswith("sha256-") and place[1].partition(".")[0].replace("-", ":", 1) not in named:
+                del self.tags[place]
 
     def tagged(self, repository: str) -> set[str]:
         """Digests that a tag of the repository surely names."""
