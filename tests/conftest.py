@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.examples import set_factor
 from tests.servers import ceph as ceph_module
 from tests.servers import debian, distribution, redis_server, skopeo
 from tests.servers.distribution import Registry
@@ -43,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    set_factor(20 if config.getoption("--slow") else 1)
     # Servers of session scope start before any function fixture: forget the machine's settings here already.
     _isolate(os.environ, Path(tempfile.gettempdir()) / "regstore-tests-no-home")
 

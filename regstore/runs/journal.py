@@ -6,8 +6,8 @@
   that a tag named a manifest which the repository did not link even then;
 - op "trash": the key was to be moved to `trash/<run>/<key>`;
 - op "rewrite": the link was damaged, and was to be replaced by what its path says; body is what it held;
-- op "damaged": the blob's bytes were not those of its digest. They were to be kept as `trash/<run>/damaged/<key>`, where
-  nothing ever takes them for a good copy, and replaced by the right ones;
+- op "damaged": the blob's bytes were not those of its digest. They were to be kept as `trash/<run>/damaged/<key>`,
+  where nothing ever takes them for a good copy, and replaced by the right ones;
 - op "create": the link was missing, and was to be put back as another copy of the registry has it; body is that.
 
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had

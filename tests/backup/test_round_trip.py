@@ -22,11 +22,12 @@ from tests.backup.places import (
     read_all,
     take,
 )
+from tests.examples import examples
 from tests.model.random_registry import example_registry, registries
 from tests.model.store import ModelStore
 
 generated = settings(
-    max_examples=25,
+    max_examples=examples(25),
     phases=(Phase.explicit, Phase.generate),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BlobKey, UploadKey, encode
 from regstore.storage.base import MultipartUpload, Storage
 from regstore.storage.disk import DiskStorage
+from tests.examples import examples
 from tests.model.builder import Builder
 from tests.model.gc_oracle import Expected, expected
 from tests.model.memory import ModelStorage
@@ -25,7 +25,7 @@ from tests.model.store import ModelStore
 from tests.model.test_oracle import CASES, OLD
 
 generated = settings(
-    max_examples=int(os.environ.get("REGSTORE_TEST_EXAMPLES", "25")),  # read before tests forget the environment
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.inventory.tag_record import TagLine, load_record, write_tags
 from regstore.layout import BlobKey, TagCurrentKey, decode, encode
+from tests.examples import examples
 from tests.gc.test_plan_against_oracle import compare
 from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
@@ -33,7 +33,7 @@ from tests.model.store import ModelStore
 SCAN = ScanOptions(cache_dir=None, concurrency=4)
 
 generated = settings(
-    max_examples=int(os.environ.get("REGSTORE_TEST_EXAMPLES", "25")),
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,

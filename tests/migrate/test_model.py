@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from regstore.layout import REPOSITORIES
 from regstore.migrate.options import MigrateOptions
+from tests.examples import examples
 from tests.migrate.naive import Naive, incomplete_tags
 from tests.migrate.stores import OURS, dangling, move
 from tests.model.memory import ModelStorage
@@ -19,7 +20,7 @@ from tests.storage.faulty import FaultyStorage, died
 
 generated = settings(
     deadline=None,
-    max_examples=25,
+    max_examples=examples(25),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )

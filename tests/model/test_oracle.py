@@ -27,6 +27,7 @@ from regstore.layout import (
     parse_link,
 )
 from regstore.reference import is_name
+from tests.examples import examples
 from tests.model.builder import Builder
 from tests.model.gc_oracle import Expected, expected
 from tests.model.random_registry import DAY, GRACES, HOUR, NOW, UPLOADS_OLDER_THAN, example_registry, registries
@@ -710,7 +711,7 @@ def test_sweep_blocked_leaves_every_blob() -> None:
 
 # What holds for every registry.
 
-generated = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+generated = settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pulled_by_digest(store: ModelStore, name: str, digest: Digest, seen: set[Digest]) -> Iterator[str]:
