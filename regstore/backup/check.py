@@ -99,12 +99,18 @@ async def check(
             users.setdefault(known.pack, []).append((one.run, name))
     needed: dict[Digest, int] = {}
 
-    def take(_: str, pack: Pack) -> None:
+    strange: dict[str, str] = {}
+
+    def take(encoded: str, pack: Pack) -> None:
+        others = {name for _, name in users[encoded]} - {pack.name}
+        if others:
+            strange[encoded] = f"is of {pack.name}, not of {', '.join(sorted(others))}"
         needed.update(pack.blobs)
         result.packs += 1
         on_event(Progress(phase="reading packs", done=result.packs, total=len(users), unit="packs"))
 
     unreadable = await read_packs(storage, sorted(users), take, concurrency=concurrency)
+    unreadable |= strange
     for encoded, why in sorted(unreadable.items()):
         touches = tuple(
             Touched(repository=name, tag="", snapshots=tuple(run for run, other in users[encoded] if other == name))
@@ -152,7 +158,7 @@ async def _list_blobs(
                 result.unneeded_blobs += 1
                 result.unneeded_bytes += size
             elif size == wanted:
-                del bad[digest]
+                bad.pop(digest, None)
             else:
                 bad[digest] = f"has {size:,} bytes, not {wanted:,}"
         done += len(page)

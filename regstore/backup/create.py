@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,6 +77,43 @@ async def create(
             result = await run.create(begun)
     result.seconds = time.monotonic() - began
     return result
+
+
+class _Rows:
+    """Rows of `backup_need` and `backup_pack`, many repositories at a time."""
+
+    _MOST: Final = 50_000
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._needs: list[tuple[str, bytes, int]] = []
+        self._packs: list[tuple[str, str, bytes]] = []
+
+    def add(self, name: str, blobs: Mapping[Digest, int], encoded: str, body: bytes) -> None:
+        self._needs += ((name, digest.raw, size) for digest, size in blobs.items())
+        self._packs.append((name, encoded, body))
+        if len(self._needs) >= self._MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        needs, packs = self._needs, self._packs
+        self._needs, self._packs = [], []
+        self._inventory.insert(
+            "backup_need",
+            {
+                "repository": ("utf8", [row[0] for row in needs]),
+                "digest": ("binary", [row[1] for row in needs]),
+                "size": ("int64", [row[2] for row in needs]),
+            },
+        )
+        self._inventory.insert(
+            "backup_pack",
+            {
+                "repository": ("utf8", [row[0] for row in packs]),
+                "encoded": ("utf8", [row[1] for row in packs]),
+                "body": ("binary", [row[2] for row in packs]),
+            },
+        )
 
 
 class _Run:
@@ -194,13 +231,12 @@ class _Run:
     async def _plan(self, names: Sequence[str]) -> None:
         """Pack these repositories, as the inventory has them now."""
         self._source.mark()
+        self._forget([name for name in names if name in self._left_out])
+        rows = _Rows(self._inventory)
         done = 0
         for listing, manifests, blobs in self._source.listings(names):
             planned = plan_pack(listing, manifests, blobs, lost=self._lost, tags=self._options.tags)
             name, pack = listing.name, planned.pack
-            for table in ("backup_need", "backup_pack"):
-                self._inventory.execute(f"delete from {table} where repository = ?", [name])
-            self._summaries.pop(name, None)
             self._left_out[name] = planned.left_out
             self._missing[name] = planned.missing
             done += 1
@@ -210,22 +246,15 @@ class _Run:
             body = form.encode_pack(pack)
             encoded = hashlib.sha256(body).hexdigest()
             self._summaries[name] = PackSummary.of(encoded, pack)
-            self._inventory.insert(
-                "backup_need",
-                {
-                    "repository": ("utf8", [name] * len(pack.blobs)),
-                    "digest": ("binary", [digest.raw for digest in pack.blobs]),
-                    "size": ("int64", list(pack.blobs.values())),
-                },
-            )
-            self._inventory.insert(
-                "backup_pack",
-                {
-                    "repository": ("utf8", [name]),
-                    "encoded": ("utf8", [encoded]),
-                    "body": ("binary", [form.compress(body)]),
-                },
-            )
+            rows.add(name, pack.blobs, encoded, form.compress(body))
+        rows.flush()
+
+    def _forget(self, names: Sequence[str]) -> None:
+        """What was planned for these before."""
+        for table in ("backup_need", "backup_pack"):
+            self._inventory.execute(f"delete from {table} where repository in (select unnest(?))", [list(names)])
+        for name in names:
+            self._summaries.pop(name, None)
 
     def _needing(self, digests: Collection[Digest]) -> set[str]:
         """The repositories whose packs need any of these."""

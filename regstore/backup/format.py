@@ -391,6 +391,11 @@ def decode_snapshot(body: bytes, key: str) -> Snapshot:
         document = json.loads(body)
         if document["format"] != FORMAT or document["version"] != VERSION:
             raise ValueError(document["version"])
+        if document["run"] != run or type(document["begun"]) is not int:
+            raise ValueError(document["run"])
+        for known in document["repositories"].values():
+            if parse_pack_key(pack_key(known["pack"])) is None:
+                raise ValueError(known["pack"])
         return Snapshot(
             run=document["run"],
             begun=document["begun"],

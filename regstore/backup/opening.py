@@ -11,6 +11,7 @@ from typing import Final
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
+from regstore.backup.soundness import contradiction
 from regstore.concurrency import for_each
 from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused
 from regstore.storage.base import PutOptions, Storage
@@ -104,7 +105,11 @@ async def read_pack(storage: Storage, encoded: str) -> Pack:
         data = await storage.get(key)
     except NotFound as error:
         raise IntegrityError(f"{key} in {storage.url} is missing") from error
-    return form.decode_pack(data, encoded, f"{key} in {storage.url}")
+    pack = form.decode_pack(data, encoded, f"{key} in {storage.url}")
+    wrong = contradiction(pack)
+    if wrong:
+        raise IntegrityError(f"{key} in {storage.url} was not written by a backup: {wrong}")
+    return pack
 
 
 async def read_packs(

@@ -17,7 +17,7 @@ from regstore.backup.intent import live_intents
 from regstore.backup.opening import check_marker, is_temporary, list_snapshots, read_packs
 from regstore.backup.options import PruneOptions
 from regstore.backup.retention import ForgetPlan, plan_forget
-from regstore.errors import NotARegistry, StorageError
+from regstore.errors import NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.runs.lock import Lock
@@ -98,6 +98,9 @@ class _Run:
         elif live:
             blocked = f"nothing is collected while a create runs ({', '.join(live)})"
         await self._candidates(packs, now - self._options.grace)
+        self._refuse_symbolic_links()
+        if not blocked and not listed.snapshots and self._sums("kind = 'pack'")[0]:
+            blocked = "nothing is collected, for no snapshot is listed and there are packs: snapshots may be lost"
         packs_dead, _ = self._sums("kind = 'pack' and dead and not young")
         blobs, size = self._sums("kind = 'blob' and dead and not young")
         kept_blobs, kept_bytes = self._sums("kind = 'blob' and not dead")
@@ -114,6 +117,14 @@ class _Run:
             blocked=blocked,
             damaged=tuple(damaged),
         )
+
+    def _refuse_symbolic_links(self) -> None:
+        links = sorted(self._storage.symlinks)
+        if links:
+            raise Refused(
+                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); a snapshot behind one is "
+                "not seen, and what it needs would be deleted: replace them by bind mounts"
+            )
 
     def _sums(self, condition: str) -> tuple[int, int]:
         row = self._inventory.all(

@@ -8,6 +8,7 @@ is asked for, tags.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -30,11 +31,12 @@ from regstore.errors import AlreadyExists, InputError, IntegrityError, NoSuchBuc
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.runs.lock import Lock
+from regstore.runs.lock import Lock, clock
 from regstore.seed.seeding import SEED_BODY
 from regstore.storage.base import ObjectInfo, Storage
 
 _AT_ONCE: Final = 8
+_BATCH_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -183,6 +185,11 @@ class _Run:
             if str(error) not in self._damaged:
                 self._damaged.append(str(error))
             return None
+        if pack.name != name:
+            wrong = f"{form.pack_key(self._snapshot.repositories[name].pack)} is of {pack.name}, not of {name}"
+            if wrong not in self._damaged:
+                self._damaged.append(wrong)
+            return None
         return select(pack, self._options.tags)
 
     async def _collect(self) -> tuple[int, int]:
@@ -263,8 +270,9 @@ class _Run:
         result = RestoreResult(snapshot=self._snapshot)
         await self._collect()
         await lock.guard()
+        guard = _Guard(lock)
         await self._seed(result)
-        await self._blobs(lock, result)
+        await self._blobs(guard, result)
         conditional = bool(self._names) and (await self._store.capabilities()).conditional_put
         done = 0
 
@@ -272,7 +280,7 @@ class _Run:
             nonlocal done
             pack = await self._pack(name)
             if pack is not None:
-                await self._repository(pack, lock, result, conditional)
+                await self._repository(pack, guard, result, conditional)
             else:
                 result.left_out.append(f"{name}: all of it, for its pack is damaged")
             done += 1
@@ -296,7 +304,7 @@ class _Run:
 
     # -- blobs
 
-    async def _blobs(self, lock: Lock, result: RestoreResult) -> None:
+    async def _blobs(self, guard: _Guard, result: RestoreResult) -> None:
         rows = self._inventory.all("select digest, size from lacking")
         lacking = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
         total, done = sum(size for _, size in lacking), 0
@@ -304,7 +312,7 @@ class _Run:
         async def one(blob: tuple[Digest, int]) -> None:
             nonlocal done
             digest, size = blob
-            await lock.guard()
+            await guard.check()
             try:
                 await copy_blob(
                     self._backup,
@@ -341,19 +349,19 @@ class _Run:
 
     # -- links
 
-    async def _repository(self, pack: Pack, lock: Lock, result: RestoreResult, conditional: bool) -> None:
+    async def _repository(self, pack: Pack, guard: _Guard, result: RestoreResult, conditional: bool) -> None:
         if self._lost:
             pack = self._without_lost(pack, result)
         work = await self._work(pack)
         result.conflicts += work.conflicts
 
         async def put(link: _Link) -> None:
-            await lock.guard()
+            await guard.check()
             await self._store.put(link.key, link.body, options=self._options.put)
             result.links += 1
 
         async def set_tag(row: tuple[str, _Link]) -> None:
-            await lock.guard()
+            await guard.check()
             conflict = await self._set_tag(pack.name, row[0], row[1], conditional)
             if conflict is None:
                 result.tags += 1
@@ -468,19 +476,37 @@ class _Run:
     async def _set_tag(self, name: str, tag: str, link: _Link, conditional: bool) -> Conflict | None:
         """A conflict where somebody has set it since the repository was listed."""
         if not self._options.overwrite_tags:
-            found = await self._get(link.key)
-            if found is None and conditional:
+            if conditional:
                 try:
                     await self._store.put(link.key, link.body, if_absent=True, options=self._options.put)
                     return None
                 except AlreadyExists:
-                    found = await self._get(link.key)
+                    pass
+            found = await self._get(link.key)
             if found is not None and found != link.body:
                 there = layout.parse_link(found)
                 snapshot = layout.parse_link(link.body)
                 return Conflict(repository=name, tag=tag, snapshot=str(snapshot), there=str(there) if there else "")
         await self._store.put(link.key, link.body, options=self._options.put)
         return None
+
+
+class _Guard:
+    """The store's lock, looked at once a second: what is written within one is a batch."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._checked = 0.0
+        self._checking = asyncio.Lock()
+
+    async def check(self) -> None:
+        if clock() - self._checked < _BATCH_SECONDS:
+            return
+        async with self._checking:
+            if clock() - self._checked >= _BATCH_SECONDS:
+                started = clock()
+                await self._lock.guard()
+                self._checked = started
 
 
 def _ranks(pack: Pack) -> list[list[Digest]]:

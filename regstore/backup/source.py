@@ -17,7 +17,7 @@ from regstore import layout
 from regstore.backup.plan import KnownManifest, Listing
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import NotFound, Refused
+from regstore.errors import InputError, NotFound, Refused
 from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
@@ -54,6 +54,8 @@ class Source:
 
     async def load(self) -> None:
         await self._scanner.list_links()
+        if self._patterns and self.inventory.count("repository") and not self.names():
+            raise InputError(f"{self.storage.url} has no repository {' or '.join(self._patterns)}")
         later = self.inventory.child()
         try:
             await Scanner(self.storage, later, self._scanning, self._on_event).list_links()
