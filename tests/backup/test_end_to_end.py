@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from regstore.backup import list_snapshots
+from regstore.gc.plan import GcOptions
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
+from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
 from tests.backup import reader
 from tests.backup.places import collect, contents, give_back, open_place, read_all, take
@@ -37,13 +40,19 @@ class Writer(threading.Thread):
         self.ended = threading.Event()
         self.held: dict[str, set[str]] = {}
         self.pushed = 0
-        self.deleted = 0
+        self.deleted = self.repeated = 0
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         try:
             while not self.ended.is_set():
-                self._step()
+                try:
+                    self._step()
+                except ApiError as error:
+                    # With gc beside: what a push had found was garbage before; clients repeat it.
+                    if not error.code.endswith("_UNKNOWN"):
+                        raise
+                    self.repeated += 1
         except BaseException as error:
             self.failure = error
 
@@ -68,6 +77,19 @@ class Writer(threading.Thread):
                 except ApiError as error:
                     if error.status != 404:
                         raise
+
+
+async def collect_garbage(place: Path | S3Root, ended: asyncio.Event) -> int:
+    """gc of the registry's store, one run after the other; how many blobs went."""
+    options = GcRunOptions(
+        plan=GcOptions(grace=0), scan=ScanOptions(cache_dir=None, concurrency=8), settle=0.2, max_delete=1.0
+    )
+    gone = 0
+    async with open_place(place) as store:
+        while not ended.is_set():
+            async with hold_lock(store, command="gc") as lock, open_run(store, options, lock) as run:
+                gone += (await run.apply()).blobs
+    return gone
 
 
 async def run_for(seconds: float, writers: list[Writer], source: Storage, backup: Storage) -> int:
@@ -97,12 +119,19 @@ async def under_fire(
     backup_place: Path | S3Root,
     fresh: Callable[[int], Path | S3Root],
     start_registry: StartRegistry,
+    *,
+    gc: bool = False,
 ) -> None:
     registry = start_registry(place)
     push_api(registry.host, "w0/a", images.image("first", 2), "first")
     writers = [Writer(registry.host, number) for number in range(2)]
     async with open_place(place) as source, open_place(backup_place) as backup:
+        ended = asyncio.Event()
+        collecting = asyncio.create_task(collect_garbage(place, ended)) if gc else None
         made = await run_for(seconds, writers, source, backup)
+        ended.set()
+        if collecting is not None:
+            assert await collecting > 0
         assert sum(writer.pushed for writer in writers) > 5
         objects = {key: await backup.get(key) async for page in backup.list("") for key in page.keys}
         assert not reader.problems(objects)
@@ -143,6 +172,17 @@ async def test_on_ceph(ceph: S3Server, ceph_bucket: str, tmp_path: Path, start_r
 async def test_on_disk(tmp_path: Path, start_registry: StartRegistry) -> None:
     await under_fire(
         5, tmp_path / "reg", tmp_path / "backup", lambda number: tmp_path / f"fresh{number}", start_registry
+    )
+
+
+async def test_beside_gc(tmp_path: Path, start_registry: StartRegistry) -> None:
+    await under_fire(
+        6,
+        tmp_path / "reg",
+        tmp_path / "backup",
+        lambda number: tmp_path / f"fresh{number}",
+        start_registry,
+        gc=True,
     )
 
 

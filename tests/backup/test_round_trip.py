@@ -23,7 +23,8 @@ from tests.backup.places import (
     take,
 )
 from tests.examples import examples
-from tests.model.random_registry import example_registry, registries
+from tests.model.builder import Builder
+from tests.model.random_registry import NOW, example_registry, registries
 from tests.model.store import ModelStore
 
 generated = settings(
@@ -114,3 +115,20 @@ async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_pa
     assert backup.counters.requests["get"] - written.get("get", 0) == 1  # the marker
     assert second.snapshot.new_blobs == 0
     assert source.counters.requests["list"] - read["list"] <= 4
+
+
+async def test_one_new_image_costs_its_blobs_one_pack_and_one_snapshot(tmp_path: Path) -> None:
+    store = example_registry()
+    source, backup = memory(store), memory()
+    scanning = replace(SCANNING, cache_dir=tmp_path)
+    await take(source, backup, scanning=scanning)
+    b = Builder(NOW)
+    b.store = store
+    layers = [b.blob(b"base layer"), b.blob(b"new layer")]
+    b.push("team/app", b.image(b.blob(b"new config"), layers), "new")
+    before, puts = set(backup.store), backup.counters.requests["put"]
+    taken = await take(source, backup, scanning=scanning)
+    new = sorted(key.partition("/")[0] for key in set(backup.store) - before)
+    assert new == ["blobs"] * 4 + ["packs", "snapshots"]
+    assert backup.counters.requests["put"] - puts == 7  # these, and the intent
+    assert (taken.snapshot.new_blobs, taken.packs, taken.unchanged) == (4, 1, 3)
