@@ -122,8 +122,8 @@ class _Run:
         links = sorted(self._storage.symlinks)
         if links:
             raise Refused(
-                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); a snapshot behind one is "
-                "not seen, and what it needs would be deleted: replace them by bind mounts"
+                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); a snapshot behind one "
+                "is not seen, and what it needs would be deleted: replace them by bind mounts"
             )
 
     def _sums(self, condition: str) -> tuple[int, int]:
