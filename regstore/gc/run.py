@@ -50,6 +50,8 @@ _CANDIDATES: Final = """
     select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
     from ({select}) order by position
 """
+#: Empty folders younger than this stay while the registry serves; in microseconds.
+_FOLDERS_STAY: Final = 600 * 1_000_000
 #: v2.x finds repositories by `_layers`, v3 by `_manifests`; a repository without them would lose its blobs to the
 #: registry's own garbage-collect.
 _REPOSITORY_FOLDERS: Final = frozenset({"_layers", "_manifests", "_uploads", "tags", "revisions"})
@@ -601,7 +603,8 @@ class GcRun:
         if not (await self._storage.capabilities()).folders:
             return 0
         now = await self._storage.now()
-        older_than = now + 1 if self._options.offline else now - self._options.plan.grace
+        # A push makes its folder before the file in it, whatever the grace is.
+        older_than = now + 1 if self._options.offline else now - max(self._options.plan.grace, _FOLDERS_STAY)
         remove = self._storage.remove_empty_folders
         removed = await remove(layout.BLOBS, older_than=older_than)
         for name in self.summary.emptied:
