@@ -87,10 +87,11 @@ async def list_record(storage: Storage) -> list[str]:
 
 
 def empty_record(inventory: Inventory) -> None:
-    """`migrate_record(source, origin, repository, tag, digest, time, was)`, with nothing in it."""
+    """`migrate_record(source, origin, repository, tag, digest, time, was, written)`, with nothing in it. written: the
+    mtime, in microseconds, of the file that says `was`: what is set later to that value is not of before the pass."""
     inventory.execute(
         "create or replace table migrate_record (source varchar, origin varchar, repository varchar, tag varchar,"
-        " digest blob, time bigint, was blob)"
+        " digest blob, time bigint, was blob, written bigint)"
     )
 
 
@@ -102,6 +103,7 @@ async def load_record(storage: Storage, inventory: Inventory, keys: Sequence[str
     empty_record(inventory)
     for key in await list_record(storage) if keys is None else keys:
         rows = await _read(storage, key, ("source", "origin", "repository", "tag", "digest", "time"))
+        written = (await storage.stat(key)).mtime if any(row["was"] for row in rows) else None
         texts = ("source", "origin", "repository", "tag")
         inventory.execute("create or replace temp table line as from migrate_record limit 0")
         inventory.insert(
@@ -111,6 +113,7 @@ async def load_record(storage: Storage, inventory: Inventory, keys: Sequence[str
                 "digest": ("binary", [row["digest"].raw for row in rows]),
                 "time": ("int64", [row["time"] for row in rows]),
                 "was": ("binary", [row["was"].raw if row["was"] else None for row in rows]),
+                "written": ("int64", [written] * len(rows)),
             },
         )
         inventory.execute(

@@ -125,10 +125,12 @@ class _Planner:
         rows = self._inventory.all("select id, name from repository order by name")
         taken: dict[str, str] = {}
         chosen: list[tuple[int, str, str]] = []
+        seen = False
         for identity, name in rows:
             target = self._options.target_of(name)
             if target is None:
                 continue
+            seen = True
             if not is_name(name):
                 self._problem("damaged", name, "", "is not a name that a registry accepts: left")
                 continue
@@ -136,6 +138,8 @@ class _Planner:
                 raise InputError(f"both {taken[target]} and {name} would become {target} at the target")
             taken[target] = name
             chosen.append((identity, name, target))
+        if rows and not seen and self._options.repositories:
+            raise InputError(f"{self._source} has no repository {' or '.join(self._options.repositories)}")
         missing = sorted(self._options.rename.keys() - {name for _, name, _ in chosen})
         if missing:
             raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope")
@@ -407,7 +411,7 @@ class _Planner:
             select l.repository, l.name, l.target, l.mtime, d.name is not null as present, d.target as was,
                 d.name is not null and not exists (
                     from migrate_record r where r.repository = m.target and r.tag = l.name and d.target is not null
-                        and (r.digest = d.target or r.was = d.target)
+                        and (r.digest = d.target or r.was = d.target and d.mtime <= r.written)
                 ) as foreign_
             from live_tag l join migrate_repository m on m.id = l.repository
             left join dst.tag d on d.repository = m.dst and d.name = l.name

@@ -22,7 +22,7 @@ from regstore.migrate.apply import Applier, journals
 from regstore.migrate.deletion import delete_tags
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.plan import plan_migrate
-from regstore.migrate.result import MigrateResult, MigrateSummary
+from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import scan_source
 from regstore.migrate.transfer import can_copy
 from regstore.storage.base import Storage
@@ -106,6 +106,10 @@ async def migrate(
                     await delete_tags(source, target, planned.inventory, result, on_event=on_event)
         if not undisturbed and result.passes < _MOST_DISTURBED:
             on_event(Notice(message=f"gc was at work in {target.url} meanwhile: looking again"))
+        elif not undisturbed:
+            reason = "was at work in every pass, so not all tags could be set: run migrate again when it has ended"
+            result.failed.append(Problem(repository="", subject=f"gc in {target.url}", reason=reason))
+            break
         elif not follow or result.objects + result.deleted == written:
             break
     result.seconds = time.monotonic() - began

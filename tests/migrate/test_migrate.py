@@ -11,7 +11,16 @@ import orjson
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotARegistry, Refused, StorageError, StorageFull
+from regstore.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    InputError,
+    NoSuchBucket,
+    NotARegistry,
+    Refused,
+    StorageError,
+    StorageFull,
+)
 from regstore.inventory.tag_record import TAGS
 from regstore.layout import (
     BlobKey,
@@ -460,6 +469,57 @@ async def test_gc_at_the_target_while_we_copy(pair: Pair) -> None:
     assert pair.has(BlobKey(pair.layers[0])) == [True]
     assert result.passes > 1
     assert not incomplete_tags(pair.source, pair.target, now=NOW)
+
+
+async def test_gc_at_the_target_that_never_ends_is_no_success(pair: Pair) -> None:
+    """No pass could set a tag: that must not look like a migration that is done."""
+    pair.builder.push("a", pair.image(0), "1")
+    number = 0
+
+    def collect(operation: str, key: str) -> None:
+        nonlocal number
+        if operation == "put" and key.startswith("docker/"):
+            number += 1
+            pair.target.objects[f"regstore/runs/20260101T000000Z-abcdef/{number:06}.jsonl.gz"] = (b"", NOW)
+            for blob in [other for other in pair.target if other.startswith("docker/registry/v2/blobs/")][:1]:
+                del pair.target.objects[blob]
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=collect))
+    assert pair.tag("a", "1") is None
+    assert result.partial
+    assert "gc" in str(result.failed[-1])
+
+
+async def test_a_pattern_that_no_repository_matches_is_a_mistake(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    with pytest.raises(InputError, match="typo"):
+        await pair.move(repositories=("typo",))
+
+
+async def test_a_tag_set_back_at_the_target_after_a_kill_is_a_conflict(pair: Pair) -> None:
+    """A killed pass leaves `was` in the record; once the tag was written, who sets that value again is somebody."""
+    old, new, newest = pair.image(0), pair.image(1), pair.image(2)
+    pair.builder.push("a", old, "1")
+    await pair.move()
+    pair.builder.push("a", new, "1")
+    files = 0
+
+    def kill(operation: str, key: str) -> None:
+        nonlocal files
+        if operation == "put" and key.startswith(TAGS):
+            files += 1
+            if files == 2:  # the tag is there, `was` not yet gone
+                raise AuthenticationFailed("killed")
+
+    with pytest.raises(AuthenticationFailed):
+        await move(pair.here(), FaultyStorage(pair.there(), before=kill))
+    assert pair.tag("a", "1") == str(new)
+    await pair.move()  # finishes what is left to do
+    pair.target.objects[encode(TagCurrentKey("a", "1"))] = (link_body(old), NOW + 1)
+    pair.builder.push("a", newest, "1")
+    result = await pair.move()
+    assert pair.tag("a", "1") == str(old)
+    assert [one.tag for one in result.conflicts] == ["1"]
 
 
 # -- deletes
