@@ -424,7 +424,8 @@ def backup_restore(
 
     Blobs first, each hashed on its way, then links, in the order of a push. What is there already stays; a tag that
     names something else in STORE is a conflict, and stays too unless --overwrite-tags. Run it again after an
-    interruption: only the rest is written.
+    interruption: only the rest is written. Until it is done, no registry's own garbage-collect may run on STORE: it
+    deletes blobs that nothing links yet.
 
     Exit codes: 0 done; 3 done, with conflicts, or with damaged things left out and named.
     """
