@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import base64
 import hashlib
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
