@@ -121,6 +121,29 @@ async def test_bytes_that_the_server_copied_are_read_back(
         assert (result.partial, result.blobs, result.tags) == (False, 1, 1)
 
 
+async def test_the_checksum_of_a_copy_is_looked_at(large: ModelStore, moto: S3Server, moto_bucket: str) -> None:
+    """A flipped byte shows in the checksum that the server keeps: the blob goes through us, and is refused."""
+    bad = images.layer("small 1")
+    other = moto.create_bucket()
+    try:
+        async with bucket_storage(moto, moto_bucket) as source, bucket_storage(moto, other) as target:
+            await large.write_storage(source)
+            moto.client().put_object(
+                Bucket=moto_bucket,
+                Key=images.blob_key(bad.digest),
+                Body=bad.data[:-1] + b"?",
+                ChecksumAlgorithm="SHA256",
+            )
+            result = await move(source, target)
+            assert [problem.subject for problem in result.failed] == [f"blob {bad.digest}"]
+            assert target.counters.requests["CopyObject"] == 12
+            found = without_ours(await contents(target))
+            assert images.blob_key(bad.digest) not in found
+            assert not dangling(found)
+    finally:
+        moto.remove_bucket(other)
+
+
 async def test_to_s3_and_again_costs_only_listings(
     tmp_path: Path, large: ModelStore, s3_server: S3Server, s3_bucket: str
 ) -> None:

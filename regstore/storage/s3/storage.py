@@ -116,6 +116,10 @@ class S3Storage:
 
     async def kept_sha256(self, key: str) -> bytes | None:
         """`x-amz-checksum-sha256` of the whole object; a checksum of its parts' checksums is none."""
+        return (await self.stat_kept(key))[1]
+
+    async def stat_kept(self, key: str) -> tuple[ObjectInfo, bytes | None]:
+        """`stat` and `kept_sha256` in one request."""
         answer = await self._client.call(
             "HeadObject",
             "HEAD",
@@ -129,11 +133,15 @@ class S3Storage:
             raise NotFound(key, self.url)
         if answer.status != 200:
             raise self._client.error(answer.refusal(), "HeadObject", self._full(key))
+        length = answer.headers.get("content-length", "")
+        if not length.isdigit():
+            raise StorageError(f"{self.url}/{key}: HeadObject did not tell the size")
+        info = info_of(key, answer.headers, int(length))
         try:
             kept = base64.b64decode(answer.headers.get("x-amz-checksum-sha256", ""), validate=True)
         except binascii.Error:
-            return None
-        return kept if len(kept) == 32 else None
+            return info, None
+        return info, kept if len(kept) == 32 else None
 
     async def _check_bucket(self) -> None:
         """A HEAD's 404 does not tell a missing key from a missing bucket."""
