@@ -61,7 +61,7 @@ _LOOK: Final[dict[str, Any]] = {
 
 app: Final = typer.Typer(
     name="regstore",
-    help="The storage under a container registry: look, collect garbage, move, back up, verify, repair, directly in S3 or on disk.",
+    help="The storage under a container registry: look, collect garbage, move, back up, repair, in S3 or on disk.",
     epilog=EPILOG,
     **_LOOK,
 )
