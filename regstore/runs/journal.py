@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -105,12 +106,13 @@ async def read_parts(storage: Storage, parts: Sequence[str]) -> AsyncIterator[li
     """The entries of journal parts, part by part. IntegrityError on one that can't be read."""
     for key in parts:
         try:
-            lines = gzip.decompress(await storage.get(key)).splitlines()
-            entries = [_parse(line) for line in lines]
-        except (ValueError, KeyError, EOFError, OSError) as error:
-            raise IntegrityError(f"the journal {key} in {storage.url} is damaged: {error}") from error
+            body = await storage.get(key)
         except NotFound:
             continue  # emptied meanwhile
+        try:
+            entries = [_parse(line) for line in gzip.decompress(body).splitlines()]
+        except _DAMAGES as error:
+            raise _damaged(storage, key, error) from error
         yield entries
 
 
@@ -121,10 +123,29 @@ async def write_seen(storage: Storage, record: RunRecord, run: str, keys: Sequen
 
 
 async def read_seen(storage: Storage, record: RunRecord) -> set[str]:
+    """The keys of `write_seen`. IntegrityError where they can't be read."""
     keys = set()
     for key in record.seen:
-        keys |= {json.loads(line)["key"] for line in gzip.decompress(await storage.get(key)).splitlines()}
+        try:
+            body = await storage.get(key)
+        except NotFound:
+            continue  # emptied meanwhile
+        try:
+            keys |= {json.loads(line)["key"] for line in gzip.decompress(body).splitlines()}
+        except _DAMAGES as error:
+            raise _damaged(storage, key, error) from error
     return keys
+
+
+#: What reading damaged bytes raises.
+_DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error)
+
+
+def _damaged(storage: Storage, key: str, error: Exception) -> IntegrityError:
+    return IntegrityError(
+        f"the journal {key} in {storage.url} is damaged: {error}; put back what was there, or move it away: what "
+        "it says was removed then neither heals nor is restored by itself"
+    )
 
 
 async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord:
