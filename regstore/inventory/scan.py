@@ -130,6 +130,8 @@ class Scanner:
         await self._resolve()
 
     async def _resolve(self) -> None:
+        # A later look: what was missing may have been pushed since.
+        self._inventory.execute("delete from main.manifest where state = 'missing'")
         self._resolve_tags()
         await self._read_links()
         self._inventory.execute("delete from tag_etag")
