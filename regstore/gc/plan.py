@@ -742,8 +742,10 @@ class _Planner:
                 select repository, sum(size)::bigint as bytes from named join gc_dead_blob using (digest) group by all
             ),
             odd as (
-                select distinct r.id as repository from repository r join unknown u
-                    on starts_with(u.key, '{layout.REPOSITORIES}' || r.name || '/_')
+                select r.id as repository from repository r semi join (
+                    select key[{len(layout.REPOSITORIES) + 1}:] as rest from unknown
+                    where starts_with(key, '{layout.REPOSITORIES}')
+                ) u on strpos(u.rest, '/_') > 0 and r.name = u.rest[:strpos(u.rest, '/_') - 1]
             )
             select d.repository,
                 count(*) filter (kind = 'tag'), count(*) filter (kind = 'revision'),
