@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from regstore import layout
-from regstore.concurrency import for_each
+from regstore.concurrency import for_each, in_thread
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.runs import TRASH, is_run
+from regstore.runs import TRASH, is_run, started_at
 from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
@@ -35,6 +35,9 @@ _BATCH: Final = 10_000
 #: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
 #: quarter of an hour; a suspended process goes on with its batch when it wakes.
 LATE: Final = 24 * 3600 * 1_000_000
+#: A registry writes a tag's two links one right after the other. What is older (microseconds) was cut short, or copied
+#: in another order: in a copied store every index link may be newer than its current/link.
+UNDER_WAY: Final = 600 * 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,7 @@ class Healed:
 class Past:
     """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
     removed(run, key, name, is_revision, digest, body). `nothing` when there is neither. And removed_tag(key, name, tag,
-    mtime): current/links that a run may yet delete."""
+    mtime): current/links that a run may yet delete; what is newer than mtime was pushed since."""
 
     def __init__(self, inventory: Inventory, records: Sequence[RunRecord]) -> None:
         self._inventory = inventory
@@ -112,7 +115,7 @@ class Past:
     def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
         seen = self._seen.get(run, set())
         if run in self._acting:
-            self._add_removed_tags(entries)
+            self._add_removed_tags(entries, started_at(run) - UNDER_WAY)
         rows = []
         for entry in entries:
             if entry.op != UNLINK or entry.body is None or entry.key in seen:
@@ -133,7 +136,7 @@ class Past:
             },
         )
 
-    def _add_removed_tags(self, entries: Sequence[Entry]) -> None:
+    def _add_removed_tags(self, entries: Sequence[Entry], since: int) -> None:
         found = [(entry, layout.decode(entry.key)) for entry in entries if entry.op == UNLINK]
         tags = [(entry, key) for entry, key in found if isinstance(key, TagCurrentKey)]
         self._inventory.insert(
@@ -142,7 +145,7 @@ class Past:
                 "key": ("utf8", [entry.key for entry, _ in tags]),
                 "name": ("utf8", [key.name for _, key in tags]),
                 "tag": ("utf8", [key.tag for _, key in tags]),
-                "mtime": ("int64", [entry.mtime for entry, _ in tags]),
+                "mtime": ("int64", [max(entry.mtime, since) for entry, _ in tags]),
             },
         )
 
@@ -270,7 +273,7 @@ class Healer:
         return Healed(links=tuple(key for key, *_ in rows))
 
     async def _blobs(self, trash: str) -> Healed:
-        rows = self.plan_blobs(trash)
+        rows = await in_thread(self.plan_blobs, trash)
         restored: list[tuple[bytes, int]] = []
 
         async def restore(row: tuple[bytes, str, int]) -> None:
@@ -281,8 +284,8 @@ class Healer:
             except NotFound:
                 present = None
             if present is None:
-                async with self._lock.batch():
-                    await self._storage.copy(key, target, size=size)
+                await self._lock.guard()  # a copy takes nothing away, and a large one takes its time
+                await self._storage.copy(key, target, size=size)
             restored.append((bytes(raw), size if present is None else present))
 
         await for_each(rows, restore, concurrency=self._concurrency)
@@ -304,7 +307,7 @@ class Healer:
         return Healed(blobs=tuple(sorted(str(Digest.from_raw(raw)) for raw, _ in restored)))
 
     async def _links(self, removed: str) -> Healed:
-        rows = self.plan_links(removed)
+        rows = await in_thread(self.plan_links, removed)
         if not rows:
             return Healed()
 

@@ -50,6 +50,9 @@ async def heal_store(
 
 
 class _NoLock:
+    async def guard(self) -> None:
+        return
+
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
         yield

@@ -16,18 +16,14 @@ A tag that a client deletes takes its index links with it, so it does not come b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.gc.heal import put_missing
+from regstore.gc.heal import UNDER_WAY, put_missing
 from regstore.inventory.inventory import Inventory
 from regstore.layout import TagCurrentKey, TagIndexKey, decode, encode, link_body, tags_prefix
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
-
-#: A registry writes the two links one right after the other. What is older was cut short, or copied in another order.
-_UNDER_WAY: Final = 600 * 1_000_000
 
 
 def half_pushed(look: Inventory, *, now: int) -> set[str]:
@@ -39,7 +35,7 @@ def half_pushed(look: Inventory, *, now: int) -> set[str]:
         join repository r on r.id = i.repository
         where i.mtime > t.mtime and i.mtime >= ?
         """,
-        [now - _UNDER_WAY],
+        [now - UNDER_WAY],
     )
     return {name for (name,) in rows}
 
@@ -68,7 +64,7 @@ async def give_back(
                 key = decode(text)
                 if isinstance(key, TagCurrentKey) and key.tag in tags[name]:
                     standing.add(key.tag)
-                elif isinstance(key, TagIndexKey) and mtime > max(tags[name].get(key.tag, mtime), now - _UNDER_WAY):
+                elif isinstance(key, TagIndexKey) and mtime > max(tags[name].get(key.tag, mtime), now - UNDER_WAY):
                     newest[key.tag] = max(newest.get(key.tag, (0, key.digest)), (mtime, key.digest), key=_time)
         if standing or newest:
             busy.add(name)
