@@ -151,6 +151,10 @@ def tags_prefix(name: str) -> str:
     return f"{REPOSITORIES}{name}/_manifests/tags/"
 
 
+def manifests_prefix(name: str) -> str:
+    return f"{REPOSITORIES}{name}/_manifests/"
+
+
 def revisions_prefix(name: str) -> str:
     return f"{REPOSITORIES}{name}/_manifests/revisions/"
 

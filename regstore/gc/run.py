@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from regstore import layout
-from regstore.concurrency import for_each
+from regstore.concurrency import for_each, in_thread
 from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, Progress, ignore
@@ -178,7 +178,10 @@ class GcRun:
         if policy is not None and policy.needs_time:
             await load_record(self._storage, self.inventory)
         await self._read_created(self.inventory)
-        self.summary = plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)
+        self.summary = await in_thread(self._plan)  # the lock is kept meanwhile
+
+    def _plan(self) -> GcSummary:
+        return plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)
 
     async def _read_created(self, inventory: Inventory) -> None:
         policy = self._options.plan.policy
@@ -188,13 +191,13 @@ class GcRun:
     async def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
         if self.inventory.count("blob"):
             return
-        last = next((record.done for record in reversed(records) if record.done), None)
-        if last and last.get("blobs_left", 0) > 0 and not self._options.allow_empty:
+        last = next((done for record in reversed(records) if (done := record.done) and "blobs_left" in done), None)
+        if last and last["blobs_left"] > 0 and not self._options.allow_empty:
             raise Refused(
                 f"{self._storage.url} shows no blobs now, but the last run left {last['blobs_left']:,} in it; "
                 "if that is right, say --allow-empty"
             )
-        if self.inventory.key_count() or last:
+        if self.inventory.key_count() or any(record.done for record in records):
             return
         async for page in self._storage.list(layout.PREFIX):
             if page.keys:
@@ -369,8 +372,10 @@ class GcRun:
         failed: set[str] = set()
         for step in Step:
             keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
-            async with self._lock.batch():
-                outcomes = await self._storage.delete_many(keys) if keys else {}
+            outcomes: dict[str, StorageError | None] = {}
+            for start in range(0, len(keys), _GROUP_KEYS):  # a lease is enough for so many, not for any number
+                async with self._lock.batch():
+                    outcomes |= await self._storage.delete_many(keys[start : start + _GROUP_KEYS])
             for key, error in outcomes.items():
                 if error is not None:
                     self._failures.append(f"{key}: {error}")
@@ -486,15 +491,16 @@ class GcRun:
             scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
             await scanner.list_links()
             await scanner.read_manifests()
-            plan_blobs(look, self._options.plan, now=self.inventory.scanned_at)
-            look.execute(
-                _CANDIDATES.format(
-                    select="from main.gc_dead_blob p semi join gc_dead_blob d on d.digest = p.digest"
-                )
-            )
+            await in_thread(self._plan_candidates, look)
         finally:
             look.close()
         self._kept_back += self.summary.blobs.dead - self.inventory.count("gc_candidate")
+
+    def _plan_candidates(self, look: Inventory) -> None:
+        plan_blobs(look, self._options.plan, now=self.inventory.scanned_at)
+        look.execute(
+            _CANDIDATES.format(select="from main.gc_dead_blob p semi join gc_dead_blob d on d.digest = p.digest")
+        )
 
     async def _remove_blobs(self) -> None:
         """Move the candidates to the trash, or delete them, a thousand at a time in the order of their keys."""
@@ -608,7 +614,9 @@ class GcRun:
         remove = self._storage.remove_empty_folders
         removed = await remove(layout.BLOBS, older_than=older_than)
         for name in self.summary.emptied:
-            removed += await remove(layout.repository_prefix(name), older_than=older_than)
+            # Not all below it: repositories nested in it stay, and theirs with them.
+            for prefix in (layout.layers_prefix(name), layout.manifests_prefix(name), layout.uploads_prefix(name)):
+                removed += await remove(prefix, older_than=older_than)
         return removed + await remove(layout.REPOSITORIES, older_than=older_than, keep=_REPOSITORY_FOLDERS)
 
     def _healer(self, inventory: Inventory) -> Healer:

@@ -1,0 +1,194 @@
+"""Corners that took a hostile look to find: each lost something, stopped every later run, or could not end."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regstore.digest import Digest
+from regstore.errors import IntegrityError, Refused, StorageError
+from regstore.gc import plan as plan_module
+from regstore.gc.healing import HealOptions, heal_store
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, encode, link_body
+from regstore.runs import RUNS, new_run
+from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
+from regstore.runs.lock import hold_lock
+from regstore.storage.disk import DiskStorage
+from tests.gc.scenes import collect, model_storage, options, small_registry
+from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import DAY, NOW
+
+SCAN = ScanOptions(cache_dir=None)
+
+
+async def test_a_tag_of_a_copied_store_does_not_come_back_as_what_it_once_was() -> None:
+    """Copied by key order, every index link is newer than its current/link: that is no push."""
+    b = Builder(NOW - 30 * DAY)
+    old, new = (b.image(b.blob(text), [b.blob(text * 2)]) for text in (b"old", b"new"))
+    for digest in (old, new):
+        b.push("a", digest, "latest")
+    current = b.tag("a", "latest", new)
+    b.put(TagIndexKey("a", "latest", new), link_body(new), b.mtime + 1)
+    b.put(TagIndexKey("a", "latest", old), link_body(old), b.mtime + 2)
+    storage = ModelStorage(b.store, now=NOW)
+    journal = Journal(storage, new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.write([Entry(UNLINK, current, 71, b.mtime, link_body(new))])
+    del storage.store.objects[current]
+    async with hold_lock(storage, command="heal") as lock:
+        await heal_store(storage, HealOptions(scan=SCAN), lock)
+    assert current not in storage.store
+
+
+class _Pushes(ModelStorage):
+    """A client pushes just before the first delete of a layer link."""
+
+    writes: dict[str, bytes]
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        if self.writes and any("/_layers/" in key for key in keys):
+            for key, body in self.writes.items():
+                self.store.objects[key] = (body, self.clock)
+            self.writes = {}
+        return await super().delete_many(keys)
+
+
+async def test_a_manifest_that_was_missing_is_pushed_while_its_layers_are_unlinked() -> None:
+    b = Builder(NOW - 30 * DAY)
+    config, layer = b.blob(b"config"), b.blob(b"layer")
+    b.push("a", b.image(b.blob(b"kept config"), [b.blob(b"kept")]), "kept")
+    gone = b.image(config, [layer])
+    for digest in (config, layer):
+        b.link_layer("a", digest)
+    b.tag("a", "left", gone)  # as 2.8.3 leaves tags of deleted manifests on S3
+    body = b.store.objects.pop(encode(BlobKey(gone)))[0]
+    storage = _Pushes(b.store, now=NOW)
+    storage.writes = {
+        encode(BlobKey(gone)): body,
+        encode(RevisionLinkKey("a", gone)): link_body(gone),
+        encode(TagCurrentKey("a", "left")): link_body(gone),
+    }
+    await collect(storage, options(offline=False))
+    assert not storage.writes
+    for digest in (config, layer):
+        assert encode(LayerLinkKey("a", digest)) in storage.store
+        assert encode(BlobKey(digest)) in storage.store
+
+
+class _SlowCopies(ModelStorage):
+    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
+        await asyncio.sleep(1.5)
+        await super().copy(source, target, size=size)
+
+
+async def test_a_copy_out_of_the_trash_may_take_longer_than_the_lease() -> None:
+    b = Builder(NOW - 30 * DAY)
+    image = b.image(b.blob(b"config"), [b.blob(b"large")])
+    b.push("a", image, "latest")
+    large = encode(BlobKey(Digest.of(b"large")))
+    storage = _SlowCopies(b.store, now=NOW)
+    journal = Journal(storage, new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.write([Entry(TRASHED, large, 5, b.mtime)])
+    storage.store.objects[journal.trash + large] = storage.store.objects.pop(large)
+    async with hold_lock(storage, command="heal", lease=1.4) as lock:
+        healed = await heal_store(storage, HealOptions(scan=SCAN), lock)
+    assert healed.blobs == (str(Digest.of(b"large")),) and large in storage.store
+
+
+async def test_the_lock_is_kept_while_a_plan_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a huge registry that takes longer than the lease: whoever blocks the loop loses the lock every time."""
+    ticked = threading.Event()
+    loop = asyncio.get_running_loop()
+    plan = plan_module.plan_gc
+
+    def slow(*arguments: Any, **more: Any) -> Any:
+        loop.call_soon_threadsafe(ticked.set)
+        assert ticked.wait(20), "the event loop stands still"
+        return plan(*arguments, **more)
+
+    monkeypatch.setattr("regstore.gc.run.plan_gc", slow)
+    await collect(model_storage(small_registry()), options(offline=True))
+
+
+async def test_a_huge_repository_is_unlinked_in_more_than_one_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch has its own time."""
+    monkeypatch.setattr("regstore.gc.run._GROUP_KEYS", 10)
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"kept")]), "kept")
+    links = [b.link_layer("a", b.blob(b"dead %d" % number)) for number in range(55)]
+    storage = model_storage(b.store)
+    together: list[int] = []
+    delete = storage.delete_many
+
+    async def counted(keys: Sequence[str]) -> dict[str, StorageError | None]:
+        together.append(sum("/_layers/" in key for key in keys if key.startswith("docker/")))
+        return await delete(keys)
+
+    monkeypatch.setattr(storage, "delete_many", counted)
+    await collect(storage, options(offline=False))
+    assert not any(link in storage.store for link in links)
+    assert max(together) == 10
+
+
+async def test_an_emptied_repository_takes_no_folders_of_those_nested_in_it(tmp_path: Path) -> None:
+    """v2 and v3 know a repository by these folders; its garbage-collect would delete what it links."""
+    b = Builder(NOW - 30 * DAY)
+    b.link_layer("a", b.blob(b"dead"))
+    b.push("a/b", b.image(b.blob(b"config"), [b.blob(b"kept")]))
+    for key, (body, _) in b.store.objects.items():
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(body)
+        os.utime(tmp_path / key, ns=(0, 0))
+    tags = tmp_path / "docker/registry/v2/repositories/a/b/_manifests/tags"
+    tags.mkdir()
+    storage = DiskStorage(tmp_path)
+    report = await collect(storage, options(offline=True, delete_untagged=False))
+    assert report.layer_links == 1 and tags.is_dir()
+    assert not (tmp_path / "docker/registry/v2/repositories/a/_layers").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "other JSON"])
+async def test_a_damaged_journal_says_where_it_is(damage: str) -> None:
+    storage = ModelStorage(Builder(NOW).store, now=NOW)
+    journal = Journal(storage, new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.write([Entry(UNLINK, f"docker/{number}", 71, 0, b"x" * 71) for number in range(100)])
+    (record,) = await find_runs(storage)
+    (part,) = record.parts
+    whole = storage.store.objects[part][0]
+    damaged = {
+        "cut": whole[:-20],
+        "garbage": whole[:20] + bytes(byte ^ 0x5A for byte in whole[20:60]) + whole[60:],
+        "other JSON": gzip.compress(b"[1, 2]\n"),
+    }[damage]
+    await storage.put(part, damaged)
+    await storage.put(f"{RUNS}{record.run}/seen-{record.run}.jsonl.gz", damaged)
+    (record,) = await find_runs(storage)
+    with pytest.raises(IntegrityError, match=part):
+        _ = [entries async for entries in read_parts(storage, record.parts)]
+    with pytest.raises(IntegrityError, match="seen-"):
+        await read_seen(storage, record)
+
+
+async def test_another_command_after_gc_does_not_hide_that_the_store_was_full() -> None:
+    storage = model_storage(small_registry())
+    await collect(storage, options(offline=True))
+    storage.clock += 1_000_000
+    async with hold_lock(storage, command="migrate") as lock:
+        journal = Journal(storage, lock.run)
+        await journal.begin({"command": "migrate"})
+        await journal.end({"tags": 1})
+    for key in [key for key in storage.store if "/blobs/" in key]:
+        storage.store.objects.pop(key)
+    with pytest.raises(Refused, match="the last run left"):
+        await collect(storage, options(offline=True))
