@@ -45,7 +45,7 @@ _SMALL: Final = 64 << 10
 #: Streams at once. Each holds at most two steps.
 _STREAMS: Final = 16
 #: Errors that are not about the one blob.
-_OF_ALL: Final = (AccessDenied, AuthenticationFailed, NoSuchBucket, Unreachable)
+OF_ALL: Final = (AccessDenied, AuthenticationFailed, NoSuchBucket, Unreachable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,7 +326,7 @@ class BlobReader:
     def _wrong(self, blob: _Blob, outcome: tuple[int, str] | StorageError) -> str:
         if isinstance(outcome, NotFound):
             return ""
-        if isinstance(outcome, _OF_ALL):
+        if isinstance(outcome, OF_ALL):
             raise outcome
         if isinstance(outcome, StorageError):
             return f"it can't be read: {outcome}"

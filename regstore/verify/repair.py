@@ -23,7 +23,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest, Verifier
-from regstore.errors import AlreadyExists, InputError, IntegrityError, NotFound, Refused, StorageError
+from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError, StorageFull
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
@@ -33,6 +33,7 @@ from regstore.storage.base import ObjectInfo, PutOptions, Storage
 from regstore.verify.copies import Copies
 from regstore.verify.options import Checksums, VerifyOptions
 from regstore.verify.plan import FaultKind
+from regstore.verify.read import OF_ALL
 from regstore.verify.run import Verification, VerifyReport
 
 _BATCH: Final = 1000
@@ -208,7 +209,9 @@ class _Work:
                     )
             except NotFound:
                 continue
-            except IntegrityError as error:
+            except StorageError as error:
+                if isinstance(error, (*OF_ALL, StorageFull)):
+                    raise
                 self.failures[str(digest)] = str(error)
         return None
 
@@ -334,6 +337,8 @@ class _Work:
                 if newest is None:
                     continue
                 wanted, key = Digest.from_raw(bytes(newest)), TagCurrentKey(name, tag)
+                if not await self._is_whole(inventory, name, wanted):
+                    continue
             else:
                 wanted = Digest.from_raw(bytes(raw))
                 key = (RevisionLinkKey if area == "revision" else LayerLinkKey)(name, wanted)
@@ -357,6 +362,25 @@ class _Work:
             await self._write([entry])
             if await self._replace(entry, body):
                 self.restored.append(text)
+
+    async def _is_whole(self, inventory: Inventory, name: str, manifest: Digest) -> bool:
+        """Whether the repository links the manifest, and nothing that it needs is missing or damaged. What was put
+        right in this round counts in the next one."""
+        try:
+            body = await self.storage.get(layout.encode(RevisionLinkKey(name, manifest)))
+        except NotFound:
+            return False
+        struck = inventory.one(
+            f"""
+            select count(*) from reached x join verify_fault f on f.id = x.fault
+            join repository r on r.id = x.repository
+            where r.name = ? and x.digest = ? and x.pull and f.kind in
+                ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.LINK_DAMAGED}',
+                '{FaultKind.LINK_MISSING}')
+            """,
+            [name, manifest.raw],
+        )
+        return body == layout.link_body(manifest) and not struck
 
     # Tags
 

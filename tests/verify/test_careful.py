@@ -1,0 +1,46 @@
+"""What repair leaves alone, and goes on after."""
+
+from __future__ import annotations
+
+import pytest
+
+from regstore.errors import StorageError
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import NOW
+from tests.servers import images
+from tests.verify.stores import APP, DOCKER, SINGLE, link, mend, pristine, storage_of
+
+CURRENT = f"{APP}/_manifests/tags/single/current/link"
+
+
+@pytest.mark.parametrize("lost", ["blob", "revision", "nothing"])
+async def test_a_tag_comes_back_only_when_it_is_whole(lost: str) -> None:
+    """A tag that is restored names only what is there."""
+    store, copy = pristine(), pristine()
+    del store.objects[CURRENT]
+    for one in (store, copy):
+        if lost == "blob":
+            del one.objects[images.blob_key(SINGLE.blobs[1].digest)]
+        elif lost == "revision":
+            del one.objects[link("team/app", "_manifests/revisions", SINGLE.digest)]
+            one.objects.pop(f"{APP}/_manifests/tags/next/current/link")
+    await mend(storage_of(store), storage_of(copy), restore_links=True)
+    assert (CURRENT in store) == (lost == "nothing")
+
+
+async def test_a_copy_that_can_not_be_read_does_not_hold_up_the_rest() -> None:
+    store = pristine()
+    one, other = images.blob_key(SINGLE.blobs[1].digest), images.blob_key(DOCKER.blobs[1].digest)
+    for key in (one, other):
+        store.objects[key] = (b"rotten", NOW)
+
+    class Broken(ModelStorage):
+        def open_read(self, key: str, **more: int):  # type: ignore[no-untyped-def,override]
+            if key == one:
+                raise StorageError(f"{key}: input/output error")
+            return super().open_read(key, **more)
+
+    _, repairs, left = await mend(storage_of(store), Broken(pristine(), now=NOW))
+    assert repairs.blobs == (DOCKER.blobs[1].digest,)
+    assert "input/output error" in "".join(repairs.failures)
+    assert left.findings.damage == 1
