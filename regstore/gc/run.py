@@ -163,6 +163,7 @@ class GcRun:
         self._tags_back: list[str] = []
         self._gone = 0
         self._gone_bytes = 0
+        self._applied = False
 
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
@@ -242,9 +243,12 @@ class GcRun:
             )
 
     async def apply(self) -> GcReport:
-        """Carry the plan out. Interrupted at any point, the next run finishes or begins again."""
+        """Carry the plan out, once. Interrupted at any point, the next run finishes or begins again."""
         if self._lock is None:
             raise InputError("a run without the store's lock can't be applied")
+        if self._applied:
+            raise InputError("a plan is applied once; open a new run")
+        self._applied = True
         self.check_share()
         started = time.monotonic()
         self._journal = Journal(self._storage, self._lock.run)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from regstore import layout
 from regstore.digest import HEX_LENGTH, Digest
-from regstore.errors import RegstoreError, StorageFull
+from regstore.errors import InputError, RegstoreError, StorageFull
 
 if TYPE_CHECKING:
     import duckdb
@@ -59,7 +59,7 @@ class Inventory:
         self.multipart_uploads_known = True
         try:
             if path is not None:
-                path.unlink(missing_ok=True)
+                _remove_older(path)
             self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
                 str(path or self._folder / "inventory.duckdb"),
                 config={
@@ -219,6 +219,16 @@ _INGEST = (
     "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
     "insert into unknown select key, size, mtime from located where kind = 'unknown'",
 )
+
+
+def _remove_older(path: Path) -> None:
+    """Make way for a new inventory; a file that is no DuckDB database is somebody else's."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        if file.read(12)[8:] != b"DUCK":
+            raise InputError(f"{path} is there already and is no inventory; name another file for it")
+    path.unlink()
 
 
 def machine_memory() -> int:
