@@ -207,6 +207,7 @@ async def test_undo_on_s3(moto: S3Server, moto_bucket: str, monkeypatch: pytest.
     async with s3(moto, moto_bucket, monkeypatch) as storage:
         await small.builder.store.write_storage(storage)
         before = registry_part(await ModelStore.from_storage(storage))
+        await until_all_is_older(storage)
         report = await collect(storage, grace=0)
         assert report.blobs == 8
         restored = await restore(storage)
