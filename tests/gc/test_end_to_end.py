@@ -13,6 +13,7 @@ import pytest
 
 import regstore
 from regstore.layout import PREFIX, REPOSITORIES
+from tests.gc.clock import until_all_is_older
 from tests.model.gc_oracle import Expected, expected
 from tests.model.store import ModelStore
 from tests.servers import images, skopeo
@@ -95,6 +96,7 @@ async def test_exactly_the_dead_goes_and_every_tag_pulls(
     registry.stop()
     async with regstore.open(url) as store:
         await damage(store)
+        await until_all_is_older(store.storage)
         before = await ModelStore.from_storage(store.storage, PREFIX)
     now = max(mtime for _, mtime in before.objects.values()) + 10_000_000
     want: Expected = expected(before, now=now, delete_untagged=True, grace=0, uploads_older_than=WEEK)

@@ -39,6 +39,7 @@ from regstore.runs import RUNS, TRASH
 from regstore.runs.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
+from tests.gc.clock import until_all_is_older
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW, example_registry, registries
