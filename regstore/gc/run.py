@@ -612,16 +612,21 @@ class GcRun:
         """What the deletions left empty on a disk. A repository that stays keeps the folders that make it one."""
         if not (await self._storage.capabilities()).folders:
             return 0
-        now = await self._storage.now()
-        # A push makes its folder before the file in it, whatever the grace is.
-        older_than = now + 1 if self._options.offline else now - max(self._options.plan.grace, _FOLDERS_STAY)
         remove = self._storage.remove_empty_folders
-        removed = await remove(layout.BLOBS, older_than=older_than)
+        removed = await remove(layout.BLOBS, older_than=await self._folders_may_go())
         for name in self.summary.emptied:
             # Not all below it: repositories nested in it stay, and theirs with them.
             for prefix in (layout.layers_prefix(name), layout.manifests_prefix(name), layout.uploads_prefix(name)):
-                removed += await remove(prefix, older_than=older_than)
-        return removed + await remove(layout.REPOSITORIES, older_than=older_than, keep=_REPOSITORY_FOLDERS)
+                removed += await remove(prefix, older_than=await self._folders_may_go())
+        # Asked anew each time: taking a folder away has just changed the one above it.
+        return removed + await remove(
+            layout.REPOSITORIES, older_than=await self._folders_may_go(), keep=_REPOSITORY_FOLDERS
+        )
+
+    async def _folders_may_go(self) -> int:
+        """Empty folders older than this time may go; a push makes its folder before the file in it."""
+        now = await self._storage.now()
+        return now + 1 if self._options.offline else now - max(self._options.plan.grace, _FOLDERS_STAY)
 
     def _healer(self, inventory: Inventory) -> Healer:
         assert self._lock is not None
