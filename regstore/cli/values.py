@@ -6,16 +6,17 @@ import re
 
 import typer
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
-_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+from regstore.errors import InputError
 
 
 def parse_duration(text: str) -> int:
     """`24h`, `90m`, `7d`, `0s`: microseconds."""
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 24h, 90m, 7d or 0s")
-    return int(float(match[1]) * _SECONDS[match[2]] * 1_000_000)
+    from regstore.gc import policy
+
+    try:
+        return policy.parse_duration(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def parse_share(text: str) -> float:
