@@ -18,6 +18,7 @@ from regstore.runs import TRASH
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run, Said
+from tests.gc.clock import until_all_is_older
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
 
@@ -309,6 +310,7 @@ def test_a_versioned_bucket_is_said(
 
         async with open_storage(url) as storage:
             await ModelStore.from_folder(store).write_storage(storage)
+            await until_all_is_older(storage)
 
     run_async(fill())
     options = ("--grace", "0s", "--settle", "0s", "--yes", "--registry-cache", "none")

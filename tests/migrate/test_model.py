@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regstore.layout import REPOSITORIES
+from regstore.layout import REPOSITORIES, SignatureLinkKey, TagIndexKey, decode, link_body
 from regstore.migrate.options import MigrateOptions
 from tests.examples import examples
 from tests.migrate.naive import Naive, incomplete_tags
@@ -36,6 +36,12 @@ def registry_part(store: ModelStore) -> dict[str, bytes]:
     return {key: body for key, body in store.bodies().items() if not key.startswith(OURS)}
 
 
+def derived_body(key: str) -> bytes | None:
+    """What a history or signature link is written with: its path says it, a wrong body is not carried along."""
+    decoded = decode(key)
+    return link_body(decoded.digest) if isinstance(decoded, TagIndexKey | SignatureLinkKey) else None
+
+
 async def check(store: ModelStore, etags: bool, page: int) -> None:
     before = store.bodies()
     target = ModelStore()
@@ -44,7 +50,8 @@ async def check(store: ModelStore, etags: bool, page: int) -> None:
     wanted = Naive(store, now=NOW, grace=MigrateOptions().grace).expected()
     arrived = registry_part(target)
     assert arrived.keys() == wanted.keys
-    assert all(before[key] == body for key, body in arrived.items())
+    for key, body in arrived.items():
+        assert body in (before[key], derived_body(key)), key
     assert not dangling(arrived)
     assert not incomplete_tags(store, target, now=NOW)
     assert store.bodies() == before, "the source is never written"
