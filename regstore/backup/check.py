@@ -16,11 +16,12 @@ from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.opening import check_marker, choose, list_snapshots, read_packs
 from regstore.backup.read_data import ReadData
-from regstore.backup.transfer import copy_blob, in_lanes, is_fatal, verified_size
+from regstore.backup.transfer import copy_blob, in_lanes
 from regstore.digest import Digest
 from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.storage.base import PutOptions, Storage
+from regstore.storage.streams import is_fatal, verified_size
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

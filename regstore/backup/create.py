@@ -20,7 +20,7 @@ from regstore.backup.opening import is_temporary, prepare
 from regstore.backup.options import CreateOptions
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
-from regstore.backup.transfer import FAILURES_IN_A_ROW, SourceGone, copy_blob, in_lanes, is_fatal, verified_size
+from regstore.backup.transfer import FAILURES_IN_A_ROW, copy_blob, in_lanes
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotARegistry, NotFound, StorageError
@@ -29,6 +29,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.runs import new_run
 from regstore.storage.base import Page, Storage
+from regstore.storage.streams import SourceGone, is_fatal, verified_size
 
 #: Times that links are read again because a blob has vanished, before what needs it is left out.
 _ROUNDS: Final = 5

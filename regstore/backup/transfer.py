@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from typing import Final
 
 from regstore.concurrency import for_each, task_group
-from regstore.digest import Digest, Verifier
-from regstore.errors import AuthenticationFailed, NoSuchBucket, NotFound, StorageError, StorageFull
+from regstore.digest import Digest
 from regstore.storage.base import PutOptions, Storage
+from regstore.storage.streams import read_blob
 
 _MiB: Final = 1024 * 1024
 #: (blobs up to so many bytes, so many at a time)
 _LANES: Final = ((_MiB, 64), (16 * _MiB, 6), (None, 3))
 #: So many failed in a row, and it is not the blobs that are at fault.
 FAILURES_IN_A_ROW: Final = 20
-
-
-class SourceGone(StorageError):
-    """The blob is no longer where it was. Does not leave the package."""
 
 
 async def copy_blob(
@@ -35,35 +30,8 @@ async def copy_blob(
 ) -> None:
     """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes are not
     those of the digest."""
-    async with aclosing(_chunks(source, key, size)) as chunks:
+    async with aclosing(read_blob(source, key, size)) as chunks:
         await target.put_stream(target_key, chunks, size=size, digest=digest, options=put)
-
-
-async def _chunks(source: Storage, key: str, size: int) -> AsyncGenerator[bytes, None]:
-    try:
-        if size <= _MiB:
-            yield await source.get(key)
-            return
-        async with source.open_read(key) as handle:
-            async for chunk in handle:
-                yield chunk
-    except NotFound as error:
-        raise SourceGone(str(error)) from error
-
-
-async def verified_size(storage: Storage, key: str, digest: Digest) -> int | None:
-    """The size in bytes of what is there, once it is read and has this digest; None where it is absent or has not."""
-    verifier = Verifier(digest)
-    try:
-        async with storage.open_read(key) as handle:
-            async for chunk in handle:
-                if len(chunk) >= _MiB:
-                    await asyncio.to_thread(verifier.update, chunk)
-                else:
-                    verifier.update(chunk)
-    except NotFound:
-        return None
-    return verifier.size if verifier.matched else None
 
 
 async def in_lanes(
@@ -81,8 +49,3 @@ async def in_lanes(
             if lane:
                 group.create_task(for_each(lane, work, concurrency=min(at_once, concurrency)))
             least = most if most is not None else least
-
-
-def is_fatal(error: StorageError) -> bool:
-    """Whether every other blob would fail alike."""
-    return isinstance(error, AuthenticationFailed | NoSuchBucket | StorageFull)

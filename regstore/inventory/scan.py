@@ -158,7 +158,7 @@ class Scanner:
             self._on_event(Progress(phase=phase, done=done))
             await self._intake.add(page)
 
-        concurrency = self._concurrency if self._storage.splits_listings else 1
+        concurrency = self._concurrency if self._storage.serves_in_parallel else 1
         self._inventory.ranges += await list_in_parallel(self._storage, prefix, sink, concurrency=concurrency)
 
     async def _find_multipart_uploads(self) -> list[tuple[layout.UploadKey, MultipartUpload]]:

@@ -20,9 +20,10 @@ from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
-from regstore.migrate.transfer import LARGE, RESUMABLE, SourceGone, Transfer, is_fatal
+from regstore.migrate.transfer import LARGE, RESUMABLE, Transfer
 from regstore.runs import RUNS
 from regstore.storage.base import Storage
+from regstore.storage.streams import SourceGone, is_fatal
 
 _ROWS: Final = 2000
 #: Large blobs have workers of their own, so that small ones need not wait for them; each may hold some 60 MB.
@@ -174,7 +175,7 @@ class Applier:
             self._result.blob_bytes += size
 
     async def _verify(self, digest: Digest, size: int, present: bool) -> None:
-        if not await self._transfer.read_back(digest):
+        if not await self._transfer.read_back(digest, size):
             # What was there before may be what is bad, or the source, which the server copied unseen.
             try:
                 await self._transfer.copy(digest, size, suspect=True)
@@ -183,7 +184,7 @@ class Applier:
                     await self._transfer.take_back(digest)
                 raise
             self._result.repaired += 1
-            if not await self._transfer.read_back(digest):
+            if not await self._transfer.read_back(digest, size):
                 raise IntegrityError(f"{self._target.url} does not give back the bytes that were written")
         self._result.verified += 1
 

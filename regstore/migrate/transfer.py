@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from regstore import layout
-from regstore.digest import Digest, Verifier
-from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError, Unsupported
+from regstore.digest import Digest
+from regstore.errors import AccessDenied, IntegrityError, NotFound, Unsupported
 from regstore.migrate.options import MigrateOptions
 from regstore.storage.base import Storage
+from regstore.storage.streams import SourceGone, read_blob, verified_size
 
 if TYPE_CHECKING:
     from regstore.migrate.unfinished import Unfinished
@@ -25,10 +26,6 @@ LARGE: Final = 8 * MiB
 RESUMABLE: Final = 64 * MiB
 #: Blobs up to this many bytes are read in one request.
 _WHOLE: Final = MiB
-
-
-class SourceGone(Exception):
-    """The blob is no longer at the source. Caught in `apply`; never leaves the package."""
 
 
 class Transfer:
@@ -71,7 +68,7 @@ class Transfer:
                     await self._pass_through(key, digest, size)
                 except (IntegrityError, SourceGone):
                     # Nothing may pass for the blob that is not; what somebody has pushed by now stays.
-                    if not await self.read_back(digest):
+                    if not await self.read_back(digest, size):
                         await self.take_back(digest)
                     raise
                 return
@@ -80,7 +77,7 @@ class Transfer:
     async def _pass_through(self, key: str, digest: Digest, size: int) -> None:
         # A large one is sent in parts, of which few are under way; `apply` bounds how many of those there are.
         held = 2 * size if size <= LARGE else 0
-        async with self._budget.hold(held), aclosing(self._chunks(key, size)) as chunks:
+        async with self._budget.hold(held), aclosing(read_blob(self._source, key, size)) as chunks:
             if self._unfinished is not None and size > RESUMABLE:
                 await self._unfinished.put(key, chunks, size=size, digest=digest)
             else:
@@ -100,7 +97,7 @@ class Transfer:
             self.server_side = False
             return None
         except NotFound as error:
-            raise SourceGone from error
+            raise SourceGone(str(error)) from error
         try:
             found, kept = await self._target.stat_kept(key)
         except AccessDenied:  # an encrypted object's checksum asks for more than its size does
@@ -110,31 +107,10 @@ class Transfer:
         # Where the server says that these are other bytes, they are looked at on their way through.
         return kept is None or digest.algorithm != "sha256" or kept == digest.raw
 
-    async def _chunks(self, key: str, size: int) -> AsyncGenerator[bytes, None]:
-        try:
-            if size <= _WHOLE:
-                yield await self._source.get(key)
-                return
-            async with self._source.open_read(key) as handle:
-                async for chunk in handle:
-                    yield chunk
-        except NotFound as error:
-            raise SourceGone from error
-
-    async def read_back(self, digest: Digest) -> bool:
-        """Whether the target has the blob with the bytes that its digest says."""
-        verifier = Verifier(digest)
+    async def read_back(self, digest: Digest, size: int) -> bool:
+        """Whether the target has the blob with the bytes that its digest says. size: to be expected."""
         key = layout.encode(layout.BlobKey(digest))
-        try:
-            async with self._target.open_read(key) as handle:
-                async for chunk in handle:
-                    if len(chunk) >= MiB:
-                        await asyncio.to_thread(verifier.update, chunk)
-                    else:
-                        verifier.update(chunk)
-        except NotFound:
-            return False
-        return verifier.matched
+        return await verified_size(self._target, key, digest, size) is not None
 
     async def take_back(self, digest: Digest) -> None:
         """Remove a copy just made whose bytes are wrong: the next run would take it for the blob."""
@@ -175,10 +151,3 @@ class Budget:
             async with self._changed:
                 self._free += size
                 self._changed.notify_all()
-
-
-def is_fatal(error: StorageError) -> bool:
-    """Whether every other blob would fail alike."""
-    from regstore.errors import AuthenticationFailed, NoSuchBucket, StorageFull
-
-    return isinstance(error, AuthenticationFailed | NoSuchBucket | StorageFull)

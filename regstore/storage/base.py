@@ -126,8 +126,9 @@ class Storage(Protocol):
     #: For messages: `s3://bucket/root` or a path. No credentials in it.
     url: str
     counters: Counters
-    #: Whether a listing can usefully be cut into ranges that run at the same time (S3), or not (disk).
-    splits_listings: bool
+    #: Whether requests of one task gain from running at the same time (S3: a listing cut into ranges, a large object
+    #: read in ranges), or not (a disk).
+    serves_in_parallel: bool
 
     @property
     def symlinks(self) -> Collection[str]:

@@ -52,7 +52,7 @@ class DiskStorage:
     naming one, or a key below one, raises Unsupported: it is not absent, for a registry does follow it.
     """
 
-    splits_listings = False
+    serves_in_parallel = False
 
     def __init__(self, root: Path, *, create: bool = False, concurrency: int = 16) -> None:
         """root: the folder; missing, every operation raises NoSuchBucket, or with `create` it is made.

@@ -17,12 +17,13 @@ pull-through cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
-from regstore.digest import Digest, Verifier
+from regstore.digest import Digest
 from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError, StorageFull
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
@@ -30,6 +31,7 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, UNLINK, Entry, Journal
 from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, PutOptions, Storage
+from regstore.storage.streams import read_blob, verified_size
 from regstore.verify.copies import Copies
 from regstore.verify.options import Checksums, VerifyOptions
 from regstore.verify.plan import FaultKind
@@ -202,10 +204,10 @@ class _Work:
                 if damaged and not await self._keep_damaged(key):
                     return None
                 await self.lock.guard()
-                async with place.open_read(info.key) as stream:
+                async with aclosing(read_blob(place, info.key, info.size)) as chunks:
                     # Visible only whole and right; what was there is replaced in one step.
                     return await self.storage.put_stream(
-                        key, aiter(stream), size=info.size, digest=digest, options=self.what.put
+                        key, chunks, size=info.size, digest=digest, options=self.what.put
                     )
             except NotFound:
                 continue
@@ -217,11 +219,7 @@ class _Work:
 
     async def _is_good(self, place: Storage, info: ObjectInfo, digest: Digest) -> bool:
         """Read it once before anything is changed for its sake."""
-        verifier = Verifier(digest)
-        async with place.open_read(info.key) as stream:
-            async for chunk in stream:
-                verifier.update(chunk)
-        return verifier.matched
+        return await verified_size(place, info.key, digest, info.size) is not None
 
     async def _keep_damaged(self, key: str) -> bool:
         """Put the damaged bytes aside; False where the blob vanished, and is not ours to bring back."""

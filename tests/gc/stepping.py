@@ -15,11 +15,11 @@ from tests.model.memory import ModelStorage
 class WorldStorage(ModelStorage):
     """The world's store as a Storage: listings are asked for page by page, times are the world's."""
 
-    splits_listings = False
+    serves_in_parallel = False
 
     def __init__(self, world: World, *, page: int = 1000) -> None:
         super().__init__(world.store, now=0, page=page)
-        self.splits_listings = False
+        self.serves_in_parallel = False
         self.world = world
 
     async def turn(self, operation: str, *keys: str) -> None:

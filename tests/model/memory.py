@@ -41,7 +41,7 @@ class ModelStorage:
         self.page = page
         self.etags = etags
         self.counters = Counters()
-        self.splits_listings = True
+        self.serves_in_parallel = True
         self.symlinks: tuple[str, ...] = ()
         self.multipart_uploads: list[MultipartUpload] = []
         self.multipart_uploads_denied = False

@@ -93,8 +93,8 @@ class FaultyStorage:
         return self.inner.counters
 
     @property
-    def splits_listings(self) -> bool:
-        return self.inner.splits_listings
+    def serves_in_parallel(self) -> bool:
+        return self.inner.serves_in_parallel
 
     def __getattr__(self, name: str) -> Any:
         """What only this backend has, such as a disk's `symlinks`: unwatched."""

@@ -48,7 +48,7 @@ class S3Storage:
         self.settings = settings
         self.url = settings.url
         self.counters = Counters()
-        self.splits_listings = True
+        self.serves_in_parallel = True
         self.symlinks: Collection[str] = ()
         self._root = f"{settings.root}/" if settings.root else ""
         self._opened: SignedClient | None = None

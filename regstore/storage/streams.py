@@ -1,0 +1,109 @@
+"""Whole blobs as streams: read ahead in ranges where that helps, and held against their digest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from regstore.digest import Digest, Verifier
+from regstore.errors import (
+    AuthenticationFailed,
+    IntegrityError,
+    NoSuchBucket,
+    NotFound,
+    StorageError,
+    StorageFull,
+)
+from regstore.storage.base import ObjectInfo, Storage
+
+_MiB: Final = 1024 * 1024
+#: Blobs up to this many bytes are read in one request.
+_WHOLE: Final = _MiB
+#: Blobs of more bytes than this are read in ranges, where the store serves several requests at a time.
+RANGED: Final = 32 * _MiB
+#: Bytes of a range, and how many are under way or waiting: 24 MiB a blob.
+RANGE: Final = 8 * _MiB
+AHEAD: Final = 3
+
+
+class SourceGone(NotFound):
+    """The blob is absent where it is read from: nothing that a write to elsewhere can raise."""
+
+
+async def read_blob(storage: Storage, key: str, size: int) -> AsyncGenerator[bytes, None]:
+    """The object's chunks, in order; to be closed (`contextlib.aclosing`). size: its bytes, as far as known.
+
+    One request, or one stream, or ranges of which `AHEAD` are fetched at a time: one connection to S3 rarely brings
+    more than 100 MB/s. SourceGone when it is absent. IntegrityError when it changed while it was read.
+    """
+    try:
+        if size <= _WHOLE:
+            yield await storage.get(key)
+        elif size <= RANGED or not storage.serves_in_parallel:
+            async with storage.open_read(key) as handle:
+                async for chunk in handle:
+                    yield chunk
+        else:
+            async with _ranges(storage, key) as ranges:
+                async for chunk in ranges:
+                    yield chunk
+    except NotFound as error:
+        raise SourceGone(str(error)) from error
+
+
+@asynccontextmanager
+async def _ranges(storage: Storage, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The chunks of all ranges, in order, fetched ahead. The first range tells how many there are."""
+    running: deque[asyncio.Task[tuple[ObjectInfo, list[bytes]]]] = deque()
+
+    async def fetch(start: int) -> tuple[ObjectInfo, list[bytes]]:
+        async with storage.open_read(key, start=start, length=RANGE) as handle:
+            return handle.info, [chunk async for chunk in handle]
+
+    async def in_order() -> AsyncIterator[bytes]:
+        first, chunks = await fetch(0)
+        starts = iter(range(RANGE, first.size, RANGE))
+        while True:
+            while len(running) < AHEAD and (start := next(starts, None)) is not None:
+                running.append(asyncio.create_task(fetch(start)))
+            for chunk in chunks:
+                yield chunk
+            if not running:
+                return
+            info, chunks = await running[0]
+            running.popleft()
+            if (info.etag, info.size) != (first.etag, first.size):
+                raise IntegrityError(f"{storage.url}/{key} changed while it was read; start again")
+
+    try:
+        yield in_order()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def verified_size(storage: Storage, key: str, digest: Digest, size: int = 0) -> int | None:
+    """The size in bytes of what is there, once it is read and has this digest; None where it is absent or has not.
+    size: the bytes to be expected; it decides only how they are read."""
+    verifier = Verifier(digest)
+    chunks = read_blob(storage, key, max(size, _WHOLE + 1))
+    try:
+        async for chunk in chunks:
+            if len(chunk) >= _MiB:
+                await asyncio.to_thread(verifier.update, chunk)
+            else:
+                verifier.update(chunk)
+    except NotFound:
+        return None
+    finally:
+        await chunks.aclose()
+    return verifier.size if verifier.matched else None
+
+
+def is_fatal(error: StorageError) -> bool:
+    """Whether every other blob would fail alike."""
+    return isinstance(error, AuthenticationFailed | NoSuchBucket | StorageFull)
