@@ -72,12 +72,23 @@ async def create(
     began = time.monotonic()
     await prepare(backup, options.put)
     begun = await backup.now()
-    async with hold_intent(backup, new_run(begun), lease=options.lease, put=options.put) as intent:
+    run = new_run(begun, after=await _newest(backup, begun))
+    async with hold_intent(backup, run, lease=options.lease, put=options.put) as intent:
         with Inventory(scanning.inventory, memory_limit=scanning.memory_limit) as inventory:
-            run = _Run(source, backup, inventory, options, scanning, intent, on_event)
-            result = await run.create(begun)
+            creating = _Run(source, backup, inventory, options, scanning, intent, on_event)
+            result = await creating.create(begun)
     result.seconds = time.monotonic() - began
     return result
+
+
+async def _newest(backup: Storage, begun: int) -> str:
+    """The newest snapshot of the second in which this one begins, "" where there is none."""
+    second = new_run(begun)[:16]
+    found = ""
+    async for page in backup.list(form.SNAPSHOTS + second):
+        for key in page.keys:
+            found = max(found, form.parse_snapshot_key(key) or "")
+    return found
 
 
 class _Rows:

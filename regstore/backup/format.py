@@ -8,9 +8,9 @@
       intents/<run>/<number>.json              a `create` that is, or was, under way
       regstore/locks/                          the lock of `prune`
 
-`<run>` is `20261123T224806Z-1a2b3c`: when the snapshot was begun, in UTC by the backup's clock, and a random part; it
-is the snapshot's ID. Nothing but intents is ever rewritten with other content. Nothing is named
-`docker/registry/v2`, so no registry's garbage-collect finds anything here.
+`<run>` is `20261123T224806Z-1a2b3c4d`: when the snapshot was begun, in UTC by the backup's clock, and eight hex digits
+that make it unique and put those of one second in order; it is the snapshot's ID. Nothing but intents is ever rewritten
+with other content. Nothing is named `docker/registry/v2`, so no registry's garbage-collect finds anything here.
 
 **A snapshot** is a JSON object:
 
@@ -72,8 +72,8 @@ INTENTS: Final = "intents/"
 
 _BLOB: Final = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]{2})/([0-9a-f]{64,128})")
 _PACK: Final = re.compile(r"packs/([0-9a-f]{2})/([0-9a-f]{64})\.jsonl\.gz")
-_SNAPSHOT: Final = re.compile(r"snapshots/([0-9TZ]{16}-[0-9a-f]{6})-([0-9a-f]{64})\.json")
-_INTENT: Final = re.compile(r"intents/([0-9TZ]{16}-[0-9a-f]{6})/[0-9]+\.json")
+_SNAPSHOT: Final = re.compile(r"snapshots/([0-9TZ]{16}-[0-9a-f]{8})-([0-9a-f]{64})\.json")
+_INTENT: Final = re.compile(r"intents/([0-9TZ]{16}-[0-9a-f]{8})/[0-9]+\.json")
 
 
 def blob_key(digest: Digest) -> str:

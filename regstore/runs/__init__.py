@@ -21,13 +21,26 @@ from regstore.layout import STATE
 LOCKS: Final = STATE + "locks/"
 RUNS: Final = STATE + "runs/"
 TRASH: Final = STATE + "trash/"
-_RUN: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_RUN: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
+#: The last eight hex digits: so many bits of the second's fraction, then random ones.
+_FRACTION: Final = 12
+_RANDOM: Final = 32 - _FRACTION
+#: Parts of a second that the fraction counts; the rest is for runs that must sort behind others.
+_PARTS: Final = 3000
 
 
-def new_run(now: int) -> str:
-    """A name for a run, by the store's time in microseconds: sorts by time, and no two are the same."""
-    moment = datetime.fromtimestamp(now / 1_000_000, UTC)
-    return f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+def new_run(now: int, after: str = "") -> str:
+    """A name for a run, by the store's time in microseconds: sorts by time, and no two are the same.
+
+    after: a run that it must sort behind, where both began in one second: a store's clock may tell whole ones only.
+    """
+    moment = datetime.fromtimestamp(now // 1_000_000, UTC)
+    second = f"{moment:%Y%m%dT%H%M%SZ}"
+    fraction = now % 1_000_000 * _PARTS // 1_000_000
+    if after[:16] == second:
+        fraction = max(fraction, (int(after[17:], 16) >> _RANDOM) + 1)
+    number = min(fraction, (1 << _FRACTION) - 1) << _RANDOM | secrets.randbits(_RANDOM)
+    return f"{second}-{number:08x}"
 
 
 def is_run(text: str) -> bool:
@@ -35,6 +48,6 @@ def is_run(text: str) -> bool:
 
 
 def started_at(run: str) -> int:
-    """When the run was named, in microseconds."""
+    """When the run was named, to the second, in microseconds."""
     moment = datetime.strptime(run[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     return int(moment.timestamp()) * 1_000_000

@@ -100,6 +100,13 @@ async def test_the_example_on_disk(tmp_path: Path) -> None:
     assert not incomplete_tags(restored)
 
 
+async def test_snapshots_of_one_second_are_in_order() -> None:
+    source, backup = memory(example_registry()), memory()
+    taken = [(await take(source, backup)).snapshot.run for _ in range(8)]
+    assert len({run[:16] for run in taken}) == 1, "the model's clock stands still"
+    assert taken == sorted(set(taken))
+
+
 async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_path: Path) -> None:
     store = example_registry()
     source, backup = memory(store), memory()

@@ -85,10 +85,10 @@ def test_doctor_of_a_sound_store(run: Run, registry: Path) -> None:
 def test_doctor_names_what_is_odd(run: Run, registry: Path) -> None:
     (registry / "docker/registry/v2/blobs/odd").write_bytes(b"")
     (registry / "docker/registry/v2/repositories/c").symlink_to("/nowhere")
-    aside = registry / "regstore/trash/20260101T000000Z-abcdef/x"
+    aside = registry / "regstore/trash/20260101T000000Z-abcdef00/x"
     aside.parent.mkdir(parents=True)
     aside.write_bytes(b"123")
-    part = registry / "regstore/runs/20260101T000000Z-abcdef/000001.jsonl.gz"
+    part = registry / "regstore/runs/20260101T000000Z-abcdef00/000001.jsonl.gz"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"")
     said = run("doctor", registry, "--json")

@@ -350,8 +350,8 @@ async def test_undo_of_nothing() -> None:
     with pytest.raises(InputError, match="no run to undo"):
         await restore(storage)
     await collect(storage)
-    with pytest.raises(InputError, match="no journal of a run 20200101T000000Z-000000"):
-        await restore(storage, run="20200101T000000Z-000000")
+    with pytest.raises(InputError, match="no journal of a run 20200101T000000Z-00000000"):
+        await restore(storage, run="20200101T000000Z-00000000")
 
 
 async def test_a_blob_that_a_later_run_took_comes_back_with_its_link() -> None:
@@ -586,8 +586,8 @@ async def test_which_runs_are_emptied() -> None:
     storage.store.objects[encode(BlobKey(Digest.of(b"new garbage")))] = (b"new garbage", NOW)
     second = await collect(storage)
     assert [run.run for run in await find_trash(storage)] == [first.run, second.run]
-    with pytest.raises(InputError, match="no run 20200101T000000Z-000000"):
-        await empty(storage, run="20200101T000000Z-000000")
+    with pytest.raises(InputError, match="no run 20200101T000000Z-00000000"):
+        await empty(storage, run="20200101T000000Z-00000000")
     with pytest.raises(InputError, match="exclude"):
         EmptyOptions(run=first.run, older_than=1)
     assert (await empty(storage, older_than=7 * DAY)).runs == (first.run,)

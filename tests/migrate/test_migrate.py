@@ -463,7 +463,7 @@ async def test_gc_at_the_target_while_we_copy(pair: Pair) -> None:
             and "/_layers/" in key
             and pair.target.objects.pop(encode(BlobKey(pair.layers[0])), None)
         ):
-            pair.target.objects["regstore/runs/20260101T000000Z-abcdef/000001.jsonl.gz"] = (b"", NOW)
+            pair.target.objects["regstore/runs/20260101T000000Z-abcdef00/000001.jsonl.gz"] = (b"", NOW)
 
     result = await move(pair.here(), FaultyStorage(pair.there(), before=collect))
     assert pair.has(BlobKey(pair.layers[0])) == [True]
@@ -480,7 +480,7 @@ async def test_gc_at_the_target_that_never_ends_is_no_success(pair: Pair) -> Non
         nonlocal number
         if operation == "put" and key.startswith("docker/"):
             number += 1
-            pair.target.objects[f"regstore/runs/20260101T000000Z-abcdef/{number:06}.jsonl.gz"] = (b"", NOW)
+            pair.target.objects[f"regstore/runs/20260101T000000Z-abcdef00/{number:06}.jsonl.gz"] = (b"", NOW)
             for blob in [other for other in pair.target if other.startswith("docker/registry/v2/blobs/")][:1]:
                 del pair.target.objects[blob]
 

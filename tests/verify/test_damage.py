@@ -242,7 +242,7 @@ async def test_a_damaged_copy_is_not_taken() -> None:
 async def test_what_lies_in_the_trash_comes_back() -> None:
     store = pristine()
     key = images.blob_key(LAYER)
-    store.objects[f"regstore/trash/20260101T000000Z-abcdef/{key}"] = store.objects.pop(key)
+    store.objects[f"regstore/trash/20260101T000000Z-abcdef00/{key}"] = store.objects.pop(key)
     _, repairs, left = await mend(storage_of(store))
     assert repairs.blobs == (LAYER,)
     assert left.findings.counts == {}
