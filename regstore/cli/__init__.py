@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -10,6 +11,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """The `regstore` program. Ends the process with one of the exit codes of `regstore.errors`."""
     _open_closed_streams()
+    # What is imported lives to the end, and looking through it for garbage again and again takes a tenth of a run.
+    gc.set_threshold(50_000, 20, 20)
     try:
         from regstore.cli.app import app
 
