@@ -42,7 +42,7 @@ from benchmarks.measure import (
 )
 
 #: Requests at once that the peers are told to make. s5cmd's own is 256; aws-cli's default is 10, rclone's 4.
-CONCURRENCY = 64
+CONCURRENCY = 128
 _AWS_CONFIG = f"[default]\ns3 =\n  max_concurrent_requests = {CONCURRENCY}\n  addressing_style = path\n"
 
 

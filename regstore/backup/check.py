@@ -75,7 +75,7 @@ async def check(
     read_data: ReadData | None = None,
     repair_from: Storage | None = None,
     put: PutOptions | None = None,
-    concurrency: int = 64,
+    concurrency: int = 128,
     on_event: OnEvent = ignore,
 ) -> CheckResult:
     """Check the backup, or one snapshot. With `repair_from`, a registry's store that may have the blobs, those that

@@ -21,7 +21,7 @@ class CreateOptions:
     repositories: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     put: PutOptions | None = None
-    concurrency: int = 64
+    concurrency: int = 128
     lease: float = LEASE
 
 
@@ -35,7 +35,7 @@ class RestoreOptions:
     tags: tuple[str, ...] = ()
     overwrite_tags: bool = False
     put: PutOptions | None = None
-    concurrency: int = 64
+    concurrency: int = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class PruneOptions:
 
     keep: Retention
     grace: int = DAY
-    concurrency: int = 64
+    concurrency: int = 128
 
     def __post_init__(self) -> None:
         if self.grace < 0:

@@ -13,7 +13,7 @@ from regstore.storage.streams import read_blob
 
 _MiB: Final = 1024 * 1024
 #: (blobs up to so many bytes, so many at a time)
-_LANES: Final = ((_MiB, 64), (16 * _MiB, 6), (None, 3))
+_LANES: Final = ((_MiB, 128), (16 * _MiB, 6), (None, 3))
 #: So many failed in a row, and it is not the blobs that are at fault.
 FAILURES_IN_A_ROW: Final = 20
 

@@ -66,7 +66,9 @@ class StoreSettings:
         Path | None,
         typer.Option(metavar="FILE", show_default=False, help="Certificates to trust (AWS_CA_BUNDLE)."),
     ] = None
-    concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")] = 64
+    concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")] = (
+        128
+    )
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (REGSTORE_DEBUG=1).")] = (
         False

@@ -27,7 +27,7 @@ from regstore.storage.streams import SourceGone, is_fatal
 
 _ROWS: Final = 2000
 #: Large blobs have workers of their own, so that small ones need not wait for them; each may hold some 60 MB.
-_LARGE_WORKERS: Final = 2
+_LARGE_WORKERS: Final = 3
 #: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
 _FAILURES_IN_A_ROW: Final = 20
 

@@ -44,7 +44,7 @@ class MigrateOptions:
     delete: bool = False
     max_delete: float = 0.5
     verify: Verify = Verify.DEFAULT
-    concurrency: int = 64
+    concurrency: int = 128
     server_side: bool = True
     put: PutOptions | None = None
 

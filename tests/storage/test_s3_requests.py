@@ -532,6 +532,18 @@ async def test_a_small_stream_is_one_put(fake: FakeS3, storage: S3Storage) -> No
     assert storage.counters.requests == {"PutObject": 1}
 
 
+async def test_a_buffer_that_its_owner_fills_again_is_sent_as_it_was(fake: FakeS3, storage: S3Storage) -> None:
+    async def reusing() -> AsyncIterator[bytes]:
+        buffer = bytearray(4)
+        for data in (b"data", b"more"):
+            buffer[:] = data
+            yield buffer  # type: ignore[misc]
+
+    fake.answers = [answer()]
+    await storage.put_stream("key", reusing(), size=8, digest=Digest.of(b"datamore"))
+    assert fake.asked[0].body == b"datamore"
+
+
 @pytest.mark.parametrize(("size", "digest"), [(5, None), (3, None), (None, Digest.of(b"other"))])
 async def test_a_wrong_stream_is_not_sent(
     fake: FakeS3, storage: S3Storage, size: int | None, digest: Digest | None

@@ -14,6 +14,7 @@ from regstore.errors import RegstoreError, Unreachable
 from regstore.storage.base import Counters
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
+from regstore.storage.s3.pieces import Pieces
 from regstore.storage.s3.settings import (
     Endpoint,
     S3Settings,
@@ -37,9 +38,8 @@ READ_TIMEOUT: Final = 60.0
 LONG_TIMEOUT: Final = 600.0
 #: Bytes a second below which an upload is given up.
 SLOWEST: Final = 50_000
-_SLICE: Final = 256 * 1024
-#: Bodies from this size are hashed in a thread.
-_HASH_IN_THREAD: Final = 1024 * 1024
+#: Bodies above this many bytes are hashed in a thread, and written in slices of so many.
+_SLICE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class SignedClient:
         parse: Callable[[Answer], T],
         query: Iterable[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-        body: bytes | memoryview = b"",
+        body: bytes | Pieces = b"",
         accept: tuple[int, ...] = (200,),
         about: str = "",
         retried: list[str] | None = None,
@@ -126,8 +126,10 @@ class SignedClient:
         """
         attempt = 0
         sha256 = EMPTY_SHA256
-        if len(body) >= _HASH_IN_THREAD:
-            sha256 = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
+        if not isinstance(body, Pieces) and len(body) > _SLICE:
+            body = Pieces((body,), len(body))
+        if isinstance(body, Pieces):
+            sha256 = await asyncio.to_thread(body.hashed, hashlib.sha256())
         elif body:
             sha256 = hashlib.sha256(body).hexdigest()
         while True:
@@ -199,7 +201,7 @@ class SignedClient:
         key: str,
         query: Iterable[tuple[str, str]],
         headers: Mapping[str, str],
-        body: bytes | memoryview,
+        body: bytes | Pieces,
         sha256: str,
         patience: float = READ_TIMEOUT,
     ) -> aiohttp.ClientResponse:
@@ -224,7 +226,7 @@ class SignedClient:
         data: object = body or None
         if body or method in ("PUT", "POST"):
             signed["content-length"] = str(len(body))
-        if len(body) > _SLICE:
+        if isinstance(body, Pieces):
             data = _slices(body)
         self.counters.count(operation)
         return await self._open().request(
@@ -290,8 +292,12 @@ def _timeout(patience: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience)
 
 
-async def _slices(body: bytes | memoryview) -> AsyncIterator[bytes]:
+async def _slices(body: Pieces) -> AsyncIterator[bytes | memoryview]:
     """Parts small enough not to hold up the loop."""
-    view = memoryview(body)
-    for at in range(0, len(view), _SLICE):
-        yield bytes(view[at : at + _SLICE])
+    for piece in body:
+        if len(piece) <= _SLICE:
+            yield piece
+            continue
+        view = memoryview(piece)
+        for at in range(0, len(view), _SLICE):
+            yield view[at : at + _SLICE]

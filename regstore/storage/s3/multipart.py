@@ -14,6 +14,7 @@ from regstore.digest import Digest, Verifier
 from regstore.errors import IntegrityError, NotFound, StorageError
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
 from regstore.storage.s3.failures import Malformed
+from regstore.storage.s3.pieces import Gathered, Pieces
 from regstore.storage.s3.unfinished import abort
 from regstore.storage.s3.xml import parse_expected, texts
 
@@ -121,10 +122,10 @@ class Upload:
         except StorageError:  # the error that led here says more
             pass
 
-    async def put(self, number: int, data: bytes) -> None:
+    async def put(self, number: int, data: Pieces) -> None:
         """Start sending a part; waits only while too many are under way. Raises what an earlier part failed on."""
         if self._resume is not None and number in self._resume.parts:
-            etag = await asyncio.to_thread(lambda: hashlib.md5(data, usedforsecurity=False).hexdigest())
+            etag = await asyncio.to_thread(data.hashed, hashlib.md5(usedforsecurity=False))
             if self._resume.parts[number] == (etag, len(data)):
                 self._started += 1
                 self._parts.append(Part(number, etag))
@@ -242,37 +243,37 @@ async def put_stream(
     """Up to SINGLE_PUT bytes go through `put`, more become parts. Nothing is visible before the end of the
     stream has been seen and its size and digest are right."""
     verifier = Verifier(digest) if digest is not None else None
-    total = 0
-    gathered = bytearray()
-    upload: Upload | None = None
-    number = 0
+    total = number = 0
+    gathered, unhashed = Gathered(), Gathered()
 
     async def take(chunk: bytes) -> None:
         nonlocal total
         total += len(chunk)
         if size is not None and total > size:
             raise IntegrityError(f"{client.place.name(key)} has more than the {size:,} bytes promised")
+        # Kept until it is sent: nobody else may write to it meanwhile.
+        chunk = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        gathered.add(chunk)
         if verifier is not None:
-            if len(chunk) >= MiB:
-                await asyncio.to_thread(verifier.update, chunk)
-            else:
-                verifier.update(chunk)
-        gathered.extend(chunk)
+            unhashed.add(chunk)
+            if unhashed.size >= MiB:
+                await asyncio.to_thread(_update, verifier, unhashed.take(unhashed.size))
 
     def check() -> None:
         if size is not None and total != size:
             raise IntegrityError(f"{client.place.name(key)} has {total:,} bytes, not the {size:,} promised")
         if verifier is not None:
+            _update(verifier, unhashed.take(unhashed.size))
             verifier.verify(client.place.name(key))
 
     stream = aiter(chunks)
     async for chunk in stream:
         await take(chunk)
-        if len(gathered) > SINGLE_PUT:
+        if gathered.size > SINGLE_PUT:
             break
     else:
         check()
-        await put(bytes(gathered))
+        await put(gathered.take(gathered.size).joined())
         return total
 
     upload = Upload(client, key, headers, resume)
@@ -280,13 +281,12 @@ async def put_stream(
 
         async def send(least: int) -> None:
             nonlocal number
-            while len(gathered) > least:
+            while gathered.size > least:
                 wanted = part_size(number + 1, size)
-                if least and len(gathered) < wanted:
+                if least and gathered.size < wanted:
                     return
                 number += 1
-                await upload.put(number, bytes(memoryview(gathered)[:wanted]))
-                del gathered[:wanted]
+                await upload.put(number, gathered.take(wanted))
 
         await send(1)
         async for chunk in stream:
@@ -297,6 +297,11 @@ async def put_stream(
         await upload.finish_parts()
         await upload.complete(total)
     return total
+
+
+def _update(verifier: Verifier, pieces: Pieces) -> None:
+    for piece in pieces:
+        verifier.update(piece)
 
 
 async def copy_parts(

@@ -42,7 +42,7 @@ class S3Settings:
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     verify_tls: bool = True
-    concurrency: int = 64
+    concurrency: int = 128
     page_size: int = 1000
     retries: RetryPolicy = DEFAULT_RETRIES
 
