@@ -1,7 +1,7 @@
 """`backup check`: is every listed snapshot complete, and, where it is asked to read, are the bytes right?
 
 Without reading: every snapshot and pack is read and matches its name, and every blob is there with its size.
-`repair` copies blobs that are lost or damaged from another store, hashed on the way.
+What is lost or damaged can be written anew from another copy (`repair`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.opening import check_marker, choose, list_snapshots, read_packs
 from regstore.backup.read_data import ReadData
-from regstore.backup.transfer import copy_blob, in_lanes
+from regstore.backup.repair import Copy
+from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
 from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress, ignore
@@ -78,18 +78,26 @@ async def check(
     concurrency: int = 128,
     on_event: OnEvent = ignore,
 ) -> CheckResult:
-    """Check the backup, or one snapshot. With `repair_from`, a registry's store that may have the blobs, those that
-    are lost or damaged are written anew. Damage is in the result; an error that is none of one object's raises."""
+    """Check the backup, or one snapshot. With `repair_from`, what is lost or damaged is written anew: blobs from a
+    registry's store; blobs, packs and damaged snapshots from another backup that has them. Damage is in the result; an
+    error that is none of one object's raises."""
     began = time.monotonic()
     result = CheckResult()
     listed = await list_snapshots(storage, concurrency=concurrency)
+    copy = None if repair_from is None else await Copy.of(repair_from, put)
     if not await check_marker(storage):
-        result.damage.append(Damage(kind="marker", subject=form.MARKER, reason="is lost; prune refuses without it"))
+        repaired = copy is not None and await copy.write_marker(storage)
+        why = "is lost; prune refuses without it"
+        result.damage.append(Damage(kind="marker", subject=form.MARKER, reason=why, repaired=repaired))
     if snapshot is None:
-        chosen: tuple[Snapshot, ...] = listed.snapshots
+        mended = set() if copy is None else await copy.mend(storage, listed.damaged)
         result.damage += (
-            Damage(kind="snapshot", subject=key, reason=why) for key, why in sorted(listed.damaged.items())
+            Damage(kind="snapshot", subject=key, reason=why, repaired=key in mended)
+            for key, why in sorted(listed.damaged.items())
         )
+        if mended:
+            listed = await list_snapshots(storage, concurrency=concurrency)
+        chosen: tuple[Snapshot, ...] = listed.snapshots
     else:
         chosen = (choose(listed, snapshot, storage.url),)
     result.snapshots = len(chosen)
@@ -111,22 +119,28 @@ async def check(
         on_event(Progress(phase="reading packs", done=result.packs, total=len(users), unit="packs"))
 
     unreadable = await read_packs(storage, sorted(users), take, concurrency=concurrency)
+    mended = set() if copy is None else await copy.mend(storage, map(form.pack_key, unreadable))
+    again = [encoded for encoded in unreadable if form.pack_key(encoded) in mended]
+    damaged = unreadable | strange
+    unreadable = {encoded: why for encoded, why in unreadable.items() if encoded not in again}
+    unreadable |= await read_packs(storage, again, take, concurrency=concurrency)
     unreadable |= strange
-    for encoded, why in sorted(unreadable.items()):
+    for encoded, why in sorted((damaged | unreadable).items()):
         touches = tuple(
             Touched(repository=name, tag="", snapshots=tuple(run for run, other in users[encoded] if other == name))
             for name in sorted({name for _, name in users[encoded]})
         )
-        result.damage.append(Damage(kind="pack", subject=form.pack_key(encoded), reason=why, touches=touches))
+        key, repaired = form.pack_key(encoded), encoded not in unreadable
+        result.damage.append(Damage(kind="pack", subject=key, reason=why, touches=touches, repaired=repaired))
 
     bad = await _list_blobs(storage, needed, result, on_event)
     sound = {digest: size for digest, size in needed.items() if digest not in bad}
     result.blobs, result.bytes = len(needed), sum(needed.values())
     if read_data is not None:
         bad |= await _read(storage, read_data.choose(sound, random.SystemRandom()), result, concurrency, on_event)
-    repaired: set[Digest] = set()
-    if repair_from is not None and bad:
-        repaired = await _repair(storage, repair_from, {digest: needed[digest] for digest in bad}, put, concurrency)
+    copied: set[Digest] = set()
+    if copy is not None:
+        copied = await copy.blobs(storage, {digest: needed[digest] for digest in bad}, concurrency)
     if bad:
         touched = await _touched(storage, users, unreadable, bad, concurrency)
         result.damage += (
@@ -135,7 +149,7 @@ async def check(
                 subject=str(digest),
                 reason=why,
                 touches=tuple(touched.get(digest, ())),
-                repaired=digest in repaired,
+                repaired=digest in copied,
             )
             for digest, why in sorted(bad.items())
         )
@@ -190,33 +204,6 @@ async def _read(
 
     await in_lanes(chosen.items(), one, concurrency=concurrency)
     return bad
-
-
-async def _repair(
-    storage: Storage, other: Storage, bad: Mapping[Digest, int], put: PutOptions | None, concurrency: int
-) -> set[Digest]:
-    repaired: set[Digest] = set()
-
-    async def one(blob: tuple[Digest, int]) -> None:
-        digest, size = blob
-        try:
-            await copy_blob(
-                other,
-                layout.encode(layout.BlobKey(digest)),
-                storage,
-                form.blob_key(digest),
-                digest=digest,
-                size=size,
-                put=put,
-            )
-        except StorageError as error:
-            if is_fatal(error):
-                raise
-        else:
-            repaired.add(digest)
-
-    await in_lanes(bad.items(), one, concurrency=concurrency)
-    return repaired
 
 
 async def _touched(

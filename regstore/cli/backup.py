@@ -572,7 +572,11 @@ def backup_check(
     ] = None,
     repair_from: Annotated[
         str | None,
-        typer.Option(metavar="STORE", show_default=False, help="Copy lost and damaged blobs from this registry."),
+        typer.Option(
+            metavar="STORE|BACKUP",
+            show_default=False,
+            help="Write anew what is lost or damaged: blobs from a registry, or everything from another backup.",
+        ),
     ] = None,
     dst_endpoint_url: DstEndpointUrl = None,
     dst_region: DstRegion = None,

@@ -73,7 +73,7 @@ def migrate(
         bool,
         typer.Option(
             "--delete",
-            help="At the end, remove tags that our passes set and SRC no longer has (trash restore undoes it).",
+            help="At the end, remove tags that our passes set and STORE no longer has (trash restore undoes it).",
         ),
     ] = False,
     max_delete: Annotated[
@@ -120,7 +120,8 @@ def migrate(
     instant. Run it again after an interruption, or for what was pushed meanwhile: only the rest is copied. Blobs that
     pass through are hashed; one that does not match its digest is named and left out, with what needs it.
 
-    Exit codes: 0 done; 3 done, with damaged or conflicting things left out and named.
+    Exit codes: 0 done; 3 done, and what is damaged or in conflict was left out, or is as incomplete as at the source:
+    all of it is named.
     """
     from regstore.migrate import MigrateOptions
     from regstore.migrate.options import Verify, parse_rename

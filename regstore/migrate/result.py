@@ -141,5 +141,5 @@ class MigrateResult:
 
     @property
     def partial(self) -> bool:
-        """Whether something of the scope was left out."""
-        return bool(self.failed or self.skipped or self.conflicts or self.damaged)
+        """Whether something of the scope was left out, or is as incomplete as at the source."""
+        return bool(self.failed or self.skipped or self.conflicts or self.damaged or self.incomplete)

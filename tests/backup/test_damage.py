@@ -109,6 +109,38 @@ async def test_a_damaged_snapshot_is_found_and_keeps_everything(how: str) -> Non
 
 
 @pytest.mark.parametrize("how", ["lost", "truncated", "flipped"])
+@pytest.mark.parametrize("kind", ["snapshots/", "packs/", "blobs/", "regstore-backup.json"])
+async def test_everything_is_repaired_from_another_backup(kind: str, how: str) -> None:
+    backup = await backed_up()
+    mirror = ModelStore(dict(backup.objects))
+    # A snapshot that is not there is missed by nobody, and the marker's last byte is a newline.
+    noticed = (kind, how) not in {("snapshots/", "lost"), ("regstore-backup.json", "truncated")}
+    for key in [key for key in backup if key.startswith(kind)] if noticed else ():
+        damage(backup, key, how)
+    whole = mirror.bodies()
+    found = await read_all(memory(backup), repair_from=memory(mirror))
+    assert not found.damaged
+    assert {one.repaired for one in found.damage} == ({True} if noticed else set())
+    assert mirror.bodies() == whole
+    bodies = backup.bodies()
+    if kind == "regstore-backup.json":  # it tells when it was written
+        del bodies[kind], whole[kind]
+    assert bodies == whole
+    assert (await read_all(memory(backup))).damage == []
+
+
+async def test_a_copy_that_is_damaged_too_repairs_nothing() -> None:
+    backup = await backed_up()
+    for key in list(backup):
+        if key.startswith(("snapshots/", "packs/", "blobs/")):
+            damage(backup, key, "flipped")
+    before = backup.bodies()
+    found = await read_all(memory(backup), repair_from=memory(ModelStore(dict(backup.objects))))
+    assert found.damage and not any(one.repaired for one in found.damage)
+    assert backup.bodies() == before
+
+
+@pytest.mark.parametrize("how", ["lost", "truncated", "flipped"])
 async def test_a_damaged_blob_at_the_source_costs_only_what_needs_it(how: str) -> None:
     store, backup = small(), ModelStore()
     damage(store, encode(BlobKey(SECOND)), how)

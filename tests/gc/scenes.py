@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from regstore.runs import TRASH
 from regstore.runs.journal import find_runs, read_parts
 from regstore.runs.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
+from tests.gc.clock import until_all_is_older
 from tests.model.builder import Builder
 from tests.model.gc_oracle import Expected, expected
 from tests.model.memory import ModelStorage
@@ -161,4 +161,4 @@ async def write_as_pushed(store: ModelStore, storage: Storage) -> None:
     """Tags' current/link last, as a registry does it: the other way round looks like a push under way."""
     for key in sorted(store, key=lambda key: (key.endswith("/current/link"), key)):
         await storage.put(key, store.objects[key][0])
-    await asyncio.sleep(1.1)  # a store's times may be whole seconds, and a grace of nothing is strict
+    await until_all_is_older(storage)
