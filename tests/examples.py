@@ -14,3 +14,9 @@ def set_factor(factor: int) -> None:
 def examples(number: int) -> int:
     """`number` in everyday runs."""
     return number * _factor
+
+
+def points(total: int, few: int, many: int | None = None) -> list[int]:
+    """Of the numbers 1 to `total`: `few` of them, evenly, the last one included; with --slow `many`, or every one."""
+    wanted = min(total, few if _factor == 1 else total if many is None else many)
+    return sorted(total - number * total // wanted for number in range(wanted))

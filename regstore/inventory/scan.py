@@ -229,16 +229,20 @@ class Scanner:
 
     async def _read_links(self) -> None:
         """Read what size and ETag did not prove, and set target and body."""
-        names = dict(self._inventory.all("select id, name from repository"))
+        names: dict[int, str] = {}
         for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
             rows = self._inventory.all(
                 f"select repository, {column} from {table} where target is null and size <= {LINK_MAX}"
             )
+            if not rows:
+                continue
+            names = names or dict(self._inventory.all("select id, name from repository"))
             bodies: list[tuple[int, Any, bytes]] = []
             gone: list[tuple[int, Any]] = []
 
             async def read(
                 row: tuple[int, Any],
+                names: dict[int, str] = names,
                 table: str = table,
                 bodies: list[tuple[int, Any, bytes]] = bodies,
                 gone: list[tuple[int, Any]] = gone,

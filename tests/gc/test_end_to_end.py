@@ -82,6 +82,9 @@ def run_gc(url: str, *options: str) -> tuple[int, dict[str, Any]]:
     return result.returncode, json.loads(result.stdout)
 
 
+@pytest.mark.parametrize(
+    "registry_storage", ["disk", "ceph", pytest.param("moto", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("mode", ["--offline", "serving"])
 async def test_exactly_the_dead_goes_and_every_tag_pulls(
     registry_storage: Path | S3Root,

@@ -9,6 +9,7 @@ import pytest
 from regstore.errors import AccessDenied, AuthenticationFailed, StorageError, StorageFull, Unreachable
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
 from regstore.storage.s3 import S3Settings, S3Storage
+from tests.examples import points
 from tests.gc.scenes import (
     Watch,
     collect,
@@ -51,9 +52,9 @@ async def test_each_mutation_fails_once(
     whole = FaultyStorage(model_storage(before))
     await collect(whole, run)
     total = len(whole.mutations)
-    number, step = 1, 1 if request.config.getoption("--slow") else 7
-    while number <= total:
-        for when in ("before", "after") if step == 1 else ("before",):
+    every = request.config.getoption("--slow")
+    for number in points(total, 8):
+        for when in ("before", "after") if every else ("before",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, fail_at=number, when=when, error=error)
             try:
@@ -66,7 +67,6 @@ async def test_each_mutation_fails_once(
             watch.check(storage.store)
             await collect_again(storage, run)
             assert registry(storage.store).bodies() == before.without(dead).bodies()
-        number += step
 
 
 KINDS = {"tag": TagCurrentKey, "revision": RevisionLinkKey, "layer": LayerLinkKey, "blob": BlobKey}
@@ -102,15 +102,14 @@ async def test_a_key_that_can_not_be_deleted(offline: bool, kind: str) -> None:
 
 
 @both
-async def test_a_listing_that_fails_on_any_page(offline: bool, request: pytest.FixtureRequest) -> None:
+async def test_a_listing_that_fails_on_any_page(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=1)
     dead = wanted(before, run).dead
     whole = FaultyStorage(model_storage(before, page=5))
     await collect(whole, run)
     assert whole.pages > 20
-    step = 1 if offline or request.config.getoption("--slow") else 3
-    for number in range(1, whole.pages + 1, step):
+    for number in points(whole.pages, 16):
         storage = model_storage(before, page=5)
         at_fault: list[int] = []
 
@@ -143,7 +142,7 @@ async def test_a_failed_page_of_the_scan_makes_nothing_dead(area: str) -> None:
 
 
 @both
-async def test_credentials_that_expire_half_way(offline: bool, request: pytest.FixtureRequest) -> None:
+async def test_credentials_that_expire_half_way(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=2)
     dead, watch = wanted(before, run).dead, Watch(before)
@@ -158,7 +157,7 @@ async def test_credentials_that_expire_half_way(offline: bool, request: pytest.F
 
     await collect(FaultyStorage(model_storage(before), before=expire), run)
     total = calls
-    for moment in range(1, total, 5 if request.config.getoption("--slow") else total // 8):
+    for moment in points(total - 1, 6):
         last = moment
         calls = 0
         storage = model_storage(before)

@@ -2,7 +2,7 @@
 and the next run reaches the end state of an uninterrupted one.
 
 The store after mutation k is the store before mutation k + 1, so one of the two is looked at by default. With --slow
-every point is, in every test; without, every point of the first one offline, and a sample elsewhere.
+every point is, in every test; without, some that are spread evenly.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from regstore.gc.run import GcRunOptions
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from tests.examples import points
 from tests.gc.scenes import (
     Watch,
     collect,
@@ -70,9 +71,8 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
     total = await count_mutations(model_storage(before), run)
     assert total > len(removed_blobs(before, dead)) + len(dead)
     every = request.config.getoption("--slow")
-    step = 1 if every or offline else 3
-    for number in range(1, total + 1, step):
-        for when in ("before", "after") if every or number == 1 else ("after",):
+    for number in points(total, 24 if offline else 16):
+        for when in ("before", "after") if every or number == total else ("after",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, die_at=number, when=when)
             assert await died(collect(faulty, run)), f"{when} {number} of {total}"
@@ -86,16 +86,15 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
 
 
 @both
-async def test_killed_again_in_the_next_run(offline: bool, request: pytest.FixtureRequest) -> None:
+async def test_killed_again_in_the_next_run(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=1)
     dead, watch = wanted(before, run).dead, Watch(before)
     total = await count_mutations(model_storage(before), run)
-    step = 3 if request.config.getoption("--slow") else total // 3
-    for first in range(2, total, step):
+    for first in points(total - 1, 3, 20):
         once = model_storage(before)
         assert await died(collect(FaultyStorage(once, die_at=first, when="after"), run))
-        for second in range(3, total, step):
+        for second in points(total - 1, 2, 20):
             storage = ModelStorage(copy_of(once.store), now=once.clock)
             await died(collect_again(FaultyStorage(storage, die_at=second, when="after"), run))
             await check_after_death(storage, storage.store, before, watch)
@@ -104,7 +103,7 @@ async def test_killed_again_in_the_next_run(offline: bool, request: pytest.Fixtu
 
 
 @both
-async def test_on_disk(tmp_path: Path, offline: bool, request: pytest.FixtureRequest) -> None:
+async def test_on_disk(tmp_path: Path, offline: bool) -> None:
     before = small_registry().on_disk()
     run = options(offline=offline, concurrency=1)
     dead, watch = wanted(before, run).dead, Watch(before)
@@ -116,7 +115,7 @@ async def test_on_disk(tmp_path: Path, offline: bool, request: pytest.FixtureReq
 
     async with fresh("counted") as storage:
         total = await count_mutations(storage, run)
-    for number in range(1, total + 1, 1 if request.config.getoption("--slow") else 9):
+    for number in points(total, 9):
         async with fresh(f"{number}") as storage:
             root = tmp_path / f"{number}"
             assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number
@@ -127,7 +126,7 @@ async def test_on_disk(tmp_path: Path, offline: bool, request: pytest.FixtureReq
 
 
 @both
-async def test_on_moto(moto: S3Server, offline: bool, request: pytest.FixtureRequest) -> None:
+async def test_on_moto(moto: S3Server, offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, grace=0, concurrency=1)
     # Uploads are as young as the bucket.
@@ -150,7 +149,7 @@ async def test_on_moto(moto: S3Server, offline: bool, request: pytest.FixtureReq
     async with fresh() as storage:
         total = await count_mutations(storage, run)
         await check_end(storage, await ModelStore.from_storage(storage), before, dead)
-    for number in range(2, total + 1, 1 if request.config.getoption("--slow") else 25):
+    for number in points(total, 4):
         async with fresh() as storage:
             assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number
             await check_after_death(storage, await ModelStore.from_storage(storage), before, watch)

@@ -39,6 +39,7 @@ from regstore.runs import RUNS, TRASH
 from regstore.runs.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
+from tests.examples import examples, points
 from tests.gc.clock import until_all_is_older
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
@@ -158,7 +159,7 @@ class Small:
 # -- undo: as before
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(registries(disk=False), st.booleans(), st.booleans())
 def test_undo_makes_every_registry_as_it_was(store: ModelStore, untagged: bool, etags: bool) -> None:
     before = registry_part(store)
@@ -381,7 +382,7 @@ async def test_undo_killed_at_any_mutation() -> None:
     whole = FaultyStorage(ModelStorage(copy.deepcopy(store), now=NOW))
     await restore(whole)
     assert len(whole.mutations) >= 18
-    for number in range(1, len(whole.mutations) + 1):
+    for number in points(len(whole.mutations), 12):
         for when in WHENS:
             storage = ModelStorage(copy.deepcopy(store), now=NOW)
             assert await died(restore(FaultyStorage(storage, die_at=number, when=when)))
@@ -396,7 +397,7 @@ async def test_undo_of_a_run_that_was_killed() -> None:
     before = registry_part(start.store)
     counting = FaultyStorage(Small().storage())
     await collect(counting)
-    for number in range(1, len(counting.mutations) + 1, 4):
+    for number in points(len(counting.mutations), 12):
         storage = Small().storage()
         assert await died(collect(FaultyStorage(storage, die_at=number, when=WHENS[number // 4 % 2])))
         await break_locks(storage)
@@ -473,7 +474,7 @@ async def test_emptying_killed_at_any_mutation() -> None:
     await empty(counting)
     end = registry_part(counting.inner.store)  # type: ignore[attr-defined]
     assert len(counting.mutations) > 20
-    for number in range(1, len(counting.mutations) + 1):
+    for number in points(len(counting.mutations), 12):
         storage = ModelStorage(copy.deepcopy(start.store), now=NOW)
         when = WHENS[number % 2]
         assert await died(empty(FaultyStorage(storage, die_at=number, when=when)))
@@ -517,7 +518,7 @@ def named_blobs(before: ModelStore, after: ModelStore) -> set[str]:
     return found
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(registries(disk=False), st.data())
 def test_emptying_keeps_all_that_any_revision_needs(store: ModelStore, data: st.DataObject) -> None:
     """Whatever was linked again since, as a stale cache lets registries do: by a revision's link alone."""
