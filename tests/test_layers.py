@@ -20,7 +20,7 @@ LAYERS = (
     PURE,
     frozenset({"concurrency"}),
     frozenset({"storage"}),
-    frozenset({"registry", "runs", "seed"}),
+    frozenset({"registry", "runs", "seed", "reading"}),
     frozenset({"inventory"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
     frozenset({"sync", "demo_registry"}),

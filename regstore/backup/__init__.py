@@ -12,8 +12,8 @@ from regstore.backup.format import Snapshot
 from regstore.backup.opening import choose, list_snapshots
 from regstore.backup.options import CreateOptions, PruneOptions, RestoreOptions, Retention
 from regstore.backup.prune import PrunePlan, PruneResult, plan_prune, prune
-from regstore.backup.read_data import ReadData
 from regstore.backup.restore import RestorePlan, RestoreResult, plan_restore, restore
+from regstore.reading.read_data import ReadData
 
 __all__ = [
     "CheckResult",

@@ -570,6 +570,28 @@ def backup_check(
             metavar="all|N%|n/t|SIZE", show_default=False, help="Also read blobs and hash them: so many of them."
         ),
     ] = None,
+    max_age: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Do not read again what was read and right within this time.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Stop reading blobs after this time.",
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", show_default=False, help="Where it is remembered what was read and right."),
+    ] = None,
     repair_from: Annotated[
         str | None,
         typer.Option(
@@ -586,20 +608,29 @@ def backup_check(
 ) -> int:
     """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
 
-    With --read-data, blobs are read and hashed: a share and a size pick others each time; n/t is part n of t.
+    With --read-data, blobs are read and hashed: a share and a size take those first that were never proved, then those
+    that were proved longest ago; n/t is part n of t.
 
     Exit codes: 0 sound; 6 damage, named with the tags that it touches.
     """
-    from regstore.backup import ReadData
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.reading.read_data import ReadData
 
-    chosen = ReadData.parse(read_data) if read_data is not None else None
+    if read_data is None and (max_age is not None or time_limit is not None):
+        raise InputError("--max-age and --time-limit are about what --read-data reads: say how much")
+    reading = {
+        "read_data": ReadData.parse(read_data) if read_data is not None else None,
+        "max_age": max_age,
+        "time_limit": None if time_limit is None else time_limit / 1_000_000,
+        "proofs": cache_dir or default_cache_dir(),
+    }
     other = (
         _there(settings, repair_from, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
         if repair_from is not None
         else None
     )
     with progress(quiet=settings.quiet) as on_event:
-        result = run_async(_check(settings, snapshot, chosen, other, on_event))
+        result = run_async(_check(settings, snapshot, reading, other, on_event))
     if as_json:
         emit_json(asdict(result) | {"damaged": result.damaged})
     else:
@@ -608,7 +639,11 @@ def backup_check(
 
 
 async def _check(
-    settings: StoreSettings, snapshot: str | None, read_data: Any, other: StoreSettings | None, on_event: OnEvent
+    settings: StoreSettings,
+    snapshot: str | None,
+    reading: dict[str, Any],
+    other: StoreSettings | None,
+    on_event: OnEvent,
 ) -> CheckResult:
     from contextlib import AsyncExitStack
 
@@ -620,7 +655,7 @@ async def _check(
         return await check(
             backup,
             snapshot=snapshot,
-            read_data=read_data,
+            **reading,
             repair_from=store,
             concurrency=settings.concurrency,
             on_event=on_event,
@@ -633,6 +668,10 @@ def _print_checked(result: CheckResult) -> None:
         f"{counted(result.blobs, 'blob')} ({size(result.bytes)}); read {counted(result.read_blobs, 'blob')} "
         f"({size(result.read_bytes)}), in {result.seconds:.1f} s"
     )
+    if result.known_blobs:
+        emit(f"{counted(result.known_blobs, 'blob')} ({size(result.known_bytes)}) proved before, within --max-age")
+    if result.left_blobs:
+        emit(f"{counted(result.left_blobs, 'blob')} ({size(result.left_bytes)}) left, for the time was over")
     if result.unneeded_blobs:
         emit(
             f"{counted(result.unneeded_blobs, 'blob')} ({size(result.unneeded_bytes)}) no snapshot needs: see prune"

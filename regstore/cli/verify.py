@@ -17,8 +17,9 @@ from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.reading.read_data import ReadData
     from regstore.storage.registry_config import RegistryConfig
-    from regstore.verify.options import ReadData, VerifyOptions
+    from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
     from regstore.verify.read import Reading
     from regstore.verify.repair import RepairOptions, Repairs
@@ -29,7 +30,7 @@ _FAULTS_SHOWN = 200
 
 
 def parse_read_data(text: str) -> ReadData:
-    from regstore.verify.options import ReadData
+    from regstore.reading.read_data import ReadData
 
     try:
         return ReadData.parse(text)

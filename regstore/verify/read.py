@@ -32,9 +32,10 @@ from regstore.errors import (
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey
+from regstore.reading.proofs import Proof, Proofs
+from regstore.reading.read_data import ReadData
 from regstore.storage.base import HashesObjects, KeepsChecksums, Storage
-from regstore.verify.options import Checksums, ReadData, VerifyOptions
-from regstore.verify.proofs import Proof, Proofs
+from regstore.verify.options import Checksums, VerifyOptions
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256

@@ -23,10 +23,10 @@ from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX, Scanner
 from regstore.layout import BlobKey, SignatureLinkKey, TagIndexKey
+from regstore.reading.proofs import Proofs
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
-from regstore.verify.proofs import Proofs
 from regstore.verify.read import BlobReader, Reading
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from regstore.backup import choose, list_snapshots
+from regstore.backup import check, choose, list_snapshots
 from regstore.backup.format import blob_key, pack_key
 from regstore.digest import Digest
 from regstore.layout import BlobKey, encode
+from regstore.reading.read_data import ReadData
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
@@ -127,6 +131,40 @@ async def test_everything_is_repaired_from_another_backup(kind: str, how: str) -
         del bodies[kind], whole[kind]
     assert bodies == whole
     assert (await read_all(memory(backup))).damage == []
+
+
+async def test_what_was_proved_is_remembered(tmp_path: Path) -> None:
+    backup = await backed_up()
+    remembered: dict[str, Any] = {"proofs": tmp_path, "max_age": 3_600_000_000}
+    first = await read_all(memory(backup), **remembered)
+    assert (first.read_blobs, first.known_blobs) == (first.blobs, 0)
+    second = await read_all(memory(backup), **remembered)
+    assert (second.read_blobs, second.known_blobs, second.known_bytes) == (0, first.blobs, first.bytes)
+    # Rot does not change the time of writing: it is found once the proof is too old, and looked at first from then on.
+    damage(backup, blob_key(SECOND), "flipped")
+    later = memory(backup, now=NOW + LATER)
+    assert (await read_all(later, proofs=tmp_path)).damaged
+    worst = await check(later, read_data=ReadData(size=1), proofs=tmp_path, concurrency=4)
+    assert [one.subject for one in worst.damage] == [str(SECOND)]
+    assert worst.read_blobs == 1
+    # Another time of writing is another blob.
+    backup.objects[blob_key(BASE)] = (backup.objects[blob_key(BASE)][0], NOW + LATER)
+    assert (await read_all(later, **remembered)).read_blobs == 2
+
+
+async def test_shares_read_what_was_never_proved_first(tmp_path: Path) -> None:
+    backup = await backed_up()
+    total = (await read_all(memory(backup))).blobs
+    for _ in range(total):
+        await check(memory(backup), read_data=ReadData(size=1), proofs=tmp_path, concurrency=4)
+    every = await read_all(memory(backup), proofs=tmp_path, max_age=1)
+    assert (every.read_blobs, every.known_blobs) == (0, total)
+
+
+async def test_the_time_limit_leaves_the_rest() -> None:
+    found = await read_all(memory(await backed_up()), time_limit=-1.0)
+    assert (found.read_blobs, found.left_blobs, found.left_bytes) == (0, found.blobs, found.bytes)
+    assert not found.damaged
 
 
 async def test_a_copy_that_is_damaged_too_repairs_nothing() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regstore.digest import Digest
+from regstore.reading.read_data import ReadData
 from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
-from regstore.verify.options import ReadData, VerifyOptions
+from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import Fault
 from regstore.verify.repair import RepairOptions, Repairs, repair
 from regstore.verify.run import VerifyReport, verify

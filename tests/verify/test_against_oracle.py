@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from regstore.reading.read_data import ReadData
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.verify.options import ReadData, VerifyOptions
+from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import Fault, FaultKind
 from regstore.verify.run import VerifyReport, verify
 from tests.examples import examples

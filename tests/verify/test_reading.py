@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from regstore.errors import InputError, StorageError
+from regstore.reading.read_data import ReadData
 from regstore.storage.disk import DiskStorage
-from regstore.verify.options import ReadData, VerifyOptions
+from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW

@@ -1,0 +1,1 @@
+"""What is to be read and hashed, and what was: for stores and backups alike."""
