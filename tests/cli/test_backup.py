@@ -52,6 +52,10 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
     assert "team/worker" in run("ls", store).out
 
     assert run("backup", "check", backup, "--read-data", "all").code == 0
+    known = run("backup", "check", backup, "--read-data", "all", "--max-age", "1d", "--time-limit", "1h")
+    assert known.code == 0
+    assert "37 blobs (2.9 MiB) proved before, within --max-age" in known.out
+    run("backup", "check", backup, "--max-age", "1d").failed(2, "say how much")
     pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--dry-run", "--json").json
     assert [one["id"] for one in pruned["kept"]] == [first["id"], second["id"]]  # --repo made it another scope
     assert pruned["result"] is None
@@ -60,8 +64,9 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
 
 
 def test_damage_has_an_exit_code_of_its_own(run: Run, demo_registry: Path, tmp_path: Path) -> None:
-    backup = tmp_path / "backup"
+    backup, mirror = tmp_path / "backup", tmp_path / "mirror"
     assert run("backup", "create", demo_registry, backup, "--quiet").code == 3
+    shutil.copytree(backup, mirror)
     blob = max((backup / "blobs").rglob("*/*/*"), key=lambda path: path.stat().st_size)
     data = bytearray(blob.read_bytes())
     data[100] ^= 1
@@ -74,6 +79,11 @@ def test_damage_has_an_exit_code_of_its_own(run: Run, demo_registry: Path, tmp_p
     assert run("restore", backup, tmp_path / "new").code == 3
     repaired = run("backup", "check", backup, "--read-data", "all", "--repair-from", demo_registry)
     assert repaired.code == 0
+    (snapshot,) = (backup / "snapshots").iterdir()
+    snapshot.write_bytes(b"{}")
+    assert run("backup", "check", backup, "--repair-from", demo_registry).code == 6
+    assert run("backup", "check", backup, "--repair-from", mirror).code == 0
+    assert snapshot.read_bytes() == (mirror / "snapshots" / snapshot.name).read_bytes()
     assert run("backup", "check", backup, "--read-data", "all", "--json").json["damage"] == []
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import AccessDenied
+from regstore.errors import AccessDenied, StorageError
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
@@ -221,6 +221,55 @@ async def test_faults_are_ridden_out(tmp_path: Path, large: ModelStore, moto: S3
     assert not result.partial
     async with bucket_storage(moto, moto_bucket) as target:
         assert await contents(target) == large.bodies()
+
+
+@pytest.mark.parametrize("at", ["source", "target"])
+@pytest.mark.parametrize("fault", ["reset", "truncate", "slow down", "internal error", "expired", "denied"])
+async def test_faults_on_the_wire(
+    fault: str, at: str, large: ModelStore, ceph: S3Server, ceph_bucket: str, tmp_path: Path
+) -> None:
+    """The end or a clear stop, never a tag to something incomplete; the next run brings the rest."""
+    folder = tmp_path / "there"
+    async with bucket_storage(ceph, ceph_bucket) as direct:
+        if at == "source":
+            await large.write_storage(direct)
+        else:
+            large.write_folder(folder)
+    with FaultProxy(ceph.endpoint_url) as proxy:
+        match fault:
+            case "reset":
+                for operation in ("ListObjectsV2", "GetObject", "PutObject", "UploadPart"):
+                    proxy.reset(operation=operation, after=2, times=2)
+            case "truncate":
+                proxy.truncate(40, operation="ListObjectsV2", times=1)
+                proxy.truncate(1000, operation="GetObject", after=2, times=3)
+                proxy.truncate(5, operation="PutObject", after=2, times=2)
+            case "slow down":
+                proxy.answer(503, "SlowDown", after=4, times=4)
+            case "internal error":
+                proxy.answer(500, operation="GetObject", after=3, times=3)
+                proxy.answer(500, operation="PutObject", after=3, times=3)
+            case "expired":
+                proxy.answer(400, "ExpiredToken", after=12, times=None)
+            case "denied":
+                proxy.answer(403, "AccessDenied", after=12, times=None)
+        async with bucket_storage(ceph.at(proxy.endpoint_url), ceph_bucket) as bucket:
+            async with DiskStorage(folder, create=True) as disk:
+                source, target = (bucket, disk) if at == "source" else (disk, bucket)
+                try:
+                    result = await move(source, target)
+                except StorageError as error:
+                    assert fault in ("expired", "denied"), error
+                else:
+                    assert result.partial == (fault in ("expired", "denied"))
+    async with bucket_storage(ceph, ceph_bucket) as bucket, DiskStorage(folder) as disk:
+        source, target = (bucket, disk) if at == "source" else (disk, bucket)
+        left = without_ours(await contents(target))
+        assert not dangling(left)
+        assert not incomplete_tags(large, ModelStore.from_dict(left), now=NOW)
+        again = await move(source, target)
+        assert again.objects == len(large) - len(left)
+        assert without_ours(await contents(target)) == large.bodies()
 
 
 @pytest.mark.parametrize("after", [0, 1])
