@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     set_factor(20 if config.getoption("--slow") else 1)
+    gc.set_threshold(50_000, 20, 20)  # as the command line does
     # Servers of session scope start before any function fixture: forget the machine's settings here already.
     _isolate(os.environ, Path(tempfile.gettempdir()) / "regstore-tests-no-home")
 

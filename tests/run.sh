@@ -14,6 +14,9 @@ if ! need_packages "${servers[@]}"; then
 fi
 make_venv '[test,redis]'
 
+# Programs are started hundreds of times: compile their modules once.
+unset PYTHONDONTWRITEBYTECODE
+
 bin=.venv/bin
 quietly "$bin/ruff" format --check . || fail "run $bin/ruff format"
 quietly "$bin/ruff" check .

@@ -14,7 +14,21 @@ from regstore.cli.output import count, counted, emit, emit_error, emit_json, mom
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.values import parse_duration
+from regstore.cli.target import (
+    Acl,
+    DstCaBundle,
+    DstEndpointUrl,
+    DstProfile,
+    DstRegion,
+    Repo,
+    Sse,
+    SseKmsKeyId,
+    StorageClass,
+    Tag,
+    put_options,
+    there_of,
+)
+from regstore.cli.values import parse_duration, parse_read_data
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
 
@@ -34,21 +48,6 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 20
 
-Repo = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--repo", metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."
-    ),
-]
-Tag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tag",
-        metavar="PATTERN",
-        show_default=False,
-        help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
-    ),
-]
 SnapshotName = Annotated[
     str,
     typer.Option(
@@ -58,36 +57,6 @@ SnapshotName = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
 BreakLock = Annotated[
     bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
-]
-StorageClass = Annotated[
-    str | None,
-    typer.Option("--storage-class", metavar="NAME", show_default=False, help="S3 storage class of new objects."),
-]
-Sse = Annotated[
-    str | None, typer.Option("--sse", metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms.")
-]
-SseKmsKeyId = Annotated[
-    str | None, typer.Option("--sse-kms-key-id", metavar="ID", show_default=False, help="KMS key of new objects.")
-]
-Acl = Annotated[
-    str | None,
-    typer.Option(
-        "--acl", metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."
-    ),
-]
-DstEndpointUrl = Annotated[
-    str | None,
-    typer.Option("--dst-endpoint-url", metavar="URL", show_default=False, help="S3 server of the second place."),
-]
-DstRegion = Annotated[
-    str | None, typer.Option("--dst-region", metavar="NAME", show_default=False, help="Its region.")
-]
-DstProfile = Annotated[
-    str | None, typer.Option("--dst-profile", metavar="NAME", show_default=False, help="Profile for it.")
-]
-DstCaBundle = Annotated[
-    Path | None,
-    typer.Option("--dst-ca-bundle", metavar="FILE", show_default=False, help="Certificates to trust for it."),
 ]
 
 
@@ -117,31 +86,6 @@ def _place(settings: StoreSettings) -> Storage:
     if settings.store is None:
         raise InputError("no backup: give s3://bucket[/prefix] or a folder")
     return settings.open()
-
-
-def _there(
-    settings: StoreSettings,
-    store: str,
-    endpoint_url: str | None,
-    region: str | None,
-    profile: str | None,
-    ca_bundle: Path | None,
-) -> StoreSettings:
-    return replace(
-        settings,
-        store=store,
-        registry_config=None,
-        endpoint_url=endpoint_url or settings.endpoint_url,
-        region=region or settings.region,
-        profile=profile or settings.profile,
-        ca_bundle=ca_bundle or settings.ca_bundle,
-    )
-
-
-def _put(storage_class: str | None, sse: str | None, key: str | None, acl: str | None) -> PutOptions:
-    from regstore.storage.base import PutOptions
-
-    return PutOptions(storage_class=storage_class, sse=sse, sse_kms_key_id=key, acl=acl)
 
 
 # -- create
@@ -180,8 +124,8 @@ def backup_create(
     settings, backup = settings.shifted(backup)
     if backup is None:
         raise InputError("no backup: give STORE and BACKUP")
-    there = _there(settings, backup, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
-    put = _put(storage_class, sse, sse_kms_key_id, acl)
+    there = there_of(settings, backup, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    put = put_options(storage_class, sse, sse_kms_key_id, acl)
     with progress(quiet=settings.quiet) as on_event:
         result = run_async(_create(settings, there, tuple(repo or ()), tuple(tag or ()), put, cache_dir, on_event))
     if as_json:
@@ -438,10 +382,10 @@ def backup_restore(
         repositories=tuple(repo or ()),
         tags=tuple(tag or ()),
         overwrite_tags=overwrite_tags,
-        put=_put(storage_class, sse, sse_kms_key_id, acl),
+        put=put_options(storage_class, sse, sse_kms_key_id, acl),
         concurrency=settings.concurrency,
     )
-    there = _there(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
     with progress(quiet=settings.quiet) as on_event:
         if dry_run:
             plan = run_async(_plan_restore(settings, there, options, on_event))
@@ -565,9 +509,12 @@ def backup_check(
         str | None, typer.Option(metavar="ID|latest|TIME", show_default=False, help="Only this snapshot.")
     ] = None,
     read_data: Annotated[
-        str | None,
+        Any,
         typer.Option(
-            metavar="all|N%|n/t|SIZE", show_default=False, help="Also read blobs and hash them: so many of them."
+            parser=parse_read_data,
+            metavar="all|N%|N/T|SIZE",
+            show_default=False,
+            help="Also read blobs and hash them: so many of them.",
         ),
     ] = None,
     max_age: Annotated[
@@ -609,23 +556,22 @@ def backup_check(
     """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
 
     With --read-data, blobs are read and hashed: a share and a size take those first that were never proved, then those
-    that were proved longest ago; n/t is part n of t.
+    that were proved longest ago; N/T is part N of T.
 
     Exit codes: 0 sound; 6 damage, named with the tags that it touches.
     """
     from regstore.inventory.cache import default_cache_dir
-    from regstore.reading.read_data import ReadData
 
     if read_data is None and (max_age is not None or time_limit is not None):
         raise InputError("--max-age and --time-limit are about what --read-data reads: say how much")
     reading = {
-        "read_data": ReadData.parse(read_data) if read_data is not None else None,
+        "read_data": read_data,
         "max_age": max_age,
         "time_limit": None if time_limit is None else time_limit / 1_000_000,
         "proofs": cache_dir or default_cache_dir(),
     }
     other = (
-        _there(settings, repair_from, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+        there_of(settings, repair_from, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
         if repair_from is not None
         else None
     )

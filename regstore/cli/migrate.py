@@ -1,10 +1,9 @@
-"""`regstore migrate SRC DST`: a registry's store to another place."""
+"""`regstore migrate STORE DST`: a registry's store to another place."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +12,20 @@ from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.target import (
+    Acl,
+    DstCaBundle,
+    DstEndpointUrl,
+    DstProfile,
+    DstRegion,
+    Repo,
+    Sse,
+    SseKmsKeyId,
+    StorageClass,
+    Tag,
+    put_options,
+    there_of,
+)
 from regstore.cli.values import parse_share
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, StorageError
 from regstore.events import OnEvent
@@ -42,18 +55,8 @@ def migrate(
             metavar="DST", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
         ),
     ] = None,
-    repo: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."),
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            show_default=False,
-            help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
-        ),
-    ] = None,
+    repo: Repo = None,
+    tag: Tag = None,
     rename: Annotated[
         list[str] | None,
         typer.Option(metavar="FROM=TO", show_default=False, help="Another name for a repository (repeatable)."),
@@ -86,31 +89,14 @@ def migrate(
     server_side: Annotated[
         bool, typer.Option("--server-side/--no-server-side", help="Let the server copy from bucket to bucket.")
     ] = True,
-    storage_class: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="S3 storage class of new objects.")
-    ] = None,
-    sse: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms.")
-    ] = None,
-    sse_kms_key_id: Annotated[
-        str | None, typer.Option(metavar="ID", show_default=False, help="KMS key of new objects.")
-    ] = None,
-    acl: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."),
-    ] = None,
-    dst_endpoint_url: Annotated[
-        str | None, typer.Option(metavar="URL", show_default=False, help="S3 server of DST, where it is another.")
-    ] = None,
-    dst_region: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Region of DST, where it is another.")
-    ] = None,
-    dst_profile: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="Profile for DST, where it is another.")
-    ] = None,
-    dst_ca_bundle: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificates to trust for DST.")
-    ] = None,
+    storage_class: StorageClass = None,
+    sse: Sse = None,
+    sse_kms_key_id: SseKmsKeyId = None,
+    acl: Acl = None,
+    dst_endpoint_url: DstEndpointUrl = None,
+    dst_region: DstRegion = None,
+    dst_profile: DstProfile = None,
+    dst_ca_bundle: DstCaBundle = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --delete.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -125,11 +111,10 @@ def migrate(
     """
     from regstore.migrate import MigrateOptions
     from regstore.migrate.options import Verify, parse_rename
-    from regstore.storage.base import PutOptions
 
     settings, target = settings.shifted(target)
     if target is None:
-        raise InputError("no target: give SRC and DST")
+        raise InputError("no target: give STORE and DST")
     options = MigrateOptions(
         repositories=tuple(repo or ()),
         tags=tuple(tag or ()),
@@ -141,25 +126,17 @@ def migrate(
         verify=Verify(verify.value),
         concurrency=settings.concurrency,
         server_side=server_side,
-        put=PutOptions(storage_class=storage_class, sse=sse, sse_kms_key_id=sse_kms_key_id, acl=acl),
+        put=put_options(storage_class, sse, sse_kms_key_id, acl),
     )
-    there = replace(
-        settings,
-        store=target,
-        registry_config=None,
-        endpoint_url=dst_endpoint_url or settings.endpoint_url,
-        region=dst_region or settings.region,
-        profile=dst_profile or settings.profile,
-        ca_bundle=dst_ca_bundle or settings.ca_bundle,
-    )
-    if delete and not dry_run and not confirm("Remove tags at DST that SRC no longer has?", yes=yes):
+    there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    if delete and not dry_run and not confirm("Remove tags at DST that STORE no longer has?", yes=yes):
         return EXIT_OK
     with progress(quiet=settings.quiet) as on_event:
         done = run_async(_migrate(settings, there, options, dry_run, follow, create, on_event))
     summary, result, configuration = done
     if summary is not None:
         emit_json(_summary_json(summary)) if as_json else _print_summary(summary, settings.quiet)
-        partial = bool(summary.conflicts or summary.damaged)
+        partial = bool(summary.conflicts or summary.damaged or summary.incomplete)
     else:
         assert result is not None
         if as_json:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import typer
 
 from regstore.errors import InputError
+
+if TYPE_CHECKING:
+    from regstore.reading.read_data import ReadData
 
 
 def parse_duration(text: str) -> int:
@@ -38,3 +42,13 @@ def parse_time(text: str) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1_000_000)
+
+
+def parse_read_data(text: str) -> ReadData:
+    """`all`, `5%`, `3/7`, `10G`."""
+    from regstore.reading.read_data import ReadData
+
+    try:
+        return ReadData.parse(text)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error

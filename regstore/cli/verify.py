@@ -12,12 +12,11 @@ from regstore.cli.output import count, counted, emit, emit_error, emit_json, mom
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.values import parse_duration
+from regstore.cli.values import parse_duration, parse_read_data
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.reading.read_data import ReadData
     from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
 
 _TAGS_SHOWN = 5
 _FAULTS_SHOWN = 200
-
-
-def parse_read_data(text: str) -> ReadData:
-    from regstore.reading.read_data import ReadData
-
-    try:
-        return ReadData.parse(text)
-    except InputError as error:
-        raise typer.BadParameter(str(error)) from error
 
 
 @store_command

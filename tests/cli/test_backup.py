@@ -96,7 +96,9 @@ def test_wrong_words(run: Run, demo_registry: Path, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
     run("backup", "create", demo_registry, backup)
     run("backup", "prune", backup).failed(2, "--keep-last")
-    run("backup", "check", backup, "--read-data", "some").failed(2, "--read-data")
+    some = run("backup", "check", backup, "--read-data", "some")
+    assert some.code == 2
+    assert "'--read-data': 'some' says not what to read" in some.err
     run("restore", backup, tmp_path / "new", "--snapshot", "2001-01-01").failed(2, "no snapshot")
     assert not (tmp_path / "new").exists()
 

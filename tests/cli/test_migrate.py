@@ -90,7 +90,7 @@ def test_the_source_from_the_registrys_configuration(
 
 
 def test_wrong_usage(run: Run, sound: Path, tmp_path: Path) -> None:
-    run("migrate", sound).failed(2, "give SRC and DST")
+    run("migrate", sound).failed(2, "give STORE and DST")
     run("migrate", sound, sound).failed(2, "both")
     run("migrate", sound, tmp_path, "--rename", "a").failed(2, "from=to")
     run("migrate", sound, tmp_path, "--rename", "none=x").failed(2, "nothing to rename")

@@ -97,7 +97,10 @@ async def kill(number: int, when: Literal["before", "after"], end: dict[str, byt
             assert is_right(key, body), key
     await break_locks(storage_of(store))
     await mend(storage_of(store), copy, restore_links=True, drop_broken_tags=True)
-    assert registry_of(store) == end, f"killed {when} {number}"
+    after = registry_of(store)
+    # Between a tag's current link and its history: without the first it is no tag any more, and the rest is gc's.
+    history = {key for key in after.keys() - end.keys() if "/tags/broken/index/" in key}
+    assert {key: body for key, body in after.items() if key not in history} == end, f"killed {when} {number}"
 
 
 async def test_a_damaged_copy_in_the_trash_never_counts_as_good() -> None:
