@@ -1,4 +1,4 @@
-# Sourced by tests/run.sh and demo.sh, in the repository's root: Debian packages and the virtual environment.
+# Sourced by run.sh and demo.sh, in the repository's root: Debian packages and the virtual environment.
 # Quiet when all goes well; what fails is shown.
 
 say() { printf '%s\n' "$*" >&2; }

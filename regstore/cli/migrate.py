@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore import layout
 from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -27,7 +28,7 @@ from regstore.cli.target import (
     there_of,
 )
 from regstore.cli.values import parse_share
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, StorageError
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -165,6 +166,8 @@ async def _migrate(
     async with here.open() as source, there.open() as target:
         if create and not dry_run:
             await _create(target, options, on_event)
+        else:
+            await _check_is_there(target)
         if dry_run:
             return await plan_only(source, target, options, scanning=scanning, on_event=on_event), None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
@@ -178,6 +181,13 @@ async def _create(target: Storage, options: MigrateOptions, on_event: OnEvent) -
     if seeded.broken:
         problem = seeded.broken[0]
         raise StorageError(f"{target.url} is not ready for a registry: {problem.name}: {problem.detail}")
+
+
+async def _check_is_there(target: Storage) -> None:
+    try:
+        await anext(target.list(layout.PREFIX), None)
+    except NoSuchBucket as error:
+        raise NoSuchBucket(f"{error}: --create makes it, and seeds it") from error
 
 
 def _configuration(target: Storage) -> dict[str, Any]:

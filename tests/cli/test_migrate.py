@@ -53,7 +53,8 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
 
 def test_created_copied_and_configured(run: Run, sound: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    run("migrate", sound, there).failed(1, "no such folder")
+    run("migrate", sound, there).failed(1, "no such folder", "--create makes it")
+    run("migrate", sound, there, "--dry-run").failed(1, "no such folder", "--create makes it")
     said = run("migrate", sound, there, "--create")
     assert said.code == 0, said
     assert said.err == ""
