@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -82,6 +83,29 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         packages = sorted({package for line in lines for package in line.split()})
         terminalreporter.section("NOT TESTED against real servers", sep="!", red=True)
         terminalreporter.write_line(f"apt-get install {' '.join(packages)}", red=True)
+
+
+# -- what only takes time: the power does not fail in a test
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Files are not synced, and temporary inventories of a few dozen keys are kept in memory. The tests of the
+    storage and of the inventory themselves, and programs that are started, do both."""
+    if request.path.parent.name in ("storage", "inventory"):
+        yield
+        return
+    connect = duckdb.connect
+
+    def connect_in_memory(path: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+        if Path(path).name == "inventory.duckdb":  # another name is attached, or kept
+            return connect(":memory:", config=config | {"threads": 1})
+        return connect(path, config=config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr(duckdb, "connect", connect_in_memory)
+        yield
 
 
 # -- environment

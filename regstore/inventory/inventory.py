@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,9 @@ class Inventory:
                     "threads": min(4, os.cpu_count() or 1),
                 },
             )
+            # What a power failure takes is listed again. DuckDB before 2 knows no such setting.
+            with suppress(duckdb.CatalogException):
+                self.connection.execute("set fsync_mode = 'none'")
             self.connection.execute(_schema_sql())
         except BaseException as error:
             shutil.rmtree(self._folder, ignore_errors=True)

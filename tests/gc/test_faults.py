@@ -53,7 +53,7 @@ async def test_each_mutation_fails_once(
     await collect(whole, run)
     total = len(whole.mutations)
     every = request.config.getoption("--slow")
-    for number in points(total, 5):
+    for number in points(total, 4):
         for when in ("before", "after") if every else ("before",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, fail_at=number, when=when, error=error)
@@ -109,7 +109,7 @@ async def test_a_listing_that_fails_on_any_page(offline: bool) -> None:
     whole = FaultyStorage(model_storage(before, page=5))
     await collect(whole, run)
     assert whole.pages > 20
-    for number in points(whole.pages, 12):
+    for number in points(whole.pages, 8):
         storage = model_storage(before, page=5)
         at_fault: list[int] = []
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -430,19 +429,6 @@ class GcMachine(RuleBasedStateMachine):
                         named |= links.keys()
         back = {key for key in self.world.deleted if key in self.world.store} - named
         assert not back, f"came back: {back}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def inventories_in_memory() -> Iterator[None]:
-    """They hold a few dozen keys: a file each, with its log, would take most of the time."""
-    connect = duckdb.connect
-
-    def in_memory(path: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
-        return connect(":memory:", config=config | {"threads": 1})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duckdb, "connect", in_memory)
-        yield
 
 
 @pytest.mark.filterwarnings("default")

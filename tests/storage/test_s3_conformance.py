@@ -47,6 +47,7 @@ class OnAServer(StorageConformance):
     )
     large = 20 * MiB
     root = ""
+    page_size: int | None = None
 
     @pytest.fixture
     def server(self) -> S3Server:
@@ -60,7 +61,8 @@ class OnAServer(StorageConformance):
     async def storage(self, server: S3Server, bucket: str) -> AsyncIterator[Storage]:
         self.client = server.client()
         self.bucket = bucket
-        async with S3Storage(settings_for(server, bucket, self.root.rstrip("/"))) as storage:
+        more = {} if self.page_size is None else {"page_size": self.page_size}
+        async with S3Storage(settings_for(server, bucket, self.root.rstrip("/"), **more)) as storage:
             yield storage
 
     @pytest.fixture
@@ -117,6 +119,9 @@ class OnAServer(StorageConformance):
 
 
 class TestMoto(OnAServer):
+    many = 210  # at 10 ms an object
+    page_size = 100
+
     @pytest.fixture
     def server(self, moto: S3Server) -> S3Server:
         return moto
