@@ -20,7 +20,7 @@ from regstore.backup.opening import is_temporary, prepare
 from regstore.backup.options import CreateOptions
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
-from regstore.backup.transfer import FAILURES_IN_A_ROW, copy_blob, in_lanes
+from regstore.backup.transfer import FAILURES_IN_A_ROW, in_lanes
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotARegistry, NotFound, StorageError
@@ -29,7 +29,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.runs import new_run
 from regstore.storage.base import Page, Storage
-from regstore.storage.streams import SourceGone, is_fatal, verified_size
+from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 
 #: Times that links are read again because a blob has vanished, before what needs it is left out.
 _ROUNDS: Final = 5
@@ -317,7 +317,7 @@ class _Run:
             done += size
             self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
 
-        await in_lanes(wanted, one, concurrency=self._options.concurrency)
+        await in_lanes(wanted, one, concurrency=self._options.concurrency, target=self._backup)
         self._inventory.execute(
             "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
         )

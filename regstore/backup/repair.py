@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.opening import check_marker
-from regstore.backup.transfer import copy_blob, in_lanes
+from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotFound, StorageError
 from regstore.storage.base import PutOptions, Storage
-from regstore.storage.streams import is_fatal
+from regstore.storage.streams import copy_blob, is_fatal
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from regstore.backup.opening import choose, list_snapshots, read_pack
 from regstore.backup.options import RestoreOptions
 from regstore.backup.plan import select
 from regstore.backup.source import list_blobs
-from regstore.backup.transfer import FAILURES_IN_A_ROW, copy_blob, in_lanes
+from regstore.backup.transfer import FAILURES_IN_A_ROW, in_lanes
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, InputError, IntegrityError, NoSuchBucket, NotFound, StorageError
@@ -34,7 +34,7 @@ from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.runs.lock import Lock, clock
 from regstore.seed.seeding import SEED_BODY
 from regstore.storage.base import ObjectInfo, Storage
-from regstore.storage.streams import SourceGone, is_fatal
+from regstore.storage.streams import SourceGone, copy_blob, is_fatal
 
 _AT_ONCE: Final = 8
 _BATCH_SECONDS: Final = 1.0
@@ -333,7 +333,7 @@ class _Run:
             done += size
             self._on_event(Progress(phase="restoring blobs", done=done, total=total, unit="B"))
 
-        await in_lanes(lacking, one, concurrency=self._options.concurrency)
+        await in_lanes(lacking, one, concurrency=self._options.concurrency, target=self._store)
 
     def _not_copied(self, digest: Digest, error: StorageError) -> None:
         if is_fatal(error):

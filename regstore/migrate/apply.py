@@ -23,11 +23,9 @@ from regstore.migrate.result import Conflict, MigrateResult, Problem
 from regstore.migrate.transfer import LARGE, RESUMABLE, Transfer
 from regstore.runs import RUNS
 from regstore.storage.base import Storage
-from regstore.storage.streams import SourceGone, is_fatal
+from regstore.storage.streams import LARGE_STREAMS, ONE_REQUEST, STREAMS, SourceGone, is_fatal
 
 _ROWS: Final = 2000
-#: Large blobs have workers of their own, so that small ones need not wait for them; each may hold some 60 MB.
-_LARGE_WORKERS: Final = 3
 #: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
 _FAILURES_IN_A_ROW: Final = 20
 
@@ -126,20 +124,22 @@ class Applier:
         )[0]
         columns = f"select digest, size, suspect, {present} from {wanted}"
         async with task_group() as group:
-            group.create_task(
-                for_each(
-                    self._rows(f"{columns} where size > {LARGE} order by size desc"),
-                    self._blob,
-                    concurrency=_LARGE_WORKERS if not self._transfer.server_side else self._options.concurrency,
-                )
-            )
-            group.create_task(
-                for_each(
-                    self._rows(f"{columns} where size <= {LARGE}"),
-                    self._blob,
-                    concurrency=self._options.concurrency,
-                )
-            )
+            for where, at_once in self._lanes():
+                rows = self._rows(f"{columns} where {where} order by size desc")
+                group.create_task(for_each(rows, self._blob, concurrency=min(at_once, self._options.concurrency)))
+
+    def _lanes(self) -> list[tuple[str, int]]:
+        """Large blobs have workers of their own, so that small ones need not wait for them."""
+        at_once = self._options.concurrency
+        if self._transfer.server_side:
+            return [("true", at_once)]
+        if not self._target.serves_in_parallel:
+            return [(f"size <= {LARGE}", at_once), (f"size > {LARGE}", LARGE_STREAMS)]
+        return [
+            (f"size <= {LARGE}", at_once),
+            (f"size > {LARGE} and size <= {ONE_REQUEST}", STREAMS),
+            (f"size > {ONE_REQUEST}", LARGE_STREAMS),
+        ]
 
     async def _blob(self, row: tuple[bytes, int, bool, bool]) -> None:
         raw, size, suspect, present = row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from regstore import layout
@@ -12,7 +12,15 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, IntegrityError, NotFound, Unsupported
 from regstore.migrate.options import MigrateOptions
 from regstore.storage.base import Storage
-from regstore.storage.streams import SourceGone, read_blob, verified_size
+from regstore.storage.streams import (
+    LARGE_STREAMS,
+    ONE_REQUEST,
+    STREAMS,
+    SourceGone,
+    copy_blob,
+    read_blob,
+    verified_size,
+)
 
 if TYPE_CHECKING:
     from regstore.migrate.unfinished import Unfinished
@@ -23,9 +31,7 @@ MEMORY: Final = 64 * MiB
 #: Blobs above this many bytes are large.
 LARGE: Final = 8 * MiB
 #: An upload of more bytes than this is written down, so that a later run can take it up again.
-RESUMABLE: Final = 64 * MiB
-#: Blobs up to this many bytes are read in one request.
-_WHOLE: Final = MiB
+RESUMABLE: Final = ONE_REQUEST
 
 
 class Transfer:
@@ -36,6 +42,8 @@ class Transfer:
         self._target = target
         self._options = options
         self._budget = Budget(MEMORY)
+        self._streams = asyncio.Semaphore(STREAMS)
+        self._large_streams = asyncio.Semaphore(LARGE_STREAMS)
         self._unfinished: Unfinished | None = None
         self.server_side = options.server_side and can_copy(source, target)
 
@@ -75,13 +83,19 @@ class Transfer:
         await self._pass_through(key, digest, size)
 
     async def _pass_through(self, key: str, digest: Digest, size: int) -> None:
-        # A large one is sent in parts, of which few are under way; `apply` bounds how many of those there are.
-        held = 2 * size if size <= LARGE else 0
-        async with self._budget.hold(held), aclosing(read_blob(self._source, key, size)) as chunks:
+        # A large one is sent as it is read, or in parts, of which few are under way.
+        async with self._room_for(size):
             if self._unfinished is not None and size > RESUMABLE:
-                await self._unfinished.put(key, chunks, size=size, digest=digest)
+                async with aclosing(read_blob(self._source, key, size)) as chunks:
+                    await self._unfinished.put(key, chunks, size=size, digest=digest)
             else:
-                await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
+                put = self._options.put
+                await copy_blob(self._source, key, self._target, key, digest=digest, size=size, put=put)
+
+    def _room_for(self, size: int) -> AbstractAsyncContextManager[object]:
+        if size <= LARGE:
+            return self._budget.hold(2 * size)
+        return self._streams if size <= ONE_REQUEST else self._large_streams
 
     async def _copy_on_server(self, digest: Digest, size: int) -> bool | None:
         """None when this server, or these credentials, can't do it; False when the checksum that the server keeps of

@@ -9,6 +9,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -106,6 +107,14 @@ class Counters:
         return sum(self.requests.values())
 
 
+class Repeatable(ABC, AsyncIterable[bytes]):
+    """Content that can be read more than once."""
+
+    @abstractmethod
+    def again(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """All of it, from its start; leaving ends what is still being read."""
+
+
 @runtime_checkable
 class ReadHandle(Protocol):
     """An open object: its facts as of now, and its bytes as chunks of some 64 KiB to 8 MiB."""
@@ -196,7 +205,7 @@ class Storage(Protocol):
 
         Visible whole or not at all. With `digest` (and `size`), IntegrityError unless the stream has it, and
         then nothing becomes visible. What an interrupted call leaves (a temporary file, a multipart upload)
-        is removed where possible.
+        is removed where possible. chunks: a `Repeatable` may be read more than once.
         """
         ...
 

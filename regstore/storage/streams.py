@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final
 
 from regstore.digest import Digest, Verifier
@@ -17,13 +17,19 @@ from regstore.errors import (
     StorageError,
     StorageFull,
 )
-from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.base import ObjectInfo, PutOptions, Repeatable, Storage
 
 _MiB: Final = 1024 * 1024
 #: Blobs up to this many bytes are read in one request.
 _WHOLE: Final = _MiB
 #: Blobs of more bytes than this are read in ranges, where the store serves several requests at a time.
 RANGED: Final = 32 * _MiB
+#: A store that serves several requests at a time takes a blob of up to this many bytes in one of them, as it is read.
+ONE_REQUEST: Final = 128 * _MiB
+#: How many such blobs at a time: a connection each, and 4 MiB.
+STREAMS: Final = 12
+#: How many larger ones: several connections each, and 60 MiB.
+LARGE_STREAMS: Final = 3
 #: Bytes of a range, and how many are under way or waiting: 24 MiB a blob.
 RANGE: Final = 8 * _MiB
 AHEAD: Final = 3
@@ -33,16 +39,54 @@ class SourceGone(NotFound):
     """The blob is absent where it is read from: nothing that a write to elsewhere can raise."""
 
 
-async def read_blob(storage: Storage, key: str, size: int) -> AsyncGenerator[bytes, None]:
+async def copy_blob(
+    source: Storage,
+    key: str,
+    target: Storage,
+    target_key: str,
+    *,
+    digest: Digest,
+    size: int,
+    put: PutOptions | None,
+) -> None:
+    """Store what the source has, hashed on its way. SourceGone when it is absent there; IntegrityError, and nothing
+    visible at the target, when its bytes are not those of the digest."""
+    async with aclosing(BlobReader(source, key, size)) as chunks:
+        await target.put_stream(target_key, chunks, size=size, digest=digest, options=put)
+
+
+class BlobReader(Repeatable):
+    """An object's chunks, as `read_blob` gives them, as often as wanted. To be closed."""
+
+    def __init__(self, storage: Storage, key: str, size: int) -> None:
+        self._storage = storage
+        self._key = key
+        self._size = size
+        self._reading: list[AsyncGenerator[bytes, None]] = []
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._reading.append(read_blob(self._storage, self._key, self._size))
+        return self._reading[-1]
+
+    def again(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        # What takes it again sends it over one connection: more than one to read would only hold memory.
+        return aclosing(read_blob(self._storage, self._key, self._size, ranged=False))
+
+    async def aclose(self) -> None:
+        for reading in self._reading:
+            await reading.aclose()
+
+
+async def read_blob(storage: Storage, key: str, size: int, *, ranged: bool = True) -> AsyncGenerator[bytes, None]:
     """The object's chunks, in order; to be closed (`contextlib.aclosing`). size: its bytes, as far as known.
 
-    One request, or one stream, or ranges of which `AHEAD` are fetched at a time: one connection to S3 rarely brings
-    more than 100 MB/s. SourceGone when it is absent. IntegrityError when it changed while it was read.
+    One request, or one stream, or where `ranged`, ranges of which `AHEAD` are fetched at a time: one connection to S3
+    rarely brings more than 100 MB/s. SourceGone when it is absent. IntegrityError when it changed while it was read.
     """
     try:
         if size <= _WHOLE:
             yield await storage.get(key)
-        elif size <= RANGED or not storage.serves_in_parallel:
+        elif size <= RANGED or not (ranged and storage.serves_in_parallel):
             async with storage.open_read(key) as handle:
                 async for chunk in handle:
                     yield chunk

@@ -17,7 +17,6 @@ pull-through cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -31,7 +30,7 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, UNLINK, Entry, Journal
 from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, PutOptions, Storage
-from regstore.storage.streams import read_blob, verified_size
+from regstore.storage.streams import copy_blob, verified_size
 from regstore.verify.copies import Copies
 from regstore.verify.options import Checksums, VerifyOptions
 from regstore.verify.plan import FaultKind
@@ -204,11 +203,11 @@ class _Work:
                 if damaged and not await self._keep_damaged(key):
                     return None
                 await self.lock.guard()
-                async with aclosing(read_blob(place, info.key, info.size)) as chunks:
-                    # Visible only whole and right; what was there is replaced in one step.
-                    return await self.storage.put_stream(
-                        key, chunks, size=info.size, digest=digest, options=self.what.put
-                    )
+                # Visible only whole and right; what was there is replaced in one step.
+                await copy_blob(
+                    place, info.key, self.storage, key, digest=digest, size=info.size, put=self.what.put
+                )
+                return info.size
             except NotFound:
                 continue
             except StorageError as error:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, IntegrityError, NoSuchBucket, NotFound, StorageError, Unsupported
 from regstore.storage.base import MultipartUpload, ObjectInfo, Storage
+from tests.storage.content import Content
 
 SECOND = 1_000_000
 
@@ -444,6 +445,37 @@ class StorageConformance:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await self.raw_keys() == []
+
+    async def test_content_that_can_be_read_again(self, storage: Storage) -> None:
+        data = bytes(range(256)) * 12_000
+        content = Content(data)
+        assert await storage.put_stream("k", content, size=len(data), digest=Digest.of(data)) == len(data)
+        assert await self.raw_get("k") == data
+        assert content.opened == content.closed
+
+    @pytest.mark.parametrize("fault", ["flipped", "short", "long", "fails", "cancelled"])
+    async def test_content_that_is_not_as_promised_is_not_stored(self, storage: Storage, fault: str) -> None:
+        data = bytes(range(256)) * 12_000
+        content = {
+            "flipped": Content(data[:-1] + b"x"),
+            "short": Content(data[:-300_007]),
+            "long": Content(data + b"x"),
+            "fails": Content(data, fails_at=2_000_000),
+            "cancelled": Content(data, hangs_at=2_000_000),
+        }[fault]
+        await storage.put("there", b"before")
+        for key in ("there", "new/key"):
+            put = asyncio.create_task(storage.put_stream(key, content, size=len(data), digest=Digest.of(data)))
+            if fault == "cancelled":
+                await content.hanging.wait()
+                put.cancel()
+            with pytest.raises((IntegrityError, ConnectionResetError, asyncio.CancelledError)) as caught:
+                await put
+            assert isinstance(caught.value, IntegrityError) == (fault in ("flipped", "short", "long"))
+        assert content.opened == content.closed
+        assert await self.raw_keys() == ["there"]
+        assert await self.raw_get("there") == b"before"
+        assert [upload async for upload in storage.list_multipart_uploads("")] == []
 
     # -- open_read
 

@@ -24,6 +24,7 @@ from regstore.storage.s3.settings import (
     tls_context,
 )
 from regstore.storage.s3.sigv4 import EMPTY_SHA256, Credentials, Signer, encode_query
+from regstore.storage.s3.streamed import Streamed
 from regstore.storage.s3.xml import parse_refusal
 
 if TYPE_CHECKING:
@@ -111,34 +112,43 @@ class SignedClient:
         parse: Callable[[Answer], T],
         query: Iterable[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-        body: bytes | Pieces = b"",
+        body: bytes | Pieces | Streamed = b"",
+        sha256: str = "",
         accept: tuple[int, ...] = (200,),
         about: str = "",
         retried: list[str] | None = None,
         patience: float = READ_TIMEOUT,
+        broken: int | None = None,
     ) -> T:
         """Send until `parse` of an answer with an accepted status succeeds, and return what it gives.
 
-        operation: S3's name, for counters and messages. key: the full key, "" for the bucket. about: what a
-        message names instead of the key. parse may raise Malformed (a failed request) or Refusal (an error
-        in a 200). retried: gets a word for each try that failed and was repeated.
-        patience: seconds without a byte of an answer before a try is given up. Raises regstore's errors.
+        operation: S3's name, for counters and messages. key: the full key, "" for the bucket. sha256: of the body,
+        in hex, where it is known. about: what a message names instead of the key. parse may raise Malformed (a
+        failed request) or Refusal (an error in a 200). retried: gets a word for each try that failed and was
+        repeated. patience: seconds without a byte of an answer before a try is given up. broken: connections that
+        may break before it is given up, where that is less than the policy's tries. Raises regstore's errors, and what
+        reading a Streamed body raises.
         """
         attempt = 0
-        sha256 = EMPTY_SHA256
-        if not isinstance(body, Pieces) and len(body) > _SLICE:
+        if isinstance(body, bytes) and len(body) > _SLICE:
             body = Pieces((body,), len(body))
-        if isinstance(body, Pieces):
-            sha256 = await asyncio.to_thread(body.hashed, hashlib.sha256())
-        elif body:
-            sha256 = hashlib.sha256(body).hexdigest()
+        if isinstance(body, Streamed):
+            sha256 = body.sha256
+        elif isinstance(body, Pieces):
+            sha256 = sha256 or await asyncio.to_thread(body.hashed, hashlib.sha256())
+        else:
+            sha256 = sha256 or (hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256)
         while True:
             attempt += 1
             try:
                 credentials = await self.credentials.get()
-                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST):
+                async with (
+                    self._slots,
+                    asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST),
+                    _opened(body) as data,
+                ):
                     response = await self._send(
-                        credentials, operation, method, key, query, headers or {}, body, sha256, patience
+                        credentials, operation, method, key, query, headers or {}, data, len(body), sha256, patience
                     )
                     # Reading to the end gives the connection back; anything else closes it.
                     answer = Answer(response.status, response.headers, await response.read())
@@ -150,10 +160,12 @@ class SignedClient:
                 self.counters.bytes_written += len(body)
                 return result
             except _failed_requests() as error:
+                if isinstance(body, Streamed) and body.error is not None:
+                    raise body.error from None
                 if await self._renewed(error, attempt, credentials):
                     wait = 0.0
                 else:
-                    wait = self._judge(error, attempt, operation, about or key)
+                    wait = self._judge(error, attempt, operation, about or key, broken)
                 if retried is not None:
                     retried.append(str(error))
             await asyncio.sleep(wait)
@@ -167,8 +179,10 @@ class SignedClient:
         self.counters.retries += 1
         return True
 
-    def _judge(self, error: Exception, attempt: int, operation: str, about: str) -> float:
-        """Seconds until the next try; raises when there is none."""
+    def _judge(
+        self, error: Exception, attempt: int, operation: str, about: str, broken: int | None = None
+    ) -> float:
+        """Seconds until the next try; raises when there is none. broken: as in `call`."""
         import aiohttp
 
         policy = self.settings.retries
@@ -188,6 +202,8 @@ class SignedClient:
             fatal = isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
             if isinstance(error, aiohttp.ClientConnectorError) and not self._answered:
                 tries = min(tries, policy.first_contact)
+            elif broken is not None:
+                tries = min(tries, broken)
             if fatal or attempt >= tries:
                 raise unreachable(error, what, self.place.endpoint) from error
         self.counters.retries += 1
@@ -201,7 +217,8 @@ class SignedClient:
         key: str,
         query: Iterable[tuple[str, str]],
         headers: Mapping[str, str],
-        body: bytes | Pieces,
+        data: object,
+        length: int,
         sha256: str,
         patience: float = READ_TIMEOUT,
     ) -> aiohttp.ClientResponse:
@@ -223,11 +240,8 @@ class SignedClient:
         url = f"{endpoint.scheme}://{endpoint.host}{path}"
         if canonical:
             url += "?" + "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
-        data: object = body or None
-        if body or method in ("PUT", "POST"):
-            signed["content-length"] = str(len(body))
-        if isinstance(body, Pieces):
-            data = _slices(body)
+        if length or method in ("PUT", "POST"):
+            signed["content-length"] = str(length)
         self.counters.count(operation)
         return await self._open().request(
             method,
@@ -250,7 +264,7 @@ class SignedClient:
                 credentials = await self.credentials.get()
                 async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT):
                     response = await self._send(
-                        credentials, "GetObject", "GET", key, (), headers, b"", EMPTY_SHA256
+                        credentials, "GetObject", "GET", key, (), headers, None, 0, EMPTY_SHA256
                     )
                     if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
@@ -290,6 +304,16 @@ def _timeout(patience: float) -> aiohttp.ClientTimeout:
     import aiohttp
 
     return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience)
+
+
+@asynccontextmanager
+async def _opened(body: bytes | Pieces | Streamed) -> AsyncIterator[object]:
+    """What aiohttp takes, for one try."""
+    if isinstance(body, Streamed):
+        async with body.opened() as pieces:
+            yield pieces
+    else:
+        yield _slices(body) if isinstance(body, Pieces) else body or None
 
 
 async def _slices(body: Pieces) -> AsyncIterator[bytes | memoryview]:

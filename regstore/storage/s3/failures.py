@@ -111,6 +111,12 @@ class Refusal(Exception):
         return self.status in (405, 501) or self.code in _UNSUPPORTED
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Whether a request was refused for the size of its body: by S3, or by a proxy before it."""
+    refusal = error.__cause__
+    return isinstance(refusal, Refusal) and (refusal.status == 413 or refusal.code == "EntityTooLarge")
+
+
 class Malformed(Exception):
     """A body that is not the whole, valid answer: the request has failed and is sent again."""
 

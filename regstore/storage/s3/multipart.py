@@ -257,13 +257,13 @@ async def put_stream(
         if verifier is not None:
             unhashed.add(chunk)
             if unhashed.size >= MiB:
-                await asyncio.to_thread(_update, verifier, unhashed.take(unhashed.size))
+                await asyncio.to_thread(unhashed.take(unhashed.size).update, verifier)
 
     def check() -> None:
         if size is not None and total != size:
             raise IntegrityError(f"{client.place.name(key)} has {total:,} bytes, not the {size:,} promised")
         if verifier is not None:
-            _update(verifier, unhashed.take(unhashed.size))
+            unhashed.take(unhashed.size).update(verifier)
             verifier.verify(client.place.name(key))
 
     stream = aiter(chunks)
@@ -297,11 +297,6 @@ async def put_stream(
         await upload.finish_parts()
         await upload.complete(total)
     return total
-
-
-def _update(verifier: Verifier, pieces: Pieces) -> None:
-    for piece in pieces:
-        verifier.update(piece)
 
 
 async def copy_parts(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    from regstore.digest import Verifier
+
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
@@ -29,6 +31,10 @@ class Pieces:
         for piece in self.pieces:
             running.update(piece)
         return running.hexdigest()
+
+    def update(self, verifier: Verifier) -> None:
+        for piece in self.pieces:
+            verifier.update(piece)
 
     def joined(self) -> bytes:
         """One copy; none where it is one piece of bytes."""

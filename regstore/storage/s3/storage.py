@@ -7,7 +7,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
 from regstore.digest import Digest
@@ -20,9 +20,19 @@ from regstore.errors import (
     NotFound,
     RegstoreError,
     StorageError,
+    Unreachable,
     Unsupported,
 )
-from regstore.storage.base import Capabilities, Counters, MultipartUpload, ObjectInfo, Page, PutOptions, ReadHandle
+from regstore.storage.base import (
+    Capabilities,
+    Counters,
+    MultipartUpload,
+    ObjectInfo,
+    Page,
+    PutOptions,
+    ReadHandle,
+    Repeatable,
+)
 from regstore.storage.s3 import failures, multipart, unfinished
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier
@@ -30,8 +40,12 @@ from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
 from regstore.storage.s3.reading import info_of, open_stream
 from regstore.storage.s3.settings import S3Settings
+from regstore.storage.s3.streamed import STREAMED, Streamed
 from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
+from regstore.storage.streams import LARGE_STREAMS
 
+#: A blob whose one request's connection has broken so often goes in parts.
+_STREAMED_TRIES: Final = 2
 CONTENT_TYPE: Final = "application/octet-stream"
 #: A HEAD's failure has no body: these need another look before they can be told.
 HEAD_STATUS: Final = (200, 301, 307, 400, 401, 403, 404)
@@ -58,6 +72,9 @@ class S3Storage:
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
         self._bucket_seen = False
+        #: Sizes that go in one request, as far as is known of what lies between; and room for those that did not.
+        self._streamed = STREAMED
+        self._in_parts_after_all = asyncio.Semaphore(LARGE_STREAMS)
 
     async def __aenter__(self) -> S3Storage:
         return self
@@ -175,9 +192,9 @@ class S3Storage:
         else:
             await self._put(self._full(key), data, headers)
 
-    async def _put(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
+    async def _put(self, full: str, data: bytes, headers: Mapping[str, str], sha256: str = "") -> None:
         # The signature covers the SHA-256 of the body: the server refuses what did not arrive as sent.
-        await self._client.call("PutObject", "PUT", full, headers=headers, body=data, parse=_nothing)
+        await self._client.call("PutObject", "PUT", full, headers=headers, body=data, sha256=sha256, parse=_nothing)
 
     async def _create(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
         """AlreadyExists, unless the key has these very bytes and an earlier try of this call may have put them."""
@@ -209,16 +226,40 @@ class S3Storage:
         full = self._full(key)
         headers = _object_headers(options)
         single = dict(headers)
-        if digest is not None and digest.algorithm == "sha256" and self._client.endpoint.is_aws:
+        sha256 = digest if digest is not None and digest.algorithm == "sha256" else None
+        if sha256 is not None and self._client.endpoint.is_aws:
             # AWS keeps it, and tells it on a HEAD with ChecksumMode; others ignore or refuse it.
-            single["x-amz-checksum-sha256"] = base64.b64encode(digest.raw).decode()
+            single["x-amz-checksum-sha256"] = base64.b64encode(sha256.raw).decode()
+        room: AbstractAsyncContextManager[object] = nullcontext()
+        if sha256 is not None and isinstance(chunks, Repeatable) and size is not None and size in STREAMED:
+            body = Streamed(chunks, size=size, digest=sha256, name=f"{self.url}/{key}")
+            if size in self._streamed and await self._put_streamed(full, body, single):
+                return size
+            room = self._in_parts_after_all  # who calls counts on one request, and its memory
 
         async def put(data: bytes) -> None:
-            await self._put(full, data, single)
+            await self._put(full, data, single, sha256.encoded if sha256 is not None else "")
 
-        return await multipart.put_stream(
-            self._client, full, chunks, size=size, digest=digest, headers=headers, put=put
-        )
+        async with room:
+            return await multipart.put_stream(
+                self._client, full, chunks, size=size, digest=digest, headers=headers, put=put
+            )
+
+    async def _put_streamed(self, full: str, body: Streamed, headers: Mapping[str, str]) -> bool:
+        """False where a network, or a proxy's limit, does not let one request of that size through."""
+        try:
+            await self._client.call(
+                "PutObject", "PUT", full, headers=headers, body=body, parse=_nothing, broken=_STREAMED_TRIES
+            )
+        except StorageError as error:
+            if error is body.error:
+                raise
+            if failures.is_too_large(error):
+                self._streamed = range(self._streamed.start, min(self._streamed.stop, body.size))
+            elif not isinstance(error, Unreachable):
+                raise
+            return False
+        return True
 
     # Several keys
 
