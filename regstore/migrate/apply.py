@@ -6,6 +6,7 @@ blocks all that reaches it, and the rest goes on. The store is the journal: the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from regstore.storage.base import Storage
 from regstore.storage.streams import LARGE_STREAMS, ONE_REQUEST, STREAMS, SourceGone, is_fatal
 
 _ROWS: Final = 2000
+#: Between two words on how far the blobs are.
+_TELL_SECONDS: Final = 0.1
 #: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
 _FAILURES_IN_A_ROW: Final = 20
 
@@ -58,6 +61,7 @@ class Applier:
         self._failures = 0
         self._unmade: list[bytes] = []
         self._copying: dict[Digest, int] = {}
+        self._told = 0.0
         self._done_bytes = 0
         self._total_bytes = 0
         self._done_blobs = 0
@@ -194,6 +198,10 @@ class Applier:
         return f"could not be copied: {error}"
 
     def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told < _TELL_SECONDS and self._done_blobs < self._total_blobs:
+            return
+        self._told = now
         largest = sorted(self._copying.items(), key=lambda item: -item[1])[:2]
         names = ", ".join(f"{digest.short} ({size:,} B)" for digest, size in largest)
         self._on_event(

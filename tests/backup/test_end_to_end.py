@@ -165,19 +165,19 @@ async def under_fire(
 async def test_on_ceph(ceph: S3Server, ceph_bucket: str, tmp_path: Path, start_registry: StartRegistry) -> None:
     place = S3Root(ceph, ceph_bucket, "/reg")
     await under_fire(
-        8, place, S3Root(ceph, ceph_bucket, "/backup"), lambda number: tmp_path / f"fresh{number}", start_registry
+        6, place, S3Root(ceph, ceph_bucket, "/backup"), lambda number: tmp_path / f"fresh{number}", start_registry
     )
 
 
 async def test_on_disk(tmp_path: Path, start_registry: StartRegistry) -> None:
     await under_fire(
-        5, tmp_path / "reg", tmp_path / "backup", lambda number: tmp_path / f"fresh{number}", start_registry
+        4, tmp_path / "reg", tmp_path / "backup", lambda number: tmp_path / f"fresh{number}", start_registry
     )
 
 
 async def test_beside_gc(tmp_path: Path, start_registry: StartRegistry) -> None:
     await under_fire(
-        6,
+        5,
         tmp_path / "reg",
         tmp_path / "backup",
         lambda number: tmp_path / f"fresh{number}",

@@ -8,7 +8,7 @@ import pytest
 
 from regstore.errors import AccessDenied, AuthenticationFailed, StorageError, StorageFull, Unreachable
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
@@ -53,7 +53,7 @@ async def test_each_mutation_fails_once(
     await collect(whole, run)
     total = len(whole.mutations)
     every = request.config.getoption("--slow")
-    for number in points(total, 4):
+    for number in points(total, 3):
         for when in ("before", "after") if every else ("before",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, fail_at=number, when=when, error=error)
@@ -109,7 +109,7 @@ async def test_a_listing_that_fails_on_any_page(offline: bool) -> None:
     whole = FaultyStorage(model_storage(before, page=5))
     await collect(whole, run)
     assert whole.pages > 20
-    for number in points(whole.pages, 8):
+    for number in points(whole.pages, 6):
         storage = model_storage(before, page=5)
         at_fault: list[int] = []
 
@@ -157,7 +157,7 @@ async def test_credentials_that_expire_half_way(offline: bool) -> None:
 
     await collect(FaultyStorage(model_storage(before), before=expire), run)
     total = calls
-    for moment in points(total - 1, 5):
+    for moment in points(total - 1, 4):
         last = moment
         calls = 0
         storage = model_storage(before)
@@ -206,6 +206,7 @@ async def test_faults_on_the_wire(ceph: S3Server, ceph_bucket: str, offline: boo
             region=ceph.region,
             access_key=ceph.access_key,
             secret_key=ceph.secret_key,
+            retries=RetryPolicy(base=0.01),
         )
         async with S3Storage(settings) as storage:
             await write_as_pushed(before, storage)

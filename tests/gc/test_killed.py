@@ -17,7 +17,7 @@ import pytest
 from regstore.gc.run import GcRunOptions
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
@@ -71,7 +71,7 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
     total = await count_mutations(model_storage(before), run)
     assert total > len(removed_blobs(before, dead)) + len(dead)
     every = request.config.getoption("--slow")
-    for number in points(total, 10 if offline else 8):
+    for number in points(total, 7):
         for when in ("before", "after") if every or number == total else ("after",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, die_at=number, when=when)
@@ -91,7 +91,7 @@ async def test_killed_again_in_the_next_run(offline: bool) -> None:
     run = options(offline=offline, concurrency=1)
     dead, watch = wanted(before, run).dead, Watch(before)
     total = await count_mutations(model_storage(before), run)
-    for first in points(total - 1, 3, 20):
+    for first in points(total - 1, 2, 20):
         once = model_storage(before)
         assert await died(collect(FaultyStorage(once, die_at=first, when="after"), run))
         for second in points(total - 1, 2, 20):
@@ -115,7 +115,7 @@ async def test_on_disk(tmp_path: Path, offline: bool) -> None:
 
     async with fresh("counted") as storage:
         total = await count_mutations(storage, run)
-    for number in points(total, 5):
+    for number in points(total, 4):
         async with fresh(f"{number}") as storage:
             root = tmp_path / f"{number}"
             assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number
@@ -141,6 +141,7 @@ async def test_on_moto(moto: S3Server, offline: bool) -> None:
             region=moto.region,
             access_key=moto.access_key,
             secret_key=moto.secret_key,
+            retries=RetryPolicy(base=0.01),
         )
         async with S3Storage(settings) as storage:
             await write_as_pushed(before, storage)

@@ -48,7 +48,7 @@ TAGS = ("t0", "t1")
 #: A policy may take it, once it is older than the grace.
 DROPPED = "t1"
 SECOND = 1_000_000
-EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 6
+EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 5
 
 
 @dataclass

@@ -382,7 +382,7 @@ async def test_undo_killed_at_any_mutation() -> None:
     whole = FaultyStorage(ModelStorage(copy.deepcopy(store), now=NOW))
     await restore(whole)
     assert len(whole.mutations) >= 18
-    for number in points(len(whole.mutations), 8):
+    for number in points(len(whole.mutations), 6):
         for when in WHENS:
             storage = ModelStorage(copy.deepcopy(store), now=NOW)
             assert await died(restore(FaultyStorage(storage, die_at=number, when=when)))
@@ -397,7 +397,7 @@ async def test_undo_of_a_run_that_was_killed() -> None:
     before = registry_part(start.store)
     counting = FaultyStorage(Small().storage())
     await collect(counting)
-    for number in points(len(counting.mutations), 8):
+    for number in points(len(counting.mutations), 6):
         storage = Small().storage()
         assert await died(collect(FaultyStorage(storage, die_at=number, when=WHENS[number // 4 % 2])))
         await break_locks(storage)
@@ -474,7 +474,7 @@ async def test_emptying_killed_at_any_mutation() -> None:
     await empty(counting)
     end = registry_part(counting.inner.store)  # type: ignore[attr-defined]
     assert len(counting.mutations) > 20
-    for number in points(len(counting.mutations), 8):
+    for number in points(len(counting.mutations), 6):
         storage = ModelStorage(copy.deepcopy(start.store), now=NOW)
         when = WHENS[number % 2]
         assert await died(empty(FaultyStorage(storage, die_at=number, when=when)))

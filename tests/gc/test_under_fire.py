@@ -26,13 +26,13 @@ def _held(fire: Fire) -> None:
 
 @pytest.mark.parametrize("cache", ["none", "inmemory"])
 async def test_no_grace(ceph: S3Server, ceph_bucket: str, cache: str) -> None:
-    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=8), cache=cache)
+    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=6), cache=cache)
     _held(fire)
     assert fire.moved
 
 
 async def test_grace_longer_than_a_push(ceph: S3Server, ceph_bucket: str) -> None:
-    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=12, grace=5.0, seed=2))
+    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=10, grace=4.0, seed=2))
     _held(fire)
     assert not fire.fresh_failed, str(fire)
 

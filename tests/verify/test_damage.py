@@ -167,16 +167,7 @@ async def test_nothing_is_wrong_with_a_sound_registry() -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-async def test_damage_is_found_and_named(damage: Damage) -> None:
-    report = await look(storage_of(damaged(damage)), damage.read)
-    found = {one.what: one.tags for one in map(named, report.findings.faults)}
-    assert found == {damage.found: damage.tags}
-    assert report.findings.damage == 1
-    assert report.findings.tags_broken == sum(not tag.startswith("~") for tag in damage.tags)
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-async def test_damage_is_repaired(damage: Damage) -> None:
+async def test_damage_is_found_and_named_and_repaired(damage: Damage) -> None:
     store = damaged(damage)
     storage, copy = storage_of(store), storage_of(pristine())
     before = registry_of(store)
@@ -192,7 +183,9 @@ async def test_damage_is_repaired(damage: Damage) -> None:
     found, repairs, left = await mend(
         storage, copy if damage.from_copy else None, read=damage.read, restore_links=damage.links
     )
+    assert {one.what: one.tags for one in map(named, found.findings.faults)} == {damage.found: damage.tags}
     assert found.findings.damage == 1
+    assert found.findings.tags_broken == sum(not tag.startswith("~") for tag in damage.tags)
     assert left.findings.counts == {}
     assert not repairs.failures
     assert registry_of(store) == pristine().bodies()
