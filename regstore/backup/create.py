@@ -149,6 +149,7 @@ class _Run:
         self._summaries: dict[str, PackSummary] = {}
         self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._missing: dict[str, frozenset[Digest]] = {}
+        self._unlinked: set[str] = set()
         self._lost: dict[Digest, str] = {}
         self._resized: set[Digest] = set()
         self._kept_packs: dict[str, tuple[int, str]] = {}
@@ -222,7 +223,7 @@ class _Run:
             suspects = self._needing({*gone, *self._lost, *self._resized})
             self._resized.clear()
             if number == 0:
-                suspects |= {name for name, missing in self._missing.items() if missing}
+                suspects |= {name for name, missing in self._missing.items() if missing} | self._unlinked
             if not suspects:
                 return
             missing = set(gone).union(*(self._missing.get(name, frozenset()) for name in suspects))
@@ -251,6 +252,8 @@ class _Run:
             name, pack = listing.name, planned.pack
             self._left_out[name] = planned.left_out
             self._missing[name] = planned.missing
+            if planned.unlinked:
+                self._unlinked.add(name)
             done += 1
             self._on_event(Progress(phase="packing", done=done, total=len(names), unit="repositories"))
             if not pack.manifests:

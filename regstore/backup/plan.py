@@ -9,6 +9,7 @@ from typing import Final
 
 from regstore.backup.format import LeftOut, Pack, PackedManifest, PackedTag
 from regstore.digest import Digest
+from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
 from regstore.reference import subject_of_tag
 
@@ -41,11 +42,13 @@ class Listing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackPlan:
-    """missing: digests without a blob that kept something from being complete."""
+    """missing: digests without a blob that kept something from being complete. unlinked: links that the repository
+    lacks, of what is packed: without them a registry does not serve it there, though the blob is present."""
 
     pack: Pack
     left_out: tuple[LeftOut, ...] = ()
     missing: frozenset[Digest] = frozenset()
+    unlinked: frozenset[LayerLinkKey | RevisionLinkKey] = frozenset()
 
 
 #: Manifests whose bytes are right and whose references can't be told.
@@ -97,7 +100,22 @@ def plan_pack(
     pack = select(closure.pack(kept, kept_tags), tags)
     if tags:
         left_out = [one for one in left_out if one.tag and any(fnmatchcase(one.tag, pattern) for pattern in tags)]
-    return PackPlan(pack=pack, left_out=tuple(sorted(left_out)), missing=frozenset(closure.missing))
+    unlinked = closure.unlinked(pack.manifests)
+    left_out += (
+        LeftOut(
+            repository=listing.name,
+            tag="",
+            what=f"{'revision' if isinstance(link, RevisionLinkKey) else 'layer'} link {link.digest}",
+            reason=f"is missing or unreadable: a registry does not serve that part of {manifest.short}",
+        )
+        for link, manifest in unlinked.items()
+    )
+    return PackPlan(
+        pack=pack,
+        left_out=tuple(sorted(left_out)),
+        missing=frozenset(closure.missing),
+        unlinked=frozenset(unlinked),
+    )
 
 
 class _Closure:
@@ -155,11 +173,13 @@ class _Closure:
             if kind is not EdgeKind.SUBJECT and self._is_child(target, kind) and not self._is_sparse(target)
         ]
 
+    def _is_linked(self, manifest: Digest) -> bool:
+        listing = self._listing
+        return manifest in listing.revisions or manifest in listing.broken or manifest in listing.legacy
+
     def _is_sparse(self, target: Digest) -> bool:
         """An entry of an index that the repository never had, or has no more: normal."""
-        listing = self._listing
-        linked = target in listing.revisions or target in listing.broken or target in listing.legacy
-        return not linked and target not in self._blobs and target not in self._lost
+        return not self._is_linked(target) and target not in self._blobs and target not in self._lost
 
     def _decide(self, digest: Digest, children: Collection[Digest]) -> None:
         known = self._manifests.get(digest)
@@ -194,6 +214,23 @@ class _Closure:
         assert known is not None
         needs = {target: None for target, kind in known.edges if kind is not EdgeKind.SUBJECT}
         return tuple(target for target in needs if self._has(self._blob_of(target)))
+
+    def unlinked(self, manifests: Iterable[Digest]) -> dict[LayerLinkKey | RevisionLinkKey, Digest]:
+        """Links that the repository lacks, of parts whose blobs are there, each with a manifest that names it."""
+        listing = self._listing
+        found: dict[LayerLinkKey | RevisionLinkKey, Digest] = {}
+        for manifest in manifests:
+            present = set(self._needs[manifest])
+            for target, kind in self._manifests[manifest].edges:
+                if target not in present or kind in (EdgeKind.SUBJECT, EdgeKind.FOREIGN_LAYER):
+                    continue
+                linked = self._is_linked(target)
+                if kind is EdgeKind.MANIFEST:
+                    if not linked:
+                        found.setdefault(RevisionLinkKey(listing.name, target), manifest)
+                elif not linked and target not in listing.layers:
+                    found.setdefault(LayerLinkKey(listing.name, target), manifest)
+        return found
 
     def reason_against_tag(self, digest: Digest | None, roots: Collection[Digest]) -> str:
         if digest is None:

@@ -3,7 +3,8 @@
 A repository is taken when two listings of it agree: everything in them stood together at the moment between the two.
 The links are listed before the blobs: a push writes blobs first, so a link that was listed has its blob in the
 listing, unless it was deleted since; then the links are read again. One that never holds still is taken from its
-last listing, and what its manifests name and that listing lacks is looked for by name.
+last listing; what its manifests name and that listing lacks is looked for by name. So it is where a link is missing
+though two listings agree: gc takes one that nothing needs, and gives it back where a push needed it meanwhile.
 """
 
 from __future__ import annotations
@@ -11,24 +12,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from regstore import layout
 from regstore.backup.plan import KnownManifest, Listing
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import InputError, NotFound, Refused
+from regstore.errors import AccessDenied, InputError, IntegrityError, NotFound, Refused
 from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
+from regstore.runs.journal import UNLINK, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
 
 #: Listings of a repository that does not hold still, after the first two.
 _TRIES: Final = 6
 _TABLES: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index")
 _BATCH: Final = 200
+
+#: A link that a manifest needs and no listing showed.
+_Wanted: TypeAlias = LayerLinkKey | RevisionLinkKey
 
 
 class Source:
@@ -50,7 +56,9 @@ class Source:
         self._on_event: OnEvent = lambda event: None if isinstance(event, Notice) else on_event(event)
         self._scanner = Scanner(storage, inventory, scanning, self._on_event)
         #: Repositories whose last two listings differed.
-        self.restless: set[str] = set()
+        self._restless: set[str] = set()
+        #: Those that were looked at again, as something of theirs was missing.
+        self._doubted: set[str] = set()
 
     async def load(self) -> None:
         await self._scanner.list_links()
@@ -85,7 +93,8 @@ class Source:
         return [name for (name,) in rows if self.in_scope(name)]
 
     async def look_again(self, names: Collection[str], missing: Collection[Digest]) -> None:
-        """List these repositories anew, and ask for the blobs that were missing."""
+        """List these repositories anew, and ask for the blobs and links that were missing."""
+        self._doubted.update(names)
         await self._settle(names)
         await self._find_blobs(missing)
         await self._read_manifests()
@@ -100,7 +109,7 @@ class Source:
 
     async def _settle(self, names: Collection[str]) -> None:
         names = set(names)
-        self.restless -= names
+        self._restless -= names
         for _ in range(_TRIES):
             if not names:
                 return
@@ -113,7 +122,7 @@ class Source:
             finally:
                 later.close()
             names = changed
-        self.restless |= names
+        self._restless |= names
 
     def _differing(self, later: Inventory) -> set[str]:
         """Repositories that the two listings show differently. Times do not count: content does."""
@@ -200,13 +209,15 @@ class Source:
         # One that was missing may have come; what was read stays.
         self.inventory.execute("delete from manifest where state = 'missing'")
         await self._scanner.read_manifests()
-        asked: set[tuple[str, bytes, bool]] = set()
+        asked: set[_Wanted] = set()
         while await self._find_links(asked):
             await self._scanner.read_manifests()
 
-    async def _find_links(self, asked: set[tuple[str, bytes, bool]]) -> bool:
-        """In repositories that never held still: links that a push wrote while the listing ran. Whether any was."""
-        if not self.restless:
+    async def _find_links(self, asked: set[_Wanted]) -> bool:
+        """In repositories that never held still, or lacked something: links that a push wrote while the listing ran,
+        or that gc took while it ran. Whether any was."""
+        names = self._restless | self._doubted
+        if not names:
             return False
         rows = self.inventory.all(
             f"""
@@ -217,41 +228,65 @@ class Source:
                 and not exists (from layer_link l where l.repository = r.id and l.digest = e.target)
                 and not exists (from revision_link x where x.repository = r.id and x.digest = e.target)
             """,
-            [sorted(self.restless)],
+            [sorted(names)],
         )
-        wanted = [row for row in ((name, bytes(raw), kind) for name, raw, kind in rows) if row not in asked]
-        asked.update(wanted)
-        ids = dict(self.inventory.all("select name, id from repository"))
-        found: list[tuple[str, int, bytes, bytes]] = []
+        wanted: set[_Wanted] = {
+            (RevisionLinkKey if is_manifest else LayerLinkKey)(name, Digest.from_raw(bytes(raw)))
+            for name, raw, is_manifest in rows
+        } - asked
+        asked |= wanted
+        found: dict[_Wanted, Digest] = {}
 
-        async def look(row: tuple[str, bytes, bool]) -> None:
-            name, raw, is_manifest = row
-            digest = Digest.from_raw(raw)
-            make = layout.RevisionLinkKey if is_manifest else layout.LayerLinkKey
+        async def look(key: _Wanted) -> None:
             try:
-                body = await self.storage.get(layout.encode(make(name, digest)))
+                body = await self.storage.get(layout.encode(key))
             except NotFound:
                 return
             target = layout.parse_link(body)
             if target is not None:
-                found.append(("revision_link" if is_manifest else "layer_link", ids[name], raw, target.raw))
+                found[key] = target
 
-        await for_each(wanted, look, concurrency=self._scanning.concurrency)
-        for table in ("layer_link", "revision_link"):
-            chosen = [row for row in found if row[0] == table]
+        await for_each(sorted(wanted, key=str), look, concurrency=self._scanning.concurrency)
+        found |= await self._taken_by_gc(wanted - found.keys())
+        ids = dict(self.inventory.all("select name, id from repository"))
+        for table, kind in (("layer_link", LayerLinkKey), ("revision_link", RevisionLinkKey)):
+            chosen = [(key, target) for key, target in found.items() if isinstance(key, kind)]
             self.inventory.insert(
                 table,
                 {
-                    "repository": ("int32", [row[1] for row in chosen]),
-                    "digest": ("binary", [row[2] for row in chosen]),
-                    "target": ("binary", [row[3] for row in chosen]),
+                    "repository": ("int32", [ids[key.name] for key, _ in chosen]),
+                    "digest": ("binary", [key.digest.raw for key, _ in chosen]),
+                    "target": ("binary", [target.raw for _, target in chosen]),
                     "size": ("int64", [71] * len(chosen)),
                     "mtime": ("int64", [0] * len(chosen)),
                 },
             )
         if found:
-            await self._find_blobs({Digest.from_raw(row[3]) for row in found})
+            await self._find_blobs(set(found.values()))
         return bool(found)
+
+    async def _taken_by_gc(self, wanted: Collection[_Wanted]) -> dict[_Wanted, Digest]:
+        """Links that gc took from a repository where a manifest names them: it gives them back, as it does not know
+        yet of that manifest, or was killed before it did. Only what its journals hold (a layer link is a right to
+        read), and not what stood again since."""
+        found: dict[_Wanted, Digest] = {}
+        if not wanted:
+            return found
+        keys = {layout.encode(key): key for key in wanted}
+        try:
+            for record in await find_runs(self.storage):
+                seen = await read_seen(self.storage, record)
+                async for entries in read_parts(self.storage, record.parts):
+                    for entry in entries:
+                        key = keys.get(entry.key)
+                        if key is None or entry.op != UNLINK or entry.body is None or entry.key in seen:
+                            continue
+                        target = layout.parse_link(entry.body)
+                        if target is not None:
+                            found[key] = target
+        except (AccessDenied, IntegrityError):
+            pass  # what regstore keeps beside the registry need not be readable for a backup of it
+        return found
 
     # -- rows for the plan
 

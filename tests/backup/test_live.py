@@ -8,8 +8,19 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InputError, NotARegistry, Refused
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, encode, repository_prefix
+from regstore.layout import (
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    decode,
+    encode,
+    repository_prefix,
+)
+from regstore.runs import new_run
+from regstore.runs.journal import UNLINK, Entry, Journal, find_runs, write_seen
 from tests.backup import reader
+from tests.backup.oracle import incomplete_tags
 from tests.backup.places import contents, give_back, memory, read_all, take
 from tests.backup.test_interrupted import small
 from tests.model.builder import Builder
@@ -104,6 +115,82 @@ async def test_a_repository_that_never_holds_still_is_taken_whole() -> None:
     assert {"a:1", "b/c:latest", "b/c:v1"} <= tags.keys()
     target = ModelStore()
     assert not (await give_back(memory(backup), memory(target))).partial
+
+
+LINK = LayerLinkKey("b/c", SECOND)
+
+
+def without_link(child: bool = False) -> tuple[ModelStore, str, bytes]:
+    """A registry in which a manifest stands without a link that it needs; that link's key and body."""
+    store = small()
+    if child:
+        tagged = store.objects[encode(TagCurrentKey("a", "1"))][0].decode()
+        key = next(
+            key
+            for key in store
+            if isinstance(link := decode(key), RevisionLinkKey) and link.name == "a" and str(link.digest) != tagged
+        )
+    else:
+        key = encode(LINK)
+    return store, key, store.objects.pop(key)[0]
+
+
+@pytest.mark.parametrize("child", [False, True])
+async def test_a_link_that_gc_has_just_taken_is_in_the_snapshot(child: bool) -> None:
+    """gc took it as garbage, at the moment of a push that needs it; it gives it back later. Both listings agree."""
+    store, key, body = without_link(child)
+    journal = Journal(memory(store), new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.write([Entry(UNLINK, key, len(body), NOW, body)])
+    backup, target = ModelStore(), ModelStore()
+    taken = await take(memory(store), memory(backup))
+    assert not taken.partial
+    await give_back(memory(backup), memory(target))
+    assert target.body(key) == body
+    assert not incomplete_tags(await contents(memory(target)))
+
+
+async def test_what_gc_took_and_was_seen_again_is_no_more_its_to_give_back() -> None:
+    store, key, body = without_link()
+    journal = Journal(memory(store), new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.write([Entry(UNLINK, key, len(body), NOW, body)])
+    (record,) = await find_runs(memory(store))
+    await write_seen(memory(store), record, new_run(NOW), [key])
+    assert (await take(memory(store), memory())).partial
+
+
+@pytest.mark.parametrize("child", [False, True])
+async def test_a_link_that_comes_back_meanwhile_is_in_the_snapshot(child: bool) -> None:
+    store, key, body = without_link(child)
+
+    def back() -> None:
+        store.objects[key] = (body, NOW)
+
+    backup, target = ModelStore(), ModelStore()
+    hook = when(1, "list", "docker/registry/v2/blobs/", back)
+    taken = await take(FaultyStorage(memory(store), before=hook), memory(backup))
+    assert not taken.partial
+    await give_back(memory(backup), memory(target))
+    assert target.body(key) == body
+
+
+@pytest.mark.parametrize("child", [False, True])
+async def test_a_link_that_is_missing_is_named_and_never_made(child: bool) -> None:
+    store, key, _ = without_link(child)
+    backup, target = ModelStore(), ModelStore()
+    taken = await take(memory(store), memory(backup))
+    assert taken.partial
+    (left_out,) = taken.snapshot.left_out
+    link = decode(key)
+    assert isinstance(link, LayerLinkKey | RevisionLinkKey)
+    assert (left_out.repository, left_out.what) == (
+        link.name,
+        f"{'revision' if child else 'layer'} link {link.digest}",
+    )
+    await give_back(memory(backup), memory(target))
+    assert key not in target
+    assert await contents(memory(target)) == await contents(memory(store))
 
 
 async def test_only_reading_is_needed_at_the_source() -> None:
