@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import RegstoreError, Unreachable
 from regstore.storage.base import Counters
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
+from regstore.storage.s3.http import NotConnected, Response, Server
 from regstore.storage.s3.pieces import Pieces
 from regstore.storage.s3.settings import (
     Endpoint,
@@ -28,8 +28,9 @@ from regstore.storage.s3.streamed import Streamed
 from regstore.storage.s3.xml import parse_refusal
 
 if TYPE_CHECKING:
-    import aiohttp
     from botocore.session import Session
+
+    from regstore.storage.s3.proxied import ProxiedServer
 
 T = TypeVar("T")
 
@@ -39,6 +40,9 @@ READ_TIMEOUT: Final = 60.0
 LONG_TIMEOUT: Final = 600.0
 #: Bytes a second below which an upload is given up.
 SLOWEST: Final = 50_000
+#: A request that has failed: refused, or not answered in full. What the transport raises is an OSError.
+FAILED: Final = (Refusal, Malformed, OSError)
+_USER_AGENT: Final = "regstore"
 #: Bodies above this many bytes are hashed in a thread, and written in slices of so many.
 _SLICE: Final = 1024 * 1024
 
@@ -71,34 +75,30 @@ class SignedClient:
         self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region, root)
         self.credentials = CredentialSource(settings, self._session)
         self._signer = Signer(self.endpoint.region)
-        self._proxy = proxy_for(self.endpoint)
         self._slots = asyncio.Semaphore(settings.concurrency)
-        self._http: aiohttp.ClientSession | None = None
+        self._server: Server | ProxiedServer | None = None
         self._answered = False
 
     async def close(self) -> None:
         await self.credentials.close()
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        if self._server is not None:
+            await self._server.close()
+            self._server = None
 
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
+    def _connect(self) -> Server | ProxiedServer:
+        if self._server is None:
+            endpoint = self.endpoint
+            tls = tls_context(self.settings, self._session) if endpoint.scheme == "https" else None
+            proxy = proxy_for(endpoint)
+            if proxy is not None:
+                from regstore.storage.s3.proxied import ProxiedServer
 
-        if self._http is None:
-            tls: object = tls_context(self.settings, self._session) if self.endpoint.scheme == "https" else True
-            self._http = aiohttp.ClientSession(
-                # Slots bound the requests; streams being read must not block those that write them elsewhere.
-                connector=aiohttp.TCPConnector(limit=0, ssl=tls, keepalive_timeout=8),  # type: ignore[arg-type]
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type"),
-                read_bufsize=512 * 1024,
-            )
-            # aiohttp would repeat a PUT by itself on a kept-alive connection that breaks: uncounted, and a
-            # conditional create would find what its own first try has made.
-            self._http._retry_connection = False
-        return self._http
+                origin = f"{endpoint.scheme}://{endpoint.host}"
+                self._server = ProxiedServer(origin, proxy, tls, connect_timeout=CONNECT_TIMEOUT)
+            else:
+                host, port = endpoint.address
+                self._server = Server(host, port, tls, connect_timeout=CONNECT_TIMEOUT)
+        return self._server
 
     def error(self, refusal: Refusal, operation: str, key: str) -> RegstoreError:
         return refused(refusal, operation, key, self.place)
@@ -142,15 +142,10 @@ class SignedClient:
             attempt += 1
             try:
                 credentials = await self.credentials.get()
-                async with (
-                    self._slots,
-                    asyncio.timeout(CONNECT_TIMEOUT + patience + len(body) / SLOWEST),
-                    _opened(body) as data,
-                ):
+                async with self._slots, _opened(body) as data:
                     response = await self._send(
                         credentials, operation, method, key, query, headers or {}, data, len(body), sha256, patience
                     )
-                    # Reading to the end gives the connection back; anything else closes it.
                     answer = Answer(response.status, response.headers, await response.read())
                 self._answered = True
                 self.counters.bytes_read += len(answer.body)
@@ -159,7 +154,7 @@ class SignedClient:
                 result = parse(answer)
                 self.counters.bytes_written += len(body)
                 return result
-            except _failed_requests() as error:
+            except FAILED as error:
                 if isinstance(body, Streamed) and body.error is not None:
                     raise body.error from None
                 if await self._renewed(error, attempt, credentials):
@@ -183,8 +178,6 @@ class SignedClient:
         self, error: Exception, attempt: int, operation: str, about: str, broken: int | None = None
     ) -> float:
         """Seconds until the next try; raises when there is none. broken: as in `call`."""
-        import aiohttp
-
         policy = self.settings.retries
         what = f"{operation} of {self.place.relative(about)}" if about else operation
         asked = 0.0
@@ -199,12 +192,13 @@ class SignedClient:
         elif isinstance(error, RegstoreError):
             raise error
         else:
-            fatal = isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
-            if isinstance(error, aiohttp.ClientConnectorError) and not self._answered:
+            if isinstance(error, NotConnected) and error.untrusted:
+                tries = 1
+            elif isinstance(error, NotConnected) and not self._answered:
                 tries = min(tries, policy.first_contact)
             elif broken is not None:
                 tries = min(tries, broken)
-            if fatal or attempt >= tries:
+            if attempt >= tries:
                 raise unreachable(error, what, self.place.endpoint) from error
         self.counters.retries += 1
         return policy.delay(attempt, asked)
@@ -217,14 +211,12 @@ class SignedClient:
         key: str,
         query: Iterable[tuple[str, str]],
         headers: Mapping[str, str],
-        data: object,
+        data: bytes | AsyncIterator[bytes | memoryview],
         length: int,
         sha256: str,
         patience: float = READ_TIMEOUT,
-    ) -> aiohttp.ClientResponse:
+    ) -> Response:
         """One try, signed now. The body is still to be read, or the response to be closed."""
-        import yarl
-
         endpoint = self.endpoint
         path = endpoint.path(key)
         canonical = encode_query(query)
@@ -236,40 +228,33 @@ class SignedClient:
             {"host": endpoint.host, **headers},
             sha256,
         )
-        # Some servers know a sub-resource (`?uploads`) only without the equals sign.
-        url = f"{endpoint.scheme}://{endpoint.host}{path}"
         if canonical:
-            url += "?" + "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
+            # Some servers know a sub-resource (`?uploads`) only without the equals sign.
+            path += "?" + "&".join(part[:-1] if part.endswith("=") else part for part in canonical.split("&"))
         if length or method in ("PUT", "POST"):
             signed["content-length"] = str(length)
+        signed["user-agent"] = _USER_AGENT
         self.counters.count(operation)
-        return await self._open().request(
-            method,
-            yarl.URL(url, encoded=True),
-            headers=signed,
-            data=data,
-            allow_redirects=False,
-            proxy=self._proxy,
-            timeout=_timeout(patience),
-        )
+        limit = CONNECT_TIMEOUT + patience + length / SLOWEST
+        return await self._connect().request(method, path, signed, data, patience=patience, limit=limit)
 
     @asynccontextmanager
     async def open(
         self, key: str, *, headers: Mapping[str, str], accept: tuple[int, ...], attempts: int = 0
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Response]:
         """A GET whose body is still to be read. Retried until the headers are here; `attempts` were used up."""
         while True:
             attempts += 1
             try:
                 credentials = await self.credentials.get()
-                async with self._slots, asyncio.timeout(CONNECT_TIMEOUT + READ_TIMEOUT):
+                async with self._slots:
                     response = await self._send(
-                        credentials, "GetObject", "GET", key, (), headers, None, 0, EMPTY_SHA256
+                        credentials, "GetObject", "GET", key, (), headers, b"", 0, EMPTY_SHA256
                     )
                     if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
                 self._answered = True
-            except _failed_requests() as error:
+            except FAILED as error:
                 if await self._renewed(error, attempts, credentials):
                     wait = 0.0
                 else:
@@ -288,32 +273,14 @@ class SignedClient:
         return self._judge(error, attempt, operation, key)
 
 
-def transport_errors() -> tuple[type[Exception], ...]:
-    """What aiohttp raises when a connection fails."""
-    import aiohttp
-
-    return (aiohttp.ClientError, OSError, TimeoutError)
-
-
-def _failed_requests() -> tuple[type[Exception], ...]:
-    return (Refusal, Malformed, *transport_errors())
-
-
-@lru_cache(maxsize=8)
-def _timeout(patience: float) -> aiohttp.ClientTimeout:
-    import aiohttp
-
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience)
-
-
 @asynccontextmanager
-async def _opened(body: bytes | Pieces | Streamed) -> AsyncIterator[object]:
-    """What aiohttp takes, for one try."""
+async def _opened(body: bytes | Pieces | Streamed) -> AsyncIterator[bytes | AsyncIterator[bytes | memoryview]]:
+    """What is sent in one try."""
     if isinstance(body, Streamed):
         async with body.opened() as pieces:
             yield pieces
     else:
-        yield _slices(body) if isinstance(body, Pieces) else body or None
+        yield _slices(body) if isinstance(body, Pieces) else body
 
 
 async def _slices(body: Pieces) -> AsyncIterator[bytes | memoryview]:

@@ -18,6 +18,7 @@ from regstore.errors import (
     Unreachable,
     Unsupported,
 )
+from regstore.storage.s3.http import NotConnected
 
 _EXPIRED: Final = "the session token has expired; get a new one and run the command again"
 _CREDENTIALS: Final = {
@@ -156,16 +157,14 @@ def refused(refusal: Refusal, operation: str, key: str, place: Place) -> Regstor
 
 def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
     """For a connection that cannot be made, or that keeps breaking."""
-    import aiohttp
-
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
-        return Unreachable(_UNTRUSTED.format(endpoint, error))
-    if isinstance(error, getattr(aiohttp, "ClientConnectorDNSError", ())):  # since aiohttp 3.10.6
-        return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
+    if isinstance(error, NotConnected):
+        if error.untrusted:
+            return Unreachable(_UNTRUSTED.format(endpoint, error))
+        if error.no_address:
+            return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
+        return Unreachable(f"no connection to {endpoint} ({error}); is it the right endpoint?")
     if isinstance(error, TimeoutError):
         return Unreachable(f"{endpoint} gave no answer to {what} in time")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Unreachable(f"no connection to {endpoint} ({error.strerror or error}); is it the right endpoint?")
     return Unreachable(f"the connection to {endpoint} failed during {what} ({error or type(error).__name__})")
 
 
@@ -183,7 +182,7 @@ def translate(error: BaseException, what: str, *, bucket: str = "", endpoint: st
     module = type(error).__module__
     if module.startswith(("botocore", "boto3")):
         return _from_botocore(error, what, place)
-    if module.startswith(("aiohttp", "ssl", "builtins")) and isinstance(error, OSError | TimeoutError):
+    if isinstance(error, OSError):
         return unreachable(error, what, place.endpoint)
     if module.startswith("aiohttp"):
         return Unreachable(f"the connection to {place.endpoint} failed during {what} ({error})")

@@ -6,16 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from regstore.errors import IntegrityError, StorageError
 from regstore.storage.base import ObjectInfo
-from regstore.storage.s3.client import SignedClient, transport_errors
+from regstore.storage.s3.client import SignedClient
 from regstore.storage.s3.failures import Malformed
+from regstore.storage.s3.http import Response
 from regstore.storage.s3.xml import parse_http_time
-
-if TYPE_CHECKING:
-    import aiohttp
 
 #: Bytes gathered before a chunk is given out; a chunk is at most this and one read of the socket.
 CHUNK: Final = 256 * 1024
@@ -32,7 +30,7 @@ class ObjectStream:
         info: ObjectInfo,
         start: int,
         end: int,
-        body: aiohttp.ClientResponse | None,
+        body: Response | None,
     ) -> None:
         self.info = info
         self._client = client
@@ -63,23 +61,23 @@ class ObjectStream:
                             yield chunk
                 if self._at < self._end:
                     raise ConnectionResetError("the body ended early")
-            except transport_errors() as error:
+            except OSError as error:
                 self._body = None
                 attempt = 1 if self._at > before else attempt
                 wait = self._client.broken(error, attempt, "GetObject", self._key)
                 attempt += 1
                 await asyncio.sleep(wait)
 
-    async def _pump(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _pump(self, response: Response) -> AsyncIterator[bytes]:
         gathered = bytearray()
         broken: Exception | None = None
         try:
-            async for piece in response.content.iter_any():
+            async for piece in response.chunks():
                 gathered += piece
                 if len(gathered) >= CHUNK:
                     yield self._count(bytes(gathered))
                     gathered = bytearray()
-        except transport_errors() as error:
+        except OSError as error:
             broken = error
         if gathered:
             yield self._count(bytes(gathered))
@@ -93,7 +91,7 @@ class ObjectStream:
         self._client.counters.bytes_read += len(chunk)
         return chunk
 
-    def _check(self, response: aiohttp.ClientResponse) -> None:
+    def _check(self, response: Response) -> None:
         where = self._client.place.name(self._key)
         if response.headers.get("etag", "").strip('"') != self.info.etag:
             raise IntegrityError(f"{where} changed while it was read; start again")
@@ -145,6 +143,6 @@ async def open_stream(
         yield ObjectStream(client, key, info, start, end, response if usable and length != 0 else None)
 
 
-def _with_time(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _with_time(response: Response) -> dict[str, str]:
     headers = {name.lower(): value for name, value in response.headers.items()}
     return {"last-modified": headers.get("date", "Thu, 01 Jan 1970 00:00:00 GMT"), **headers}

@@ -76,6 +76,12 @@ class Endpoint:
     #: What stands before the encoded key in the path; ends with "/".
     base: str
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where to connect: name or number of the host, and port."""
+        parts = urlsplit(f"{self.scheme}://{self.host}")
+        return parts.hostname or "", parts.port or {"http": 80, "https": 443}[self.scheme]
+
     def path(self, key: str) -> str:
         """The encoded path of a key, or of the bucket for ""."""
         try:
