@@ -63,10 +63,15 @@ def size(number: int) -> str:
 
 
 def moment(microseconds: int) -> str:
-    """A time of the store's clock, as ISO 8601 in UTC, to the second."""
-    from datetime import UTC, datetime
+    """Microseconds since 1970 as ISO 8601 in UTC, to the second; `-` outside the years 1 to 9999 (an image's config
+    may say anything)."""
+    from datetime import UTC, datetime, timedelta
 
-    return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return "-"
+    return time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -104,6 +104,7 @@ class _Describer:
         self._repository = repository
         self._subjects = subjects
         self._configs: dict[Digest, _Config] = {}
+        self._absent: set[Digest] = set()
 
     async def describe(self, reference: Digest | str) -> Description:
         digest = await self._repository.manifests.resolve(reference)
@@ -127,11 +128,32 @@ class _Describer:
         )
 
     async def _follow(self, digest: Digest, known: KnownManifest, closure: _Closure) -> None:
+        """Each manifest below once, in the order of the lists. No recursion: indexes may be nested to any depth."""
+        entries = [(entry, False) for entry in await self._add(digest, known, closure, told=False)]
+        while entries:
+            entry, told = entries.pop()
+            if entry.digest in closure.sizes or entry.digest in closure.missing:
+                continue
+            if entry.media_type and entry.media_type not in manifest.MANIFEST_MEDIA_TYPES:
+                closure.layers.add(entry.digest)
+                await self._add_blob(entry, closure)
+                continue
+            if entry.platform is not None and not told and entry.platform.architecture not in _NO_PLATFORM:
+                closure.platforms.setdefault(entry.platform)
+            child = await self._child(entry.digest)
+            if child is None:
+                closure.missing.setdefault(entry.digest)
+                continue
+            told = told or entry.platform is not None
+            entries += [(below, told) for below in await self._add(entry.digest, child, closure, told=told)]
+
+    async def _add(
+        self, digest: Digest, known: KnownManifest, closure: _Closure, *, told: bool
+    ) -> Sequence[Descriptor]:
+        """One manifest and its blobs; what it lists, last first. told: an index has said the platform, and its word
+        decides: a config often leaves the variant out."""
         document = known.manifest
         closure.sizes[digest] = known.size
-        for entry in document.manifests:
-            if entry.digest not in closure.sizes:
-                await self._follow_entry(entry, closure)
         for layer in document.layers:
             closure.layers.add(layer.digest)
             if not layer.foreign:
@@ -139,27 +161,21 @@ class _Describer:
         if (config := document.config) is not None:
             await self._add_blob(config, closure)
             facts = await self._config(config)
-            if facts.platform is not None:
+            if facts.platform is not None and not told:
                 closure.platforms.setdefault(facts.platform)
             if facts.created is not None:
                 closure.created = max(closure.created or facts.created, facts.created)
+        return document.manifests[::-1]
 
-    async def _follow_entry(self, entry: Descriptor, closure: _Closure) -> None:
-        if entry.media_type and entry.media_type not in manifest.MANIFEST_MEDIA_TYPES:
-            closure.layers.add(entry.digest)
-            await self._add_blob(entry, closure)
-            return
-        if entry.platform is not None and entry.platform.architecture not in _NO_PLATFORM:
-            closure.platforms.setdefault(entry.platform)
+    async def _child(self, digest: Digest) -> KnownManifest | None:
+        """None where it is absent or damaged."""
+        if digest in self._absent:
+            return None
         try:
-            child = await self._known(entry.digest)
+            return await self._known(digest)
         except (ManifestUnknown, IntegrityError, InvalidManifest):
-            closure.missing.setdefault(entry.digest)
-            return
-        platforms = None if entry.platform is None else dict(closure.platforms)
-        await self._follow(entry.digest, child, closure)
-        if platforms is not None:
-            closure.platforms = platforms  # the index's own word decides, a config often leaves the variant out
+            self._absent.add(digest)
+            return None
 
     async def _known(self, digest: Digest) -> KnownManifest:
         known = self._subjects.manifests.get(digest)

@@ -117,6 +117,22 @@ def test_a_damaged_tag_is_shown_and_gives_3(run: Run, demo_registry: Path, tmp_p
     assert [bool(tag["problem"]) for tag in said.json["tags"]] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-01"),
+        ("0001-01-01T00:00:00+01:00", "-"),
+        ("9999-12-31T23:59:59.9Z", "9999"),
+    ],
+)
+def test_a_config_may_say_any_time(run: Run, tmp_path: Path, created: str, shown: str) -> None:
+    images.write_keys(tmp_path, images.registry_keys("a", images.image("x", created=created), "1"))
+    assert f" {shown}" in run("tags", tmp_path, "a").out.splitlines()[1]
+    said = run("inspect", tmp_path, "a:1")
+    assert said.code == 0
+    assert re.search(rf"^Created: +{shown}", said.out, re.MULTILINE)
+
+
 def test_the_repository_is_needed(run: Run, demo_registry: Path) -> None:
     run("tags", demo_registry).failed(2, "no repository")
     run("inspect", demo_registry).failed(2, "no repository")

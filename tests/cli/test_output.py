@@ -8,6 +8,7 @@ import pytest
 
 from regstore.cli import output, progress
 from regstore.events import Notice, Progress, Retry, ignore
+from regstore.registry.uploads import parse_time
 
 
 @pytest.mark.parametrize(
@@ -34,8 +35,21 @@ def test_counted() -> None:
     assert output.counted(2, "repository", "repositories") == "2 repositories"
 
 
-def test_moment() -> None:
-    assert output.moment(1_700_000_000_123_456) == "2023-11-14T22:13:20Z"
+@pytest.mark.parametrize(
+    ("created", "text"),
+    [
+        ("2023-11-14T22:13:20.999999Z", "2023-11-14T22:13:20Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),  # Go's zero time
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59Z"),
+        ("0001-01-01T00:00:00+01:00", "-"),
+        ("9999-12-31T23:59:59-01:00", "-"),
+    ],
+)
+def test_moment(created: str, text: str) -> None:
+    microseconds = parse_time(created)
+    assert microseconds is not None
+    assert output.moment(microseconds) == text
+    assert output.moment(2**80) == output.moment(-(2**80)) == "-"
 
 
 def test_a_table_is_aligned_and_has_no_trailing_space() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 from regstore.digest import Digest
 from regstore.manifest import Platform
 from regstore.registry import Registry
@@ -56,6 +58,32 @@ async def test_odd_ones(registry: Registry, storage: RecordingStorage) -> None:
     assert (await repository.describe("cache")).total_size == sum(map(len, cache.closure().values()))
     assert (await repository.describe("old")).total_size == sum(map(len, schema1.closure().values()))
     assert (await repository.describe("foreign")).total_size == sum(map(len, foreign.closure().values()))
+
+
+async def test_indexes_nested_to_any_depth(registry: Registry, storage: RecordingStorage) -> None:
+    document = image = images.image("x", 1)
+    size = sum(map(len, image.closure().values()))
+    images.write_keys(storage.root, images.registry_keys("a", image))
+    for _ in range(600):
+        document = images.index([document], sparse=True)
+        size += len(document.data)
+        images.write_keys(storage.root, images.registry_keys("a", document))
+    images.write_keys(storage.root, images.registry_keys("a", document, "deep"))
+    found = {tag: description async for tag, description in registry.repository("a").describe_tags()}["deep"]
+    assert found is not None
+    assert (found.total_size, found.layers, found.created, found.missing) == (size, 1, CREATED, ())
+    assert found.platforms == (Platform("linux", "amd64"),)
+
+
+async def test_an_outer_index_decides_the_platforms(registry: Registry, storage: RecordingStorage) -> None:
+    inner = images.index([images.image("x", architecture="arm64"), images.image("y", architecture="s390x")])
+    platform = {"os": "linux", "architecture": "arm", "variant": "v7"}
+    data = json.dumps({"schemaVersion": 2, "manifests": [inner.descriptor(platform=platform)]}).encode()
+    outer = images.Document(data, images.OCI_INDEX, (), (inner,))
+    images.write_keys(storage.root, images.registry_keys("a", outer, "1"))
+    found = await registry.repository("a").describe("1")
+    assert found.platforms == (Platform("linux", "arm", "v7"),)
+    assert found.layers == 4
 
 
 async def test_descriptions_of_all_tags_read_each_manifest_and_config_once(
