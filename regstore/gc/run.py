@@ -376,10 +376,7 @@ class GcRun:
         failed: set[str] = set()
         for step in Step:
             keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
-            outcomes: dict[str, StorageError | None] = {}
-            for start in range(0, len(keys), _GROUP_KEYS):  # a lease is enough for so many, not for any number
-                async with self._lock.batch():
-                    outcomes |= await self._storage.delete_many(keys[start : start + _GROUP_KEYS])
+            outcomes = await self._lock.delete_many(keys)
             for key, error in outcomes.items():
                 if error is not None:
                     self._failures.append(f"{key}: {error}")
@@ -538,8 +535,7 @@ class GcRun:
 
     async def _delete_keys(self, batch: Sequence[_Blob]) -> list[_Blob]:
         assert self._lock is not None
-        async with self._lock.batch():
-            outcomes = await self._storage.delete_many([blob.key for blob in batch])
+        outcomes = await self._lock.delete_many([blob.key for blob in batch])
         self._failures += [f"{key}: {error}" for key, error in outcomes.items() if error is not None]
         return [blob for blob in batch if outcomes[blob.key] is None]
 

@@ -209,8 +209,7 @@ async def empty_runs(
     blobs = blob_bytes = 0
 
     async def delete(keys: Sequence[str]) -> set[str]:
-        async with lock.batch():
-            outcomes = await storage.delete_many(keys)
+        outcomes = await lock.delete_many(keys)
         failures.extend(f"{key}: {error}" for key, error in outcomes.items() if error is not None)
         return {key for key, error in outcomes.items() if error is None}
 

@@ -7,7 +7,8 @@ other (a store that lists what was written is all it takes), so never do both go
 A lock expires a lease after it was last written, by the store's clock. Its holder rewrites it as it goes, and before
 each batch of changes asks `guard`: the key must still be listed, and less than half the lease may have passed, by
 a clock that counts the machine's sleep. So a run that was suspended, or whose lock was broken, changes nothing more.
-The batch itself is cut off before the lease ends.
+The batch itself is cut off before the lease ends, and asks that clock before each request that it sends. A lock that
+may have expired is never written again: a renewal that took too long is taken back, and the run has lost its lock.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ import json
 import os
 import platform
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from regstore.concurrency import for_each
 from regstore.errors import LockHeld, LockLost, NotFound, StorageError
 from regstore.runs import LOCKS, is_run, new_run
 from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.limit import limited
 
 LEASE: Final = 600.0
 _SECOND: Final = 1_000_000
+#: Keys that are deleted after one guard, and such batches at a time.
+_BATCH: Final = 1000
+_BATCHES: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,32 +112,52 @@ class Lock:
                 await self._renew_if_young()
             else:
                 await self._check_listed()
-        if not self._lost and self._remaining() <= 0:
-            self._lost = "its lease ended while it looked at its lock"
-        if self._lost:
-            raise LockLost(f"run {self.run} stopped before its next change: {self._lost}; run the command again")
+        self._check_age()
 
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[None]:
         """Guard, then run a batch of changes that is cut off before the lease ends."""
         await self.guard()
         try:
-            async with asyncio.timeout(self._remaining()):
-                yield
+            with limited(self._check_age):
+                async with asyncio.timeout(self._remaining()):
+                    yield
         except TimeoutError as error:
             self._lost = "a batch of changes took as long as the lease"
             raise LockLost(
                 f"run {self.run} stopped: {self._lost} of {self._holder.lease:.0f} s; the store is too slow"
             ) from error
 
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+        """The storage's `delete_many`, a thousand keys a batch."""
+        outcomes: dict[str, StorageError | None] = {}
+
+        async def delete(keys: Sequence[str]) -> None:
+            async with self.batch():
+                outcomes.update(await self._storage.delete_many(keys))
+
+        batches = [keys[start : start + _BATCH] for start in range(0, len(keys), _BATCH)]
+        await for_each(batches, delete, concurrency=_BATCHES if self._storage.serves_in_parallel else 1)
+        return outcomes
+
+    def _check_age(self) -> None:
+        if not self._lost and self._remaining() <= 0:
+            self._lost = "its lease ended before it came to that"
+        if self._lost:
+            raise LockLost(f"run {self.run} stopped before its next change: {self._lost}; run the command again")
+
     def _remaining(self) -> float:
         """Seconds in which a batch may still run."""
         return self._holder.lease * 0.9 - (clock() - self._written)
 
     async def write(self) -> None:
+        """For the first time."""
         started = clock()
-        await self._storage.put(self._key, json.dumps(asdict(self._holder)).encode())
+        await self._put()
         self._written = started
+
+    async def _put(self) -> None:
+        await self._storage.put(self._key, json.dumps(asdict(self._holder)).encode())
 
     async def keep(self) -> None:
         """Rewrite the lock four times a lease, until cancelled."""
@@ -139,19 +165,33 @@ class Lock:
             await asyncio.sleep(self._holder.lease / 4)
             try:
                 await self._renew_if_young()
-            except StorageError:
+            except (StorageError, LockLost):
                 continue  # the lease tells, in guard
 
     async def release(self) -> None:
         await self._storage.delete_many([self._key])
 
     async def _renew_if_young(self) -> None:
-        if clock() - self._written > self._holder.lease * 0.8:
-            self._lost = "its lease ended while it was suspended, or the store did not answer"
+        if self._is_young():
+            await self._check_listed()
+        # Asked anew: the machine may have slept while the answer was on its way.
+        if self._lost or not self._is_young():
             return
-        await self._check_listed()
-        if not self._lost:
-            await self.write()
+        started = clock()
+        with limited(self._check_age):
+            await self._put()
+        if self._remaining() <= 0:
+            # Meanwhile another run may have found it expired and cleared it away, and this has made it again.
+            self._lost = "the store took too long to renew its lock"
+            with suppress(StorageError):
+                await self.release()
+        else:
+            self._written = max(self._written, started)
+
+    def _is_young(self) -> bool:
+        if not self._lost and clock() - self._written > self._holder.lease * 0.8:
+            self._lost = "its lease ended while it was suspended, or the store did not answer"
+        return not self._lost
 
     async def _check_listed(self) -> None:
         async for page in self._storage.list(self._key):

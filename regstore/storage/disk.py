@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
@@ -31,6 +32,7 @@ from regstore.storage.base import (
 )
 from regstore.storage.folders import Tree, facts, translated
 from regstore.storage.hashing import hash_file
+from regstore.storage.limit import check_limit
 from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
 from regstore.storage.walk import Listing, sweep_empty_folders
 
@@ -73,7 +75,10 @@ class DiskStorage:
         it, and no change happens after the task has ended."""
         if self._closed:
             raise StorageError(f"{self.url} is closed")
-        future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: call(*args, **kwargs))
+        context = copy_context()  # a thread knows the task's limit
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: context.run(call, *args, **kwargs)
+        )
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -217,6 +222,7 @@ class DiskStorage:
         self.counters.bytes_written += len(data)
 
     def _put(self, key: str, data: bytes, if_absent: bool) -> None:
+        check_limit()
         file = NewFile(self._tree, key)
         try:
             file.write(data)
@@ -280,18 +286,21 @@ class DiskStorage:
     def _delete(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
         outcomes: dict[str, StorageError | None] = {}
         changed: dict[str, str] = {}
-        for key in keys:
-            outcomes.setdefault(key, None)
-            try:
-                if self._tree.delete(key):
-                    changed[key.rpartition("/")[0]] = key
-            except NoSuchBucket:
-                raise
-            except StorageError as error:
-                outcomes[key] = error
-        # Links go before blobs, and must stay gone before them when the power fails.
-        for key in changed.values():
-            self._tree.sync_folder_of(key)
+        try:
+            for key in keys:
+                check_limit()
+                outcomes.setdefault(key, None)
+                try:
+                    if self._tree.delete(key):
+                        changed[key.rpartition("/")[0]] = key
+                except NoSuchBucket:
+                    raise
+                except StorageError as error:
+                    outcomes[key] = error
+        finally:
+            # Links go before blobs, and must stay gone before them when the power fails.
+            for key in changed.values():
+                self._tree.sync_folder_of(key)
         return outcomes
 
     async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
@@ -312,13 +321,17 @@ class DiskStorage:
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         self.counters.count("move")
-        if await self._run(self._tree.move, source, target, size):
+        if await self._run(self._move, source, target, size):
             return
         # A file system is mounted between the two.
         await self.copy(source, target, size=size)
         outcome = (await self.delete_many([source]))[source]
         if outcome is not None:
             raise outcome
+
+    def _move(self, source: str, target: str, size: int) -> bool:
+        check_limit()
+        return self._tree.move(source, target, size)
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
         """Nothing: a disk has none."""

@@ -122,7 +122,7 @@ async def test_the_lock_is_kept_while_a_plan_is_made(monkeypatch: pytest.MonkeyP
 
 async def test_a_huge_repository_is_unlinked_in_more_than_one_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch has its own time."""
-    monkeypatch.setattr("regstore.gc.run._GROUP_KEYS", 10)
+    monkeypatch.setattr("regstore.runs.lock._BATCH", 10)
     b = Builder(NOW - 30 * DAY)
     b.push("a", b.image(b.blob(b"config"), [b.blob(b"kept")]), "kept")
     links = [b.link_layer("a", b.blob(b"dead %d" % number)) for number in range(55)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import RegstoreError, Unreachable
 from regstore.storage.base import Counters
+from regstore.storage.limit import check_limit
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
 from regstore.storage.s3.http import NotConnected, Response, Server
@@ -235,6 +236,7 @@ class SignedClient:
             signed["content-length"] = str(length)
         signed["user-agent"] = _USER_AGENT
         self.counters.count(operation)
+        check_limit()
         limit = CONNECT_TIMEOUT + patience + length / SLOWEST
         return await self._connect().request(method, path, signed, data, patience=patience, limit=limit)
 

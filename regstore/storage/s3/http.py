@@ -16,6 +16,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Protocol
 
+from regstore.storage.limit import check_limit
+
 _MiB: Final = 1024 * 1024
 #: Seconds that an idle connection is kept: less than any server's patience known.
 KEPT: Final = 8.0
@@ -102,6 +104,11 @@ class Server:
         connection = self._take()
         if connection is None:
             connection = await self._connect(limit)
+            try:
+                check_limit()  # that may have taken long
+            except BaseException:
+                connection.abort()
+                raise
         self._busy.add(connection)
         answer = _Answer(connection, is_head=method == "HEAD", patience=patience, limit=time.monotonic() + limit)
         self._keep_watch(patience)
