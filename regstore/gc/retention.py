@@ -3,8 +3,9 @@
     gc_tag_fate(repository, name, target, mtime, rule, fate, time, time_by, place)
 
 `fate` is a `Fate`; rule the position of the rule that is about the tag, null where none is; time (µs) what "newest"
-and "younger" went by, and time_by where it is from: 'link', 'record' (when it was set where migrate found it) or
-'created'; place its place among the tags that the rule counts, 1 the newest. All three null where no time mattered.
+and "younger" went by, and time_by where it is from: 'link', 'record' (when it was set where migrate found it, as long
+as its link was not written again since) or 'created'; place its place among the tags that the rule counts, 1 the
+newest. All three null where no time mattered.
 
 `created` times stand in main.config_created(digest, time, state), which `gc.created` fills: state 'ok', 'none' (the
 config says no time, then the tag's own counts) or 'unreadable'. Where one is unreadable, or was not read, no time is
@@ -57,7 +58,7 @@ class Retention:
         )
         inventory.execute(
             "create table if not exists main.migrate_record"
-            " (repository varchar, tag varchar, digest blob, time bigint)"
+            " (repository varchar, tag varchar, digest blob, time bigint, set_by bigint)"
         )
 
     def sort(self) -> None:
@@ -95,8 +96,9 @@ class Retention:
                 end as fate
             from ruled u
             left join (
-                select repository, tag, digest, max(time) as time from main.migrate_record group by all
-            ) m on m.repository = u.repo and m.tag = u.name and m.digest = u.target
+                select repository, tag, digest, max(time) as time, min(set_by) as set_by
+                from main.migrate_record group by all
+            ) m on m.repository = u.repo and m.tag = u.name and m.digest = u.target and u.mtime <= m.set_by
             """
         )
 

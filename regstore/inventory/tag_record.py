@@ -10,7 +10,7 @@ A line is a JSON object for one tag:
     tag         its name
     digest      what was written, such as "sha256:…"
     time        when the tag was last set at the source: microseconds since 1970, UTC. It is the tag's own time as
-                long as the tag has this digest, whatever the link's mtime here says
+                long as the tag has this digest and nobody wrote its link since the pass that wrote this line
     was         (only while the pass runs) what the tag named here before, or null
 
 `<pass>` is a number of ten digits, one more than any before, and a random word: later passes sort later, and of two
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 TAGS: Final = f"{STATE}migrate/tags/"
 #: Lines of one file.
 LINES: Final = 10_000
+#: So long, in microseconds, a pass may take to set the tags of one file. What it sets is younger than a file that still
+#: says `was`, and older than the one that it writes afterwards.
+SETTING: Final = 600 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +90,13 @@ async def list_record(storage: Storage) -> list[str]:
 
 
 def empty_record(inventory: Inventory) -> None:
-    """`migrate_record(source, origin, repository, tag, digest, time, was, written)`, with nothing in it. written: the
-    mtime, in microseconds, of the file that says `was`: what is set later to that value is not of before the pass."""
+    """`migrate_record(source, origin, repository, tag, digest, time, was, written, set_by)`, with nothing in it.
+
+    written: the mtime, in microseconds, of the file: what is set later to what it `was` is not of before the pass.
+    set_by: a link that is younger than this was not written by the pass, so `time` says nothing of it."""
     inventory.execute(
         "create or replace table migrate_record (source varchar, origin varchar, repository varchar, tag varchar,"
-        " digest blob, time bigint, was blob, written bigint)"
+        " digest blob, time bigint, was blob, written bigint, set_by bigint)"
     )
 
 
@@ -103,7 +108,7 @@ async def load_record(storage: Storage, inventory: Inventory, keys: Sequence[str
     empty_record(inventory)
     for key in await list_record(storage) if keys is None else keys:
         rows = await _read(storage, key, ("source", "origin", "repository", "tag", "digest", "time"))
-        written = (await storage.stat(key)).mtime if any(row["was"] for row in rows) else None
+        written = (await storage.stat(key)).mtime
         texts = ("source", "origin", "repository", "tag")
         inventory.execute("create or replace temp table line as from migrate_record limit 0")
         inventory.insert(
@@ -112,8 +117,9 @@ async def load_record(storage: Storage, inventory: Inventory, keys: Sequence[str
                 **{name: ("utf8", [row[name] for row in rows]) for name in texts},
                 "digest": ("binary", [row["digest"].raw for row in rows]),
                 "time": ("int64", [row["time"] for row in rows]),
-                "was": ("binary", [row["was"].raw if row["was"] else None for row in rows]),
+                "was": ("binary", [row["was"].raw if row.get("was") else None for row in rows]),
                 "written": ("int64", [written] * len(rows)),
+                "set_by": ("int64", [written + SETTING if "was" in row else written for row in rows]),
             },
         )
         inventory.execute(
@@ -130,7 +136,8 @@ async def _read(storage: Storage, key: str, needed: Sequence[str]) -> list[dict[
         rows = [orjson.loads(line) for line in body.splitlines()]
         for row in rows:
             row["digest"] = Digest.parse(row["digest"])
-            row["was"] = Digest.parse(row["was"]) if row.get("was") else None
+            if row.get("was"):
+                row["was"] = Digest.parse(row["was"])
             if any(name not in row for name in needed) or not isinstance(row.get("time", 0), int):
                 raise KeyError(key)
     except (orjson.JSONDecodeError, InvalidDigest, KeyError, TypeError, AttributeError) as error:

@@ -39,6 +39,7 @@ generated = settings(
     print_blob=True,
 )
 
+MINUTE = 60 * 1_000_000
 REPOSITORY_PATTERNS = ("**", "a/**", "a", "*", "team/*", "**/b", "a-?", "[a-b]")
 TAG_PATTERNS = ("*", "latest", "1*", "pr-*", "/[0-9]+/", "/pr-[0-4]/", "v?", "[!v]*", "sha256-*")
 
@@ -93,8 +94,12 @@ _push = st.tuples(
 )
 
 
+#: What migrate wrote: the line, when its file was last written, and whether that was after the tag was set.
+Lines = list[tuple[TagLine, int, bool]]
+
+
 @st.composite
-def tagged_registries(draw: st.DrawFn) -> tuple[ModelStore, Record, list[TagLine]]:
+def tagged_registries(draw: st.DrawFn) -> tuple[ModelStore, Record, Lines]:
     """Many tags with times of all kinds, on images, indexes and what is missing."""
     b = Builder(NOW - 60 * DAY)
     images = []
@@ -112,7 +117,7 @@ def tagged_registries(draw: st.DrawFn) -> tuple[ModelStore, Record, list[TagLine
         for numbers in draw(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), max_size=3))
     ]
     manifests = images + indexes
-    record: dict[tuple[str, str], tuple[Digest, int]] = {}
+    record: dict[tuple[str, str], tuple[Digest, int, int]] = {}
     lines = []
     for name, template, number, time, recorded in draw(st.lists(_push, min_size=1, max_size=20)):
         digest = manifests[number % len(manifests)]
@@ -122,12 +127,22 @@ def tagged_registries(draw: st.DrawFn) -> tuple[ModelStore, Record, list[TagLine
         if recorded:
             was = draw(st.sampled_from((digest, manifests[0])))
             set_at = time - draw(st.sampled_from((0, HOUR, 30 * DAY)))
-            record[name, tag] = was, set_at
-            lines.append(TagLine(source="s3://old", origin=name, repository=name, tag=tag, digest=was, time=set_at))
+            done = draw(st.booleans())
+            written = time + draw(st.sampled_from((0, 1, -1, -10 * MINUTE, -10 * MINUTE - 1, -HOUR)))
+            record[name, tag] = was, set_at, written if done else written + 10 * MINUTE
+            line = TagLine(source="s3://old", origin=name, repository=name, tag=tag, digest=was, time=set_at)
+            lines.append((line, written, done))
     if draw(st.integers(0, 3)) == 3:
         keys = [key for key in b.store if isinstance(decode(key), TagCurrentKey)]
         b.put(keys[0], b"", NOW - 30 * DAY)
     return b.store, record, lines
+
+
+async def write_record(storage: ModelStorage, lines: Lines) -> None:
+    """A file each: the later line of a tag holds."""
+    for number, (line, storage.clock, done) in enumerate(lines):
+        await write_tags(storage, "0000000001-aaaaaaaa", number, [line], done=done)
+    storage.clock = NOW
 
 
 async def read_times(inventory: Inventory, storage: ModelStorage, policy: Policy) -> None:
@@ -138,7 +153,7 @@ async def read_times(inventory: Inventory, storage: ModelStorage, policy: Policy
 @generated
 @given(tagged_registries(), policies(), st.sampled_from(GRACES), st.booleans())
 def test_fates_of_tags(
-    made: tuple[ModelStore, Record, list[TagLine]], policy: Policy, grace: int, delete_untagged: bool
+    made: tuple[ModelStore, Record, Lines], policy: Policy, grace: int, delete_untagged: bool
 ) -> None:
     store, record, lines = made
     asyncio.run(check(store, policy, grace, delete_untagged, record=record, lines=lines))
@@ -172,7 +187,7 @@ async def check(
     delete_untagged: bool,
     *,
     record: Record | None = None,
-    lines: list[TagLine] | None = None,
+    lines: Lines | None = None,
     scopes: tuple[BrokenScope, ...] = (),
 ) -> None:
     options = GcOptions(
@@ -183,8 +198,7 @@ async def check(
         drop_broken=scopes,
     )
     storage = ModelStorage(ModelStore(dict(store.objects)), now=NOW)
-    for number, line in enumerate(lines or ()):  # a later line of a tag holds
-        await write_tags(storage, "00000000000000000001-aaaaaaaa", number, [line], done=True)
+    await write_record(storage, lines or [])
     choice = choose(store, policy or Policy(), now=NOW, grace=grace, record=record)
     wanted = expected(
         store,
@@ -294,6 +308,24 @@ async def test_the_grace_holds_whatever_the_record_says() -> None:
     policy = Policy.parse("[[rule]]\nkeep_newest = 1")
     assert await dropped_of(b.store, policy) == set()  # "old" is the newest now, "fresh" too young
     assert await dropped_of(b.store, policy, grace=0) == {"team/app:fresh"}
+
+
+@pytest.mark.parametrize(
+    ("set_again", "gone"), [(None, {"a:stable"}), (2, set())], ids=["untouched", "pushed again"]
+)
+async def test_a_tag_pushed_again_since_it_was_migrated_is_as_old_as_that_push(
+    set_again: int | None, gone: set[str]
+) -> None:
+    """By the same digest: nothing but the link's own time tells."""
+    b = versions({"stable": 90}, repository="a")
+    image = Digest.parse(b.store.objects[encode(TagCurrentKey("a", "stable"))][0].decode())
+    line = TagLine(source="s3://x", origin="a", repository="a", tag="stable", digest=image, time=at(400))
+    storage = ModelStorage(b.store, now=NOW)
+    await write_record(storage, [(line, at(90), True)])
+    if set_again is not None:
+        b.mtime = at(set_again)
+        b.tag("a", "stable", image)
+    assert await dropped_of(b.store, Policy.parse("[[rule]]\nkeep_younger_than = '30d'")) == gone
 
 
 async def test_a_config_that_cannot_be_read_keeps_its_tag_and_takes_no_place() -> None:

@@ -14,11 +14,10 @@ from regstore.digest import Digest
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import BrokenScope, Policy
 from regstore.gc.run import GcRunOptions
-from regstore.inventory.tag_record import TagLine, write_tags
 from regstore.layout import BlobKey, TagCurrentKey, encode, repository_prefix
 from regstore.storage.base import Page
 from tests.gc.scenes import Watch, collect, copy_of, model_storage, options, registry
-from tests.gc.test_retention import generated, policies, tagged_registries
+from tests.gc.test_retention import Lines, generated, policies, tagged_registries, write_record
 from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
 from tests.model.memory import ModelStorage
@@ -37,15 +36,14 @@ def run_options(policy: Policy | None, *, offline: bool, grace: int = DAY, **pla
 @settings(generated, max_examples=10)
 @given(tagged_registries(), policies(), st.sampled_from(GRACES), st.booleans())
 def test_a_run_leaves_what_the_model_says(
-    made: tuple[ModelStore, Record, list[TagLine]], policy: Policy, grace: int, offline: bool
+    made: tuple[ModelStore, Record, Lines], policy: Policy, grace: int, offline: bool
 ) -> None:
     before, record, lines = made
 
     async def check() -> None:
         run = run_options(policy, offline=offline, grace=grace)
         storage = model_storage(before)
-        for number, line in enumerate(lines):
-            await write_tags(storage, "00000000000000000001-aaaaaaaa", number, [line], done=True)
+        await write_record(storage, lines)
         wanted = expected(
             before,
             now=NOW,

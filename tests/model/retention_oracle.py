@@ -23,8 +23,8 @@ _DIGEST_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..+)?|sha512-([0-9a-f]{128}|[0-9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-#: (repository, tag) -> (digest, time): what migrate recorded.
-Record = Mapping[tuple[str, str], tuple[Digest, int]]
+#: (repository, tag) -> (digest, time, until): what migrate recorded, and when at the latest it wrote the tag's link.
+Record = Mapping[tuple[str, str], tuple[Digest, int, int]]
 
 
 @dataclass
@@ -94,8 +94,9 @@ def _choose(
             elif not rule.takes or (rule.drop and not _matches(rule.drop, tag)):
                 fate = Fate.NOT_MEANT
             else:
-                digest, set_at = record.get((name, tag), (None, 0))
-                time: int | None = set_at if digest == link.target else link.mtime
+                digest, set_at, until = record.get((name, tag), (None, 0, 0))
+                migrated = digest == link.target and link.mtime <= until
+                time: int | None = set_at if migrated else link.mtime
                 if rule.newest_by == "created" and rule.needs_time:
                     made = created(store, link.target, now)
                     time = None if made == "unreadable" else time if made is None else int(made)
