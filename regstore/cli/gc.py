@@ -18,7 +18,7 @@ from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import VERSIONED, print_healed
 from regstore.cli.values import parse_duration, parse_share
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, Refused
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -256,7 +256,9 @@ async def _collect(
                 emit_json({"plan": _plan_json(storage.url, run), "result": asdict(report)})
             else:
                 _print_report(report)
-            return EXIT_PARTIAL if report.failures else _exit_code(run.summary)
+            if report.failures:
+                return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
+            return _exit_code(run.summary)
 
 
 async def _agreed(yes: bool) -> bool:

@@ -27,6 +27,7 @@ from regstore.errors import InputError, NotARegistry, NotFound, Refused, Storage
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.created import read_created
+from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.order import find_ranks
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
@@ -36,6 +37,7 @@ from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.runs import RUNS
 from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock
 from regstore.storage.base import MultipartUpload, Page, Storage
@@ -89,7 +91,7 @@ class GcReport:
     """What a run did. Sizes in bytes, seconds for the time it took.
 
     kept_back: planned, but left alone because it was in use, or had changed, when its turn came.
-    failures: keys that the store would not delete, with its words.
+    failures: keys that the store would not delete, with its words: a line a reason.
     emptied: older runs whose trash went for good; overdue: those that the registry's cache may still answer for.
     versioned: the bucket keeps what is deleted as noncurrent versions, so no space is free until these expire.
     """
@@ -111,6 +113,12 @@ class GcReport:
     emptied: Emptied = field(default_factory=Emptied)
     overdue: tuple[str, ...] = ()
     versioned: bool | None = False
+
+    @property
+    def nothing_went(self) -> bool:
+        return not (
+            self.tags or self.revisions or self.layer_links or self.uploads or self.blobs or self.emptied.blobs
+        )
 
 
 @asynccontextmanager
@@ -158,7 +166,7 @@ class GcRun:
         self.expired: list[TrashedRun] = []
         self.overdue: tuple[str, ...] = ()
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
-        self._failures: list[str] = []
+        self._failures = Failures(storage.url)
         self._kept_back = 0
         self._tags_back: list[str] = []
         self._gone = 0
@@ -251,6 +259,7 @@ class GcRun:
         self._applied = True
         self.check_share()
         started = time.monotonic()
+        await try_deleting(self._storage, f"{RUNS}{self._lock.run}/none")
         self._journal = Journal(self._storage, self._lock.run)
         await self._journal.begin(self._description())
         healed = await self._unlink()
@@ -276,7 +285,7 @@ class GcRun:
             kept_back=self._kept_back,
             folders=folders,
             seconds=time.monotonic() - started,
-            failures=(*self._failures, *emptied.failures),
+            failures=(*self._failures.lines(), *emptied.failures),
             emptied=emptied,
             overdue=self.overdue,
             versioned=(await self._storage.capabilities()).versioned,
@@ -377,10 +386,8 @@ class GcRun:
         for step in Step:
             keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
             outcomes = await self._lock.delete_many(keys)
-            for key, error in outcomes.items():
-                if error is not None:
-                    self._failures.append(f"{key}: {error}")
-                    failed.add(_repository(key))
+            self._failures.note(outcomes)
+            failed |= {_repository(key) for key, error in outcomes.items() if error is not None}
             self._unlinked[step] += sum(error is None for error in outcomes.values())
             if step is Step.TAG and keys and not self._options.offline:
                 failed |= await self._keep_pushed_tags([row for row in rows if row.key in outcomes])
@@ -536,7 +543,7 @@ class GcRun:
     async def _delete_keys(self, batch: Sequence[_Blob]) -> list[_Blob]:
         assert self._lock is not None
         outcomes = await self._lock.delete_many([blob.key for blob in batch])
-        self._failures += [f"{key}: {error}" for key, error in outcomes.items() if error is not None]
+        self._failures.note(outcomes)
         return [blob for blob in batch if outcomes[blob.key] is None]
 
     async def _trash(self, batch: Sequence[_Blob]) -> list[_Blob]:
@@ -547,6 +554,7 @@ class GcRun:
         await self._journal.write(Entry(TRASHED, blob.key, blob.size, blob.mtime) for blob in batch)
         rename = (await self._storage.capabilities()).atomic_rename
         done: list[_Blob] = []
+        outcomes: dict[str, StorageError | None] = {}
 
         async def take(blob: _Blob) -> None:
             try:
@@ -557,25 +565,26 @@ class GcRun:
             except NotFound:
                 return
             except StorageError as error:
-                self._failures.append(f"{blob.key}: {error}")
+                outcomes[blob.key] = error
                 return
+            outcomes[blob.key] = None
             done.append(blob)
 
         if rename:
             async with lock.batch():
                 await for_each(batch, take, concurrency=self._options.scan.concurrency)
+            self._failures.note(outcomes)
             return done
         # Copies take nothing away, and large ones take their time: only the deletes below need the lease.
         await for_each(batch, take, concurrency=self._options.scan.concurrency)
+        self._failures.note(outcomes)
         if not done:
             return []
         sizes = await self._sizes(prefix, batch[0].key, batch[-1].key)
         safe = [blob for blob in done if sizes.get(prefix + blob.key) == blob.size]
-        self._failures += [
-            f"{blob.key}: its copy in the trash was not listed with {blob.size:,} bytes; it stays"
-            for blob in done
-            if sizes.get(prefix + blob.key) != blob.size
-        ]
+        for blob in done:
+            if sizes.get(prefix + blob.key) != blob.size:
+                self._failures.add(blob.key, "its copy in the trash was not listed with its size; it stays")
         return await self._delete_keys(safe)
 
     async def _sizes(self, prefix: str, first: str, last: str) -> dict[str, int]:

@@ -23,11 +23,12 @@ from tests.gc.scenes import (
     wanted,
     write_as_pushed,
 )
+from tests.gc.test_costs import images
 from tests.model.random_registry import DAY
 from tests.model.store import ModelStore
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage
+from tests.storage.faulty import FaultyStorage, Mutation
 
 both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
 
@@ -99,6 +100,46 @@ async def test_a_key_that_can_not_be_deleted(offline: bool, kind: str) -> None:
     storage.clock += 2 * DAY
     await collect(storage, run)
     assert registry(storage.store).bodies() == before.without(dead).bodies()
+
+
+@both
+async def test_a_store_that_permits_no_deletes(offline: bool) -> None:
+    """One sentence, before anything is copied."""
+    storage = model_storage(small_registry())
+    faulty = FaultyStorage(storage, delete_denied="")
+    with pytest.raises(
+        AccessDenied, match=r"model does not permit DELETE, so nothing was changed: .*Access Denied"
+    ):
+        await collect(faulty, options(offline=offline))
+    assert [mutation for mutation in faulty.mutations if mutation.operation != "delete"] == [
+        Mutation("put", key) for key in storage.store if key.startswith("regstore/locks/")
+    ]
+    assert registry(storage.store) == small_registry()
+
+
+@pytest.mark.parametrize("area", ["blobs", "repositories"])
+@both
+async def test_a_store_that_permits_no_deletes_of_its_own(offline: bool, area: str) -> None:
+    """The first whole batch that is refused is the last."""
+    before = images(30, layers=2, tagged=30)
+    faulty = FaultyStorage(model_storage(before), delete_denied=f"docker/registry/v2/{area}/")
+    with pytest.raises(AccessDenied, match="permits none of"):
+        await collect(faulty, options(offline=offline))
+    refused = [one.key for one in faulty.mutations if one.operation == "delete" and f"/{area}/" in one.key]
+    assert len(refused) == (29 * 4 if area == "blobs" else 29)  # all the blobs, or the revisions
+
+
+async def test_failures_are_told_by_reason() -> None:
+    before = images(30, layers=2, tagged=30)
+    dead = wanted(before, options(offline=True)).dead
+    blobs = sorted(key for key in dead if isinstance(decode(key), BlobKey))
+    refused = {key: AccessDenied(f"{key}: no") for key in blobs[:-2]} | {blobs[-1]: StorageError("odd")}
+    storage = FaultyStorage(model_storage(before), delete_errors=refused)
+    report = await collect(storage, options(offline=True))
+    assert report.failures == (
+        f"{len(blobs) - 2} keys, such as {blobs[0]}: {blobs[0]}: no",
+        f"{blobs[-1]}: odd",
+    )
 
 
 @both

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, StorageError
+from regstore.errors import AccessDenied, IntegrityError, StorageError
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -60,6 +60,7 @@ class FaultyStorage:
         when: Literal["before", "after"] = "before",
         error: Callable[[str], StorageError] = StorageError,
         delete_errors: Mapping[str, StorageError] | None = None,
+        delete_denied: str | None = None,
         fail_list_page: int | None = None,
         fail_list_prefix: str = "",
         before: Hook | None = None,
@@ -68,6 +69,7 @@ class FaultyStorage:
         """fail_at, die_at: the number of a mutation, from 1: the StorageError (made by `error`), or Killed, comes
         before or after it is made. fail_at hits once, so a repeated attempt passes.
         delete_errors: what delete_many answers for these keys, which then stay.
+        delete_denied: AccessDenied is what it answers for every key that begins so ("": for all).
         fail_list_page: the number of a page, from 1 and over all listings whose prefix begins with
         fail_list_prefix, that raises instead; once."""
         self.inner = inner
@@ -76,6 +78,7 @@ class FaultyStorage:
         self.when = when
         self.error = error
         self.delete_errors = dict(delete_errors or {})
+        self.delete_denied = delete_denied
         self.fail_list_page = fail_list_page
         self.fail_list_prefix = fail_list_prefix
         self.before = before
@@ -208,7 +211,9 @@ class FaultyStorage:
             number = len(self.mutations)
             try:
                 self._strike(number, "before", f"delete {key}")
-                if key in self.delete_errors:
+                if self.delete_denied is not None and key.startswith(self.delete_denied):
+                    outcomes[key] = AccessDenied("DeleteObjects: Access Denied")
+                elif key in self.delete_errors:
                     outcomes[key] = self.delete_errors[key]
                 else:
                     sent.append(key)
