@@ -7,8 +7,9 @@
         report = await run.apply()
 
 LIST passes over `repositories/`: one for the scan; while the registry serves also one before and one after the
-unlinking, of the repositories that lose something only, one before blobs are moved and one after `settle`; and one
-of the tags of repositories that lose tags (`pushed_again`). One copy a blob and one DeleteObjects a thousand keys.
+unlinking, of the repositories that lose something only, one before blobs are moved, again whenever that takes longer
+than some minutes, and one after `settle`; and one of the tags of repositories that lose tags (`pushed_again`). One copy
+a blob and one DeleteObjects a thousand keys.
 """
 
 from __future__ import annotations
@@ -39,18 +40,21 @@ from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs import RUNS
 from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
-from regstore.runs.lock import Lock
+from regstore.runs.lock import Lock, clock
 from regstore.storage.base import MultipartUpload, Page, Storage
 
 _BATCH: Final = 1000
 #: What is unlinked between two looks at the repositories concerned.
 _GROUP_KEYS: Final = 5_000
 _GROUP_REPOSITORIES: Final = 100
+#: While the registry serves, no blob goes longer than this after a look at all links, in seconds; or than as long as
+#: that look took, where that is longer.
+_LOOK_STANDS: Final = 300.0
 #: Numbered from 1 in the order of the blobs' keys: by algorithm, then by digest.
 _CANDIDATES: Final = """
-    create or replace table main.gc_candidate as
+    create or replace table gc_candidate as
     select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
-    from ({select}) order by position
+    from gc_dead_blob order by position
 """
 #: Empty folders younger than this stay while the registry serves; in microseconds.
 _FOLDERS_STAY: Final = 600 * 1_000_000
@@ -169,6 +173,8 @@ class GcRun:
         self._failures = Failures(storage.url)
         self._kept_back = 0
         self._tags_back: list[str] = []
+        self._given_back = Healed()
+        self._look_due = 0.0
         self._gone = 0
         self._gone_bytes = 0
         self._applied = False
@@ -281,7 +287,7 @@ class GcRun:
             blob_bytes=self._gone_bytes,
             upload_bytes=self.summary.dead_upload_bytes,
             trashed=self._options.trash,
-            healed=self.healed + healed + Healed(links=tuple(self._tags_back)),
+            healed=self.healed + healed + self._given_back + Healed(links=tuple(self._tags_back)),
             kept_back=self._kept_back,
             folders=folders,
             seconds=time.monotonic() - started,
@@ -434,7 +440,9 @@ class GcRun:
         steps = [Step.REVISION, Step.LAYER]
         keys = self.inventory.all("select key from gc_unlink where step in (select unnest(?))", [steps])
         await self._forget_links(key for (key,) in keys)
-        await self._cache.forget_blobs(digest_text(raw) for (raw,) in self.inventory.all("from gc_gone"))
+        await self._cache.forget_blobs(
+            digest_text(raw) for (raw,) in self.inventory.all("select digest from gc_gone")
+        )
 
     async def _remove_tag_folders(self, keys: Sequence[str]) -> None:
         """On a disk a tag's folder without a link would still list as a tag."""
@@ -459,8 +467,7 @@ class GcRun:
             scanner = await self._scan_some(look, names)
             past = Past(look, [])
             past.add_removed(self._lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in removed])
-            healer = Healer(self._storage, look, scanner, self._lock, concurrency=self._options.scan.concurrency)
-            return await healer.run()
+            return await self._healer(look, scanner).run()
         finally:
             look.close()
 
@@ -489,50 +496,85 @@ class GcRun:
 
     async def _find_candidates(self) -> None:
         """gc_candidate: the planned blobs that a fresh listing of all links still does not reach."""
-        execute = self.inventory.execute
+        self.inventory.execute(_CANDIDATES)
+        self.inventory.execute("create or replace table gc_gone (digest blob, position bigint)")
         unchanged = self._options.offline and not self._failures  # a tag that would not go still needs its blobs
-        if unchanged or not self.inventory.count("gc_dead_blob"):
-            execute(_CANDIDATES.format(select="from gc_dead_blob"))
-            return
+        if not unchanged and self.inventory.count("gc_candidate"):
+            await self._look(choose=True)
+
+    async def _look(self, *, heal: bool = False, choose: bool = False) -> Healed:
+        """List all links once more. heal: what they miss comes back; choose: what they reach is no candidate."""
+        began = clock()
+        healed = Healed()
         look = self.inventory.child()
         try:
             scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
             await scanner.list_links()
             await scanner.read_manifests()
-            await in_thread(self._plan_candidates, look)
+            if heal:
+                await Past.load(self._storage, look)
+                healed = await self._healer(look, scanner).run()
+            if choose:
+                before = self.inventory.count("gc_candidate")
+                await in_thread(self._choose, look)
+                self._kept_back += before - self.inventory.count("gc_candidate")
         finally:
             look.close()
-        self._kept_back += self.summary.blobs.dead - self.inventory.count("gc_candidate")
+        self._look_due = clock() + max(_LOOK_STANDS, clock() - began)
+        return healed
 
-    def _plan_candidates(self, look: Inventory) -> None:
+    def _choose(self, look: Inventory) -> None:
         plan_blobs(look, self._options.plan, now=self.inventory.scanned_at)
-        look.execute(
-            _CANDIDATES.format(select="from main.gc_dead_blob p semi join gc_dead_blob d on d.digest = p.digest")
-        )
+        look.execute("delete from main.gc_candidate where digest not in (select digest from gc_dead_blob)")
 
     async def _remove_blobs(self) -> None:
         """Move the candidates to the trash, or delete them, a thousand at a time in the order of their keys."""
-        self.inventory.execute("create or replace table gc_gone (digest blob)")
         total = self.inventory.count("gc_candidate")
-        for start in range(0, total, _BATCH):
-            batch = self._candidates(start, start + _BATCH)
-            taken = await (self._trash(batch) if self._options.trash else self._delete_blobs(batch))
+        done = position = 0
+        while batch := self._candidates(position):
+            position, first = batch[-1].position, batch[0].position
+            self._on_event(Progress(phase="removing blobs", done=done, total=total, unit="blobs"))
+            done += len(batch)
+            batch = await self._still_dead(batch)
+            taken = (
+                await (self._trash(batch) if self._options.trash else self._delete_blobs(batch)) if batch else []
+            )
             self._gone += len(taken)
             self._gone_bytes += sum(blob.size for blob in taken)
-            self.inventory.insert("gc_gone", {"digest": ("binary", [blob.raw for blob in taken])})
+            self.inventory.insert(
+                "gc_gone",
+                {
+                    "digest": ("binary", [blob.raw for blob in taken]),
+                    "position": ("int64", [blob.position for blob in taken]),
+                },
+            )
+            self.inventory.execute(
+                f"delete from blob where digest in (select digest from gc_gone where position >= {first})"
+            )
+            self.inventory.execute(f"delete from gc_candidate where position <= {position}")
             await self._cache.forget_blobs(str(Digest.from_raw(blob.raw)) for blob in taken)
-            self._on_event(Progress(phase="removing blobs", done=start + len(batch), total=total, unit="blobs"))
-        self.inventory.execute("delete from blob where digest in (from gc_gone)")
+        self._on_event(Progress(phase="removing blobs", done=done, total=max(total, done), unit="blobs"))
 
-    def _candidates(self, start: int, end: int) -> list[_Blob]:
+    def _candidates(self, after: int) -> list[_Blob]:
+        """The next of them, behind this position."""
         rows = self.inventory.all(
-            "select digest, size, mtime from gc_candidate where position > ? and position <= ? order by position",
-            [start, end],
+            "select position, digest, size, mtime from gc_candidate where position > ? order by position limit ?",
+            [after, _BATCH],
         )
         return [
-            _Blob(layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), size, mtime)
-            for raw, size, mtime in rows
+            _Blob(position, layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), size, mtime)
+            for position, raw, size, mtime in rows
         ]
+
+    async def _still_dead(self, batch: Sequence[_Blob]) -> Sequence[_Blob]:
+        """Those that may go now. Where the last look at the links is too long ago, there is another, and what it misses
+        comes back."""
+        if self._options.offline or clock() < self._look_due:
+            return batch
+        self._given_back += await self._look(heal=True, choose=True)
+        last = batch[-1].position
+        left = {at for (at,) in self.inventory.all("select position from gc_candidate where position <= ?", [last])}
+        return [blob for blob in batch if blob.position in left]
 
     async def _delete_blobs(self, batch: Sequence[_Blob]) -> list[_Blob]:
         assert self._lock is not None
@@ -585,6 +627,7 @@ class GcRun:
         for blob in done:
             if sizes.get(prefix + blob.key) != blob.size:
                 self._failures.add(blob.key, "its copy in the trash was not listed with its size; it stays")
+        safe = list(await self._still_dead(safe)) if safe else []
         return await self._delete_keys(safe)
 
     async def _sizes(self, prefix: str, first: str, last: str) -> dict[str, int]:
@@ -598,20 +641,9 @@ class GcRun:
 
     async def _settle(self) -> Healed:
         """A last look: what was linked while blobs were moved is given back."""
-        assert self._lock is not None
         self._on_event(Notice(message=f"waiting {self._options.settle:g} s before the last look"))
         await asyncio.sleep(self._options.settle)
-        look = self.inventory.child()
-        try:
-            scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
-            await scanner.list_links()
-            await scanner.read_manifests()
-            await Past.load(self._storage, look)
-            return await Healer(
-                self._storage, look, scanner, self._lock, concurrency=self._options.scan.concurrency
-            ).run()
-        finally:
-            look.close()
+        return await self._look(heal=True)
 
     async def _remove_folders(self) -> int:
         """What the deletions left empty on a disk. A repository that stays keeps the folders that make it one."""
@@ -633,9 +665,9 @@ class GcRun:
         now = await self._storage.now()
         return now + 1 if self._options.offline else now - max(self._options.plan.grace, _FOLDERS_STAY)
 
-    def _healer(self, inventory: Inventory) -> Healer:
+    def _healer(self, inventory: Inventory, scanner: Scanner | None = None) -> Healer:
         assert self._lock is not None
-        scanner = Scanner(self._storage, inventory, self._options.scan, self._on_event)
+        scanner = scanner or Scanner(self._storage, inventory, self._options.scan, self._on_event)
         return Healer(self._storage, inventory, scanner, self._lock, concurrency=self._options.scan.concurrency)
 
     def _description(self) -> dict[str, Any]:
@@ -670,6 +702,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True)
 class _Blob:
+    position: int
     key: str
     raw: bytes
     size: int

@@ -12,7 +12,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import RevisionLinkKey, TagCurrentKey, encode, link_body
+from regstore.layout import REPOSITORIES, RevisionLinkKey, TagCurrentKey, encode, link_body
 from regstore.runs import LOCKS
 from regstore.runs import lock as lock_module
 from regstore.runs.lock import LEASE, break_locks, hold_lock
@@ -217,3 +217,28 @@ def test_a_toolkit_that_sleeps_while_it_looks_at_its_lock(
     with pytest.raises(LockLost):
         finish(toolkit)
     assert not [keys for operation, keys in toolkit.asked if operation == "delete" and "docker/" in keys[0]]
+
+
+def test_a_push_long_after_the_second_look(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blobs take longer than a look at the links stands: there is another, and what was pushed meanwhile stays."""
+    world = World()
+    monkeypatch.setattr("regstore.gc.run._BATCH", 1)
+    monkeypatch.setattr("regstore.gc.run.clock", lambda: world.now / SECOND)
+    pushed(world, "a", 1, "t0")
+    pushed(world, "a", 0, "kept")
+    delete_tag(world, "a", "t0")
+    toolkit = begin(world, loop, deletes("/blobs/"))
+    toolkit.step()
+    push = pushed(world, "a", 1, "again")
+    world.now += 300 * SECOND
+    looks = toolkit.asked.count(("list", (REPOSITORIES,)))
+    while not toolkit.done:
+        if "/blobs/" in str(toolkit.waiting):
+            stands(world, push)
+        toolkit.step()
+    report = toolkit.result()
+    stands(world, push)
+    assert toolkit.asked.count(("list", (REPOSITORIES,))) == looks + 2  # that one, and after `settle`
+    assert report.blobs == 1 and report.kept_back
