@@ -8,6 +8,7 @@ What is copied, within the repositories of the scope:
 
 - every revision and every tag, with all they reach (`inventory.reachability`), as gc without `--delete-untagged` keeps
   it; with tag patterns, the tags that match, what they reach, referrers, and `sha256-…` tags of what is reached;
+- manifests that v2.1.0 linked under `_layers` (every later version serves them), as revisions;
 - layer links younger than the grace;
 - of a repository with a manifest that can't be read (*protected*), everything it links;
 - with `all`, everything else that is sound.
@@ -80,7 +81,7 @@ def block(inventory: Inventory, digests: list[bytes]) -> None:
     execute(
         """
         insert into newly
-        select distinct r.digest from revision_link r join manifest m using (digest)
+        select distinct r.digest from live_manifest r join manifest m using (digest)
         where m.state in ('invalid', 'too large') and r.repository in (
             select l.repository from layer_link l join newly n on n.digest = l.target
         )
@@ -181,6 +182,9 @@ class _Planner:
                 select repository, digest, true from revision_link
                 where repository in (select id from migrate_repository)
                 union all
+                select repository, digest, true from legacy_revision
+                where repository in (select id from migrate_repository)
+                union all
                 select repository, unnest([digest, target]), false from layer_link
                 where mtime >= {self._cutoff} and repository in (select id from migrate_repository)
             """
@@ -198,7 +202,8 @@ class _Planner:
             from revision_link where target is distinct from digest and {in_scope}
             union all
             select repository, 'manifest ' || {text_sql("digest")} || ' can''t be read: ' || reason
-            from revision_link join manifest using (digest) where state = 'missing' and {in_scope}
+            from (select repository, digest from revision_link union all from legacy_revision)
+            join manifest using (digest) where state = 'missing' and {in_scope}
         """
         found = self._inventory.all(
             f"""
@@ -275,12 +280,27 @@ class _Planner:
             where x.target = x.digest and m.state not in ('missing', 'mismatch') and {wanted}
             """
         )
+        # What a registry serves as a manifest: a revision, or linked under _layers as v2.1.0 did.
+        run(
+            """
+            create or replace table live_manifest as
+            select repository, digest from live_revision
+            union all
+            select l.repository, l.digest from live_layer_link l
+            join manifest m using (digest)
+            semi join (
+                select repository, revision as digest from signature_link union all select repository, target from tag
+            ) n on n.repository = l.repository and n.digest = l.digest
+            anti join revision_link r on r.repository = l.repository and r.digest = l.digest
+            where l.target = l.digest and m.state not in ('missing', 'mismatch')
+            """
+        )
         run(
             f"""
             create or replace table live_signature as
             select x.repository, x.revision, x.digest from signature_link x
             semi join blob b using (digest)
-            semi join live_revision r on r.repository = x.repository and r.digest = x.revision
+            semi join live_manifest r on r.repository = x.repository and r.digest = x.revision
             where x.size = {_LINK_SIZE.format("x.digest")}
             """
         )
@@ -289,7 +309,7 @@ class _Planner:
             create or replace table live_tag as
             select t.repository, t.name, t.target, t.mtime from tag t
             semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
-            semi join live_revision r on r.repository = t.repository and r.digest = t.target
+            semi join live_manifest r on r.repository = t.repository and r.digest = t.target
             """
         )
         run(
@@ -297,7 +317,7 @@ class _Planner:
             create or replace table live_tag_index as
             select x.repository, x.name, x.digest from tag_index x
             semi join live_tag t on t.repository = x.repository and t.name = x.name
-            semi join live_revision r on r.repository = x.repository and r.digest = x.digest
+            semi join live_manifest r on r.repository = x.repository and r.digest = x.digest
             where x.size = {_LINK_SIZE.format("x.digest")}
             """
         )
@@ -603,6 +623,7 @@ _SOUND_LAYER: Final = (
 _LIVE: Final = {
     "live_layer_link": "target",
     "live_revision": "digest",
+    "live_manifest": "digest",
     "live_signature": "revision",
     "live_tag": "target",
     "live_tag_index": "digest",
@@ -652,7 +673,7 @@ _DAMAGE: Final = (
     insert into migrate_problem
     select distinct 'incomplete', m.name, 'revision ' || {text_sql("x.digest")},
         'names ' || {text_sql("e.target")} || ', which the source does not have'
-    from live_revision x join migrate_repository m on m.id = x.repository
+    from live_manifest x join migrate_repository m on m.id = x.repository
     join edge e on e.source = x.digest
     where e.kind not in ({_SUBJECT}, {_MANIFEST}, {int(EdgeKind.FOREIGN_LAYER)})
         and e.target not in (select digest from blob)

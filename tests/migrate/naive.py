@@ -38,6 +38,7 @@ class Naive:
             for repository in self.store.repositories.values()
             for digest in [
                 *repository.revisions,
+                *repository.legacy_revisions,
                 *(link.target for link in repository.tags.values() if link.target is not None),
             ]
         ]
@@ -81,8 +82,8 @@ class Naive:
         protected = any(
             link.target != digest or isinstance(self.manifests[digest], str)
             for digest, link in repository.revisions.items()
-        )
-        roots = {(digest, True) for digest in repository.revisions}
+        ) or any(isinstance(self.manifests[digest], str) for digest in repository.legacy_revisions)
+        roots = {(digest, True) for digest in repository.revisions.keys() | repository.legacy_revisions}
         roots |= {(link.target, True) for link in repository.tags.values() if link.target is not None}
         marked: set[Digest] = set()
         expanded: set[Digest] = set()
@@ -118,7 +119,8 @@ class Naive:
         found = set(bad)
         for repository in self.store.repositories.values():
             if any(link.target in bad for link in repository.layers.values()):
-                found |= {d for d in repository.revisions if self.manifests[d] in ("invalid", "too large")}
+                linked = repository.revisions.keys() | self.by_layer(repository)
+                found |= {d for d in linked if self.manifests[d] in ("invalid", "too large")}
         while True:
             more = {digest for digest in self.manifests if any(each in found for each, _ in self.strong(digest))}
             more |= {
@@ -151,7 +153,11 @@ class Naive:
             digest
             for name in reached
             for (revision, digest), link in self.store.repositories[name].signatures.items()
-            if self._revision_is_sound(self.store.repositories[name], revision) and self._sound(link.body, digest)
+            if (
+                self._revision_is_sound(self.store.repositories[name], revision)
+                or revision in self.by_layer(self.store.repositories[name])
+            )
+            and self._sound(link.body, digest)
         }
         wanted = (wanted | signatures) & self.store.blobs.keys()
         bad = mismatch | {digest for digest in wanted if not digest.matches(self.store.blobs[digest].body)}
@@ -173,6 +179,19 @@ class Naive:
             and self.manifests[digest] not in ("missing", "mismatch")
         )
 
+    def by_layer(self, repository: Repository) -> set[Digest]:
+        """What a registry serves as a manifest by its layer link: as v2.1.0 linked, or named by a tag."""
+        tagged = {link.target for link in repository.tags.values()}
+        return {
+            digest
+            for digest, link in repository.layers.items()
+            if (digest in repository.legacy_revisions or digest in tagged)
+            and digest not in repository.revisions
+            and link.target == digest
+            and digest in self.store.blobs
+            and self.manifests[digest] not in ("missing", "mismatch")
+        }
+
     def _links(
         self, repository: Repository, marked: set[Digest], protected: bool, blocked: set[Digest]
     ) -> set[str]:
@@ -191,20 +210,21 @@ class Naive:
             if self._revision_is_sound(repository, digest) and digest not in blocked
         }
         keys |= {encode(RevisionLinkKey(name, digest)) for digest in revisions}
+        manifests = revisions | (self.by_layer(repository) - blocked)
         keys |= {
             encode(SignatureLinkKey(name, revision, digest))
             for (revision, digest), link in repository.signatures.items()
-            if revision in revisions
+            if revision in manifests
             and digest in blobs
             and digest not in blocked
             and self._sound(link.body, digest)
         }
-        tags = {tag for tag, link in repository.tags.items() if link.target in revisions}
+        tags = {tag for tag, link in repository.tags.items() if link.target in manifests}
         keys |= {encode(TagCurrentKey(name, tag)) for tag in tags}
         keys |= {
             encode(TagIndexKey(name, tag, digest))
             for (tag, digest), link in repository.tag_indexes.items()
-            if tag in tags and digest in revisions and self._sound(link.body, digest)
+            if tag in tags and digest in manifests and self._sound(link.body, digest)
         }
         return keys
 
@@ -217,7 +237,7 @@ def incomplete_tags(source: ModelStore, target: ModelStore, *, now: int) -> list
         origin = here.store.repositories.get(name, Repository(name))
         for tag, link in repository.tags.items():
             assert link.target is not None
-            if link.target not in repository.revisions:
+            if link.target not in repository.revisions.keys() | repository.layers.keys():
                 missing.append(f"{name}:{tag} has no revision")
             pending, seen = [link.target], set()
             while pending:

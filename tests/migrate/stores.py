@@ -65,6 +65,7 @@ def dangling(objects: Mapping[str, bytes]) -> list[str]:
             bad.append(key)
         if "/_manifests/tags/" in key:
             name = key.partition("/_manifests/")[0]
-            if f"{name}/_manifests/revisions/{algorithm}/{encoded}/link" not in objects:
+            places = ("_manifests/revisions", "_layers")  # v2.1.0 linked manifests as layers
+            if not any(f"{name}/{place}/{algorithm}/{encoded}/link" in objects for place in places):
                 bad.append(key)
     return bad

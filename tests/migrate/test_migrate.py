@@ -26,6 +26,7 @@ from regstore.layout import (
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
+    SignatureLinkKey,
     TagCurrentKey,
     encode,
     link_body,
@@ -136,6 +137,34 @@ async def test_a_manifest_with_other_bytes(pair: Pair) -> None:
     assert all(pair.has(LayerLinkKey("a", pair.layers[0]), BlobKey(pair.layers[0])))
     again = await pair.move()
     assert (again.objects, again.requests.get("put", 0)) == (0, 0)
+
+
+async def test_a_tag_of_v2_1_0(pair: Pair) -> None:
+    """Its manifest is linked as a layer, its signature below a revision that is not linked: registries serve it."""
+    b = pair.builder
+    old = b.schema1([pair.layers[0]])
+    b.push("a", old, "1")
+    signature = b.blob(b"signature")
+    b.sign("a", old, signature)
+    b.link_layer("a", old)
+    del pair.source.objects[encode(RevisionLinkKey("a", old))]
+    b.push("a", pair.image(1), "2")
+    there = pair.there()
+    written: list[str] = []
+    faulty = FaultyStorage(there, after=lambda operation, key: written.append(key))
+    result = await move(pair.here(), faulty)
+    assert not result.partial and not result.protected
+    assert pair.tag("a", "1") == str(old)
+    assert all(pair.has(LayerLinkKey("a", old), SignatureLinkKey("a", old, signature), BlobKey(signature)))
+    assert written.index(encode(LayerLinkKey("a", old))) < written.index(encode(TagCurrentKey("a", "1")))
+    assert (await pair.move()).objects == 0
+    # By its tag alone, and not without its layer.
+    pair.target.objects.clear()
+    await pair.move(tags=("1",))
+    assert pair.tag("a", "1") == str(old)
+    pair.target.objects.clear()
+    pair.source.objects[encode(BlobKey(pair.layers[0]))] = (b"layer 3", NOW - 30 * DAY)
+    assert (await pair.move()).partial and pair.tag("a", "1") is None
 
 
 @pytest.mark.parametrize("body", [b"", b"sha256:" + b"0" * 64 + b"\n", b"x" * 2000])

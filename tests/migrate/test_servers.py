@@ -67,8 +67,19 @@ def damage(root: Path) -> None:
     shutil.rmtree(repositories / "layers/_layers")
     (repositories / "layers/_manifests/tags/stray").write_bytes(b"")
     (repositories / "layers/_manifests/tags/empty/index").mkdir(parents=True)
+    images.write_keys(root, linked_as_v2_1_0())
     images.write_keys(root, {"docker/registry/v2/repositories/Not A Name/_layers/sha256/x/link": b""})
     images.write_keys(root, {f"docker/registry/v2/blobs/sha256/{'00/' + '0' * 64}/other": b"?"})
+
+
+def linked_as_v2_1_0() -> dict[str, bytes]:
+    """A tag whose manifest is linked as a layer, with its signature below a revision that has no link."""
+    manifest, signature = images.schema1("old/legacy", "1", "v2.1.0"), images.blob("signature")
+    keys = images.registry_keys("old/legacy", manifest, "1") | {images.blob_key(signature.digest): signature.data}
+    base, path = "docker/registry/v2/repositories/old/legacy", manifest.digest.replace(":", "/")
+    keys[f"{base}/_layers/{path}/link"] = keys.pop(f"{base}/_manifests/revisions/{path}/link")
+    signed = f"{base}/_manifests/revisions/{path}/signatures/{signature.digest.replace(':', '/')}/link"
+    return keys | {signed: signature.digest.encode()}
 
 
 def served(registry: Registry) -> dict[str, str]:
@@ -136,7 +147,7 @@ async def test_damage_is_left_behind(
     damage(here)
     old = start_registry(here)
     before = served(old)
-    assert {"sound:1", "bad/link:good", "bad/tag:good", "bad/manifest:good"} <= before.keys()
+    assert {"sound:1", "old/legacy:1", "bad/link:good", "bad/tag:good", "bad/manifest:good"} <= before.keys()
     old.stop()
     async with open_place(here) as source, open_place(place) as target:
         result = await move(source, target)
