@@ -19,10 +19,10 @@ from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
+from regstore.migrate.others import Others, is_undisturbed
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
 from regstore.migrate.transfer import LARGE, RESUMABLE, Transfer
-from regstore.runs import RUNS
 from regstore.storage.base import Storage
 from regstore.storage.streams import LARGE_STREAMS, ONE_REQUEST, STREAMS, SourceGone, is_fatal
 
@@ -34,8 +34,8 @@ _FAILURES_IN_A_ROW: Final = 20
 
 
 class Applier:
-    """One pass over a plan's tables. `name`: of the pass, in the record. `journaled`: what
-    `journals` gave before the target was listed."""
+    """One pass over a plan's tables. `name`: of the pass, in the record. `others`: who was at work at the target
+    before it was listed."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Applier:
         result: MigrateResult,
         *,
         name: str,
-        journaled: frozenset[str],
+        others: Others,
         on_event: OnEvent,
     ) -> None:
         self._source = source
@@ -55,7 +55,7 @@ class Applier:
         self._options = options
         self._result = result
         self._name = name
-        self._journaled = journaled
+        self._others = others
         self._on_event = on_event
         self._transfer = Transfer(source, target, options)
         self._failures = 0
@@ -71,20 +71,26 @@ class Applier:
         return bool(self._inventory.one("select count(*) from migrate_blob where digest = ?", [digest.raw]))
 
     async def run(self) -> bool:
-        """False when gc has changed the target since it was listed: then no tag was set, and the plan is void."""
+        """False when another run changes the target, or has since it was listed: the plan is void, and no tag was set
+        while that was known."""
         if self._inventory.one(f"select count(*) from migrate_blob where size > {RESUMABLE}"):
             await self._transfer.resume(self._is_wanted)
         await self._blobs()
         if self._unmade:
             block(self._inventory, self._unmade)
         await self._layer_links()
-        if await journals(self._target) != self._journaled:
+        if not await self._is_undisturbed():
             return False
         await self._revisions()
         await self._signatures()
         await self._tag_index()
         await self._tags()
-        return await journals(self._target) == self._journaled
+        return await self._is_undisturbed()
+
+    async def _is_undisturbed(self) -> bool:
+        return await is_undisturbed(
+            self._target, self._others, self._inventory, concurrency=self._options.concurrency
+        )
 
     # -- rows
 
@@ -391,12 +397,6 @@ class Applier:
                 target=str(there) if there else "",
             ),
         )
-
-
-async def journals(storage: Storage) -> frozenset[str]:
-    """What runs of gc, and whatever else removes things, have written: one LIST. When it grows, what was listed
-    before may be gone."""
-    return frozenset([key async for page in storage.list(RUNS) for key in page.keys])
 
 
 def _chunks(rows: Iterator[tuple[Any, ...]], size: int) -> Iterator[Sequence[tuple[Any, ...]]]:

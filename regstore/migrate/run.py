@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -18,9 +19,10 @@ from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.migrate.apply import Applier, journals
+from regstore.migrate.apply import Applier
 from regstore.migrate.deletion import delete_tags
 from regstore.migrate.options import MigrateOptions, Verify
+from regstore.migrate.others import Others, Pause, find_others, wait_for_others
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import scan_source
@@ -34,11 +36,11 @@ _MOST_DISTURBED: Final = 5
 
 @dataclass(frozen=True)
 class _Planned:
-    """journaled: what runs at the target had journaled when it was listed. name: of the pass."""
+    """others: the other runs at the target, before it was listed. name: of the pass."""
 
     inventory: Inventory
     summary: MigrateSummary
-    journaled: frozenset[str]
+    others: Others
     name: str
 
 
@@ -63,8 +65,12 @@ async def migrate(
     follow: bool = False,
     scanning: ScanOptions | None = None,
     on_event: OnEvent = ignore,
+    pause: Pause = asyncio.sleep,
 ) -> MigrateResult:
     """Copy what the target lacks. With `follow`, passes until one finds nothing more that it can do.
+
+    A pass counts only when no other run, such as gc, was removing things from the target before, meanwhile or after:
+    else it waits for that run's end (`pause`, up to an hour) and lists both again.
 
     The target is a correct registry at every instant, also when this is killed: a tag appears only when all that it
     reaches at the source is there. What could not be copied is in the result (`partial`). Raises the first error
@@ -89,7 +95,7 @@ async def migrate(
             result.unknown, result.uploads = summary.unknown, summary.uploads
             # What an earlier pass could not do may have been done by this one.
             result.failed, result.skipped = [], []
-            undisturbed = True
+            undisturbed = not planned.others.at_work
             if not summary.nothing_to_do or options.verify is Verify.FULL:
                 applier = Applier(
                     source,
@@ -98,18 +104,18 @@ async def migrate(
                     options,
                     result,
                     name=planned.name,
-                    journaled=planned.journaled,
+                    others=planned.others,
                     on_event=on_event,
                 )
                 undisturbed = await applier.run()
                 if undisturbed and summary.to_delete:
                     await delete_tags(source, target, planned.inventory, result, on_event=on_event)
-        if not undisturbed and result.passes < _MOST_DISTURBED:
+        if not undisturbed:
+            still = await wait_for_others(target, pause, on_event)
+            if still or result.passes >= _MOST_DISTURBED:
+                result.failed.append(_disturbed(target, still))
+                break
             on_event(Notice(message=f"gc was at work in {target.url} meanwhile: looking again"))
-        elif not undisturbed:
-            reason = "was at work in every pass, so not all tags could be set: run migrate again when it has ended"
-            result.failed.append(Problem(repository="", subject=f"gc in {target.url}", reason=reason))
-            break
         elif not follow or result.objects + result.deleted == written:
             break
     result.seconds = time.monotonic() - began
@@ -119,6 +125,13 @@ async def migrate(
             sent = count - counts.get(operation, 0)
             result.requests[operation] = result.requests.get(operation, 0) + sent
     return result
+
+
+def _disturbed(target: Storage, still: str) -> Problem:
+    often = "was at work in every pass, so not all tags could be set"
+    reason = "is at work since an hour, and until it ends no tag can be set" if still else often
+    subject = f"{still or 'gc'} in {target.url}"
+    return Problem(repository="", subject=subject, reason=f"{reason}: run migrate again when it has ended")
 
 
 def _check_share(summary: MigrateSummary, options: MigrateOptions) -> None:
@@ -140,7 +153,7 @@ async def _planned(
     inventory = Inventory(scanning.inventory, memory_limit=scanning.memory_limit)
     try:
         other = folder / "target.duckdb"
-        journaled = await journals(target)
+        others = await find_others(target)
         async with task_group() as group:
             group.create_task(_scan_target(target, other, scanning, on_event))
             group.create_task(scan_source(source, inventory, scanning, on_event))
@@ -166,7 +179,7 @@ async def _planned(
             part_size=part_size,
             single_put=single,
         )
-        yield _Planned(inventory, summary, journaled, tag_record.next_pass(record))
+        yield _Planned(inventory, summary, others, tag_record.next_pass(record))
     finally:
         inventory.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,9 @@ from regstore.migrate import MigrateOptions, MigrateResult, migrate
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from tests.model.memory import ModelStorage
 from tests.servers.s3 import S3Root, S3Server
+from tests.storage.faulty import FaultyStorage
 
 SCANNING = ScanOptions(cache_dir=None, concurrency=8)
 OURS = "regstore/"
@@ -40,7 +42,15 @@ def open_place(place: Path | S3Root, **more: Any) -> Storage:
 
 
 async def move(source: Storage, target: Storage, *, follow: bool = False, **options: Any) -> MigrateResult:
-    return await migrate(source, target, MigrateOptions(concurrency=8, **options), follow=follow, scanning=SCANNING)
+    """As `migrate`. Where it waits, a model's clock goes on at once."""
+
+    async def pause(seconds: float) -> None:
+        store = target.inner if isinstance(target, FaultyStorage) else target
+        assert isinstance(store, ModelStorage)
+        store.clock += int(seconds * 1_000_000)
+
+    chosen = MigrateOptions(concurrency=8, **options)
+    return await migrate(source, target, chosen, follow=follow, scanning=SCANNING, pause=pause)
 
 
 async def contents(storage: Storage) -> dict[str, bytes]:

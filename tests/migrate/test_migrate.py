@@ -31,7 +31,7 @@ from regstore.layout import (
     encode,
     link_body,
 )
-from regstore.migrate import MigrateOptions, Verify, plan_only
+from regstore.migrate import MigrateOptions, Verify, migrate, plan_only
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from tests.migrate.naive import incomplete_tags
@@ -517,6 +517,104 @@ async def test_gc_at_the_target_that_never_ends_is_no_success(pair: Pair) -> Non
     assert pair.tag("a", "1") is None
     assert result.partial
     assert "gc" in str(result.failed[-1])
+
+
+class Gc:
+    """A run at the target that has journaled a blob which migrate relies on, and takes it after the listing."""
+
+    run = "20260101T000000Z-abcdef00"
+
+    def __init__(self, pair: Pair, *, locked: bool, age: int = 0) -> None:
+        self.pair = pair
+        self.blob = encode(BlobKey(pair.layers[0]))
+        self.lock = f"regstore/locks/{self.run}"
+        pair.builder.push("a", pair.image(0), "1")
+        objects = pair.target.objects
+        objects[self.blob] = pair.source.objects[self.blob]
+        objects[f"regstore/runs/{self.run}/run.json"] = (b"{}", NOW - age)
+        objects[f"regstore/runs/{self.run}/000001.jsonl.gz"] = (b"", NOW - age)
+        if locked:
+            objects[self.lock] = (b"{}", NOW - age)
+
+    def take(self, operation: str, key: str) -> None:
+        """Once links are written."""
+        if operation == "put" and "/_layers/" in key:
+            self.pair.target.objects.pop(self.blob, None)
+
+    def end(self, *, failures: int = 0) -> None:
+        done = orjson.dumps({"failures": ["x"] * failures})
+        self.pair.target.objects[f"regstore/runs/{self.run}/done.json"] = (done, NOW)
+        self.pair.target.objects.pop(self.lock, None)
+
+
+@pytest.mark.parametrize("locked", [True, False])
+async def test_gc_that_had_journaled_before_the_listing_is_waited_for(pair: Pair, locked: bool) -> None:
+    gc = Gc(pair, locked=locked)
+    notices: list[str] = []
+
+    async def pause(seconds: float) -> None:
+        assert pair.tag("a", "1") is None and not any(pair.has(RevisionLinkKey("a", pair.image(0))))
+        gc.end()
+
+    there = FaultyStorage(pair.there(), before=gc.take)
+    result = await migrate(
+        pair.here(),
+        there,
+        MigrateOptions(),
+        scanning=SCANNING,
+        pause=pause,
+        on_event=lambda event: notices.append(getattr(event, "message", "")),
+    )
+    assert (result.passes, result.partial) == (2, False)
+    assert gc.blob in pair.target and pair.tag("a", "1") is not None
+    assert [each for each in notices if f"run {gc.run}" in each and "waiting" in each]
+
+
+async def test_gc_that_does_not_end_for_an_hour_is_no_success(pair: Pair) -> None:
+    gc = Gc(pair, locked=True)
+
+    async def pause(seconds: float) -> None:
+        pair.target.objects[gc.lock] = (b"{}", there.clock)  # renewed
+        there.clock += int(seconds * 1_000_000)
+
+    there = pair.there()
+    result = await migrate(pair.here(), there, MigrateOptions(), scanning=SCANNING, pause=pause)
+    assert result.partial and pair.tag("a", "1") is None
+    assert gc.run in str(result.failed) and "run migrate again" in str(result.failed)
+
+
+async def test_gc_that_died_blocks_for_its_lease_only(pair: Pair) -> None:
+    gc = Gc(pair, locked=True)
+    there = pair.there()
+    result = await move(pair.here(), FaultyStorage(there, before=gc.take))
+    assert (result.passes, result.partial) == (2, False)
+    assert NOW + 600_000_000 < there.clock < NOW + 660_000_000
+    assert gc.blob in pair.target and pair.tag("a", "1") is not None
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_what_a_dead_run_asked_for_may_take_effect_late(pair: Pair, failures: int) -> None:
+    """Nobody is at work, but a blob that was listed goes all the same: it is looked for before tags are set."""
+    gc = Gc(pair, locked=False, age=2 * DAY)
+    if failures:
+        gc.end(failures=failures)
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=gc.take))
+    assert (result.passes, result.partial) == (2, False)
+    assert gc.blob in pair.target and pair.tag("a", "1") is not None
+
+
+async def test_nothing_to_do_is_no_success_while_gc_is_at_work(pair: Pair) -> None:
+    gc = Gc(pair, locked=False, age=2 * DAY)
+    await pair.move()
+    pair.target.objects[gc.lock] = (b"{}", NOW)
+
+    async def pause(seconds: float) -> None:
+        for key in [key for key in pair.target if "/tags/1/" in key]:
+            del pair.target.objects[key]
+        gc.end()
+
+    result = await migrate(pair.here(), pair.there(), MigrateOptions(), scanning=SCANNING, pause=pause)
+    assert (result.passes, result.tags) == (2, 1)
 
 
 async def test_a_pattern_that_no_repository_matches_is_a_mistake(pair: Pair) -> None:
