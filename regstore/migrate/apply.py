@@ -34,8 +34,8 @@ _FAILURES_IN_A_ROW: Final = 20
 
 
 class Applier:
-    """One pass over a plan's tables. `name`: of the pass, in the record. `others`: who was at work at the target
-    before it was listed."""
+    """One pass over a plan's tables. In the record, `name` is the pass's and `place` the source's. `others`: who was
+    at work at the target before it was listed."""
 
     def __init__(
         self,
@@ -46,6 +46,7 @@ class Applier:
         result: MigrateResult,
         *,
         name: str,
+        place: str,
         others: Others,
         on_event: OnEvent,
     ) -> None:
@@ -55,6 +56,7 @@ class Applier:
         self._options = options
         self._result = result
         self._name = name
+        self._place = place
         self._others = others
         self._on_event = on_event
         self._transfer = Transfer(source, target, options)
@@ -329,6 +331,7 @@ class Applier:
             lines = {
                 (row[1], row[2]): TagLine(
                     source=self._source.url,
+                    place=self._place,
                     origin=row[0],
                     repository=row[1],
                     tag=row[2],

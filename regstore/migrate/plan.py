@@ -51,17 +51,19 @@ def plan_migrate(
     *,
     now: int,
     source: str,
+    place: str,
     target: str,
     server_side: bool,
     part_size: int,
     single_put: int,
 ) -> MigrateSummary:
-    """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst` and the record of our
-    passes in `migrate_record`. `now` in microseconds, by the source's clock.
+    """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst`, the record of our
+    passes in `migrate_record`, and of passes that wrote the source in `source_record`. `now` in microseconds, by the
+    source's clock. place: what the record calls the source.
 
     part_size, single_put: bytes, for the estimate. InputError where names collide.
     """
-    planner = _Planner(inventory, options, now, source)
+    planner = _Planner(inventory, options, now, source, place)
     planner.choose_repositories()
     planner.reach()
     planner.find_live()
@@ -104,11 +106,12 @@ def block(inventory: Inventory, digests: list[bytes]) -> None:
 
 
 class _Planner:
-    def __init__(self, inventory: Inventory, options: MigrateOptions, now: int, source: str) -> None:
+    def __init__(self, inventory: Inventory, options: MigrateOptions, now: int, source: str, place: str) -> None:
         self._inventory = inventory
         self._options = options
         self._cutoff = now - options.grace
         self._source = source
+        self._place = place
         self._reach = Reachability(inventory)
 
     # -- the scope
@@ -304,10 +307,14 @@ class _Planner:
             where x.size = {_LINK_SIZE.format("x.digest")}
             """
         )
+        # Where migrate wrote the source too, a tag is as old as it was there before.
         run(
             """
             create or replace table live_tag as
-            select t.repository, t.name, t.target, t.mtime from tag t
+            select t.repository, t.name, t.target, coalesce(w.time, t.mtime) as mtime from tag t
+            join repository n on n.id = t.repository
+            left join source_record w on w.repository = n.name and w.tag = t.name and w.digest = t.target
+                and t.mtime <= w.set_by
             semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
             semi join live_manifest r on r.repository = t.repository and r.digest = t.target
             """
@@ -431,12 +438,14 @@ class _Planner:
             select l.repository, l.name, l.target, l.mtime, d.name is not null as present, d.target as was,
                 d.name is not null and not exists (
                     from migrate_record r where r.repository = m.target and r.tag = l.name and d.target is not null
+                        and r.place = $1 and r.origin = m.name
                         and (r.digest = d.target or r.was = d.target and d.mtime <= r.written)
                 ) as foreign_
             from live_tag l join migrate_repository m on m.id = l.repository
             left join dst.tag d on d.repository = m.dst and d.name = l.name
             where d.target is distinct from l.target
-            """
+            """,
+            [self._place],
         )
         kept = "false" if self._options.overwrite_tags else "foreign_"
         run(f"create or replace table migrate_conflict as from migrate_tag_difference where {kept}")
@@ -464,7 +473,7 @@ class _Planner:
         if not self._options.delete:
             return
         pairs = self._inventory.all(
-            "select distinct origin, repository from migrate_record where source = $1", [self._source]
+            "select distinct origin, repository from migrate_record where place = $1", [self._place]
         )
         chosen = [(origin, name) for origin, name in pairs if self._options.target_of(origin) == name]
         self._inventory.insert(
@@ -481,11 +490,11 @@ class _Planner:
             from migrate_record r semi join deletable using (origin, repository)
             join dst.repository dr on dr.name = r.repository
             join dst.tag d on d.repository = dr.id and d.name = r.tag and d.target = r.digest
-            where r.source = $1 and not exists (
+            where r.place = $1 and not exists (
                 from tag t join repository s on s.id = t.repository where s.name = r.origin and t.name = r.tag
             )
             """,
-            [self._source],
+            [self._place],
         )
 
     # -- in numbers
@@ -519,8 +528,8 @@ class _Planner:
             deletable=inventory.one(
                 "select count(*) from migrate_record r semi join deletable using (origin, repository)"
                 " join dst.repository o on o.name = r.repository"
-                " join dst.tag d on d.repository = o.id and d.name = r.tag and d.target = r.digest where r.source = ?",
-                [self._source],
+                " join dst.tag d on d.repository = o.id and d.name = r.tag and d.target = r.digest where r.place = ?",
+                [self._place],
             ),
             conflicts=self._conflicts(),
             damaged=self._problems("damaged"),

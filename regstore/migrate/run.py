@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Final
 
 from regstore import layout
 from regstore.concurrency import task_group
-from regstore.errors import InputError, NotARegistry, Refused
+from regstore.errors import AccessDenied, InputError, NotARegistry, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
@@ -28,6 +28,7 @@ from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import scan_source
 from regstore.migrate.transfer import can_copy
 from regstore.storage.base import Storage
+from regstore.storage.identity import identity_of
 
 _MiB: Final = 1024 * 1024
 #: After so many passes that gc got in the way of, the result says what there is.
@@ -36,12 +37,15 @@ _MOST_DISTURBED: Final = 5
 
 @dataclass(frozen=True)
 class _Planned:
-    """others: the other runs at the target, before it was listed. name: of the pass."""
+    """others: the other runs at the target, before it was listed. name: of the pass; place: of the source, in the
+    record. merge: the files of the record that were read."""
 
     inventory: Inventory
     summary: MigrateSummary
     others: Others
     name: str
+    place: str
+    merge: Mapping[str, int]
 
 
 async def plan_only(
@@ -104,12 +108,15 @@ async def migrate(
                     options,
                     result,
                     name=planned.name,
+                    place=planned.place,
                     others=planned.others,
                     on_event=on_event,
                 )
                 undisturbed = await applier.run()
                 if undisturbed and summary.to_delete:
                     await delete_tags(source, target, planned.inventory, result, on_event=on_event)
+            if undisturbed:
+                await _merge_record(target, planned)
         if not undisturbed:
             still = await wait_for_others(target, pause, on_event)
             if still or result.passes >= _MOST_DISTURBED:
@@ -162,11 +169,19 @@ async def _planned(
                 f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"
             )
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
+        place = identity_of(source)
         record = await tag_record.list_record(target)
-        if options.delete or options.rename or _tags_differ(inventory):
-            await tag_record.load_record(target, inventory, record)
+        differ = _tags_differ(inventory)
+        read: Mapping[str, int] = {}
+        if options.delete or options.rename or differ == "otherwise":
+            read = await tag_record.load_record(target, inventory, record)
         else:
             tag_record.empty_record(inventory)  # it has nothing to say
+        tag_record.empty_record(inventory, "source_record")
+        if options.rename or differ:
+            await _load_source_record(source, inventory, on_event)
+        if options.delete:
+            _say_what_is_unknown(inventory, place, source, target, on_event)
         server_side = options.server_side and can_copy(source, target)
         single, part_size = (5120 * _MiB, 256 * _MiB) if server_side else (16 * _MiB, 8 * _MiB)
         summary = plan_migrate(
@@ -174,27 +189,62 @@ async def _planned(
             options,
             now=inventory.scanned_at,
             source=source.url,
+            place=place,
             target=target.url,
             server_side=server_side,
             part_size=part_size,
             single_put=single,
         )
-        yield _Planned(inventory, summary, others, tag_record.next_pass(record))
+        yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)
     finally:
         inventory.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tags_differ(inventory: Inventory) -> bool:
-    """Whether a tag of both stores names two things: only then does it matter who wrote it."""
-    differing = inventory.one(
+def _tags_differ(inventory: Inventory) -> str:
+    """Whether the target lacks a tag of the source ("absent"), or names something else by it ("otherwise"): only then
+    does it matter who wrote it; "" where neither."""
+    absent, otherwise = inventory.all(
         """
-        select count(*) from tag t join repository r on r.id = t.repository
-        join dst.repository o on o.name = r.name join dst.tag d on d.repository = o.id and d.name = t.name
+        select count(*) filter (d.name is null), count(*) filter (d.name is not null)
+        from tag t join repository r on r.id = t.repository
+        left join dst.repository o on o.name = r.name
+        left join dst.tag d on d.repository = o.id and d.name = t.name
         where d.target is distinct from t.target
         """
-    )
-    return bool(differing)
+    )[0]
+    return "otherwise" if otherwise else "absent" if absent else ""
+
+
+async def _load_source_record(source: Storage, inventory: Inventory, on_event: OnEvent) -> None:
+    """The times of tags that migrate wrote there."""
+    try:
+        await tag_record.load_record(source, inventory, table="source_record")
+    except AccessDenied as error:
+        tag_record.empty_record(inventory, "source_record")
+        on_event(Notice(message=f"tags count from when they were set in {source.url}, not before: {error}"))
+
+
+def _say_what_is_unknown(
+    inventory: Inventory, place: str, source: Storage, target: Storage, on_event: OnEvent
+) -> None:
+    if inventory.count("dst.tag") and not inventory.one(
+        "select count(*) from migrate_record where place = ?", [place]
+    ):
+        on_event(
+            Notice(
+                message=f"--delete removes nothing: no record in {target.url} says that a tag there came from"
+                f" {source.url} ({place}); older versions did not write down enough to tell"
+            )
+        )
+
+
+async def _merge_record(target: Storage, planned: _Planned) -> None:
+    """Best effort: what is not merged now is merged by a later run."""
+    try:
+        await tag_record.merge_record(target, planned.inventory, planned.merge)
+    except StorageError:
+        pass
 
 
 def _same_place(source: Storage, target: Storage) -> bool:

@@ -21,7 +21,8 @@ from regstore.errors import (
     StorageError,
     StorageFull,
 )
-from regstore.inventory.tag_record import TAGS
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.tag_record import MANY, TAGS, load_record, merge_record
 from regstore.layout import (
     BlobKey,
     LayerLinkKey,
@@ -314,6 +315,7 @@ async def test_the_record_has_the_tags_own_times(pair: Pair) -> None:
     assert [orjson.loads(line) for line in body.splitlines()] == [
         {
             "source": "here",
+            "place": "here",
             "origin": "a",
             "repository": "b",
             "tag": "1",
@@ -321,6 +323,140 @@ async def test_the_record_has_the_tags_own_times(pair: Pair) -> None:
             "time": NOW - 30 * DAY,
         }
     ]
+
+
+async def test_a_tags_own_time_survives_a_second_hop(pair: Pair) -> None:
+    """As long as nobody set the tag in between; what they name counts, not what they are called."""
+    for tag in ("kept", "again", "moved"):
+        pair.builder.push("a", pair.image(0), tag)
+    await pair.move()
+    middle = ModelStorage(pair.target, now=NOW + DAY)
+    middle.url = "there"
+    pair.builder.store, third = pair.target, ModelStore()
+    pair.builder.mtime = NOW + DAY
+    pair.builder.tag("a", "again", pair.image(0))
+    pair.builder.push("a", pair.image(1), "moved")
+    last = ModelStorage(third, now=NOW + 2 * DAY)
+    last.url = "third"
+    await move(middle, last, rename={"a": "b"})
+    (key,) = [key for key in third if key.startswith(TAGS)]
+    times = {line["tag"]: line["time"] for line in map(orjson.loads, third.objects[key][0].splitlines())}
+    assert times == {"kept": NOW - 30 * DAY, "again": NOW + DAY, "moved": NOW + DAY}
+
+
+async def test_the_sources_own_record_may_be_out_of_reach(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+
+    def denied(operation: str, key: str) -> None:
+        if key.startswith("regstore/"):
+            raise AccessDenied(key)
+
+    assert not (await move(FaultyStorage(pair.here(), before=denied), pair.there())).partial
+
+
+async def test_two_sources_do_not_overwrite_each_other(pair: Pair) -> None:
+    ours, theirs = pair.image(0), pair.image(1)
+    pair.builder.push("a", ours, "1")
+    await pair.move()
+    other = Pair()
+    other.builder.push("a", other.image(1), "1")
+    other.target = pair.target
+    storage = other.here()
+    storage.url = "elsewhere"
+    result = await move(storage, other.there())
+    assert [(one.tag, one.target) for one in result.conflicts] == [("1", str(ours))]
+    assert pair.tag("a", "1") == str(ours)
+    # Nor does another repository of this one.
+    pair.builder.push("b", theirs, "1")
+    del pair.source.objects[encode(TagCurrentKey("a", "1"))]
+    result = await pair.move(repositories=("b",), rename={"b": "a"})
+    assert [(one.tag, one.target) for one in result.conflicts] == [("1", str(ours))]
+    result = await move(storage, other.there(), overwrite_tags=True)
+    assert not result.conflicts and pair.tag("a", "1") == str(theirs)
+
+
+async def test_a_record_of_an_older_version_claims_nothing(pair: Pair) -> None:
+    """It does not say which store of that name it was."""
+    pair.builder.push("a", pair.image(0), "goes")
+    pair.builder.push("a", pair.image(0), "moves")
+    await pair.move()
+    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    body, mtime = pair.target.objects[key]
+    assert b'"place":"here",' in body
+    pair.target.objects[key] = (body.replace(b'"place":"here",', b""), mtime)
+    for each in [each for each in pair.source if "/tags/goes/" in each]:
+        del pair.source.objects[each]
+    pair.builder.push("a", pair.image(1), "moves")
+    told: list[str] = []
+    result = await migrate(
+        pair.here(),
+        pair.there(),
+        MigrateOptions(delete=True, max_delete=1),
+        scanning=SCANNING,
+        on_event=lambda event: told.append(getattr(event, "message", "")),
+    )
+    assert (result.deleted, [one.tag for one in result.conflicts]) == (0, ["moves"])
+    assert [each for each in told if "--delete removes nothing" in each]
+
+
+async def test_many_files_of_the_record_become_one(pair: Pair) -> None:
+    """They say the same afterwards, and a pass costs one GET of them, and one of its own."""
+    first, second = pair.image(0), pair.image(1)
+    for tag in ("same", "other"):
+        pair.builder.push("a", first, tag)
+    await pair.move()
+    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    for number in range(2, MANY + 2):  # as many passes would leave
+        name = key.replace(f"{1:010}", f"{number:010}")
+        pair.target.objects[name] = (pair.target.objects[key][0].splitlines(keepends=True)[0], NOW)
+    pair.builder.push("a", second, "same")
+    await pair.move()
+    files = [key for key in pair.target if key.startswith(TAGS)]
+    assert len(files) == 2 and ".merged" in files[0], "all but that of the last pass"
+    lines = [orjson.loads(line) for key in files for line in pair.target.objects[key][0].splitlines()]
+    assert [(line["tag"], line["digest"]) for line in lines] == [
+        ("other", str(first)),
+        ("same", str(first)),
+        ("same", str(second)),
+    ]
+    del pair.source.objects[encode(TagCurrentKey("a", "other"))]
+    there = pair.there()
+    assert (await move(pair.here(), there, delete=True)).deleted == 1
+    assert pair.tag("a", "other") is None
+
+
+async def test_a_record_merged_while_it_is_read_is_read_again(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    await pair.move()
+    pair.builder.push("a", pair.image(1), "1")
+    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+
+    def merge(operation: str, text: str) -> None:
+        if operation == "get" and text == key and key in pair.target:
+            pair.target.objects[key.replace(".ndjson", ".merged000000.ndjson")] = pair.target.objects.pop(key)
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), before=merge))
+    assert not result.conflicts and pair.tag("a", "1") == str(pair.image(1))
+
+
+async def test_a_pass_that_may_still_run_is_not_merged(pair: Pair) -> None:
+    inventory = Inventory()
+    line = {"source": "s", "origin": "a", "repository": "a", "digest": str(pair.image(0)), "time": 1}
+    for number in range(MANY + 1):
+        body = orjson.dumps(line | {"tag": f"{number}"} | ({"was": None} if number == 3 else {}))
+        pair.target.objects[f"{TAGS}{number:010}-00000000-000000.ndjson"] = (body, NOW)
+    there, files = pair.there(), sorted(pair.target)
+    try:
+        await merge_record(there, inventory, await load_record(there, inventory))
+        assert sorted(pair.target) == files
+        there.clock += 2 * DAY
+        await merge_record(there, inventory, await load_record(there, inventory))
+        (merged,) = pair.target
+        before = inventory.all("from migrate_record order by all")
+        assert list(await load_record(there, inventory)) == [merged]
+        assert inventory.all("from migrate_record order by all") == before
+    finally:
+        inventory.close()
 
 
 async def test_a_damaged_record_stops_the_run(pair: Pair) -> None:
