@@ -274,6 +274,11 @@ def _print_result(result: MigrateResult) -> None:
     if result.verified:
         repaired = f", {count(result.repaired)} of them copied again" if result.repaired else ""
         emit(f"Read back {counted(result.verified, 'blob')}{repaired}.")
+    if result.size_only:
+        emit(
+            f"Of {counted(result.size_only, 'blob')} that the server copied only the size was compared:"
+            " --verify full reads them back."
+        )
     emit(
         f"{counted(result.passes, 'pass', 'passes')} in {result.seconds:.1f} s, {size(int(rate))}/s,"
         f" {counted(sum(result.requests.values()), 'request')}, {counted(result.retries, 'retry', 'retries')}."

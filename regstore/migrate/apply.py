@@ -24,7 +24,15 @@ from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
 from regstore.migrate.transfer import LARGE, RESUMABLE, Transfer
 from regstore.storage.base import Storage
-from regstore.storage.streams import LARGE_STREAMS, ONE_REQUEST, STREAMS, SourceGone, is_fatal
+from regstore.storage.streams import (
+    COPIED_WHOLE,
+    COPIES_IN_PARTS,
+    LARGE_STREAMS,
+    ONE_REQUEST,
+    STREAMS,
+    SourceGone,
+    is_fatal,
+)
 
 _ROWS: Final = 2000
 #: Between two words on how far the blobs are.
@@ -59,7 +67,7 @@ class Applier:
         self._place = place
         self._others = others
         self._on_event = on_event
-        self._transfer = Transfer(source, target, options)
+        self._transfer = Transfer(source, target, options, on_event)
         self._failures = 0
         self._unmade: list[bytes] = []
         self._copying: dict[Digest, int] = {}
@@ -78,6 +86,8 @@ class Applier:
         if self._inventory.one(f"select count(*) from migrate_blob where size > {RESUMABLE}"):
             await self._transfer.resume(self._is_wanted)
         await self._blobs()
+        if self._options.verify is not Verify.FULL:
+            self._result.size_only += self._transfer.size_only
         if self._unmade:
             block(self._inventory, self._unmade)
         await self._layer_links()
@@ -144,7 +154,7 @@ class Applier:
         """Large blobs have workers of their own, so that small ones need not wait for them."""
         at_once = self._options.concurrency
         if self._transfer.server_side:
-            return [("true", at_once)]
+            return [(f"size <= {COPIED_WHOLE}", at_once), (f"size > {COPIED_WHOLE}", COPIES_IN_PARTS)]
         if not self._target.serves_in_parallel:
             return [(f"size <= {LARGE}", at_once), (f"size > {LARGE}", LARGE_STREAMS)]
         return [

@@ -105,8 +105,9 @@ class MigrateSummary:
 @dataclass(kw_only=True)
 class MigrateResult:
     """What a pass did; of several passes, the sum. failed: what could not be copied. skipped: what was left out
-    because of that. gone: what the source lost while the pass ran. unknown, uploads: what is there too, and was never
-    meant to be copied. Times in seconds."""
+    because of that. size_only: blobs that the server copied without keeping a checksum of the copy, so that only
+    their size was compared. gone: what the source lost while the pass ran. unknown, uploads: what is there too, and
+    was never meant to be copied. Times in seconds."""
 
     source: str
     target: str
@@ -120,6 +121,7 @@ class MigrateResult:
     tags: int = 0
     verified: int = 0
     repaired: int = 0
+    size_only: int = 0
     deleted: int = 0
     gone: int = 0
     retries: int = 0

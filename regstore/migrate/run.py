@@ -183,7 +183,7 @@ async def _planned(
         if options.delete:
             _say_what_is_unknown(inventory, place, source, target, on_event)
         server_side = options.server_side and can_copy(source, target)
-        single, part_size = (5120 * _MiB, 256 * _MiB) if server_side else (16 * _MiB, 8 * _MiB)
+        single, part_size = (5120 * _MiB, 128 * _MiB) if server_side else (16 * _MiB, 8 * _MiB)
         summary = plan_migrate(
             inventory,
             options,

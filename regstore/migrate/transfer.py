@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, IntegrityError, NotFound, Unsupported
+from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError, Unreachable, Unsupported
+from regstore.events import Notice, OnEvent
 from regstore.migrate.options import MigrateOptions
 from regstore.storage.base import Storage
 from regstore.storage.streams import (
@@ -24,6 +25,7 @@ from regstore.storage.streams import (
 
 if TYPE_CHECKING:
     from regstore.migrate.unfinished import Unfinished
+    from regstore.storage.s3.between import Between
 
 MiB: Final = 1024 * 1024
 #: Bytes that streams of small blobs may hold at a time, all together.
@@ -32,19 +34,29 @@ MEMORY: Final = 64 * MiB
 LARGE: Final = 8 * MiB
 #: An upload of more bytes than this is written down, so that a later run can take it up again.
 RESUMABLE: Final = ONE_REQUEST
+#: So many copies refused by the server without one done between them, and no more are tried.
+_REFUSALS_IN_A_ROW: Final = 3
 
 
 class Transfer:
-    """Copies of blobs between two stores. Safe to use from many tasks."""
+    """Copies of blobs between two stores. Safe to use from many tasks.
 
-    def __init__(self, source: Storage, target: Storage, options: MigrateOptions) -> None:
+    server_side: whether the server is still asked to copy. size_only: copies made by the server of which it keeps no
+    checksum, so that nothing but their size was compared.
+    """
+
+    def __init__(self, source: Storage, target: Storage, options: MigrateOptions, on_event: OnEvent) -> None:
         self._source = source
         self._target = target
         self._options = options
+        self._on_event = on_event
         self._budget = Budget(MEMORY)
         self._streams = asyncio.Semaphore(STREAMS)
         self._large_streams = asyncio.Semaphore(LARGE_STREAMS)
         self._unfinished: Unfinished | None = None
+        self._between: Between | None = None
+        self._refusals = 0
+        self.size_only = 0
         self.server_side = options.server_side and can_copy(source, target)
 
     async def resume(self, is_wanted: Callable[[Digest], bool]) -> None:
@@ -98,28 +110,53 @@ class Transfer:
         return self._streams if size <= ONE_REQUEST else self._large_streams
 
     async def _copy_on_server(self, digest: Digest, size: int) -> bool | None:
-        """None when this server, or these credentials, can't do it; False when the checksum that the server keeps of
-        the copy is not the blob's digest."""
+        """None when it was not copied; False when the copy can't be relied on: the checksum that the server keeps of
+        it is not the blob's digest, or it did not come in time, and may come yet."""
         from regstore.storage.s3 import S3Storage
-        from regstore.storage.s3.between import copy_between
+        from regstore.storage.s3.between import Between
 
         assert isinstance(self._source, S3Storage) and isinstance(self._target, S3Storage)
         key = layout.encode(layout.BlobKey(digest))
+        if self._between is None:
+            self._between = Between(self._source, self._target, self._options.put)
         try:
-            await copy_between(self._source, self._target, key, size=size, options=self._options.put)
-        except (AccessDenied, Unsupported):
-            self.server_side = False
+            await self._between.copy(key, size=size)
+        except NotFound:
+            return None  # gone, or the target's credentials see other buckets: passing through tells
+        except Unreachable as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            self._refused(error)
+            return False
+        except StorageError as error:
+            if not isinstance(error, AccessDenied | Unsupported) and type(error) is not StorageError:
+                raise
+            self._refused(error)
             return None
-        except NotFound as error:
-            raise SourceGone(str(error)) from error
+        self._refusals = 0
         try:
             found, kept = await self._target.stat_kept(key)
         except AccessDenied:  # an encrypted object's checksum asks for more than its size does
             found, kept = await self._target.stat(key), None
         if found.size != size:
             raise IntegrityError(f"{self._target.url}/{key} has {found.size:,} bytes after the copy, not {size:,}")
+        if kept is None or digest.algorithm != "sha256":
+            self.size_only += 1
+            return True
         # Where the server says that these are other bytes, they are looked at on their way through.
-        return kept is None or digest.algorithm != "sha256" or kept == digest.raw
+        return kept == digest.raw
+
+    def _refused(self, error: StorageError) -> None:
+        self._refusals += 1
+        hopeless = isinstance(error, Unsupported) or self._refusals >= _REFUSALS_IN_A_ROW
+        if self.server_side and hopeless:
+            self.server_side = False
+            self._on_event(
+                Notice(
+                    message=f"blobs pass through here from now on: the server does not copy them from"
+                    f" {self._source.url} to {self._target.url} ({error})"
+                )
+            )
 
     async def read_back(self, digest: Digest, size: int) -> bool:
         """Whether the target has the blob with the bytes that its digest says. size: to be expected."""

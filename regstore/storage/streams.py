@@ -30,6 +30,9 @@ ONE_REQUEST: Final = 128 * _MiB
 STREAMS: Final = 12
 #: How many larger ones: several connections each, and 60 MiB.
 LARGE_STREAMS: Final = 3
+#: What a server copies by itself: blobs of up to this many bytes in one request, and so many larger ones at a time.
+COPIED_WHOLE: Final = 256 * _MiB
+COPIES_IN_PARTS: Final = 16
 #: Bytes of a range, and how many are under way or waiting: 24 MiB a blob.
 RANGE: Final = 8 * _MiB
 AHEAD: Final = 3

@@ -16,6 +16,7 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, StorageError
+from regstore.events import Event, Notice
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
@@ -23,7 +24,7 @@ from regstore.migrate.unfinished import UPLOADS
 from regstore.storage.base import PutOptions
 from regstore.storage.disk import DiskStorage
 from tests.migrate.naive import incomplete_tags
-from tests.migrate.stores import OURS, bucket_storage, contents, dangling, move
+from tests.migrate.stores import OURS, SCANNING, bucket_storage, contents, dangling, move
 from tests.model.random_registry import DAY, NOW, example_registry
 from tests.model.store import ModelStore
 from tests.servers import images
@@ -53,6 +54,13 @@ def other_bucket(s3_server: S3Server) -> Iterator[str]:
     bucket = s3_server.create_bucket()
     yield bucket
     s3_server.remove_bucket(bucket)
+
+
+@pytest.fixture
+def moto_other(moto: S3Server) -> Iterator[str]:
+    bucket = moto.create_bucket()
+    yield bucket
+    moto.remove_bucket(bucket)
 
 
 def without_ours(objects: dict[str, bytes]) -> dict[str, bytes]:
@@ -122,26 +130,138 @@ async def test_bytes_that_the_server_copied_are_read_back(
 
 
 async def test_the_checksum_of_a_copy_is_looked_at(large: ModelStore, moto: S3Server, moto_bucket: str) -> None:
-    """A flipped byte shows in the checksum that the server keeps: the blob goes through us, and is refused."""
+    """The server is asked for a checksum of what it copied. A flipped byte shows in it: the blob goes through us, and
+    is refused."""
     bad = images.layer("small 1")
     other = moto.create_bucket()
     try:
         async with bucket_storage(moto, moto_bucket) as source, bucket_storage(moto, other) as target:
             await large.write_storage(source)
-            moto.client().put_object(
-                Bucket=moto_bucket,
-                Key=images.blob_key(bad.digest),
-                Body=bad.data[:-1] + b"?",
-                ChecksumAlgorithm="SHA256",
-            )
+            await source.put(images.blob_key(bad.digest), bad.data[:-1] + b"?")
             result = await move(source, target)
             assert [problem.subject for problem in result.failed] == [f"blob {bad.digest}"]
-            assert target.counters.requests["CopyObject"] == 12
+            assert (target.counters.requests["CopyObject"], result.size_only) == (12, 0)
             found = without_ours(await contents(target))
             assert images.blob_key(bad.digest) not in found
             assert not dangling(found)
     finally:
         moto.remove_bucket(other)
+
+
+async def test_a_server_that_keeps_no_checksum_of_a_copy(
+    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str
+) -> None:
+    """It refuses to be asked: the copies are made without, and it is told how many were compared by size alone."""
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(
+            400,
+            "InvalidArgument",
+            operation="CopyObject",
+            when=lambda request: "x-amz-checksum-algorithm" in request.headers,
+            times=None,
+        )
+        server = moto.at(proxy.endpoint_url)
+        async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
+            await large.write_storage(source)
+            result = await move(source, target)
+            assert (result.blobs, result.partial, result.size_only) == (12, False, 12)
+            assert without_ours(await contents(target)) == large.bodies()
+        assert proxy.counts["CopyObject"] < 24
+
+
+async def test_a_large_blob_is_copied_in_parts(
+    large: ModelStore, s3_server: S3Server, s3_bucket: str, other_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 16 * MiB)
+    monkeypatch.setattr("regstore.storage.s3.multipart._COPY_PART", 5 * MiB)
+    async with bucket_storage(s3_server, s3_bucket) as source, bucket_storage(s3_server, other_bucket) as target:
+        await large.write_storage(source)
+        result = await move(source, target)
+        assert not result.partial
+        assert result.size_only >= 1
+        requests = target.counters.requests
+        assert (requests["CopyObject"], requests["UploadPartCopy"], requests["CreateMultipartUpload"]) == (11, 5, 1)
+        assert without_ours(await contents(target)) == large.bodies()
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+async def test_copies_that_bring_no_answer_pass_through(
+    in_parts: bool,
+    large: ModelStore,
+    moto: S3Server,
+    moto_bucket: str,
+    moto_other: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("regstore.storage.s3.between.LONG_TIMEOUT", 0.05)
+    monkeypatch.setattr("regstore.storage.s3.multipart.LONG_TIMEOUT", 0.05 if in_parts else 60)
+    monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 0 if in_parts else 256 * MiB)
+    notices: list[Event] = []
+    with FaultProxy(moto.endpoint_url) as proxy:
+        gate = proxy.hold(operation=["CopyObject", "UploadPartCopy"], times=None)
+        server = moto.at(proxy.endpoint_url)
+        async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
+            await large.write_storage(source)
+            result = await migrate(
+                source, target, MigrateOptions(concurrency=2), scanning=SCANNING, on_event=notices.append
+            )
+            assert (result.blobs, result.partial) == (12, False)
+            assert without_ours(await contents(target)) == large.bodies()
+        assert proxy.counts["CopyObject"] + proxy.counts["UploadPartCopy"] <= 10
+        gate.release()
+    (notice,) = [event for event in notices if isinstance(event, Notice)]
+    assert "no answer" in notice.message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "tried"),
+    [(403, "AccessDenied", 3), (404, "NoSuchBucket", 1), (501, "NotImplemented", 1), (400, "InvalidRequest", 3)],
+)
+async def test_a_server_that_does_not_copy(
+    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str, status: int, code: str, tried: int
+) -> None:
+    """Such as for credentials that do not see, or may not read, the source: the blobs pass through, and it is told."""
+    notices: list[Event] = []
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(status, code, operation="CopyObject", times=None)
+        server = moto.at(proxy.endpoint_url)
+        async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
+            await large.write_storage(source)
+            result = await migrate(
+                source, target, MigrateOptions(concurrency=1), scanning=SCANNING, on_event=notices.append
+            )
+            assert (result.blobs, result.partial, result.size_only) == (12, False, 0)
+            assert without_ours(await contents(target)) == large.bodies()
+        # Of a bad request it may be the checksum that is not liked.
+        assert proxy.counts["CopyObject"] == tried * (2 if status in (400, 501) else 1)
+    (notice,) = [event for event in notices if isinstance(event, Notice)]
+    assert f"from s3://{moto_bucket} to s3://{moto_other}" in notice.message
+
+
+async def test_one_refused_copy_does_not_end_all_others(
+    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str
+) -> None:
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(403, "AccessDenied", operation="CopyObject", after=3, times=2)
+        server = moto.at(proxy.endpoint_url)
+        async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
+            await large.write_storage(source)
+            result = await move(source, target)
+            assert (result.blobs, result.partial) == (12, False)
+        assert proxy.counts["CopyObject"] == 12
+
+
+async def test_other_credentials_see_another_bucket_of_that_name(
+    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str
+) -> None:
+    """Where each tenant has its own buckets, "no such key" says nothing of the source."""
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(404, "NoSuchKey", operation="CopyObject", times=None)
+        server = moto.at(proxy.endpoint_url)
+        async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
+            await large.write_storage(source)
+            assert not (await move(source, target)).partial
+            assert without_ours(await contents(target)) == large.bodies()
 
 
 async def test_to_s3_and_again_costs_only_listings(

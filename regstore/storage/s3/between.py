@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from regstore.errors import NoSuchBucket, StorageError, Unsupported
 from regstore.storage.base import PutOptions
-from regstore.storage.s3.client import Answer
+from regstore.storage.s3.client import LONG_TIMEOUT, Answer
+from regstore.storage.s3.failures import Refusal
 from regstore.storage.s3.multipart import MAX_COPY, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
 from regstore.storage.s3.storage import S3Storage, _object_headers
 from regstore.storage.s3.xml import parse_expected
+from regstore.storage.streams import COPIED_WHOLE
+
+#: A copy whose connection has broken, or brought no answer in time, so often is given up: the bytes can pass through.
+_TRIES: Final = 2
+#: Asks the server for a checksum of the whole copy, which it tells on a HEAD. Of parts there is none.
+_CHECKSUM: Final = {"x-amz-checksum-algorithm": "SHA256"}
 
 
 def same_server(source: S3Storage, target: S3Storage) -> bool:
@@ -16,33 +26,83 @@ def same_server(source: S3Storage, target: S3Storage) -> bool:
     return (one.url, one.region) == (other.url, other.region)
 
 
-async def copy_between(
-    source: S3Storage, target: S3Storage, key: str, *, size: int, options: PutOptions | None
-) -> None:
-    """Copy the object of this key below the source's root to the same key below the target's, with the target's
-    credentials. What it is stored with is what the options say, not what the source has; its type is
-    `application/octet-stream`, as a registry's own.
+class Between:
+    """Copies of objects below the source's root to the same keys below the target's, with the target's credentials.
+    What they are stored with is what the options say, not what the source has; their type is
+    `application/octet-stream`, as a registry's own."""
 
-    size: bytes, from a listing; above 5 GiB the copy is made of parts. NotFound when the source is absent;
-    AccessDenied when these credentials may not read it.
-    """
-    client = target._client
-    full_source, full_target = source._full(key), target._full(key)
-    header = "/" + encode_path(f"{source._client.endpoint.bucket}/{full_source}")
-    headers = _object_headers(options)
-    if size > MAX_COPY:
-        etag = (await source.stat(key)).etag
-        await copy_parts(client, full_source, full_target, size=size, etag=etag, headers=headers, header=header)
-        return
+    def __init__(self, source: S3Storage, target: S3Storage, options: PutOptions | None) -> None:
+        self._source = source
+        self._target = target
+        self._options = options
+        # Parts are copied several at a time, and no answer has to be waited for while gigabytes move. AWS is quick
+        # enough with one request, and keeps a checksum of what it copied so.
+        self._whole = MAX_COPY if target._client.endpoint.is_aws else COPIED_WHOLE
+        #: Whether the header that asks for a checksum is sent: some servers may refuse what they do not know.
+        self._checksums = True
 
-    def parse(answer: Answer) -> None:
-        parse_expected(answer.body, "CopyObjectResult")
+    async def copy(self, key: str, *, size: int) -> None:
+        """size: bytes, from a listing.
 
-    await client.call(
-        "CopyObject",
-        "PUT",
-        full_target,
-        headers={"x-amz-copy-source": header, "x-amz-metadata-directive": "REPLACE", **headers},
-        parse=parse,
-        about=client.place.pair(full_source, full_target),
-    )
+        NotFound when the source is absent for these credentials; AccessDenied when they may not read it; Unsupported
+        when they see no such bucket, or the server does not copy; Unreachable, from an OSError, when no answer came
+        in time.
+        """
+        target, client = self._target, self._target._client
+        source = self._source._full(key)
+        header = "/" + encode_path(f"{self._source._client.endpoint.bucket}/{source}")
+        try:
+            if size > self._whole:
+                etag = (await self._source.stat(key)).etag
+                await copy_parts(
+                    client,
+                    source,
+                    target._full(key),
+                    size=size,
+                    etag=etag,
+                    headers=_object_headers(self._options),
+                    header=header,
+                    broken=_TRIES,
+                )
+            else:
+                await self._copy_whole(source, target._full(key), header)
+        except NoSuchBucket as error:  # the target's was there a moment ago
+            raise Unsupported(
+                f"the credentials of {target.url} see no bucket {self._source.settings.bucket} at"
+                f" {client.place.endpoint}"
+            ) from error
+
+    async def _copy_whole(self, source: str, target: str, header: str) -> None:
+        headers = {"x-amz-copy-source": header, "x-amz-metadata-directive": "REPLACE"}
+        headers |= _object_headers(self._options)
+        if self._checksums:
+            try:
+                await self._call(source, target, headers | _CHECKSUM)
+            except StorageError as error:
+                if not _is_bad_request(error):
+                    raise
+            else:
+                return
+        await self._call(source, target, headers)
+        self._checksums = False
+
+    async def _call(self, source: str, target: str, headers: dict[str, str]) -> None:
+        def parse(answer: Answer) -> None:
+            parse_expected(answer.body, "CopyObjectResult")
+
+        client = self._target._client
+        await client.call(
+            "CopyObject",
+            "PUT",
+            target,
+            headers=headers,
+            parse=parse,
+            about=client.place.pair(source, target),
+            patience=LONG_TIMEOUT,
+            broken=_TRIES,
+        )
+
+
+def _is_bad_request(error: StorageError) -> bool:
+    refusal = error.__cause__
+    return isinstance(refusal, Refusal) and refusal.status in (400, 501)

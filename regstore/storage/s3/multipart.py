@@ -29,7 +29,7 @@ SINGLE_PUT: Final = 16 * MiB
 IN_FLIGHT: Final = 4
 #: Seconds that a cancelled upload waits to learn its own id.
 _LAST_MOMENTS: Final = 10.0
-_COPY_PART: Final = 256 * MiB
+_COPY_PART: Final = 128 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,9 +300,18 @@ async def put_stream(
 
 
 async def copy_parts(
-    client: SignedClient, source: str, target: str, *, size: int, etag: str, headers: Mapping[str, str], header: str
+    client: SignedClient,
+    source: str,
+    target: str,
+    *,
+    size: int,
+    etag: str,
+    headers: Mapping[str, str],
+    header: str,
+    broken: int | None = None,
 ) -> None:
-    """Copy an object above 5 GiB. header: the value of x-amz-copy-source; headers: of the new object.
+    """Copy a large object. header: the value of x-amz-copy-source; headers: of the new object; broken: as in
+    `SignedClient.call`.
 
     IntegrityError when the source changes meanwhile.
     """
@@ -326,6 +335,7 @@ async def copy_parts(
             parse=parse,
             about=client.place.pair(source, target),
             patience=LONG_TIMEOUT,
+            broken=broken,
         )
 
     upload = Upload(client, target, headers)
