@@ -147,10 +147,12 @@ async def _create(
     from regstore.backup import CreateOptions, create
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
+    from regstore.storage.base import store_with
 
     options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
     scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
     async with here.open() as source, _made(there) as backup:
+        store_with(backup, put)
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
 
@@ -412,9 +414,11 @@ async def _restore(
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
     from regstore.runs.lock import hold_lock
+    from regstore.storage.base import store_with
 
     async with _place(here) as backup, there.open() as store:
         choose(await list_snapshots(backup), options.snapshot, backup.url)  # before a bucket is made
+        store_with(store, options.put)  # the lock and the journal too
         await _make_missing(store, options, on_event)
         if break_lock:
             await _break(store)

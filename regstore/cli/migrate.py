@@ -210,6 +210,7 @@ def _configuration(target: Storage) -> dict[str, Any]:
         endpoint=None if endpoint.is_aws else endpoint.url,
         path_style=endpoint.path_style,
         verify_tls=settings.verify_tls,
+        put=target.put_options,
     )
 
 

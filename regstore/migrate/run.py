@@ -27,7 +27,7 @@ from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import scan_source
 from regstore.migrate.transfer import can_copy
-from regstore.storage.base import Storage
+from regstore.storage.base import Storage, store_with
 from regstore.storage.identity import identity_of
 
 _MiB: Final = 1024 * 1024
@@ -195,6 +195,7 @@ async def _planned(
             part_size=part_size,
             single_put=single,
         )
+        store_with(target, options.put)  # what is ours, too
         yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)
     finally:
         inventory.close()

@@ -10,14 +10,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from regstore.storage.base import PutOptions
+
 #: Where no endpoint is configured the driver reaches AWS by the region alone.
 _HEALTH: Final = {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}}
 
 
 def s3_configuration(
-    *, bucket: str, root: str, region: str, endpoint: str | None, path_style: bool, verify_tls: bool = True
+    *,
+    bucket: str,
+    root: str,
+    region: str,
+    endpoint: str | None,
+    path_style: bool,
+    verify_tls: bool = True,
+    put: PutOptions | None = None,
 ) -> dict[str, Any]:
-    """endpoint: None on AWS. root: without slashes at its ends."""
+    """endpoint: None on AWS. root: without slashes at its ends. put: how the registry is to store its objects, as far
+    as its driver can (a key without an encryption says nothing to it)."""
     driver: dict[str, Any] = {"region": region, "bucket": bucket}
     if root:
         driver["rootdirectory"] = f"/{root}"
@@ -30,6 +40,15 @@ def s3_configuration(
         driver["forcepathstyle"] = True
     if not verify_tls:
         driver["skipverify"] = True
+    if put is not None:
+        if put.sse:
+            driver["encrypt"] = True
+            if put.sse_kms_key_id:
+                driver["keyid"] = put.sse_kms_key_id
+        if put.storage_class:
+            driver["storageclass"] = put.storage_class
+        if put.acl:
+            driver["objectacl"] = put.acl
     return _registry({"s3": driver})
 
 

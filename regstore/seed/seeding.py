@@ -176,6 +176,7 @@ class _Bucket:
             endpoint=None if admin.is_aws else admin.endpoint,
             path_style=admin.path_style,
             verify_tls=settings.verify_tls,
+            put=self._options.put,
         )
 
 

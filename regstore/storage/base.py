@@ -81,13 +81,23 @@ class Capabilities:
 class PutOptions:
     """How new objects are stored, where the store knows such things (S3); a disk ignores them.
 
-    None leaves the bucket's own default. sse: `AES256` or `aws:kms`.
+    None leaves the storage's default (`TakesDefaults`), and then the bucket's own. sse: `AES256` or `aws:kms`.
     """
 
     storage_class: str | None = None
     sse: str | None = None
     sse_kms_key_id: str | None = None
     acl: str | None = None
+
+    def over(self, default: PutOptions) -> PutOptions:
+        """These, and where they say nothing the default's; no key with an encryption that is not its own."""
+        key = default.sse_kms_key_id if self.sse in (None, default.sse) else None
+        return PutOptions(
+            storage_class=self.storage_class or default.storage_class,
+            sse=self.sse or default.sse,
+            sse_kms_key_id=self.sse_kms_key_id or key,
+            acl=self.acl or default.acl,
+        )
 
 
 @dataclass(slots=True)
@@ -257,6 +267,21 @@ class Storage(Protocol):
     async def __aenter__(self) -> Storage: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class TakesDefaults(Protocol):
+    """A store that can be told how to store what is put without options of its own: locks, journals, records."""
+
+    def store_with(self, options: PutOptions) -> None:
+        """From now on. What the options leave open stays as it was."""
+        ...
+
+
+def store_with(storage: Storage, options: PutOptions | None) -> None:
+    """Where the storage knows such things."""
+    if options is not None and isinstance(storage, TakesDefaults):
+        storage.store_with(options)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regstore.errors import InputError
-from regstore.storage.base import Storage
+from regstore.storage.base import PutOptions, Storage
 from regstore.storage.location import DiskLocation, Location, S3Location, parse_location
 from regstore.storage.registry_config import RegistryConfig, S3Access, parse_registry_config
 
@@ -59,9 +59,13 @@ def open_storage(text: str | os.PathLike[str], options: OpenOptions = OpenOption
 
 
 def open_location(
-    location: Location, options: OpenOptions = OpenOptions(), access: S3Access | None = None
+    location: Location,
+    options: OpenOptions = OpenOptions(),
+    access: S3Access | None = None,
+    put: PutOptions | None = None,
 ) -> Storage:
-    """`access`: what a registry's configuration says about reaching the bucket; the options come before it."""
+    """`access`: what a registry's configuration says about reaching the bucket; the options come before it. `put`:
+    how what is put without options of its own is stored in a bucket."""
     if isinstance(location, DiskLocation):
         from regstore.storage.disk import DiskStorage
 
@@ -86,6 +90,7 @@ def open_location(
         session_token=access.session_token if with_keys else None,
         verify_tls=access.verify_tls,
         concurrency=options.concurrency or defaults.concurrency,
+        put=put or PutOptions(),
     )
     return S3Storage(settings)
 
@@ -103,6 +108,7 @@ def read_registry_config(path: str | os.PathLike[str], environ: Mapping[str, str
 def open_registry_config(
     path: str | os.PathLike[str], environ: Mapping[str, str], options: OpenOptions = OpenOptions()
 ) -> tuple[Storage, RegistryConfig]:
-    """The storage that a registry's configuration names, and what else it says that matters here."""
+    """The storage that a registry's configuration names, which stores things as the registry does, and what else the
+    configuration says that matters here."""
     config = read_registry_config(path, environ)
-    return open_location(config.location, options, config.s3), config
+    return open_location(config.location, options, config.s3, config.put), config

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regstore.errors import InputError
+from regstore.seed.configuration import s3_configuration
 from regstore.storage import (
     DiskLocation,
     OpenOptions,
@@ -251,6 +252,24 @@ def test_endpoints(endpoint: str, secure: Any, url: str | None) -> None:
 )
 def test_how_the_registry_stores_objects(parameters: dict[str, Any], put: PutOptions) -> None:
     assert parse({"storage": {"s3": {**S3, **parameters}}}).put == put
+
+
+def test_the_configuration_that_we_write_says_how_objects_are_stored() -> None:
+    put = PutOptions(
+        storage_class="STANDARD_IA", sse="aws:kms", sse_kms_key_id="k", acl="bucket-owner-full-control"
+    )
+    written = s3_configuration(
+        bucket="bucket", root="", region="us-east-1", endpoint=None, path_style=False, put=put
+    )
+    assert parse(written).put == put
+
+
+def test_what_is_ours_is_stored_as_the_registry_stores(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump({"storage": {"s3": {**S3, "encrypt": True}}}))
+    storage, config = open_registry_config(path, {})
+    assert isinstance(storage, S3Storage)
+    assert storage.put_options == config.put == PutOptions(sse="AES256")
 
 
 @pytest.mark.parametrize(

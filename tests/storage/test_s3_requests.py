@@ -26,7 +26,7 @@ from regstore.errors import (
 )
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
-from tests.storage.fake_s3 import FakeS3, answer, cut_off, error, fake_s3, listing, reset
+from tests.storage.fake_s3 import Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
 
 LAST_MODIFIED = "Mon, 23 Nov 2026 10:00:00 GMT"
 FACTS = {"ETag": '"abc"', "Last_Modified": LAST_MODIFIED}
@@ -622,6 +622,42 @@ async def test_an_upload_that_somebody_ended(fake: FakeS3, storage: S3Storage) -
     fake.answers = [STARTED, part, part, part, error(404, "NoSuchUpload"), answer(204)]
     with pytest.raises(StorageError, match="ended by somebody else"):
         await storage.put_stream("key", chunks_of(BIG))
+
+
+async def test_what_is_put_without_options_is_stored_as_the_storage_says(fake: FakeS3, storage: S3Storage) -> None:
+    storage.store_with(PutOptions(sse="aws:kms", sse_kms_key_id="key"))
+    storage.store_with(PutOptions(acl="private"))
+    part = answer(200, ETag='"e"')
+    source = answer(200, b"1", ETag='"e"', Last_Modified=LAST_MODIFIED)
+    copied = answer(200, "<CopyObjectResult/>")
+    unowned = error(404, "OwnershipControlsNotFoundError")
+    grants = answer(200, "<AccessControlPolicy><Owner><ID>1</ID></Owner></AccessControlPolicy>")
+    fake.answers = [
+        answer(),
+        answer(),
+        STARTED,
+        part,
+        part,
+        part,
+        answer(body="<CompleteMultipartUploadResult/>"),
+        source,
+        unowned,
+        grants,
+        copied,
+    ]
+    await storage.put("link", b"1")
+    await storage.put("link", b"1", options=PutOptions(sse="AES256"))
+    await storage.put_stream("key", chunks_of(BIG))
+    await storage.copy("key", "copy")
+
+    def said(asked: Asked) -> list[str | None]:
+        sse = "x-amz-server-side-encryption"
+        return [asked.headers.get(name) for name in (sse, f"{sse}-aws-kms-key-id", "x-amz-acl")]
+
+    assert said(fake.asked[0]) == ["aws:kms", "key", "private"]
+    assert said(fake.asked[1]) == ["AES256", None, "private"]
+    assert said(fake.asked[2]) == ["aws:kms", "key", "private"], "CreateMultipartUpload"
+    assert said(fake.asked[-1]) == ["aws:kms", "key", None], "the source's access control list is known"
 
 
 async def test_uploads_with_their_newest_part(fake: FakeS3) -> None:

@@ -10,7 +10,7 @@ from regstore.storage.s3.client import LONG_TIMEOUT, Answer
 from regstore.storage.s3.failures import Refusal
 from regstore.storage.s3.multipart import MAX_COPY, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
-from regstore.storage.s3.storage import S3Storage, _object_headers
+from regstore.storage.s3.storage import S3Storage
 from regstore.storage.s3.xml import parse_expected
 from regstore.storage.streams import COPIED_WHOLE
 
@@ -60,7 +60,7 @@ class Between:
                     target._full(key),
                     size=size,
                     etag=etag,
-                    headers=_object_headers(self._options),
+                    headers=target._headers(self._options),
                     header=header,
                     broken=_TRIES,
                 )
@@ -74,7 +74,7 @@ class Between:
 
     async def _copy_whole(self, source: str, target: str, header: str) -> None:
         headers = {"x-amz-copy-source": header, "x-amz-metadata-directive": "REPLACE"}
-        headers |= _object_headers(self._options)
+        headers |= self._target._headers(self._options)
         if self._checksums:
             try:
                 await self._call(source, target, headers | _CHECKSUM)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from regstore.errors import AccessDenied, NotFound, Unsupported
+from regstore.storage.base import PutOptions
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
 from regstore.storage.s3.failures import Malformed
 from regstore.storage.s3.multipart import MAX_COPY, copy_parts
@@ -18,6 +19,7 @@ _STORED_WITH: Final = (
     "x-amz-server-side-encryption-aws-kms-key-id",
     "x-amz-server-side-encryption-bucket-key-enabled",
 )
+_ENCRYPTED: Final = "x-amz-server-side-encryption"
 #: CopyObject does take these over; an upload of parts has to be told.
 _METADATA: Final = (
     "content-type",
@@ -30,6 +32,16 @@ _METADATA: Final = (
 )
 
 
+def option_headers(options: PutOptions) -> dict[str, str]:
+    wanted = {
+        "x-amz-storage-class": options.storage_class,
+        _ENCRYPTED: options.sse,
+        "x-amz-server-side-encryption-aws-kms-key-id": options.sse_kms_key_id,
+        "x-amz-acl": options.acl,
+    }
+    return {name: value for name, value in wanted.items() if value}
+
+
 class Copier:
     """Remembers whether access control lists mean anything in this bucket; where not, a copy is one request less."""
 
@@ -37,11 +49,16 @@ class Copier:
         self._client = client
         self._lists: bool | None = None
 
-    async def copy(self, source: str, target: str, head: Answer) -> None:
+    async def copy(self, source: str, target: str, head: Answer, default: PutOptions) -> None:
         """Full keys. head: of the source. Its storage class, encryption, content type, metadata and access
-        control list survive; the list only where the server lets us read it."""
+        control list survive; the list only where the server lets us read it. default: encrypts what is not encrypted,
+        and gives an access control list where the source's can't be known."""
         try:
-            await _copy(self._client, source, target, head, await self._grants(source))
+            headers = await self._grants(source)
+            fallback = option_headers(PutOptions(acl=None if self._lists else default.acl))
+            if _ENCRYPTED not in head.headers:
+                fallback |= option_headers(PutOptions(sse=default.sse, sse_kms_key_id=default.sse_kms_key_id))
+            await _copy(self._client, source, target, head, fallback | headers)
         except NotFound as error:  # gone since the HEAD
             raise NotFound(self._client.place.relative(source), self._client.place.url) from error
 

@@ -11,7 +11,7 @@ from regstore.storage.base import PutOptions
 from regstore.storage.s3 import multipart
 from regstore.storage.s3.client import Answer
 from regstore.storage.s3.multipart import Resume
-from regstore.storage.s3.storage import S3Storage, _object_headers
+from regstore.storage.s3.storage import S3Storage
 from regstore.storage.s3.xml import children, parse_expected, parse_time, texts
 
 
@@ -82,7 +82,7 @@ async def put_stream_resuming(
         chunks,
         size=size,
         digest=digest,
-        headers=_object_headers(options),
+        headers=storage._headers(options),
         put=put,
         resume=resume,
     )

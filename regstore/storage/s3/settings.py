@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from regstore.errors import InputError
+from regstore.storage.base import PutOptions
 from regstore.storage.s3.retry import RetryPolicy
 from regstore.storage.s3.sigv4 import encode_path
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION: Final = "us-east-1"
 DEFAULT_RETRIES: Final = RetryPolicy()
+DEFAULT_PUT: Final = PutOptions()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class S3Settings:
     root: the keys' common prefix, "" or "a/b" with no slash at either end.
     path_style: the bucket in the path (True) or in the host name; None is path style unless the endpoint is AWS.
     ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
-    being read not counted). page_size: keys asked for in a LIST, at most 1,000.
+    being read not counted). page_size: keys asked for in a LIST, at most 1,000. put: how objects are stored that
+    are put without options of their own.
     """
 
     bucket: str
@@ -45,6 +48,7 @@ class S3Settings:
     concurrency: int = 128
     page_size: int = 1000
     retries: RetryPolicy = DEFAULT_RETRIES
+    put: PutOptions = DEFAULT_PUT
 
     def __post_init__(self) -> None:
         if not self.bucket or "/" in self.bucket:

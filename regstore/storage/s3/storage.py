@@ -35,7 +35,7 @@ from regstore.storage.base import (
 )
 from regstore.storage.s3 import failures, multipart, unfinished
 from regstore.storage.s3.client import Answer, SignedClient
-from regstore.storage.s3.copying import Copier
+from regstore.storage.s3.copying import Copier, option_headers
 from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
 from regstore.storage.s3.reading import info_of, open_stream
@@ -64,6 +64,8 @@ class S3Storage:
         self.counters = Counters()
         self.serves_in_parallel = True
         self.symlinks: Collection[str] = ()
+        #: How objects are stored that are put without options of their own.
+        self.put_options = settings.put
         self._root = f"{settings.root}/" if settings.root else ""
         self._opened: SignedClient | None = None
         self._lister: Lister | None = None
@@ -91,6 +93,13 @@ class S3Storage:
         if self._opened is None:
             self._opened = SignedClient(self.settings, self.counters)
         return self._opened
+
+    def store_with(self, options: PutOptions) -> None:
+        self.put_options = options.over(self.put_options)
+
+    def _headers(self, options: PutOptions | None) -> dict[str, str]:
+        options = options.over(self.put_options) if options is not None else self.put_options
+        return {"content-type": CONTENT_TYPE, **option_headers(options)}
 
     def _full(self, key: str) -> str:
         if not key:
@@ -184,7 +193,7 @@ class S3Storage:
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
-        headers = _object_headers(options)
+        headers = self._headers(options)
         if if_absent:
             if not (await self.capabilities()).conditional_put:
                 raise Unsupported(f"{self.url} was not seen to honour If-None-Match; it cannot create safely")
@@ -224,7 +233,7 @@ class S3Storage:
         options: PutOptions | None = None,
     ) -> int:
         full = self._full(key)
-        headers = _object_headers(options)
+        headers = self._headers(options)
         single = dict(headers)
         sha256 = digest if digest is not None and digest.algorithm == "sha256" else None
         if sha256 is not None and self._client.endpoint.is_aws:
@@ -283,7 +292,7 @@ class S3Storage:
             )
         if self._copier is None:
             self._copier = Copier(self._client)
-        await self._copier.copy(self._full(source), self._full(target), head)
+        await self._copier.copy(self._full(source), self._full(target), head, self.put_options)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         await self._copy(source, target, size=size)
@@ -342,7 +351,7 @@ class S3Storage:
     async def _probe_conditional_put(self) -> bool:
         full = f"{self._root}regstore/probe-{secrets.token_hex(8)}"
         try:
-            await self._create(full, b"1", {"content-type": CONTENT_TYPE})
+            await self._create(full, b"1", self._headers(None))
         except (AccessDenied, Unsupported, AlreadyExists):
             return False
         try:
@@ -350,7 +359,7 @@ class S3Storage:
                 "PutObject",
                 "PUT",
                 full,
-                headers={"content-type": CONTENT_TYPE, "if-none-match": "*"},
+                headers={**self._headers(None), "if-none-match": "*"},
                 body=b"2",
                 parse=_nothing,
             )
@@ -415,19 +424,6 @@ class S3Storage:
     def translate(self, error: BaseException, what: str) -> RegstoreError:
         """`translate` with this bucket and endpoint in the sentence."""
         return failures.translate(error, what, bucket=self.settings.bucket, endpoint=self._client.endpoint.url)
-
-
-def _object_headers(options: PutOptions | None) -> dict[str, str]:
-    headers = {"content-type": CONTENT_TYPE}
-    if options is not None:
-        wanted = {
-            "x-amz-storage-class": options.storage_class,
-            "x-amz-server-side-encryption": options.sse,
-            "x-amz-server-side-encryption-aws-kms-key-id": options.sse_kms_key_id,
-            "x-amz-acl": options.acl,
-        }
-        headers.update({name: value for name, value in wanted.items() if value})
-    return headers
 
 
 def _whole(answer: Answer) -> Answer:
