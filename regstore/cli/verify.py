@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
     from regstore.verify.read import Reading
-    from regstore.verify.repair import RepairOptions, Repairs
     from regstore.verify.run import VerifyReport
+    from regstore.verify.work import RepairOptions, Repairs
 
 _TAGS_SHOWN = 5
 _FAULTS_SHOWN = 200
@@ -93,6 +93,14 @@ def verify(
     drop_broken_tags: Annotated[
         bool, typer.Option("--drop-broken-tags", help="Repair, then remove tags that can't be pulled whole.")
     ] = False,
+    grace: Annotated[
+        int,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="--drop-broken-tags spares tags that were set within this time: a push may be under way.",
+        ),
+    ] = "1h",  # type: ignore[assignment]
     break_lock: Annotated[
         bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
     ] = False,
@@ -116,12 +124,13 @@ def verify(
 ) -> int:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
 
-    Exit code 6 when there is damage; 3 when there is none but some manifest can't be understood.
+    A push or a deletion meanwhile is no damage: what looks wrong is looked at again. Exit code 6 when there is damage;
+    3 when there is none but a blob can't be read, or a manifest can't be understood.
     """
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
     from regstore.verify.options import Checksums, VerifyOptions
-    from regstore.verify.repair import RepairOptions
+    from regstore.verify.work import RepairOptions
 
     if server_checksums not in list(Checksums):
         raise InputError(f"--server-checksums is one of {', '.join(Checksums)}, not {server_checksums!r}")
@@ -134,7 +143,7 @@ def verify(
         proofs=cache_dir or default_cache_dir(),
         pull_through=pull_through,
     )
-    what = RepairOptions(drop_broken_tags=drop_broken_tags, restore_links=restore_links)
+    what = RepairOptions(drop_broken_tags=drop_broken_tags, grace=grace, restore_links=restore_links)
     if restore_links and repair_from is None:
         raise InputError("--restore-links puts back what another copy has: say --repair-from")
     if not (repair or repair_from or drop_broken_tags):
@@ -216,12 +225,15 @@ def _exit_code(findings: Findings) -> int:
 
 def report_json(report: VerifyReport) -> dict[str, Any]:
     """The report as `--json` prints it."""
+    from regstore.verify.plan import FaultKind
+
     findings = report.findings
     return {
         "store": report.store,
         "pull_through": report.pull_through,
         "damage": findings.damage,
-        "unreadable_manifests": findings.unproven,
+        "unreadable_manifests": findings.counts.get(FaultKind.MANIFEST_UNREADABLE, 0),
+        "unreadable_blobs": findings.counts.get(FaultKind.BLOB_UNREADABLE, 0),
         "repositories": findings.repositories,
         "tags": {"total": findings.tags, "touched": findings.tags_touched, "broken": findings.tags_broken},
         "revisions": findings.revisions,
@@ -332,6 +344,8 @@ def _print_repairs(repairs: Repairs) -> None:
             emit(f"{counted(number, what)} {words}")
     for tag in repairs.dropped[:_FAULTS_SHOWN]:
         emit(printable(f"  dropped {tag}"))
+    for tag in repairs.spared[:_FAULTS_SHOWN]:
+        emit(printable(f"  not dropped: {tag}"))
     for failure in repairs.failures:
         emit_error(printable(failure))
     if not repairs.nothing:

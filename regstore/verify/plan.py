@@ -14,6 +14,8 @@ What is held against what, for each repository:
 - a tag's folder has its current/link. Its history, and the signatures of schema1, have sound links
   (`verify_odd_link(area, repository, tag, revision, digest, size, mtime, body)` are those that were read and are not).
 
+A blob that could not be read (table `verify_unread(digest, detail)`) is neither sound nor damaged: nothing is known.
+
 A layer link that no manifest needs and whose blob is gone is a leftover, no damage: garbage-collect of Distribution
 2.x leaves one for each layer it removes. In a pull-through cache nothing that is absent is damage.
 
@@ -46,7 +48,8 @@ FAULTS_NAMED: Final = 10_000
 
 class FaultKind(StrEnum):
     BLOB_MISSING = "blob missing"
-    BLOB_DAMAGED = "blob damaged"
+    BLOB_DAMAGED = "blob damaged"  # its bytes were read, and are others
+    BLOB_UNREADABLE = "blob unreadable"  # the store has it and does not give its bytes: nothing is known of them
     SIZE_DIFFERS = "size differs"
     LINK_DAMAGED = "link damaged"
     LINK_MISSING = "link missing"
@@ -54,7 +57,7 @@ class FaultKind(StrEnum):
 
     @property
     def is_damage(self) -> bool:
-        return self is not FaultKind.MANIFEST_UNREADABLE
+        return self not in (FaultKind.MANIFEST_UNREADABLE, FaultKind.BLOB_UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,8 @@ class Fault:
                 return "--repair-from a store or a backup that has it, or push it again"
             case FaultKind.BLOB_DAMAGED:
                 return "--repair-from a store or a backup that has it; a push does not replace it"
+            case FaultKind.BLOB_UNREADABLE:
+                return "nothing: see why the store does not give it; move it away if it is lost, then --repair-from"
             case FaultKind.SIZE_DIFFERS if "the manifest is wrong" in self.detail:
                 return "push the image again: what its manifest says was wrong from the start"
             case FaultKind.SIZE_DIFFERS:
@@ -161,16 +166,23 @@ class Findings:
 
     @property
     def unproven(self) -> int:
-        return self.counts.get(FaultKind.MANIFEST_UNREADABLE, 0)
+        return sum(number for kind, number in self.counts.items() if not kind.is_damage)
 
 
-def plan_verify(inventory: Inventory, *, pull_through: bool = False) -> Findings:
-    """Make the plan's tables in the inventory, and sum them up."""
+#: What tells a fault from others, in any look at the store.
+IDENTITY: Final = "kind, area, repository, digest, tag"
+
+
+def plan_verify(inventory: Inventory, *, pull_through: bool = False, among: str = "") -> Findings:
+    """Make the plan's tables in the inventory, and sum them up. among: a table with the columns of IDENTITY; faults
+    that it does not have are passed over."""
     planner = _Planner(inventory, pull_through)
     planner.follow()
     planner.require()
     planner.find_blobs()
     planner.find_links()
+    if among:
+        planner.keep(among)
     planner.touch()
     return planner.summary()
 
@@ -181,6 +193,7 @@ class _Planner:
         self._pull_through = pull_through
         run = inventory.execute
         run("create table if not exists verify_rotten (digest blob not null, detail varchar not null)")
+        run("create table if not exists verify_unread (digest blob not null, detail varchar not null)")
         run("create table if not exists verify_proven (digest blob not null)")
         run(f"create table if not exists verify_odd_link ({ODD_LINK_COLUMNS})")
         run("drop table if exists verify_fault")
@@ -308,6 +321,11 @@ class _Planner:
             strikes="select repository, stored as digest from verify_required",
         )
         self._add_blobs(
+            FaultKind.BLOB_UNREADABLE,
+            "select digest, detail from verify_unread",
+            strikes="select repository, stored as digest from verify_required",
+        )
+        self._add_blobs(
             FaultKind.MANIFEST_UNREADABLE,
             "select digest, reason as detail from manifest where state in ('invalid', 'too large')"
             " and digest in (select digest from verify_followed)",
@@ -431,6 +449,19 @@ class _Planner:
             where f.area = 'signature'
             """
         )
+
+    def keep(self, among: str) -> None:
+        run = self._inventory.execute
+        run(
+            f"""
+            delete from verify_fault f where not exists (
+                from {among} a where a.kind = f.kind and a.area = f.area
+                    and a.repository is not distinct from f.repository
+                    and a.digest is not distinct from f.digest and a.tag is not distinct from f.tag
+            )
+            """
+        )
+        run("delete from verify_at where fault not in (select id from verify_fault)")
 
     def touch(self) -> None:
         """verify_touched: up from where faults strike, to the tags, through whatever names it or is referred to."""
@@ -578,5 +609,5 @@ class _Planner:
 #: Tags that damage touches.
 _TOUCHED: Final = (
     f"(select v.* from verify_touched v join verify_fault f on f.id = v.fault"
-    f" where f.kind <> '{FaultKind.MANIFEST_UNREADABLE}')"
+    f" where f.kind not in ('{FaultKind.MANIFEST_UNREADABLE}', '{FaultKind.BLOB_UNREADABLE}'))"
 )

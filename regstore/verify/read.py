@@ -140,7 +140,8 @@ def plan_reading(
 
 
 class BlobReader:
-    """Reads what `plan_reading` chose. `rotten` and `unstable` fill up as it goes."""
+    """Reads what `plan_reading` chose. `rotten` (read twice, the same wrong bytes both times), `unread` (not to be had,
+    or other bytes each time), `gone` and `unstable` fill up as it goes."""
 
     def __init__(
         self,
@@ -164,11 +165,12 @@ class BlobReader:
         self._checksums = {"agree": 0, "differ": 0, "absent": 0}
         self._trusted = 0
         self.rotten: dict[bytes, str] = {}
+        self.unread: dict[bytes, str] = {}
         self.gone: list[bytes] = []
         self.unstable: list[str] = []
 
     async def run(self, *, now: int, seed: int = 0) -> Reading:
-        """Read, and leave verify_rotten and verify_proven in the inventory. now: the store's time."""
+        """Read, and leave verify_proven in the inventory. now: the store's time."""
         options, inventory = self._options, self._inventory
         started = time.monotonic()
         if options.time_limit is not None:
@@ -308,18 +310,26 @@ class BlobReader:
         if wrong:
             # Once more: what came over a bad line is not the store's fault, nor damage.
             again = await self._hash(blob)
-            if again is None or isinstance(again, NotFound):
+            if again is None:  # the time is over: the next run looks there first
+                self._proofs.save([Proof(blob.raw, blob.size, blob.mtime, 0)])
+                return
+            if isinstance(again, NotFound):
                 return
             wrong_again = self._wrong(blob, again)
             if not wrong_again:
                 self.unstable.append(f"{blob.digest}: {wrong} at first, then as it should be")
-            wrong = wrong_again
+                wrong = ""
+            elif isinstance(again, StorageError):
+                self.unread[blob.raw] = wrong_again
+            elif again == outcome:
+                self.rotten[blob.raw] = wrong
+            else:
+                self.unread[blob.raw] = f"it reads differently each time: {wrong}, then {wrong_again}"
         elif isinstance(outcome, NotFound):
             self.gone.append(blob.raw)
             return
         self._blobs += 1
         if wrong:
-            self.rotten[blob.raw] = wrong
             self._proofs.save([Proof(blob.raw, blob.size, blob.mtime, 0)])
         else:
             self._prove(blob)
@@ -370,11 +380,6 @@ class BlobReader:
     def _reading(self, picked: int, total: int, now: int, seconds: float) -> Reading:
         inventory, options = self._inventory, self._options
         run = inventory.execute
-        run("create or replace table verify_rotten (digest blob not null, detail varchar not null)")
-        inventory.insert(
-            "verify_rotten",
-            {"digest": ("binary", list(self.rotten)), "detail": ("utf8", list(self.rotten.values()))},
-        )
         run("create or replace table verify_proven as select digest from verify_done")
         seen = self._blobs + self._trusted + len(self.gone)
         known = 0

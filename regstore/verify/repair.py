@@ -7,7 +7,7 @@ With another copy of the registry (or a backup): blobs that are missing or damag
 its digest before it becomes visible. A damaged original is kept in the trash first.
 
 Only when asked: links that the other copy has and this one lost (a link is a right to read, and one that is missing
-may have been removed on purpose); and tags that can't be pulled whole go.
+may have been removed on purpose); and tags that can't be pulled whole go (`drop`).
 
 Every change is in the run's journal before it is made. Blobs come before links, links before tags: whatever is cut
 short, nothing names what is not there that did not before; the next run finishes. Nothing is repaired in a
@@ -16,8 +16,7 @@ pull-through cache.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from regstore import layout
@@ -27,49 +26,23 @@ from regstore.errors import AlreadyExists, InputError, NotFound, Refused, Storag
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, UNLINK, Entry, Journal
+from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.runs.lock import Lock
-from regstore.storage.base import ObjectInfo, PutOptions, Storage
+from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import copy_blob, verified_size
 from regstore.verify.copies import Copies
+from regstore.verify.drop import drop_broken_tags
 from regstore.verify.options import Checksums, VerifyOptions
 from regstore.verify.plan import FaultKind
 from regstore.verify.read import OF_ALL
 from regstore.verify.run import Verification, VerifyReport
+from regstore.verify.work import RepairOptions, Repairs, Work
 
 _BATCH: Final = 1000
 #: Blobs fetched at once: each may be gigabytes.
 _FETCHES: Final = 4
 #: Looks at the store between repairs; each finds what the last one's manifests name.
 _ROUNDS: Final = 32
-#: A tag's history without the tag, of less than this age, may be a push under way. Microseconds.
-_YOUNG: Final = 3600 * 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepairOptions:
-    """restore_links: put back links which the other copy has and this store lost. put: how new blobs are stored."""
-
-    drop_broken_tags: bool = False
-    restore_links: bool = False
-    put: PutOptions | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repairs:
-    """What was put right. blobs by digest; links by key; dropped tags as `repository:tag`; why what failed did."""
-
-    run: str
-    rewritten: tuple[str, ...] = ()
-    blobs: tuple[str, ...] = ()
-    blob_bytes: int = 0
-    restored: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
-
-    @property
-    def nothing(self) -> bool:
-        return not (self.rewritten or self.blobs or self.restored or self.dropped)
 
 
 async def repair(
@@ -88,12 +61,14 @@ async def repair(
     if what.restore_links and source is None:
         raise InputError("links can be put back only from another copy: say --repair-from")
     rotten: dict[bytes, str] = {}
+    unread: dict[bytes, str] = {}
     first: VerifyReport | None = None
-    work = _Work(storage, lock, what, Copies(storage, source), options.scan.concurrency, on_event)
+    work = Work(storage, lock, what, options.scan.concurrency, on_event)
+    mending = _Mending(work, Copies(storage, source))
     dropping = False
     for _ in range(_ROUNDS):
         with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
-            look = Verification(storage, inventory, options, on_event, rotten=rotten)
+            look = Verification(storage, inventory, options, on_event, rotten=rotten, unread=unread)
             report = await look.run()
             options = replace(options, read=None, max_age=None, time_limit=None, checksums=Checksums.IGNORE)
             if look.pull_through:
@@ -102,13 +77,13 @@ async def repair(
                     "what is damaged can be deleted"
                 )
             first = first or report
-            rotten = look.rotten
+            rotten, unread = look.rotten, look.unread
             before = work.changes
             if dropping:
-                await work.drop_broken_tags(inventory)
+                await drop_broken_tags(work, inventory)
             else:
-                await work.blobs(inventory, rotten)
-                await work.links(inventory)
+                await mending.blobs(inventory, rotten)
+                await mending.links(inventory)
             if work.changes == before:
                 if dropping or not what.drop_broken_tags:
                     break
@@ -118,55 +93,13 @@ async def repair(
     return first, repairs, report
 
 
-@dataclass
-class _Work:
-    storage: Storage
-    lock: Lock
-    what: RepairOptions
-    copies: Copies
-    concurrency: int
-    on_event: OnEvent
-    rewritten: list[str] = field(default_factory=list)
-    fetched: list[str] = field(default_factory=list)
-    fetched_bytes: int = 0
-    restored: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    _journal: Journal | None = None
+class _Mending:
+    """Blobs and links of one store."""
 
-    @property
-    def changes(self) -> int:
-        return sum(map(len, (self.rewritten, self.fetched, self.restored, self.dropped)))
-
-    async def _write(self, entries: Sequence[Entry]) -> None:
-        """Into the journal, which begins with the first change."""
-        await self.lock.guard()
-        if self._journal is None:
-            self._journal = Journal(self.storage, self.lock.run)
-            await self._journal.begin({"command": "verify --repair"})
-        await self._journal.write(entries)
-
-    async def end(self) -> Repairs:
-        repairs = Repairs(
-            run=self.lock.run,
-            rewritten=tuple(sorted(self.rewritten)),
-            blobs=tuple(sorted(self.fetched)),
-            blob_bytes=self.fetched_bytes,
-            restored=tuple(sorted(self.restored)),
-            dropped=tuple(sorted(self.dropped)),
-            failures=tuple(f"{key}: {why}" for key, why in sorted(self.failures.items())),
-        )
-        if self._journal is not None:
-            await self._journal.end(
-                {
-                    "rewritten_links": len(repairs.rewritten),
-                    "blobs": len(repairs.blobs),
-                    "restored_links": len(repairs.restored),
-                    "dropped_tags": len(repairs.dropped),
-                    "failures": len(repairs.failures),
-                }
-            )
-        return repairs
+    def __init__(self, work: Work, copies: Copies) -> None:
+        self._work = work
+        self._storage = work.storage
+        self._copies = copies
 
     # Blobs
 
@@ -183,29 +116,29 @@ class _Work:
             digest = Digest.from_raw(bytes(row[1]))
             size = await self._fetch(digest, damaged=row[0] == FaultKind.BLOB_DAMAGED)
             if size is not None:
-                self.fetched.append(str(digest))
-                self.fetched_bytes += size
-                self.failures.pop(str(digest), None)
+                self._work.fetched.append(str(digest))
+                self._work.fetched_bytes += size
+                self._work.failures.pop(str(digest), None)
                 rotten.pop(digest.raw, None)
             done += 1
-            self.on_event(Progress(phase="fetching blobs", done=done, total=len(rows), unit="blobs"))
+            self._work.on_event(Progress(phase="fetching blobs", done=done, total=len(rows), unit="blobs"))
 
         await for_each(rows, mend, concurrency=_FETCHES)
 
     async def _fetch(self, digest: Digest, *, damaged: bool) -> int | None:
         """Put the right bytes in place; their number, or None where there are none to be had."""
         key = layout.encode(BlobKey(digest))
-        for place, info in await self.copies.find(digest):
+        for place, info in await self._copies.find(digest):
             try:
                 if damaged and not await self._is_good(place, info, digest):
-                    self.failures[str(digest)] = f"{place.url}/{info.key} is damaged too"
+                    self._work.failures[str(digest)] = f"{place.url}/{info.key} is damaged too"
                     continue
                 if damaged and not await self._keep_damaged(key):
                     return None
-                await self.lock.guard()
+                await self._work.lock.guard()
                 # Visible only whole and right; what was there is replaced in one step.
                 await copy_blob(
-                    place, info.key, self.storage, key, digest=digest, size=info.size, put=self.what.put
+                    place, info.key, self._storage, key, digest=digest, size=info.size, put=self._work.what.put
                 )
                 return info.size
             except NotFound:
@@ -213,7 +146,7 @@ class _Work:
             except StorageError as error:
                 if isinstance(error, (*OF_ALL, StorageFull)):
                     raise
-                self.failures[str(digest)] = str(error)
+                self._work.failures[str(digest)] = str(error)
         return None
 
     async def _is_good(self, place: Storage, info: ObjectInfo, digest: Digest) -> bool:
@@ -223,28 +156,27 @@ class _Work:
     async def _keep_damaged(self, key: str) -> bool:
         """Put the damaged bytes aside; False where the blob vanished, and is not ours to bring back."""
         try:
-            info = await self.storage.stat(key)
+            info = await self._storage.stat(key)
         except NotFound:
             return False
-        await self._write([Entry(DAMAGED, key, info.size, info.mtime)])
-        assert self._journal is not None
-        aside = f"{self._journal.trash}damaged/{key}"
+        await self._work.write([Entry(DAMAGED, key, info.size, info.mtime)])
+        aside = self._work.aside + key
         try:
-            await self.storage.copy(key, aside, size=info.size)
+            await self._storage.copy(key, aside, size=info.size)
         except NotFound:
             return False
         except StorageError:
-            if not (await self.storage.capabilities()).atomic_rename:
+            if not (await self._storage.capabilities()).atomic_rename:
                 raise
             # A disk that can't read it can still rename it.
-            await self.storage.move(key, aside, size=info.size)
-        return (await self.storage.stat(aside)).size == info.size
+            await self._storage.move(key, aside, size=info.size)
+        return (await self._storage.stat(aside)).size == info.size
 
     # Links
 
     async def links(self, inventory: Inventory) -> None:
         await self._rewrite(inventory)
-        if self.what.restore_links:
+        if self._work.what.restore_links:
             await self._restore(inventory)
 
     async def _rewrite(self, inventory: Inventory) -> None:
@@ -269,30 +201,29 @@ class _Work:
                 if await self._unchanged(key, size, mtime, held) and await self._is_there(digest):
                     found.append((key, digest, Entry(REWRITTEN, key, size, mtime, held)))
 
-            await for_each(rows[start : start + _BATCH], look, concurrency=self.concurrency)
+            await for_each(rows[start : start + _BATCH], look, concurrency=self._work.concurrency)
             if found:
-                await self._write([entry for _, _, entry in found])
+                await self._work.write([entry for _, _, entry in found])
 
             async def rewrite(one: tuple[str, Digest, Entry]) -> None:
                 _, digest, entry = one
                 if await self._replace(entry, layout.link_body(digest)):
-                    self.rewritten.append(entry.key)
+                    self._work.rewritten.append(entry.key)
 
-            await for_each(found, rewrite, concurrency=self.concurrency)
+            await for_each(found, rewrite, concurrency=self._work.concurrency)
 
     async def _replace(self, entry: Entry, body: bytes) -> bool:
         """Write a damaged link anew, if it is still as the journal has it; whether it was."""
-        assert self._journal is not None
         if not await self._unchanged(entry.key, entry.size, entry.mtime, entry.body):
             return False
         if entry.body is None:  # too long for a journal
-            await self.storage.copy(entry.key, f"{self._journal.trash}damaged/{entry.key}", size=entry.size)
-        async with self.lock.batch():
-            await self.storage.put(entry.key, body, options=self.what.put)
+            await self._storage.copy(entry.key, self._work.aside + entry.key, size=entry.size)
+        async with self._work.lock.batch():
+            await self._storage.put(entry.key, body, options=self._work.what.put)
         return True
 
     async def _unchanged(self, key: str, size: int, mtime: int, body: bytes | None) -> bool:
-        async for page in self.storage.list(key):
+        async for page in self._storage.list(key):
             info = next((one for one in page.objects() if one.key == key), None)
             if info is None or (info.size, info.mtime) != (size, mtime):
                 return False
@@ -300,21 +231,21 @@ class _Work:
         if body is None:
             return True
         try:
-            return await self.storage.get(key) == body
+            return await self._storage.get(key) == body
         except NotFound:
             return False
 
     async def _is_there(self, digest: Digest) -> bool:
         try:
-            await self.storage.stat(layout.encode(BlobKey(digest)))
+            await self._storage.stat(layout.encode(BlobKey(digest)))
         except NotFound:
             return False
         return True
 
     async def _restore(self, inventory: Inventory) -> None:
         """Links that are missing here, or damaged beyond what their path says, and sound in the other copy."""
-        assert self.copies.other is not None
-        other = self.copies.other
+        assert self._copies.other is not None
+        other = self._copies.other
         rows = inventory.all(
             f"""
             select r.name, f.area, f.tag, f.digest, f.kind, f.size, f.mtime, f.body, (
@@ -349,22 +280,22 @@ class _Work:
             if target is None or (target != wanted and not alias) or not await self._is_there(target):
                 continue
             if kind == FaultKind.LINK_MISSING:
-                await self._write([Entry(CREATED, text, len(body), 0, body)])
-                async with self.lock.batch():
-                    if await _create(self.storage, text, body):
-                        self.restored.append(text)
+                await self._work.write([Entry(CREATED, text, len(body), 0, body)])
+                async with self._work.lock.batch():
+                    if await _create(self._storage, text, body):
+                        self._work.restored.append(text)
                 continue
             before = None if held is None else bytes(held)
             entry = Entry(REWRITTEN, text, size, mtime, before)
-            await self._write([entry])
+            await self._work.write([entry])
             if await self._replace(entry, body):
-                self.restored.append(text)
+                self._work.restored.append(text)
 
     async def _is_whole(self, inventory: Inventory, name: str, manifest: Digest) -> bool:
         """Whether the repository links the manifest, and nothing that it needs is missing or damaged. What was put
         right in this round counts in the next one."""
         try:
-            body = await self.storage.get(layout.encode(RevisionLinkKey(name, manifest)))
+            body = await self._storage.get(layout.encode(RevisionLinkKey(name, manifest)))
         except NotFound:
             return False
         struck = inventory.one(
@@ -372,69 +303,12 @@ class _Work:
             select count(*) from reached x join verify_fault f on f.id = x.fault
             join repository r on r.id = x.repository
             where r.name = ? and x.digest = ? and x.pull and f.kind in
-                ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.LINK_DAMAGED}',
-                '{FaultKind.LINK_MISSING}')
+                ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.BLOB_UNREADABLE}',
+                '{FaultKind.LINK_DAMAGED}', '{FaultKind.LINK_MISSING}')
             """,
             [name, manifest.raw],
         )
         return body == layout.link_body(manifest) and not struck
-
-    # Tags
-
-    async def drop_broken_tags(self, inventory: Inventory) -> None:
-        """Remove tags that can't be pulled whole, with their history, as they were seen."""
-        kinds = (FaultKind.BLOB_MISSING, FaultKind.BLOB_DAMAGED, FaultKind.LINK_DAMAGED, FaultKind.LINK_MISSING)
-        rows = inventory.all(
-            f"""
-            select distinct r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode({_TARGET})) as body
-            from verify_touched v
-            join verify_fault f on f.id = v.fault and f.kind in ({", ".join(f"'{kind}'" for kind in kinds)})
-            join repository r on r.id = v.repository
-            left join tag t on t.repository = v.repository and t.name = v.tag
-            where v.pull order by 1, 2
-            """
-        )
-        for name, tag, size, mtime, body in rows:
-            current = layout.encode(TagCurrentKey(name, tag))
-            folder = f"{layout.tags_prefix(name)}{tag}/"
-            infos = [info async for page in self.storage.list(folder) for info in page.objects()]
-            there = next((info for info in infos if info.key == current), None)
-            if (None if there is None else (there.size, there.mtime)) != (None if size is None else (size, mtime)):
-                continue  # set anew meanwhile
-            if there is None and any(info.mtime > inventory.scanned_at - _YOUNG for info in infos):
-                continue  # a push may be between its last two links
-            keys = [info for info in infos if not isinstance(layout.decode(info.key), layout.UnknownKey)]
-            if not keys:
-                continue
-            keys.sort(key=lambda info: info.key != current)
-            held = None if body is None else bytes(body)
-            await self._write(
-                [
-                    Entry(UNLINK, info.key, info.size, info.mtime, held if info.key == current else None)
-                    for info in keys
-                ]
-            )
-            if await self._delete([info.key for info in keys], folder):
-                self.dropped.append(f"{name}:{tag}")
-
-    async def _delete(self, keys: Sequence[str], folder: str) -> bool:
-        """The first alone, before the others."""
-        for part in (keys[:1], keys[1:]):
-            async with self.lock.batch():
-                outcomes = await self.storage.delete_many(part)
-            failed = {key: str(error) for key, error in outcomes.items() if error is not None}
-            if failed:
-                self.failures |= failed
-                return False
-        if (await self.storage.capabilities()).folders:
-            await self.storage.remove_empty_folders(folder, older_than=await self.storage.now() + 1)
-        return True
-
-
-_TARGET: Final = (
-    "case octet_length(t.target) when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end"
-    " || lower(hex(t.target))"
-)
 
 
 async def _create(storage: Storage, key: str, body: bytes) -> bool:

@@ -1,8 +1,9 @@
 """verify: scan a store, read what is asked for, and say what is wrong. Reads only; `repair` changes things.
 
-A registry may be writing meanwhile, and a listing is no snapshot: what looks wrong is looked at again (each missing
-blob by name, each damaged manifest read once more, each repository concerned listed anew), and only what is wrong both
-times is reported.
+A registry may be writing meanwhile, and a listing is no snapshot: a push that lands between two of its pages looks like
+a tag without its layers. So what looks wrong is looked at again (each missing blob by name, each damaged manifest read
+once more, each repository concerned listed anew), and only what two looks in a row found is reported. What only the
+second found is looked at a third time, and so on, `_LOOKS` times in all.
 
 Requests: those of a scan, with a GET for every manifest; a GET for each blob that is read; for what seems wrong, as
 above.
@@ -26,7 +27,7 @@ from regstore.layout import BlobKey, SignatureLinkKey, TagIndexKey
 from regstore.reading.proofs import Proofs
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
+from regstore.verify.plan import IDENTITY, ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
 from regstore.verify.read import BlobReader, Reading
 
 
@@ -50,7 +51,8 @@ async def verify(
 
 
 class Verification:
-    """One look at one store. `rotten` holds what is known of damaged blobs from an earlier look, by raw digest."""
+    """One verification of one store. `rotten` and `unread` hold what is known from an earlier one of damaged blobs, and
+    of those that could not be read, by raw digest."""
 
     def __init__(
         self,
@@ -60,12 +62,14 @@ class Verification:
         on_event: OnEvent = ignore,
         *,
         rotten: Mapping[bytes, str] | None = None,
+        unread: Mapping[bytes, str] | None = None,
     ) -> None:
         self._storage = storage
         self._options = options
         self._on_event = on_event
         self.inventory: Final = inventory
         self.rotten: dict[bytes, str] = dict(rotten or {})
+        self.unread: dict[bytes, str] = dict(unread or {})
         self._scanner = Scanner(storage, inventory, options.scan, on_event)
         self.pull_through = False
 
@@ -76,13 +80,13 @@ class Verification:
         await self._refuse_what_cannot_be_seen()
         self.pull_through = await self._is_pull_through()
         reading = None
-        self._store_rotten()
+        self._store_known()
         findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if self._options.read is not None or FaultKind.SIZE_DIFFERS in findings.counts:
             reading = await self._read()
             findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if any(findings.counts.values()):
-            findings = await self._look_again()
+            findings = await self._confirm()
         return VerifyReport(
             store=self._storage.url, findings=findings, reading=reading, pull_through=self.pull_through
         )
@@ -100,17 +104,19 @@ class Verification:
         finally:
             proofs.close()
         self.rotten |= reader.rotten
+        self.unread |= reader.unread
+        self._store_known()
         self._remove_blobs(reader.gone)
         return reading
 
-    def _store_rotten(self) -> None:
-        self.inventory.execute(
-            "create or replace table verify_rotten (digest blob not null, detail varchar not null)"
-        )
-        self.inventory.insert(
-            "verify_rotten",
-            {"digest": ("binary", list(self.rotten)), "detail": ("utf8", list(self.rotten.values()))},
-        )
+    def _store_known(self) -> None:
+        for table, known in (("verify_rotten", self.rotten), ("verify_unread", self.unread)):
+            self.inventory.execute(
+                f"create or replace table {table} (digest blob not null, detail varchar not null)"
+            )
+            self.inventory.insert(
+                table, {"digest": ("binary", list(known)), "detail": ("utf8", list(known.values()))}
+            )
 
     async def _refuse_what_cannot_be_seen(self) -> None:
         links = sorted(key for key in self._storage.symlinks if key.startswith(layout.PREFIX))
@@ -178,9 +184,20 @@ class Verification:
         self._on_event(Notice(message=f"{layout.SCHEDULER_STATE} is there: this is a pull-through cache"))
         return True
 
-    # A second look
+    # Further looks
 
-    async def _look_again(self) -> Findings:
+    async def _confirm(self) -> Findings:
+        """Look again until nothing new looks wrong; after so many looks, what the last two found counts."""
+        inventory = self.inventory
+        for _ in range(_LOOKS - 1):
+            inventory.execute(f"create or replace temp table verify_seen as select {IDENTITY} from verify_fault")
+            await self._look_again()
+            findings = plan_verify(inventory, pull_through=self.pull_through)
+            if not inventory.all(f"select {IDENTITY} from verify_fault except select * from verify_seen"):
+                return findings
+        return plan_verify(inventory, pull_through=self.pull_through, among="verify_seen")
+
+    async def _look_again(self) -> None:
         inventory = self.inventory
         missing = [
             bytes(raw)
@@ -201,9 +218,8 @@ class Verification:
                 """
             )
         ]
-        if not names:
-            return plan_verify(inventory, pull_through=self.pull_through)
-        return await self._list_again(names)
+        if names:
+            await self._list_again(names)
 
     async def _stat_blobs(self, digests: list[bytes]) -> None:
         """Blobs that came since they were listed are in the inventory from now on."""
@@ -234,7 +250,7 @@ class Verification:
         self.inventory.insert("vanished", {"digest": ("binary", digests)})
         self.inventory.execute("delete from blob where digest in (from vanished)")
 
-    async def _list_again(self, names: list[str]) -> Findings:
+    async def _list_again(self, names: list[str]) -> None:
         """Forget what these repositories hold, and list them anew."""
         inventory = self.inventory
         inventory.execute(
@@ -249,8 +265,9 @@ class Verification:
         await self._scanner.list_repositories(names)
         await self._read_odd_links()
         await self._scanner.read_manifests()
-        return plan_verify(inventory, pull_through=self.pull_through)
 
 
+#: Looks at what seems wrong, the first one included.
+_LOOKS: Final = 4
 _ARROW: Final = {"varchar": "utf8", "integer": "int32", "bigint": "int64", "blob": "binary"}
 _LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from regstore.digest import Digest
 from regstore.reading.read_data import ReadData
@@ -10,10 +11,11 @@ from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import Fault
-from regstore.verify.repair import RepairOptions, Repairs, repair
+from regstore.verify.repair import repair
 from regstore.verify.run import VerifyReport, verify
+from regstore.verify.work import RepairOptions, Repairs
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import NOW
+from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.images import Document
@@ -30,6 +32,7 @@ ARM = MULTI.children[1]
 
 
 def pristine() -> ModelStore:
+    """As it was pushed yesterday."""
     keys: dict[str, bytes] = {}
     fallback_tag, fallback = images.referrers_index(MULTI, [SBOM])
     for tag, document in {
@@ -57,7 +60,7 @@ def pristine() -> ModelStore:
         images.registry_keys("sparse", images.image("here")).keys()
     ):
         del keys[key]
-    return ModelStore({key: (body, NOW - number) for number, (key, body) in enumerate(keys.items())})
+    return ModelStore({key: (body, NOW - DAY - number) for number, (key, body) in enumerate(keys.items())})
 
 
 def sha512_image() -> dict[str, bytes]:
@@ -86,7 +89,7 @@ async def look(storage: Storage, read: str = "", **options: object) -> VerifyRep
 
 
 async def mend(
-    storage: Storage, source: Storage | None = None, *, read: str = "all", **what: bool
+    storage: Storage, source: Storage | None = None, *, read: str = "all", **what: Any
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
     options = VerifyOptions(read=ReadData.parse(read) if read else None)
     async with hold_lock(storage, command="verify --repair") as lock:

@@ -11,7 +11,7 @@ from regstore.layout import BlobKey, decode
 from regstore.runs.lock import break_locks
 from regstore.verify.plan import FaultKind
 from tests.examples import points
-from tests.model.random_registry import NOW
+from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers import images
 from tests.storage.faulty import FaultyStorage, died
@@ -46,7 +46,7 @@ def damaged() -> ModelStore:
     broken = images.image("broken")
     keys = images.registry_keys("team/app", broken, "broken")
     del keys[images.blob_key(broken.blobs[1].digest)]
-    store.objects |= {key: (body, NOW - 1) for key, body in keys.items()}
+    store.objects |= {key: (body, NOW - DAY) for key, body in keys.items()}
     return store
 
 

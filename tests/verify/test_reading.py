@@ -178,7 +178,7 @@ async def test_a_bad_line_is_no_damage() -> None:
     assert len(report.reading.unstable) == 1
 
 
-async def test_a_blob_that_can_not_be_read_is_damaged(tmp_path: Path) -> None:
+async def test_a_blob_that_can_not_be_read_is_no_damage() -> None:
     store = pristine()
     key = images.blob_key(SINGLE.blobs[1].digest)
 
@@ -187,7 +187,7 @@ async def test_a_blob_that_can_not_be_read_is_damaged(tmp_path: Path) -> None:
             raise StorageError("input/output error")
 
     report = await look(FaultyStorage(storage_of(store), before=before), "all")
-    assert report.findings.counts == {FaultKind.BLOB_DAMAGED: 1}
+    assert report.findings.counts == {FaultKind.BLOB_UNREADABLE: 1}
     assert "input/output error" in report.findings.faults[0].detail
 
 

@@ -1,0 +1,202 @@
+"""Tags that can't be pulled whole, removed from a registry that may be serving.
+
+What a verification found is some seconds old, and pushes go on. So a tag goes only when, just before, it still has the
+value that was seen, nothing of it was written within the grace, and a missing or damaged blob or link that it needs
+is looked up by its name and is missing or damaged still. What can't be read is not damaged. When all that is in the
+journal, the tag's own link is looked at once more: a push that put things right has set it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from regstore import layout
+from regstore.digest import Digest
+from regstore.errors import NotFound, StorageError
+from regstore.inventory.inventory import Inventory
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.runs.journal import UNLINK, Entry
+from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.streams import verified_size
+from regstore.verify.plan import FaultKind
+from regstore.verify.read import OF_ALL
+from regstore.verify.work import Work
+
+#: Faults of one tag that are looked up; one that still stands is enough.
+_LOOKED_UP: Final = 100
+
+
+async def drop_broken_tags(work: Work, inventory: Inventory) -> None:
+    """Remove them with their history. What is left alone, and why, is in `work.spared`."""
+    work.spared.clear()
+    dropping = _Dropping(work, inventory.scanned_at - work.what.grace)
+    for (name, tag), rows in groupby(_broken_tags(inventory), key=lambda row: row[:2]):
+        found = [row[2:] for row in rows]
+        size, mtime, body = found[0][:3]
+        seen = None if size is None else (size, mtime, None if body is None else bytes(body))
+        faults = [_Fault.of(name, *row[3:]) for row in found]
+        why = await dropping.drop(name, tag, seen, faults)
+        if why:
+            work.spared[f"{name}:{tag}"] = why
+        else:
+            work.dropped.append(f"{name}:{tag}")
+
+
+def _broken_tags(inventory: Inventory) -> list[tuple[Any, ...]]:
+    """For each fault of each tag: repository, tag; size, time and body of its link as seen, or null; the fault."""
+    return inventory.all(
+        f"""
+        select r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode({_TARGET})) as body, f.kind, f.area, f.digest
+        from verify_touched v
+        join verify_fault f on f.id = v.fault
+        join repository r on r.id = v.repository
+        left join tag t on t.repository = v.repository and t.name = v.tag
+        where v.pull and f.kind in ({", ".join(f"'{kind}'" for kind in _REASONS)})
+            and f.area in ('blob', 'manifest', 'layer', 'revision', 'tag')
+        qualify row_number() over (
+            partition by r.name, v.tag order by f.kind = '{FaultKind.BLOB_DAMAGED}', f.id
+        ) <= {_LOOKED_UP}
+        order by r.name, v.tag, f.kind = '{FaultKind.BLOB_DAMAGED}', f.id
+        """
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """digest None: the tag's own link is what is damaged or missing."""
+
+    kind: FaultKind
+    key: str
+    digest: Digest | None
+
+    @classmethod
+    def of(cls, repository: str, kind: str, area: str, raw: bytes | None) -> _Fault:
+        if area == "tag" or raw is None:
+            return cls(FaultKind(kind), "", None)
+        digest = Digest.from_raw(bytes(raw))
+        key: layout.Key = BlobKey(digest)
+        if area in ("layer", "revision") and kind in (FaultKind.LINK_MISSING, FaultKind.LINK_DAMAGED):
+            key = (RevisionLinkKey if area == "revision" else LayerLinkKey)(repository, digest)
+        return cls(FaultKind(kind), layout.encode(key), digest)
+
+    async def stands(self, storage: Storage) -> bool:
+        """Whether it is there still, by one look at what it names."""
+        if self.digest is None:
+            return True  # what was looked at is the tag's link itself, and that is as it was
+        try:
+            match self.kind:
+                case FaultKind.BLOB_DAMAGED:
+                    size = (await storage.stat(self.key)).size
+                    return await verified_size(storage, self.key, self.digest, size) is None
+                case FaultKind.BLOB_MISSING:
+                    await storage.stat(self.key)
+                    return False
+                case _:
+                    target = layout.parse_link(await storage.get(self.key))
+        except NotFound:
+            return True
+        if self.kind == FaultKind.LINK_MISSING:
+            return False
+        return target is None or (target != self.digest and self.digest.algorithm == "sha256")
+
+
+class _Dropping:
+    """young: what was written since (microseconds, by the store's clock) is left alone."""
+
+    def __init__(self, work: Work, young: int) -> None:
+        self._work = work
+        self._storage = work.storage
+        self._young = young
+        self._standing: dict[_Fault, bool] = {}
+
+    async def drop(
+        self, name: str, tag: str, seen: tuple[int, int, bytes | None] | None, faults: Sequence[_Fault]
+    ) -> str:
+        """ "" when it was dropped, else why it was not. seen: size, time and body of its link, as verified."""
+        current = layout.encode(TagCurrentKey(name, tag))
+        folder = f"{layout.tags_prefix(name)}{tag}/"
+        infos = [info async for page in self._storage.list(folder) for info in page.objects()]
+        there = next((info for info in infos if info.key == current), None)
+        keys = [info for info in infos if not isinstance(layout.decode(info.key), layout.UnknownKey)]
+        if not keys:
+            return "it is gone"
+        if any(info.mtime > self._young for info in infos):
+            return "it was set within the grace: a push may be under way"
+        if not await self._is_as_seen(current, there, seen):
+            return "it was set anew meanwhile"
+        try:
+            if not await self._stand(faults):
+                return "what was missing or damaged is right now"
+        except StorageError as error:
+            if isinstance(error, OF_ALL):
+                raise
+            return f"what was missing or damaged can't be looked at: {error}"
+        keys.sort(key=lambda info: info.key != current)
+        body = None if seen is None else seen[2]
+        await self._work.write(
+            [Entry(UNLINK, info.key, info.size, info.mtime, body if info.key == current else None) for info in keys]
+        )
+        if await self._stat(current) != (None if there is None else (there.size, there.mtime)):
+            return "it was set anew meanwhile"
+        return await self._delete([info.key for info in keys], folder)
+
+    async def _is_as_seen(
+        self, current: str, there: ObjectInfo | None, seen: tuple[int, int, bytes | None] | None
+    ) -> bool:
+        if there is None or seen is None:
+            return there is None and seen is None
+        size, mtime, body = seen
+        if (there.size, there.mtime) != (size, mtime):
+            return False
+        try:
+            return body is None or await self._storage.get(current) == body
+        except NotFound:
+            return False
+
+    async def _stand(self, faults: Sequence[_Fault]) -> bool:
+        """Whether any of them does. A damaged blob is read once, for however many tags: only a repair replaces it."""
+        for fault in faults:
+            if fault in self._standing:
+                stands = self._standing[fault]
+            else:
+                stands = await fault.stands(self._storage)
+                if fault.kind is FaultKind.BLOB_DAMAGED and fault.digest is not None:
+                    self._standing[fault] = stands
+            if stands:
+                return True
+        return False
+
+    async def _stat(self, key: str) -> tuple[int, int] | None:
+        """Size and time as a listing tells them, which is how they were seen."""
+        async for page in self._storage.list(key):
+            return next(((info.size, info.mtime) for info in page.objects() if info.key == key), None)
+        return None
+
+    async def _delete(self, keys: Sequence[str], folder: str) -> str:
+        """The first alone, before the others. Why it failed, or ""."""
+        work = self._work
+        for part in (keys[:1], keys[1:]):
+            async with work.lock.batch():
+                outcomes = await self._storage.delete_many(part)
+            failed = {key: str(error) for key, error in outcomes.items() if error is not None}
+            if failed:
+                work.failures |= failed
+                return "it could not be deleted"
+        if (await self._storage.capabilities()).folders:
+            await self._storage.remove_empty_folders(folder, older_than=await self._storage.now() + 1)
+        return ""
+
+
+_REASONS: Final = (
+    FaultKind.BLOB_MISSING,
+    FaultKind.BLOB_DAMAGED,
+    FaultKind.LINK_DAMAGED,
+    FaultKind.LINK_MISSING,
+)
+_TARGET: Final = (
+    "case octet_length(t.target) when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end"
+    " || lower(hex(t.target))"
+)
