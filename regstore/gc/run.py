@@ -535,9 +535,9 @@ class GcRun:
             position, first = batch[-1].position, batch[0].position
             self._on_event(Progress(phase="removing blobs", done=done, total=total, unit="blobs"))
             done += len(batch)
-            batch = await self._still_dead(batch)
+            still = await self._still_dead(batch)
             taken = (
-                await (self._trash(batch) if self._options.trash else self._delete_blobs(batch)) if batch else []
+                await (self._trash(still) if self._options.trash else self._delete_blobs(still)) if still else []
             )
             self._gone += len(taken)
             self._gone_bytes += sum(blob.size for blob in taken)
