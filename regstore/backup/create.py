@@ -14,23 +14,24 @@ from typing import Final
 
 from regstore import layout
 from regstore.backup import format as form
+from regstore.backup.copying import Copying
 from regstore.backup.format import LeftOut, PackSummary, Snapshot
 from regstore.backup.intent import Intent, hold_intent
 from regstore.backup.opening import is_temporary, prepare
 from regstore.backup.options import CreateOptions
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
-from regstore.backup.transfer import FAILURES_IN_A_ROW, in_lanes
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, NotARegistry, NotFound, StorageError
+from regstore.errors import IntegrityError, NotARegistry, NotFound
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.runs import new_run
 from regstore.storage.base import Page, Storage
-from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 
+#: Packs written, and held in memory, at a time.
+_PACKS_AT_ONCE: Final = 128
 #: Times that links are read again because a blob has vanished, before what needs it is left out.
 _ROUNDS: Final = 5
 
@@ -64,8 +65,8 @@ async def create(
 
     Every tag in the snapshot has a value that it held during the run, and is complete; across repositories there is
     no single moment. What was broken at the source is left out and named (`CreateResult.partial`). Raises LockHeld
-    while a prune is under way, and the first error that concerns more than one blob; nothing is published then, what
-    was copied stays, and the next run goes on from it.
+    while a prune is under way, and whatever else goes wrong, in the backup, on the way or at the source as a whole;
+    nothing is published then, what was copied stays, and the next run goes on from it.
     """
     options = options or CreateOptions()
     scanning = scanning or ScanOptions.default()
@@ -145,16 +146,14 @@ class _Run:
         self._options = options
         self._intent = intent
         self._on_event = on_event
-        self._source = Source(source, inventory, scanning, options.repositories, on_event)
+        self._source = Source(source, inventory, scanning, options, on_event)
+        self._copying = Copying(source, backup, inventory, options, on_event)
         self._summaries: dict[str, PackSummary] = {}
         self._left_out: dict[str, tuple[LeftOut, ...]] = {}
         self._missing: dict[str, frozenset[Digest]] = {}
         self._unlinked: set[str] = set()
-        self._lost: dict[Digest, str] = {}
-        self._resized: set[Digest] = set()
         self._kept_packs: dict[str, tuple[int, str]] = {}
-        self._damaged: list[str] = []
-        self._new_blobs = self._new_bytes = self._packs = self._reread = self._failures = 0
+        self._packs = self._reread = 0
 
     async def create(self, begun: int) -> CreateResult:
         self._inventory.execute("create table backup_blob (digest blob not null, size bigint not null)")
@@ -173,7 +172,7 @@ class _Run:
             )
         await self._copy_all()
         await self._write_packs()
-        if self._new_blobs or self._packs:
+        if self._copying.new_blobs or self._packs:
             await self._prove_all_there()
         snapshot = self._snapshot(begun)
         body = form.encode_snapshot(snapshot)
@@ -185,7 +184,7 @@ class _Run:
             packs=self._packs,
             unchanged=len(self._summaries) - self._packs,
             reread=self._reread,
-            damaged=self._damaged,
+            damaged=self._copying.damaged,
         )
 
     async def _list_backup(self) -> None:
@@ -219,9 +218,9 @@ class _Run:
         names: Collection[str] = self._source.names()
         for number in range(_ROUNDS):
             await self._plan(sorted(names))
-            gone = await self._copy()
-            suspects = self._needing({*gone, *self._lost, *self._resized})
-            self._resized.clear()
+            gone = await self._copying.copy()
+            suspects = self._needing({*gone, *self._copying.lost, *self._copying.resized})
+            self._copying.resized.clear()
             if number == 0:
                 suspects |= {name for name, missing in self._missing.items() if missing} | self._unlinked
             if not suspects:
@@ -229,17 +228,17 @@ class _Run:
             missing = set(gone).union(*(self._missing.get(name, frozenset()) for name in suspects))
             self._source.forget_blobs(gone)
             self._reread += len(suspects)
-            await self._source.look_again(suspects, missing - self._lost.keys())
+            await self._source.look_again(suspects, missing - self._copying.lost.keys())
             names = suspects
         # What still vanishes is left out.
         while True:
             await self._plan(sorted(names))
-            gone = await self._copy()
-            names = self._needing({*gone, *self._lost, *self._resized})
-            self._resized.clear()
+            gone = await self._copying.copy()
+            names = self._needing({*gone, *self._copying.lost, *self._copying.resized})
+            self._copying.resized.clear()
             if not names:
                 return
-            self._lost |= dict.fromkeys(gone, "is gone from the store")
+            self._copying.lost |= dict.fromkeys(gone, "is gone from the store")
 
     async def _plan(self, names: Sequence[str]) -> None:
         """Pack these repositories, as the inventory has them now."""
@@ -248,7 +247,7 @@ class _Run:
         rows = _Rows(self._inventory)
         done = 0
         for listing, manifests, blobs in self._source.listings(names):
-            planned = plan_pack(listing, manifests, blobs, lost=self._lost, tags=self._options.tags)
+            planned = plan_pack(listing, manifests, blobs, lost=self._copying.lost, tags=self._options.tags)
             name, pack = listing.name, planned.pack
             self._left_out[name] = planned.left_out
             self._missing[name] = planned.missing
@@ -279,96 +278,37 @@ class _Run:
         )
         return {name for (name,) in rows}
 
-    async def _copy(self) -> set[Digest]:
-        """Copy what the backup lacks, or has with another size; the blobs that were gone. What can't be copied is
-        added to `lost`."""
-        rows = self._inventory.all(
-            "select n.digest, any_value(n.size) from backup_need n"
-            " anti join backup_blob b on b.digest = n.digest and b.size = n.size group by n.digest"
-        )
-        wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
-        total, done = sum(size for _, size in wanted), 0
-        gone: set[Digest] = set()
-        copied: list[tuple[bytes, int]] = []
-
-        async def one(blob: tuple[Digest, int]) -> None:
-            nonlocal done
-            digest, size = blob
-            if digest in self._lost:
-                return
-            try:
-                await copy_blob(
-                    self._storage,
-                    layout.encode(layout.BlobKey(digest)),
-                    self._backup,
-                    form.blob_key(digest),
-                    digest=digest,
-                    size=size,
-                    put=self._options.put,
-                )
-            except SourceGone:
-                gone.add(digest)
-            except IntegrityError as error:
-                await self._source_is_damaged(digest, error)
-            except StorageError as error:
-                self._not_copied(digest, error)
-            else:
-                self._failures = 0
-                copied.append((digest.raw, size))
-                self._new_blobs += 1
-                self._new_bytes += size
-            done += size
-            self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
-
-        await in_lanes(wanted, one, concurrency=self._options.concurrency, target=self._backup)
-        self._inventory.execute(
-            "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
-        )
-        self._inventory.insert(
-            "backup_blob",
-            {"digest": ("binary", [raw for raw, _ in copied]), "size": ("int64", [size for _, size in copied])},
-        )
-        return gone
-
-    async def _source_is_damaged(self, digest: Digest, error: IntegrityError) -> None:
-        """The backup may have it from better days; then that is its size, and what needs it is packed anew."""
-        self._damaged.append(f"blob {digest}: {error}")
-        size = await verified_size(self._backup, form.blob_key(digest), digest)
-        if size is None:
-            self._lost[digest] = "is damaged at the source"
-            return
-        self._inventory.execute("update blob set size = ? where digest = ?", [size, digest.raw])
-        self._resized.add(digest)
-
-    def _not_copied(self, digest: Digest, error: StorageError) -> None:
-        if is_fatal(error):
-            raise error
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise error
-        self._lost[digest] = f"could not be copied ({error})"
-        self._damaged.append(f"blob {digest}: {error}")
-
     # -- packs, and the snapshot
 
     async def _write_packs(self) -> None:
-        rows = self._inventory.all("select encoded, body from backup_pack order by encoded")
+        """Those that the backup lacks, some at a time: no more bodies than that are in memory."""
+        lacking: list[str] = []
 
-        async def one(row: tuple[str, bytes]) -> None:
-            encoded, data = row[0], bytes(row[1])
-            if not await self._has_pack(encoded, data):
-                await self._backup.put(form.pack_key(encoded), data, options=self._options.put)
-                self._packs += 1
+        async def look(row: tuple[str, int, str]) -> None:
+            if not await self._has_pack(*row):
+                lacking.append(row[0])
 
-        await for_each(rows, one, concurrency=self._options.concurrency)
+        rows = self._inventory.all("select encoded, octet_length(body), md5(body) from backup_pack")
+        await for_each(rows, look, concurrency=self._options.concurrency)
+        lacking.sort()
+        for start in range(0, len(lacking), _PACKS_AT_ONCE):
+            bodies = self._inventory.all(
+                "select encoded, body from backup_pack where encoded in (select unnest(?))",
+                [lacking[start : start + _PACKS_AT_ONCE]],
+            )
+            await for_each(bodies, self._write_pack, concurrency=self._options.concurrency)
 
-    async def _has_pack(self, encoded: str, data: bytes) -> bool:
+    async def _write_pack(self, row: tuple[str, bytes]) -> None:
+        await self._backup.put(form.pack_key(row[0]), bytes(row[1]), options=self._options.put)
+        self._packs += 1
+
+    async def _has_pack(self, encoded: str, size: int, md5: str) -> bool:
         """Whether it is in the backup, undamaged: packs are shared by later snapshots, so one that rotted must not be
         taken for granted. Where LIST does not prove it, it is read."""
-        size, etag = self._kept_packs.get(encoded, (-1, ""))
-        if size < 0:
+        kept = self._kept_packs.get(encoded)
+        if kept is None:
             return False
-        if size == len(data) and etag == hashlib.md5(data, usedforsecurity=False).hexdigest():
+        if kept == (size, md5):
             return True
         try:
             form.decode_pack(await self._backup.get(form.pack_key(encoded)), encoded, form.pack_key(encoded))
@@ -404,7 +344,7 @@ class _Run:
             repositories=self._summaries,
             blobs=blobs,
             bytes=size,
-            new_blobs=self._new_blobs,
-            new_bytes=self._new_bytes,
+            new_blobs=self._copying.new_blobs,
+            new_bytes=self._copying.new_bytes,
             left_out=tuple(sorted(one for some in self._left_out.values() for one in some)),
         )

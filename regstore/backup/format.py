@@ -5,12 +5,14 @@
       blobs/<alg>/<first 2 hex>/<hex>          a blob's own bytes; the name is their digest
       packs/<first 2 hex>/<64 hex>.jsonl.gz    one repository; `zcat FILE | sha256sum` gives the name
       snapshots/<run>-<64 hex>.json            one snapshot; `sha256sum FILE` gives the 64 hex of the name
-      intents/<run>/<number>.json              a `create` that is, or was, under way
+      intents/<run>/<number>.json              a `create` or `restore` that is, or was, under way
       regstore/locks/                          the lock of `prune`
 
 `<run>` is `20261123T224806Z-1a2b3c4d`: when the snapshot was begun, in UTC by the backup's clock, and eight hex digits
-that make it unique and put those of one second in order; it is the snapshot's ID. Nothing but intents is ever rewritten
-with other content. Nothing is named `docker/registry/v2`, so no registry's garbage-collect finds anything here.
+that make it unique and put those of one second in order; it is the snapshot's ID. Nothing but the lock is ever
+rewritten with other content. Keys that end in `/` (folders that a console has made) and files named `.regstore-…` (left
+by a killed run on a disk) are no part of a backup. Nothing is named `docker/registry/v2`, so no registry's
+garbage-collect finds anything here.
 
 **A snapshot** is a JSON object:
 
@@ -38,13 +40,21 @@ by its sha512 is stored by its sha256). What the registry did not have and need 
 entries of a sparse index, is not in `needs`. Children come before what names them.
 
 To restore by hand: put each blob to `docker/registry/v2/blobs/<alg>/<first 2 hex>/<hex>/data`, then write the links
-of LAYOUT (`regstore.layout`), layers first, then manifests, history and tags, each holding its digest as text.
+of LAYOUT (`regstore.layout`), layers first, then manifests that are `linked`, signatures, history and tags. A link
+holds one digest as text, without a newline: a layer's its `target`, any other the `digest` of its line.
+
+**An intent** is a JSON object, {"run": RUN, "command": "create" or "restore", "lease": SECONDS, "host": TEXT,
+"pid": N}; its files are numbered from 000001, and a new one is written four times a lease. Until twice the lease has
+passed since the newest was written, by the backup's clock, it counts. A lease is more than 0 and counts as 86400 s at
+most; one that can't be read, or is nonsense, counts as 1800 s. The intent of a listed snapshot counts no more.
 
 **Order.** `create` writes an intent, then blobs, then packs, lists the blobs again where it wrote any, and writes the
 snapshot last: whatever is listed below `snapshots/` is complete, at any instant. `prune` deletes in reverse.
 Two rules keep them apart: `create` withdraws where it sees a lock after it has written its intent, and `prune`
-collects nothing where it sees an unexpired intent after it has taken the lock. Of two that start together at
-least one sees the other. An intent expires a lease after its last file was written, by the backup's clock.
+collects nothing where it sees an intent that counts after it has taken the lock. Of two that start together at least
+one sees the other. `create` publishes only within 0.9 leases of its newest intent file, and only while that is listed.
+`restore` does as `create`, where it may write; where not, it looks whether the snapshot is still listed when something
+of it is missing.
 """
 
 from __future__ import annotations

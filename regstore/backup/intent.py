@@ -1,9 +1,11 @@
-"""The intent of a running `create`: what keeps `prune` from collecting, and a late publication from happening."""
+"""The intent of a running `create` or `restore`: what keeps `prune` from collecting, and a late publication from
+happening."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import platform
 from collections.abc import AsyncIterator
@@ -16,6 +18,8 @@ from regstore.runs.lock import clock, find_locks
 from regstore.storage.base import PutOptions, Storage
 
 LEASE: Final = 1800.0
+#: No intent counts as if it had a longer lease, whatever it says. Seconds.
+LONGEST_LEASE: Final = 86400.0
 _SECOND: Final = 1_000_000
 #: An intent counts for this many leases: a request that its run sent late may still arrive.
 _COUNTS_FOR: Final = 2
@@ -24,12 +28,13 @@ _COUNTS_FOR: Final = 2
 class Intent:
     """Held by `hold_intent`. Every file of it is a new key: credentials that can't overwrite suffice."""
 
-    def __init__(self, storage: Storage, run: str, lease: float, put: PutOptions | None) -> None:
+    def __init__(self, storage: Storage, run: str, command: str, lease: float, put: PutOptions | None) -> None:
         self._storage = storage
         self._lease = lease
         self._put = put
         self._number = 0
         self._written = 0.0
+        self._command = command
         self.run: Final = run
         self.keys: list[str] = []
 
@@ -37,7 +42,13 @@ class Intent:
         started = clock()
         self._number += 1
         key = intent_key(self.run, self._number)
-        body = {"run": self.run, "lease": self._lease, "host": platform.node(), "pid": os.getpid()}
+        body = {
+            "run": self.run,
+            "command": self._command,
+            "lease": self._lease,
+            "host": platform.node(),
+            "pid": os.getpid(),
+        }
         await self._storage.put(key, json.dumps(body).encode() + b"\n", options=self._put)
         self.keys.append(key)
         self._written = started
@@ -73,16 +84,16 @@ class Intent:
 
 @asynccontextmanager
 async def hold_intent(
-    storage: Storage, run: str, *, lease: float = LEASE, put: PutOptions | None = None
+    storage: Storage, run: str, *, command: str = "create", lease: float = LEASE, put: PutOptions | None = None
 ) -> AsyncIterator[Intent]:
     """An intent in the backup until the block ends; LockHeld where a `prune` is under way.
 
     At the end it is removed if the credentials may do that; `prune` clears what stays.
     """
-    intent = Intent(storage, run, lease, put)
+    intent = Intent(storage, run, command, lease, put)
     await intent.write()
     try:
-        await _refuse_locks(storage)
+        await _refuse_locks(storage, command)
         keeper = asyncio.create_task(intent.keep())
         try:
             yield intent
@@ -99,7 +110,7 @@ async def _remove(storage: Storage, keys: list[str]) -> None:
         pass  # append-only credentials
 
 
-async def _refuse_locks(storage: Storage) -> None:
+async def _refuse_locks(storage: Storage, command: str) -> None:
     locks = [lock for lock in await find_locks(storage) if not lock.holder.is_dead]
     if not locks:
         return
@@ -108,7 +119,7 @@ async def _refuse_locks(storage: Storage) -> None:
         if lock.expires >= now:
             raise LockHeld(
                 f"the backup {storage.url} is locked by `{lock.holder.command}` of {lock.holder.user} on "
-                f"{lock.holder.host} (run {lock.holder.run}): create again when that has ended"
+                f"{lock.holder.host} (run {lock.holder.run}): {command} again when that has ended"
             )
 
 
@@ -126,14 +137,17 @@ async def find_intents(storage: Storage) -> tuple[dict[str, int], dict[str, list
 
 
 async def lease_of(storage: Storage, keys: list[str]) -> float:
-    """The longest lease that these files say, in seconds; the default where they can't be read."""
-    leases = [LEASE]
+    """The longest lease that these files say, in seconds, at most `LONGEST_LEASE`; the default where they can't be read
+    or say nonsense."""
+    leases = []
     for key in keys:
         try:
-            leases.append(float(json.loads(await storage.get(key))["lease"]))
-        except (StorageError, ValueError, KeyError, TypeError):
+            lease = float(json.loads(await storage.get(key))["lease"])
+        except (StorageError, ValueError, KeyError, TypeError, OverflowError):
             continue
-    return max(leases[1:] or leases)
+        if 0 < lease < math.inf:
+            leases.append(min(lease, LONGEST_LEASE))
+    return max(leases, default=LEASE)
 
 
 async def live_intents(storage: Storage, now: int) -> tuple[list[str], list[str]]:

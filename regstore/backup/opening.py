@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,6 +15,7 @@ from regstore.backup.soundness import contradiction
 from regstore.concurrency import for_each
 from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused
 from regstore.storage.base import PutOptions, Storage
+from regstore.storage.newfile import TEMPORARY
 
 
 class NotABackup(NotARegistry):
@@ -53,8 +54,10 @@ async def prepare(storage: Storage, put: PutOptions | None) -> None:
     if await check_marker(storage):
         return
     async for page in storage.list(""):
-        other = next((key for key in page.keys if not key.startswith(layout.STATE)), None)
+        other = next((key for key in page.keys if not (key.startswith(layout.STATE) or is_nothing(key))), None)
         if other is not None:
+            if await check_marker(storage):
+                return  # another create has made it meanwhile
             raise Refused(
                 f"{storage.url} is no backup and is not empty (there is {other}): give an empty bucket, prefix or "
                 f"folder, or put back {form.MARKER} where only that is lost"
@@ -70,7 +73,7 @@ async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
         for key in page.keys:
             if form.parse_snapshot_key(key) is not None:
                 found.append(key)
-            elif not is_temporary(key):
+            elif not is_nothing(key):
                 damaged[key] = "is no snapshot's name"
     if not found and not await check_marker(storage):
         raise NotABackup(f"{storage.url} holds no backup: there is no {form.MARKER} and no snapshot")
@@ -93,9 +96,14 @@ async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
     )
 
 
+def is_nothing(key: str) -> bool:
+    """No part of a backup, and no harm: a folder that a console has made in a bucket, or a temporary file."""
+    return not key or key.endswith("/") or is_temporary(key)
+
+
 def is_temporary(key: str) -> bool:
     """A file that a killed process left beside the one that it was writing (on a disk)."""
-    return key.rpartition("/")[2].startswith(".regstore-")
+    return key.rpartition("/")[2].startswith(TEMPORARY)
 
 
 async def read_pack(storage: Storage, encoded: str) -> Pack:
@@ -138,25 +146,68 @@ _LATEST: Final = "latest"
 
 
 def choose(listed: Listed, text: str, where: str) -> Snapshot:
-    """The snapshot that an ID, the beginning of one, `latest`, or a time names: of a time (ISO 8601, UTC unless it
-    says otherwise), the newest that was begun by then. InputError where that is none, or more than one."""
-    snapshots = listed.snapshots
-    if not snapshots:
-        raise InputError(f"{where} has no readable snapshot")
-    if text == _LATEST:
-        return snapshots[-1]
-    same = [snapshot for snapshot in snapshots if snapshot.run.startswith(text)]
-    if len(same) == 1 or (same and same[-1].run == text):
+    """The snapshot that an ID, the beginning of one, `latest`, or a time (ISO 8601, UTC where it names no zone) names.
+
+    `latest` is the newest of the whole registry (without patterns), or where there is none of that, the newest of the
+    only scope there is; a time, the same of those that were begun by then. InputError where that is none, or where
+    it could be one of several.
+    """
+    same = _with_id(listed, text)
+    if same:
         return same[0]
-    if len(same) > 1:
-        raise InputError(f"{len(same)} snapshots of {where} begin with {text}: say more of the one that is meant")
-    moment = _parse_time(text)
-    if moment is None:
+    snapshots = _until(listed.snapshots, text)
+    if snapshots is None:
+        for key, why in listed.damaged.items():
+            if (form.parse_snapshot_key(key) or "").startswith(text):
+                raise InputError(f"snapshot {text} of {where} can't be read: {why}")
         raise InputError(f"{where} has no snapshot {text!r}; see `regstore backup list`")
-    before = [snapshot for snapshot in snapshots if snapshot.begun <= moment]
-    if not before:
-        raise InputError(f"{where} has no snapshot from {text} or before; the oldest is {snapshots[0].run}")
-    return before[-1]
+    if not listed.snapshots:
+        raise InputError(f"{where} has no readable snapshot")
+    if not snapshots:
+        raise InputError(f"{where} has no snapshot from {text} or before; the oldest is {listed.snapshots[0].run}")
+    snapshots = [one for one in snapshots if not (one.repository_patterns or one.tag_patterns)] or snapshots
+    newest = {one.scope: one for one in snapshots}
+    if len(newest) > 1:
+        which = "; ".join(f"{one.run} is of {scope_text(one)}" for one in newest.values())
+        raise InputError(f"{text} could be several snapshots of {where}: {which}; give an ID")
+    return snapshots[-1]
+
+
+def passed_over(listed: Listed, text: str, chosen: Snapshot) -> list[str]:
+    """The damaged snapshots that `text` would have named instead of the chosen one, and what is wrong with them."""
+    if _with_id(listed, text):
+        return []
+    moment = None if text == _LATEST else _parse_time(text)
+    return [
+        f"{key}: {why}; it is newer than {chosen.run}, which was taken instead"
+        for key, why in sorted(listed.damaged.items())
+        if (run := form.parse_snapshot_key(key)) is not None
+        and run > chosen.run
+        and (moment is None or form.time_of(run) <= moment)
+    ]
+
+
+def scope_text(snapshot: Snapshot) -> str:
+    """`s3://bucket`, `repositories library/* of s3://bucket`, `tags v1.* of …`, as a user reads it."""
+    parts = (("repositories", snapshot.repository_patterns), ("tags", snapshot.tag_patterns))
+    told = [f"{what} {', '.join(patterns)}" for what, patterns in parts if patterns]
+    return " of ".join([" and ".join(told), snapshot.source] if told else [snapshot.source])
+
+
+def _with_id(listed: Listed, text: str) -> list[Snapshot]:
+    """The one that has this ID or beginning of one; InputError where several have."""
+    same = [snapshot for snapshot in listed.snapshots if snapshot.run.startswith(text)] if text else []
+    if len(same) > 1:
+        raise InputError(f"{len(same)} snapshots begin with {text}: say more of the one that is meant")
+    return same
+
+
+def _until(snapshots: Sequence[Snapshot], text: str) -> list[Snapshot] | None:
+    """Those that were begun by the time that the text says; None where it says none."""
+    if text == _LATEST:
+        return list(snapshots)
+    moment = _parse_time(text)
+    return None if moment is None else [snapshot for snapshot in snapshots if snapshot.begun <= moment]
 
 
 def _parse_time(text: str) -> int | None:

@@ -1,8 +1,9 @@
 """`backup prune`: forget snapshots, and collect what no other needs.
 
-Snapshots go first, then packs, then blobs, so that whatever is still listed is complete at every step. Nothing is
-collected while a `create` runs (its intent counts), nor while a snapshot or a pack can't be read: what those need is
-not known. What was written within the grace stays too.
+Snapshots go first, then packs, then blobs, so that whatever is still listed is complete at every step. While something
+is damaged, no rule forgets anything: what looks newest may not be there to restore. Nothing is collected then either,
+for what it needs is not known; nor while a `create` or `restore` runs (its intent counts). What was written within
+the grace stays too.
 """
 
 from __future__ import annotations
@@ -11,26 +12,31 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from regstore import layout
 from regstore.backup import format as form
-from regstore.backup.format import Pack
+from regstore.backup.format import Pack, Snapshot
 from regstore.backup.intent import live_intents
-from regstore.backup.opening import check_marker, is_temporary, list_snapshots, read_packs
-from regstore.backup.options import PruneOptions
-from regstore.backup.retention import ForgetPlan, plan_forget
-from regstore.errors import NotARegistry, Refused, StorageError
+from regstore.backup.opening import Listed, check_marker, is_temporary, list_snapshots, read_packs
+from regstore.backup.options import HOUR, PruneOptions
+from regstore.backup.retention import ForgetPlan, keep_all, plan_forget
+from regstore.digest import Digest
+from regstore.errors import InputError, NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.runs.lock import Lock
 from regstore.storage.base import MultipartUpload, Storage
+from regstore.storage.newfile import TEMPORARY
 
 _BATCH: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrunePlan:
-    """blocked: why nothing is collected, "" where it is. Sizes in bytes. young: what only the grace keeps."""
+    """unreadable: keys of snapshots that can't be read and were named to be forgotten. blocked: why nothing is
+    collected, "" where it is. Sizes in bytes. young: what only the grace keeps."""
 
     forget: ForgetPlan
+    unreadable: tuple[str, ...] = ()
     packs: int
     blobs: int
     bytes: int
@@ -40,6 +46,10 @@ class PrunePlan:
     stale_intents: int
     blocked: str = ""
     damaged: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.blocked or self.damaged)
 
 
 @dataclass(kw_only=True)
@@ -53,7 +63,7 @@ class PruneResult:
 
     @property
     def partial(self) -> bool:
-        return bool(self.failures or self.plan.damaged)
+        return bool(self.failures or self.plan.partial)
 
 
 async def plan_prune(storage: Storage, options: PruneOptions, *, on_event: OnEvent = ignore) -> PrunePlan:
@@ -88,18 +98,24 @@ class _Run:
         live, self._stale = await live_intents(self._storage, now)
         listed = await list_snapshots(self._storage, concurrency=self._options.concurrency)
         self._keys = listed.keys
-        forget = plan_forget(listed.snapshots, self._options.keep)
-        damaged = [f"{key}: {why}" for key, why in sorted(listed.damaged.items())]
+        forget, unreadable = self._forget(listed)
         packs = {known.pack for one, _ in forget.kept for known in one.repositories.values()}
+        damaged = [f"{key}: {why}" for key, why in sorted(listed.damaged.items()) if key not in unreadable]
         damaged += await self._needs(packs)
+        await self._candidates(packs, now)
+        self._refuse_symbolic_links()
+        damaged += self._lost()
         blocked = ""
         if damaged:
-            blocked = f"nothing is collected, for what is damaged may need it: {damaged[0]}"
+            # What was kept by a rule may not be whole, and what is not may need anything.
+            forget = keep_all(listed.snapshots, "damage", self._named(listed)[0])
+            blocked = (
+                f"nothing is deleted but what --forget names, for there is damage ({damaged[0]}): repair it with "
+                "`regstore backup check --repair-from`, or --forget the snapshots that it touches"
+            )
         elif live:
-            blocked = f"nothing is collected while a create runs ({', '.join(live)})"
-        await self._candidates(packs, now - self._options.grace)
-        self._refuse_symbolic_links()
-        if not blocked and not listed.snapshots and self._sums("kind = 'pack'")[0]:
+            blocked = f"nothing is collected while a create runs, or a restore ({', '.join(live)})"
+        elif not listed.snapshots and self._sums("kind = 'pack'")[0]:
             blocked = "nothing is collected, for no snapshot is listed and there are packs: snapshots may be lost"
         packs_dead, _ = self._sums("kind = 'pack' and dead and not young")
         blobs, size = self._sums("kind = 'blob' and dead and not young")
@@ -107,6 +123,7 @@ class _Run:
         young, _ = self._sums("dead and young")
         return PrunePlan(
             forget=forget,
+            unreadable=unreadable,
             packs=0 if blocked else packs_dead,
             blobs=0 if blocked else blobs,
             bytes=0 if blocked else size,
@@ -117,6 +134,47 @@ class _Run:
             blocked=blocked,
             damaged=tuple(damaged),
         )
+
+    def _forget(self, listed: Listed) -> tuple[ForgetPlan, tuple[str, ...]]:
+        """What goes by name and by rule; and the keys of the unreadable that go by name."""
+        named, unreadable = self._named(listed)
+        left = [one for one in listed.snapshots if one not in named]
+        if (named or unreadable) and not left:
+            raise Refused(
+                f"no whole snapshot would be left in {self._storage.url}: nothing is forgotten; create one first, or "
+                "delete the place itself"
+            )
+        if self._options.keep is None:
+            return keep_all(listed.snapshots, "not named", named), unreadable
+        plan = plan_forget(left, self._options.keep)
+        gone = {one.run for one in (*named, *plan.forgotten)}
+        forgotten = tuple(one for one in listed.snapshots if one.run in gone)
+        return ForgetPlan(kept=plan.kept, forgotten=forgotten), unreadable
+
+    def _named(self, listed: Listed) -> tuple[list[Snapshot], tuple[str, ...]]:
+        """The snapshots, and the keys of unreadable ones, that are to go by name."""
+        runs = {one.run: one for one in listed.snapshots}
+        unreadable = {run: key for key in listed.damaged if (run := form.parse_snapshot_key(key)) is not None}
+        named: list[Snapshot] = []
+        keys: list[str] = []
+        for text in self._options.forget:
+            found = [run for run in (*runs, *unreadable) if text and run.startswith(text)]
+            if len(found) != 1:
+                what = f"{len(found)} snapshots that begin with" if found else "no snapshot"
+                raise InputError(f"{self._storage.url} has {what} {text!r}; see `regstore backup list`")
+            if found[0] in runs:
+                named.append(runs[found[0]])
+            else:
+                keys.append(unreadable[found[0]])
+        return named, tuple(keys)
+
+    def _lost(self) -> list[str]:
+        """Needed blobs that are not there with their size."""
+        rows = self._inventory.all(
+            "select distinct n.digest from need n anti join present p"
+            " on p.kind = 'blob' and p.digest = n.digest and p.size = n.size order by 1"
+        )
+        return [f"blob {Digest.from_raw(bytes(raw))} is lost" for (raw,) in rows]
 
     def _refuse_symbolic_links(self) -> None:
         links = sorted(self._storage.symlinks)
@@ -134,25 +192,31 @@ class _Run:
 
     async def _needs(self, packs: set[str]) -> list[str]:
         """The table `need`: digests of the blobs that these packs need; of packs that can't be read, why."""
-        self._inventory.execute("create table need (digest blob not null)")
+        self._inventory.execute("create table need (digest blob not null, size bigint not null)")
         done = 0
 
         def take(_: str, pack: Pack) -> None:
             nonlocal done
-            self._inventory.insert("need", {"digest": ("binary", [digest.raw for digest in pack.blobs])})
+            self._inventory.insert(
+                "need",
+                {
+                    "digest": ("binary", [digest.raw for digest in pack.blobs]),
+                    "size": ("int64", list(pack.blobs.values())),
+                },
+            )
             done += 1
             self._on_event(Progress(phase="reading packs", done=done, total=len(packs), unit="packs"))
 
         damaged = await read_packs(self._storage, sorted(packs), take, concurrency=self._options.concurrency)
         return [why for _, why in sorted(damaged.items())]
 
-    async def _candidates(self, packs: set[str], young_after: int) -> None:
+    async def _candidates(self, packs: set[str], now: int) -> None:
         """The table `present`: packs, blobs and left temporary files, and whether anything needs them."""
         self._inventory.execute(
             "create table present (kind varchar, key varchar, digest blob, size bigint, mtime bigint,"
             " dead boolean, young boolean)"
         )
-        for prefix in (form.PACKS, form.BLOBS):
+        for prefix in (TEMPORARY, layout.STATE, form.INTENTS, form.SNAPSHOTS, form.PACKS, form.BLOBS):
             async for page in self._storage.list(prefix):
                 rows: list[tuple[str, str, bytes | None, int, int]] = []
                 for info in page.objects():
@@ -176,21 +240,20 @@ class _Run:
         self._inventory.execute("create table need_pack (digest blob not null)")
         self._inventory.insert("need_pack", {"digest": ("binary", [bytes.fromhex(pack) for pack in packs])})
         self._inventory.execute(
-            "update present set young = mtime >= ?, dead = case kind"
+            "update present set young = mtime >= case kind when 'temporary' then ? else ? end, dead = case kind"
             " when 'blob' then digest not in (select digest from need)"
             " when 'pack' then digest not in (select digest from need_pack) else true end",
-            [young_after],
+            [now - max(self._options.grace, HOUR), now - self._options.grace],
         )
 
     async def prune(self, lock: Lock) -> PruneResult:
         plan = await self.plan()
         result = PruneResult(plan=plan)
-        result.snapshots = await self._delete(
-            lock, [self._keys[one.run] for one in plan.forget.forgotten], "forgetting snapshots", result
-        )
+        going = [*(self._keys[one.run] for one in plan.forget.forgotten), *plan.unreadable]
+        result.snapshots = await self._delete(lock, going, "forgetting snapshots", result)
         if result.failures:
             return result  # a snapshot that stays keeps what it needs
-        await self._delete(lock, self._stale, "clearing intents", result)
+        await self._clear_intents(lock, result)
         if plan.blocked:
             return result
         for kind in ("pack", "blob", "temporary"):
@@ -208,6 +271,12 @@ class _Run:
                 result.bytes = sum(sizes.values()) if len(result.failures) == failures else 0
         await self._abort_uploads(lock)
         return result
+
+    async def _clear_intents(self, lock: Lock, result: PruneResult) -> None:
+        await self._delete(lock, self._stale, "clearing intents", result)
+        async with lock.batch():
+            # A folder that is emptied while a create makes it is made again by that.
+            await self._storage.remove_empty_folders(form.INTENTS, older_than=await self._storage.now() + 1)
 
     async def _delete(self, lock: Lock, keys: Sequence[str], phase: str, result: PruneResult) -> int:
         gone = 0

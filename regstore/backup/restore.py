@@ -8,51 +8,48 @@ is asked for, tags.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+import os
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Final
 
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
-from regstore.backup.opening import choose, list_snapshots, read_pack
-from regstore.backup.options import RestoreOptions
+from regstore.backup.intent import hold_intent
+from regstore.backup.opening import check_marker, choose, list_snapshots, passed_over, read_pack
+from regstore.backup.options import RestoreOptions, refuse_unmatched
 from regstore.backup.plan import select
+from regstore.backup.restore_links import AT_ONCE, Conflict, Guard, LinkWriter, plan_links
 from regstore.backup.source import list_blobs
 from regstore.backup.transfer import FAILURES_IN_A_ROW, in_lanes
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, InputError, IntegrityError, NoSuchBucket, NotFound, StorageError
+from regstore.errors import (
+    AccessDenied,
+    InputError,
+    IntegrityError,
+    NoSuchBucket,
+    NotFound,
+    StorageError,
+    Unreachable,
+)
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.runs.lock import Lock, clock
+from regstore.runs import new_run
+from regstore.runs.lock import Lock
 from regstore.seed.seeding import SEED_BODY
-from regstore.storage.base import ObjectInfo, Storage
-from regstore.storage.streams import SourceGone, copy_blob, is_fatal
-
-_AT_ONCE: Final = 8
-_BATCH_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Conflict:
-    """A tag that names something else in the store than in the snapshot; there is "" where its link is unreadable."""
-
-    repository: str
-    tag: str
-    snapshot: str
-    there: str
+from regstore.storage.base import Storage
+from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePlan:
-    """What a restore would do. missing_…: that the store lacks. Sizes in bytes."""
+    """What a restore would do. missing_…: that the store lacks. damaged, absent: as in `RestoreResult`. Sizes in
+    bytes."""
 
     snapshot: Snapshot
     repositories: int
@@ -65,15 +62,17 @@ class RestorePlan:
     missing_bytes: int
     conflicts: tuple[Conflict, ...]
     damaged: tuple[str, ...]
+    absent: tuple[str, ...]
 
     @property
     def partial(self) -> bool:
-        return bool(self.conflicts or self.damaged)
+        return bool(self.conflicts or self.damaged or self.absent)
 
 
 @dataclass(kw_only=True)
 class RestoreResult:
-    """What a run did. damaged: what the backup could not give, and left_out: what was not restored because of it."""
+    """What a run did. damaged: what the backup could not give, newer snapshots among it, and left_out: what was not
+    restored because of it. absent: what was asked for, and the snapshot had left out when it was made."""
 
     snapshot: Snapshot
     blobs: int = 0
@@ -85,35 +84,18 @@ class RestoreResult:
     conflicts: list[Conflict] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
 
     @property
     def partial(self) -> bool:
-        return bool(self.conflicts or self.damaged or self.left_out)
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A link to write. replaces: the key stands there with another body."""
-
-    key: str
-    body: bytes
-    replaces: bool = False
-
-
-@dataclass(kw_only=True)
-class _Work:
-    """What one repository lacks, in the order of writing."""
-
-    name: str
-    steps: list[list[_Link]] = field(default_factory=list)
-    tags: list[tuple[str, _Link]] = field(default_factory=list)
-    conflicts: list[Conflict] = field(default_factory=list)
+        return bool(self.conflicts or self.damaged or self.left_out or self.absent)
 
 
 async def plan_restore(
     backup: Storage, store: Storage, options: RestoreOptions | None = None, *, on_event: OnEvent = ignore
 ) -> RestorePlan:
     """What `restore` would do now. Writes nothing."""
+    await refuse_target(backup, store)
     async with _opened(backup, store, options or RestoreOptions(), on_event) as run:
         return await run.plan()
 
@@ -129,13 +111,45 @@ async def restore(
     """Restore, under the store's lock. An empty store gets the seeds of `seed-bucket` too.
 
     A blob that the backup has lost, or that does not match its digest, is named, and the tags and manifests that
-    need it are left out; the rest goes on.
+    need it are left out; the rest goes on. While it runs, an intent keeps prune from collecting, where the backup may
+    be written to; where it may not, and prune forgot the snapshot meanwhile, that raises.
     """
     began = time.monotonic()
-    async with _opened(backup, store, options or RestoreOptions(), on_event) as run:
+    await refuse_target(backup, store)
+    async with _protected(backup), _opened(backup, store, options or RestoreOptions(), on_event) as run:
         result = await run.restore(lock)
     result.seconds = time.monotonic() - began
     return result
+
+
+async def refuse_target(backup: Storage, store: Storage) -> None:
+    """InputError where the store is a backup, or lies in this one: it would look like a registry."""
+    try:
+        await store.stat(form.MARKER)
+    except (NotFound, NoSuchBucket):
+        if not _lies_within(store.url, backup.url):
+            return
+        raise InputError(f"{store.url} lies within the backup {backup.url}: give another place") from None
+    raise InputError(f"{store.url} is a backup, which must not become a registry: give another place")
+
+
+def _lies_within(inner: str, outer: str) -> bool:
+    if "://" not in inner and "://" not in outer:
+        inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+    return inner.rstrip("/").startswith(f"{outer.rstrip('/')}/")
+
+
+@asynccontextmanager
+async def _protected(backup: Storage) -> AsyncIterator[None]:
+    """Hold an intent in the backup, where there is a marker (else no prune works on it) and it may be written."""
+    async with AsyncExitStack() as stack:
+        if await check_marker(backup):
+            try:
+                run = new_run(await backup.now())
+                await stack.enter_async_context(hold_intent(backup, run, command="restore"))
+            except StorageError:
+                pass  # `_refuse_forgotten` tells what prune did meanwhile
+        yield
 
 
 @asynccontextmanager
@@ -144,15 +158,11 @@ async def _opened(
 ) -> AsyncIterator[_Run]:
     listed = await list_snapshots(backup)
     snapshot = choose(listed, options.snapshot, backup.url)
-    names = [
-        name
-        for name in sorted(snapshot.repositories)
-        if not options.repositories or any(fnmatchcase(name, pattern) for pattern in options.repositories)
-    ]
-    if options.repositories and not names:
-        raise InputError(f"snapshot {snapshot.run} has no repository {' or '.join(options.repositories)}")
+    refuse_unmatched("repository", options.repositories, snapshot.repositories, f"snapshot {snapshot.run}")
     with Inventory() as inventory:
-        yield _Run(backup, store, inventory, options, snapshot, names, on_event)
+        run = _Run(backup, store, inventory, options, snapshot, listed.keys[snapshot.run], on_event)
+        run.damaged += passed_over(listed, options.snapshot, snapshot)
+        yield run
 
 
 class _Run:
@@ -163,7 +173,7 @@ class _Run:
         inventory: Inventory,
         options: RestoreOptions,
         snapshot: Snapshot,
-        names: Sequence[str],
+        key: str,
         on_event: OnEvent,
     ) -> None:
         self._backup = backup
@@ -171,26 +181,52 @@ class _Run:
         self._inventory = inventory
         self._options = options
         self._snapshot = snapshot
-        self._names = names
+        self._key = key
+        self._names = [name for name in sorted(snapshot.repositories) if self._is_wanted(name)]
         self._on_event = on_event
-        self._damaged: list[str] = []
+        self._tags: set[str] = set()
+        self.damaged: list[str] = []
         self._lost: set[Digest] = set()
         self._failures = 0
         self._missing = False
 
+    def _is_wanted(self, name: str) -> bool:
+        patterns = self._options.repositories
+        return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    def _absent(self) -> list[str]:
+        """What was asked for, and the snapshot had left out."""
+        patterns = self._options.tags
+        return [
+            str(one)
+            for one in self._snapshot.left_out
+            if self._is_wanted(one.repository)
+            and (not patterns or (one.tag and any(fnmatchcase(one.tag, pattern) for pattern in patterns)))
+        ]
+
+    async def _refuse_forgotten(self) -> None:
+        """Something is not there: raise where that is because prune has forgotten the snapshot meanwhile."""
+        async for page in self._backup.list(self._key):
+            if self._key in page.keys:
+                return
+        raise StorageError(
+            f"snapshot {self._snapshot.run} of {self._backup.url} was forgotten meanwhile, by a prune: what is "
+            "restored so far is not all of it; restore another one"
+        )
+
     async def _pack(self, name: str) -> Pack | None:
         """The part of the pack that is asked for; None, and noted, where it is damaged."""
+        encoded = self._snapshot.repositories[name].pack
         try:
-            pack = await read_pack(self._backup, self._snapshot.repositories[name].pack)
+            pack = await read_pack(self._backup, encoded)
+            if pack.name != name:
+                raise IntegrityError(f"{form.pack_key(encoded)} is of {pack.name}, not of {name}")
         except IntegrityError as error:
-            if str(error) not in self._damaged:
-                self._damaged.append(str(error))
+            await self._refuse_forgotten()
+            if str(error) not in self.damaged:
+                self.damaged.append(str(error))
             return None
-        if pack.name != name:
-            wrong = f"{form.pack_key(self._snapshot.repositories[name].pack)} is of {pack.name}, not of {name}"
-            if wrong not in self._damaged:
-                self._damaged.append(wrong)
-            return None
+        self._tags.update(pack.tags)
         return select(pack, self._options.tags)
 
     async def _collect(self) -> tuple[int, int]:
@@ -218,12 +254,49 @@ class _Run:
                 },
             )
 
-        await for_each(self._names, one, concurrency=_AT_ONCE)
+        await for_each(self._names, one, concurrency=AT_ONCE)
+        if not self.damaged:  # else what is damaged may have it
+            known = self._tags | {one.tag for one in self._snapshot.left_out}
+            refuse_unmatched("tag", self._options.tags, known, f"snapshot {self._snapshot.run}")
         self._inventory.execute(
             "create table lacking as select distinct w.digest, w.size from wanted w"
             " anti join blob b on b.digest = w.digest and b.size = w.size"
         )
+        if self._options.verify_existing:
+            await self._verify_existing()
         return tags, repositories
+
+    async def _verify_existing(self) -> None:
+        """Read what the store has already; what is not as its digest says is lacking."""
+        rows = self._inventory.all(
+            "select distinct digest, size from wanted where digest not in (select digest from lacking)"
+        )
+        there = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
+        total, done = sum(size for _, size in there), 0
+        wrong: list[tuple[Digest, int]] = []
+
+        async def one(blob: tuple[Digest, int]) -> None:
+            nonlocal done
+            digest, size = blob
+            try:
+                found = await verified_size(self._store, layout.encode(layout.BlobKey(digest)), digest, size)
+            except StorageError as error:
+                if isinstance(error, AccessDenied | Unreachable) or is_fatal(error):
+                    raise
+                found = None
+            if found is None:
+                wrong.append(blob)
+            done += size
+            self._on_event(Progress(phase="reading what is there", done=done, total=total, unit="B"))
+
+        await in_lanes(there, one, concurrency=self._options.concurrency)
+        self._inventory.insert(
+            "lacking",
+            {
+                "digest": ("binary", [digest.raw for digest, _ in wrong]),
+                "size": ("int64", [size for _, size in wrong]),
+            },
+        )
 
     def _sums(self, table: str) -> tuple[int, int]:
         row = self._inventory.all(
@@ -245,12 +318,14 @@ class _Run:
             pack = await self._pack(name)
             if pack is None:
                 return
-            work = await self._work(pack)
+            work = await plan_links(
+                self._store, pack, overwrite_tags=self._options.overwrite_tags, missing=self._missing
+            )
             missing_tags += len(work.tags)
             missing_links += sum(map(len, work.steps))
             conflicts.extend(work.conflicts)
 
-        await for_each(self._names, one, concurrency=_AT_ONCE)
+        await for_each(self._names, one, concurrency=AT_ONCE)
         blobs, size = self._sums("wanted")
         missing_blobs, missing_bytes = self._sums("lacking")
         return RestorePlan(
@@ -264,24 +339,29 @@ class _Run:
             missing_blobs=missing_blobs,
             missing_bytes=missing_bytes,
             conflicts=tuple(sorted(conflicts)),
-            damaged=tuple(self._damaged),
+            damaged=tuple(self.damaged),
+            absent=tuple(self._absent()),
         )
 
     async def restore(self, lock: Lock) -> RestoreResult:
-        result = RestoreResult(snapshot=self._snapshot)
+        result = RestoreResult(snapshot=self._snapshot, absent=self._absent())
         await self._collect()
         await lock.guard()
-        guard = _Guard(lock)
+        guard = Guard(lock)
         await self._seed(result)
         await self._blobs(guard, result)
         conditional = bool(self._names) and (await self._store.capabilities()).conditional_put
+        writer = LinkWriter(self._store, self._options, lock, guard, conditional)
         done = 0
 
         async def one(name: str) -> None:
             nonlocal done
             pack = await self._pack(name)
             if pack is not None:
-                await self._repository(pack, guard, result, conditional)
+                pack = self._without_lost(pack, result) if self._lost else pack
+                work = await plan_links(self._store, pack, overwrite_tags=self._options.overwrite_tags)
+                result.conflicts += work.conflicts
+                await writer.write(work)
             else:
                 result.left_out.append(f"{name}: all of it, for its pack is damaged")
             done += 1
@@ -289,9 +369,11 @@ class _Run:
                 Progress(phase="restoring links", done=done, total=len(self._names), unit="repositories")
             )
 
-        await for_each(self._names, one, concurrency=_AT_ONCE)
-        result.damaged = self._damaged
-        result.conflicts.sort()
+        await for_each(self._names, one, concurrency=AT_ONCE)
+        await writer.end()
+        result.links, result.tags = writer.links, writer.tags
+        result.conflicts = sorted(result.conflicts + writer.conflicts)
+        result.damaged = self.damaged
         result.left_out.sort()
         return result
 
@@ -305,7 +387,7 @@ class _Run:
 
     # -- blobs
 
-    async def _blobs(self, guard: _Guard, result: RestoreResult) -> None:
+    async def _blobs(self, guard: Guard, result: RestoreResult) -> None:
         rows = self._inventory.all("select digest, size from lacking")
         lacking = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
         total, done = sum(size for _, size in lacking), 0
@@ -325,7 +407,7 @@ class _Run:
                     put=self._options.put,
                 )
             except StorageError as error:
-                self._not_copied(digest, error)
+                await self._not_copied(digest, error)
             else:
                 self._failures = 0
                 result.blobs += 1
@@ -335,43 +417,22 @@ class _Run:
 
         await in_lanes(lacking, one, concurrency=self._options.concurrency, target=self._store)
 
-    def _not_copied(self, digest: Digest, error: StorageError) -> None:
+    async def _not_copied(self, digest: Digest, error: StorageError) -> None:
         if is_fatal(error):
             raise error
         of_the_backup = isinstance(error, IntegrityError | SourceGone)
         self._failures += not of_the_backup
         if self._failures >= FAILURES_IN_A_ROW:
             raise error
+        if isinstance(error, SourceGone):
+            await self._refuse_forgotten()
         self._lost.add(digest)
         if isinstance(error, SourceGone):
-            self._damaged.append(f"blob {digest} is lost from {self._backup.url}")
+            self.damaged.append(f"blob {digest} is lost from {self._backup.url}")
         else:
-            self._damaged.append(f"blob {digest}: {error}")
+            self.damaged.append(f"blob {digest}: {error}")
 
     # -- links
-
-    async def _repository(self, pack: Pack, guard: _Guard, result: RestoreResult, conditional: bool) -> None:
-        if self._lost:
-            pack = self._without_lost(pack, result)
-        work = await self._work(pack)
-        result.conflicts += work.conflicts
-
-        async def put(link: _Link) -> None:
-            await guard.check()
-            await self._store.put(link.key, link.body, options=self._options.put)
-            result.links += 1
-
-        async def set_tag(row: tuple[str, _Link]) -> None:
-            await guard.check()
-            conflict = await self._set_tag(pack.name, row[0], row[1], conditional)
-            if conflict is None:
-                result.tags += 1
-            else:
-                result.conflicts.append(conflict)
-
-        for step in work.steps:
-            await for_each(step, put, concurrency=_AT_ONCE)
-        await for_each(work.tags, set_tag, concurrency=_AT_ONCE)
 
     def _without_lost(self, pack: Pack, result: RestoreResult) -> Pack:
         """The pack without what needs a blob that could not be restored."""
@@ -404,119 +465,3 @@ class _Run:
             history=frozenset((tag, digest) for tag, digest in pack.history if tag in tags and digest not in bad),
             tags=tags,
         )
-
-    async def _work(self, pack: Pack) -> _Work:
-        """What the store's repository lacks, by listing it."""
-        there: dict[str, ObjectInfo] = {}
-        if not self._missing:
-            async for page in self._store.list(layout.repository_prefix(pack.name) + "_"):
-                there.update((info.key, info) for info in page.objects())
-
-        async def lacking(links: Iterable[tuple[layout.Key, Digest]]) -> list[_Link]:
-            found = []
-            for key, digest in links:
-                text, body = layout.encode(key), layout.link_body(digest)
-                info = there.get(text)
-                if info is None or not await self._says(info, body):
-                    found.append(_Link(text, body, info is not None))
-            return found
-
-        name = pack.name
-        work = _Work(name=name)
-        work.steps.append(
-            await lacking((layout.LayerLinkKey(name, digest), target) for digest, target in pack.layers.items())
-        )
-        for rank in _ranks(pack):
-            work.steps.append(await lacking((layout.RevisionLinkKey(name, digest), digest) for digest in rank))
-        work.steps.append(
-            await lacking(
-                (layout.SignatureLinkKey(name, manifest, digest), digest)
-                for manifest, digest in sorted(pack.signatures)
-            )
-        )
-        tags: list[tuple[str, _Link]] = []
-        for tag, packed in sorted(pack.tags.items()):
-            for link in await lacking([(layout.TagCurrentKey(name, tag), packed.digest)]):
-                if link.replaces and not self._options.overwrite_tags:
-                    there_now = layout.parse_link(await self._get(link.key) or b"")
-                    work.conflicts.append(
-                        Conflict(
-                            repository=name,
-                            tag=tag,
-                            snapshot=str(packed.digest),
-                            there=str(there_now) if there_now else "",
-                        )
-                    )
-                else:
-                    tags.append((tag, link))
-        work.tags = tags
-        # A tag that stays as it is keeps its history as it is too: a registry may show a folder as a tag.
-        refused = {conflict.tag for conflict in work.conflicts}
-        work.steps.append(
-            await lacking(
-                (layout.TagIndexKey(name, tag, digest), digest)
-                for tag, digest in sorted(pack.history)
-                if tag not in refused
-            )
-        )
-        return work
-
-    async def _says(self, info: ObjectInfo, body: bytes) -> bool:
-        if info.size != len(body):
-            return False
-        if info.etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
-            return True
-        return await self._get(info.key) == body
-
-    async def _get(self, key: str) -> bytes | None:
-        try:
-            return await self._store.get(key)
-        except NotFound:
-            return None
-
-    async def _set_tag(self, name: str, tag: str, link: _Link, conditional: bool) -> Conflict | None:
-        """A conflict where somebody has set it since the repository was listed."""
-        if not self._options.overwrite_tags:
-            if conditional:
-                try:
-                    await self._store.put(link.key, link.body, if_absent=True, options=self._options.put)
-                    return None
-                except AlreadyExists:
-                    pass
-            found = await self._get(link.key)
-            if found is not None and found != link.body:
-                there = layout.parse_link(found)
-                snapshot = layout.parse_link(link.body)
-                return Conflict(repository=name, tag=tag, snapshot=str(snapshot), there=str(there) if there else "")
-        await self._store.put(link.key, link.body, options=self._options.put)
-        return None
-
-
-class _Guard:
-    """The store's lock, looked at once a second: what is written within one is a batch."""
-
-    def __init__(self, lock: Lock) -> None:
-        self._lock = lock
-        self._checked = 0.0
-        self._checking = asyncio.Lock()
-
-    async def check(self) -> None:
-        if clock() - self._checked < _BATCH_SECONDS:
-            return
-        async with self._checking:
-            if clock() - self._checked >= _BATCH_SECONDS:
-                started = clock()
-                await self._lock.guard()
-                self._checked = started
-
-
-def _ranks(pack: Pack) -> list[list[Digest]]:
-    """Linked manifests, those without children first."""
-    rank: dict[Digest, int] = {}
-    for digest, known in pack.manifests.items():  # children come before what names them
-        rank[digest] = 1 + max((rank[need] for need in known.needs if need in rank), default=-1)
-    ranks: list[list[Digest]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
-    for digest, number in rank.items():
-        if pack.manifests[digest].linked:
-            ranks[number].append(digest)
-    return ranks

@@ -18,17 +18,30 @@ class ForgetPlan:
     forgotten: tuple[Snapshot, ...]
 
 
+def keep_all(snapshots: Sequence[Snapshot], why: str, forgotten: Sequence[Snapshot] = ()) -> ForgetPlan:
+    """All stay but the forgotten."""
+    gone = {one.run for one in forgotten}
+    ordered = sorted(snapshots, key=_order)
+    return ForgetPlan(
+        kept=tuple((one, (why,)) for one in ordered if one.run not in gone),
+        forgotten=tuple(one for one in ordered if one.run in gone),
+    )
+
+
 def plan_forget(snapshots: Sequence[Snapshot], keep: Retention) -> ForgetPlan:
-    """Each scope (source and patterns) by itself; of one, the newest snapshot always stays."""
+    """Each scope (source and patterns) by itself; of one, the newest snapshot always stays, and so does the newest that
+    left nothing out: one that did may lack what everybody wants back. Of a day, week or month, too, the newest that
+    left nothing out counts as the newest, where there is one."""
     reasons: dict[str, list[str]] = {}
     for scope in {snapshot.scope for snapshot in snapshots}:
         newest_first = sorted((one for one in snapshots if one.scope == scope), key=_order, reverse=True)
-        reasons.setdefault(newest_first[0].run, [])
         for rule, chosen in _chosen(newest_first, keep).items():
             for snapshot in chosen:
                 reasons.setdefault(snapshot.run, []).append(rule)
-        if not reasons[newest_first[0].run]:
-            reasons[newest_first[0].run].append("newest")
+        reasons.setdefault(newest_first[0].run, ["newest"])
+        complete = next((one for one in newest_first if not one.left_out), None)
+        if complete is not None:
+            reasons.setdefault(complete.run, ["newest complete"])
     ordered = sorted(snapshots, key=_order)
     return ForgetPlan(
         kept=tuple((one, tuple(reasons[one.run])) for one in ordered if one.run in reasons),
@@ -56,5 +69,7 @@ def _newest_of_each(
 ) -> list[Snapshot]:
     seen: dict[object, Snapshot] = {}
     for snapshot in newest_first:
-        seen.setdefault(period(datetime.fromtimestamp(snapshot.begun / 1_000_000, UTC)), snapshot)
+        when = period(datetime.fromtimestamp(snapshot.begun / 1_000_000, UTC))
+        if when not in seen or (seen[when].left_out and not snapshot.left_out):
+            seen[when] = snapshot
     return list(seen.values())[:count]

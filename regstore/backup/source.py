@@ -15,10 +15,11 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, TypeAlias
 
 from regstore import layout
+from regstore.backup.options import CreateOptions, refuse_unmatched
 from regstore.backup.plan import KnownManifest, Listing
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, InputError, IntegrityError, NotFound, Refused
+from regstore.errors import AccessDenied, IntegrityError, NotFound, Refused
 from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
@@ -45,13 +46,13 @@ class Source:
         storage: Storage,
         inventory: Inventory,
         scanning: ScanOptions,
-        patterns: Sequence[str],
+        options: CreateOptions,
         on_event: OnEvent,
     ) -> None:
         self.storage = storage
         self.inventory = inventory
         self._scanning = scanning
-        self._patterns = patterns
+        self._options = options
         # A scan speaks of uploads, which are none of a backup's business.
         self._on_event: OnEvent = lambda event: None if isinstance(event, Notice) else on_event(event)
         self._scanner = Scanner(storage, inventory, scanning, self._on_event)
@@ -62,8 +63,7 @@ class Source:
 
     async def load(self) -> None:
         await self._scanner.list_links()
-        if self._patterns and self.inventory.count("repository") and not self.names():
-            raise InputError(f"{self.storage.url} has no repository {' or '.join(self._patterns)}")
+        self._refuse_patterns_of_nothing()
         later = self.inventory.child()
         try:
             await Scanner(self.storage, later, self._scanning, self._on_event).list_links()
@@ -76,6 +76,18 @@ class Source:
         self._refuse_symbolic_links()
         await self._read_manifests()
 
+    def _refuse_patterns_of_nothing(self) -> None:
+        names = self.names()
+        if not self.inventory.count("repository"):
+            return  # `create` says what is not there
+        refuse_unmatched("repository", self._options.repositories, names, self.storage.url)
+        rows = self.inventory.all(
+            "select distinct t.name from tag t join repository r on r.id = t.repository"
+            " where r.name in (select unnest(?))",
+            [names],
+        )
+        refuse_unmatched("tag", self._options.tags, [tag for (tag,) in rows], self.storage.url)
+
     def _refuse_symbolic_links(self) -> None:
         links = sorted(key for key in self.storage.symlinks if key.startswith(layout.PREFIX))
         if links:
@@ -85,7 +97,8 @@ class Source:
             )
 
     def in_scope(self, name: str) -> bool:
-        return not self._patterns or any(fnmatchcase(name, pattern) for pattern in self._patterns)
+        patterns = self._options.repositories
+        return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
     def names(self) -> list[str]:
         """The repositories of the scope that hold anything, sorted."""

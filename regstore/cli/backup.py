@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -51,7 +51,9 @@ _SHOWN: Final = 20
 SnapshotName = Annotated[
     str,
     typer.Option(
-        "--snapshot", metavar="ID|latest|TIME", help="An ID or its beginning; or the newest by that time."
+        "--snapshot",
+        metavar="ID|latest|TIME",
+        help="An ID or its beginning; or the newest of the whole registry, by that time.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
@@ -117,7 +119,8 @@ def backup_create(
     """Take a snapshot of STORE: tags, links, and the blobs that BACKUP does not have yet.
 
     Safe while the registry serves and while gc runs; STORE is only read. Every tag in the snapshot has a value that
-    it held during the run, and is complete. Credentials that can't delete suffice for BACKUP.
+    it held during the run, and is complete. Credentials that can't delete suffice for BACKUP. Whatever fails in
+    BACKUP, on the way, or at STORE as a whole ends the run without a snapshot; the next one goes on from there.
 
     Exit codes: 0 done; 3 done, with what is broken at STORE left out and named.
     """
@@ -264,14 +267,17 @@ def backup_show(
     ] = "latest",
     new: Annotated[bool, typer.Option("--new", help="Only tags that the snapshot before did not have so.")] = False,
     as_json: Json = False,
-) -> None:
-    """Show a snapshot: its tags, their sizes, and what is new in it."""
-    chosen, tags = run_async(_show(settings, snapshot))
+) -> int:
+    """Show a snapshot: its tags, their sizes, and what is new in it.
+
+    Exit codes: 0 done; 3 a newer snapshot than the one shown is damaged.
+    """
+    chosen, tags, damaged = run_async(_show(settings, snapshot))
     tags = [one for one in tags if one.new or not new]
     if as_json:
-        emit_json(_snapshot_json(chosen) | {"shown_tags": [asdict(one) for one in tags]})
-        return
-    emit(f"snapshot {chosen.run} of {chosen.source}, begun {moment(chosen.begun)}")
+        emit_json(_snapshot_json(chosen) | {"shown_tags": [asdict(one) for one in tags], "damaged": damaged})
+        return EXIT_PARTIAL if damaged else EXIT_OK
+    emit(_heading(chosen))
     emit(
         f"{counted(chosen.tags, 'tag')}, {counted(chosen.blobs, 'blob')} ({size(chosen.bytes)}), of these new: "
         f"{counted(chosen.new_blobs, 'blob')} ({size(chosen.new_bytes)})"
@@ -283,10 +289,18 @@ def backup_show(
     ]
     emit(table(["TAG", "DIGEST", "SIZE", "SET", ""], rows, right=(2,)))
     _print_some([str(one) for one in chosen.left_out])
+    _print_some(damaged)
+    return EXIT_PARTIAL if damaged else EXIT_OK
 
 
-async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown]]:
-    from regstore.backup import choose, list_snapshots
+def _heading(snapshot: Snapshot) -> str:
+    from regstore.backup.opening import scope_text
+
+    return f"snapshot {snapshot.run} of {printable(scope_text(snapshot))}, begun {moment(snapshot.begun)}"
+
+
+async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str]]:
+    from regstore.backup import choose, list_snapshots, passed_over
     from regstore.backup.compare import show_tags
 
     async with _place(settings) as backup:
@@ -294,7 +308,8 @@ async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagS
         chosen = choose(listed, text, backup.url)
         earlier = [one for one in listed.snapshots if one.scope == chosen.scope and one.run < chosen.run]
         before = earlier[-1] if earlier else None
-        return chosen, await show_tags(backup, chosen, before, concurrency=settings.concurrency)
+        shown = await show_tags(backup, chosen, before, concurrency=settings.concurrency)
+        return chosen, shown, passed_over(listed, text, chosen)
 
 
 @_backup_command
@@ -303,14 +318,17 @@ def backup_diff(
     one: Annotated[str | None, typer.Argument(metavar="SNAPSHOT", show_default=False, help="From this.")] = None,
     other: Annotated[str, typer.Argument(metavar="SNAPSHOT2", help="To this.")] = "latest",
     as_json: Json = False,
-) -> None:
-    """Show the tags that came, went or moved from one snapshot to another."""
+) -> int:
+    """Show the tags that came, went or moved from one snapshot to another.
+
+    Exit codes: 0 done; 3 a newer snapshot than one of these is damaged.
+    """
     if one is None:
         raise InputError("no snapshot to compare with: give BACKUP and SNAPSHOT")
-    first, second, difference = run_async(_diff(settings, one, other))
+    first, second, difference, damaged = run_async(_diff(settings, one, other))
     if as_json:
-        emit_json({"from": first.run, "to": second.run} | asdict(difference))
-        return
+        emit_json({"from": first.run, "to": second.run, "damaged": damaged} | asdict(difference))
+        return EXIT_PARTIAL if damaged else EXIT_OK
     emit(f"from {first.run} to {second.run}")
     for change in difference.tags:
         name = f"{change.repository}:{change.tag}"
@@ -324,16 +342,20 @@ def backup_diff(
         f"{counted(difference.new_blobs, 'blob')} came ({size(difference.new_bytes)}), "
         f"{difference.gone_blobs:,} went ({size(difference.gone_bytes)})"
     )
+    _print_some(damaged)
+    return EXIT_PARTIAL if damaged else EXIT_OK
 
 
-async def _diff(settings: StoreSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference]:
-    from regstore.backup import choose, list_snapshots
+async def _diff(settings: StoreSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference, list[str]]:
+    from regstore.backup import choose, list_snapshots, passed_over
     from regstore.backup.compare import compare
 
     async with _place(settings) as backup:
         listed = await list_snapshots(backup)
         first, second = choose(listed, one, backup.url), choose(listed, other, backup.url)
-        return first, second, await compare(backup, first, second, concurrency=settings.concurrency)
+        damaged = sorted({*passed_over(listed, one, first), *passed_over(listed, other, second)})
+        difference = await compare(backup, first, second, concurrency=settings.concurrency)
+        return first, second, difference, damaged
 
 
 # -- restore
@@ -354,6 +376,12 @@ def backup_restore(
     overwrite_tags: Annotated[
         bool, typer.Option("--overwrite-tags", help="Also tags that name something else in STORE.")
     ] = False,
+    verify_existing: Annotated[
+        bool,
+        typer.Option(
+            "--verify-existing", help="Read and hash blobs that STORE has, and replace those that are wrong."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     break_lock: BreakLock = False,
     storage_class: StorageClass = None,
@@ -369,11 +397,15 @@ def backup_restore(
     """Restore a snapshot into STORE, which may be empty, missing or in use.
 
     Blobs first, each hashed on its way, then links, in the order of a push. What is there already stays; a tag that
-    names something else in STORE is a conflict, and stays too unless --overwrite-tags. Run it again after an
-    interruption: only the rest is written. Until it is done, no registry's own garbage-collect may run on STORE: it
-    deletes blobs that nothing links yet.
+    names something else in STORE is a conflict, and stays too unless --overwrite-tags. What a replaced link held is in
+    the run's journal, STORE/regstore/runs. Blobs in STORE are believed by their size unless --verify-existing. Run it
+    again after an interruption: only the rest is written. Until it is done, no registry's own garbage-collect may run
+    on STORE: it deletes blobs that nothing links yet.
 
-    Exit codes: 0 done; 3 done, with conflicts, or with damaged things left out and named.
+    latest and TIME mean snapshots of the whole registry, where there is one; of several scopes or sources, give an ID.
+
+    Exit codes: 0 done; 3 done, with conflicts, or with something left out and named: what is damaged (a newer snapshot
+    too), and what the snapshot had left out when it was made.
     """
     from regstore.backup import RestoreOptions
 
@@ -384,6 +416,7 @@ def backup_restore(
         repositories=tuple(repo or ()),
         tags=tuple(tag or ()),
         overwrite_tags=overwrite_tags,
+        verify_existing=verify_existing,
         put=put_options(storage_class, sse, sse_kms_key_id, acl),
         concurrency=settings.concurrency,
     )
@@ -413,10 +446,12 @@ async def _restore(
     here: StoreSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
+    from regstore.backup.restore import refuse_target
     from regstore.runs.lock import hold_lock
     from regstore.storage.base import store_with
 
     async with _place(here) as backup, there.open() as store:
+        await refuse_target(backup, store)
         choose(await list_snapshots(backup), options.snapshot, backup.url)  # before a bucket is made
         store_with(store, options.put)  # the lock and the journal too
         await _make_missing(store, options, on_event)
@@ -455,7 +490,7 @@ def _plan_json(plan: RestorePlan) -> dict[str, Any]:
 
 
 def _print_plan(plan: RestorePlan) -> None:
-    emit(f"snapshot {plan.snapshot.run} of {plan.snapshot.source}, begun {moment(plan.snapshot.begun)}")
+    emit(_heading(plan.snapshot))
     emit(
         f"{counted(plan.repositories, 'repository', 'repositories')}, {counted(plan.tags, 'tag')}, "
         f"{counted(plan.blobs, 'blob')} ({size(plan.bytes)})"
@@ -466,6 +501,11 @@ def _print_plan(plan: RestorePlan) -> None:
     )
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in plan.conflicts])
     _print_some(list(plan.damaged))
+    _print_absent(plan.absent)
+
+
+def _print_absent(absent: Sequence[str]) -> None:
+    _print_some([f"not in the snapshot: {one}" for one in absent])
 
 
 def _print_conflicts(conflicts: list[tuple[str, str, str, str]]) -> None:
@@ -490,17 +530,20 @@ def _result_json(result: RestoreResult) -> dict[str, Any]:
         "conflicts": [asdict(one) for one in result.conflicts],
         "damaged": result.damaged,
         "left_out": result.left_out,
+        "absent": result.absent,
     }
 
 
 def _print_restored(result: RestoreResult) -> None:
+    emit(_heading(result.snapshot))
     emit(
-        f"restored snapshot {result.snapshot.run}: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
+        f"restored: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
         f"{counted(result.links, 'link')}, {counted(result.tags, 'tag')}, in {result.seconds:.1f} s"
     )
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in result.conflicts])
     _print_some(result.damaged)
     _print_some([f"not restored: {one}" for one in result.left_out])
+    _print_absent(result.absent)
 
 
 # -- check
@@ -647,6 +690,14 @@ def backup_prune(
     keep_within: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="All this close to the newest.")
     ] = "0s",  # type: ignore[assignment]
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            show_default=False,
+            help="Forget this snapshot, also a damaged one (repeatable); without --keep-…, no other.",
+        ),
+    ] = None,
     grace: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="Leave alone what is younger than this.")
     ] = "24h",  # type: ignore[assignment]
@@ -656,22 +707,28 @@ def backup_prune(
 ) -> int:
     """Forget old snapshots, and delete the blobs that no other needs.
 
-    Snapshots of each source, and of the same patterns, are counted apart; the newest always stays. Nothing is
-    deleted but snapshots while a create runs, or while something is damaged.
+    Snapshots of each source, and of the same patterns, are counted apart. Of each, the newest always stays, and the
+    newest that left nothing out. While something is damaged, only what --forget names goes; while a create or a
+    restore runs, only snapshots.
 
-    Exit codes: 0 done; 3 done, with something that could not be deleted, or is damaged, named.
+    Exit codes: 0 done; 3 done, with something that could not be deleted, is damaged or in use, named.
     """
     from regstore.backup import PruneOptions, Retention
 
-    keep = Retention(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, within=keep_within)
-    options = PruneOptions(keep=keep, grace=grace, concurrency=settings.concurrency)
+    rules = (keep_last, keep_daily, keep_weekly, keep_monthly, keep_within)
+    keep = (
+        Retention(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, within=keep_within)
+        if any(rules) or not forget
+        else None
+    )
+    options = PruneOptions(keep=keep, forget=tuple(forget or ()), grace=grace, concurrency=settings.concurrency)
     with progress(quiet=settings.quiet) as on_event:
         plan, result = run_async(_prune(settings, options, dry_run, break_lock, on_event))
     if as_json:
         emit_json(_prune_json(plan, result))
     else:
         _print_pruned(plan, result)
-    partial = result.partial if result else bool(plan.damaged)
+    partial = result.partial if result else plan.partial
     return EXIT_PARTIAL if partial else EXIT_OK
 
 
@@ -710,6 +767,7 @@ def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
     return {
         "kept": [{"id": one.run, "time": moment(one.begun), "why": list(why)} for one, why in plan.forget.kept],
         "forgotten": [{"id": one.run, "time": moment(one.begun)} for one in plan.forget.forgotten],
+        "forgotten_unreadable": list(plan.unreadable),
         "packs": plan.packs,
         "blobs": plan.blobs,
         "bytes": plan.bytes,
@@ -723,8 +781,15 @@ def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
 
 
 def _print_pruned(plan: PrunePlan, result: PruneResult | None) -> None:
+    from regstore.backup.format import parse_snapshot_key, time_of
+
     rows = [["keep", one.run, moment(one.begun), ", ".join(why)] for one, why in plan.forget.kept]
     rows += [["forget", one.run, moment(one.begun), ""] for one in plan.forget.forgotten]
+    rows += [
+        ["forget", run, moment(time_of(run)), "unreadable"]
+        for run in map(parse_snapshot_key, plan.unreadable)
+        if run
+    ]
     emit(table(["", "SNAPSHOT", "TIME", "WHY"], rows))
     emit()
     if result is None:

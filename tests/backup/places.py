@@ -65,8 +65,9 @@ async def give_back(backup: Storage, store: Storage, **options: Any) -> RestoreR
         return await restore(backup, store, RestoreOptions(**({"concurrency": 4} | options)), lock=lock)
 
 
-async def collect(backup: Storage, *, grace: int = 0, **keep: int) -> PruneResult:
-    options = PruneOptions(keep=Retention(**keep), grace=grace, concurrency=4)
+async def collect(backup: Storage, *, grace: int = 0, forget: tuple[str, ...] = (), **keep: int) -> PruneResult:
+    kept = Retention(**keep) if keep else None
+    options = PruneOptions(keep=kept, forget=forget, grace=grace, concurrency=4)
     async with hold_lock(backup, command="backup prune") as lock:
         return await prune(backup, options, lock=lock)
 

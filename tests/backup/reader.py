@@ -13,7 +13,7 @@ def problems(objects: Mapping[str, bytes]) -> list[str]:
     """What is wrong with the listed snapshots: none of it, in a sound backup. objects: key to body."""
     found = []
     for key, body in objects.items():
-        if not key.startswith("snapshots/"):
+        if not key.startswith("snapshots/") or key.endswith("/"):
             continue
         if hashlib.sha256(body).hexdigest() != key[-69:-5]:
             found.append(f"{key}: another digest")
@@ -64,4 +64,4 @@ def tags(objects: Mapping[str, bytes], key: str) -> dict[str, str]:
 
 def snapshots(objects: Mapping[str, bytes]) -> list[str]:
     """The keys of the snapshots, oldest first."""
-    return sorted(key for key in objects if key.startswith("snapshots/"))
+    return sorted(key for key in objects if key.startswith("snapshots/") and not key.endswith("/"))

@@ -7,17 +7,22 @@ from typing import Any
 
 import pytest
 
-from regstore.backup import check, choose, list_snapshots
+from regstore.backup import check, choose, list_snapshots, plan_restore
 from regstore.backup.format import blob_key, pack_key
+from regstore.backup.options import RestoreOptions
 from regstore.digest import Digest
-from regstore.layout import BlobKey, encode
+from regstore.errors import AccessDenied, InputError, IntegrityError, StorageError, Unreachable
+from regstore.layout import BLOBS, BlobKey, RevisionLinkKey, TagCurrentKey, encode, link_body, parse_link
 from regstore.reading.read_data import ReadData
+from regstore.runs.journal import find_runs, read_parts
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
 from tests.backup.test_interrupted import LATER, small
-from tests.model.random_registry import NOW
+from tests.model.builder import Builder
+from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
+from tests.storage.faulty import FaultyStorage, Hook
 
 SECOND = Digest.of(b"second layer")
 BASE = Digest.of(b"base layer")
@@ -197,6 +202,194 @@ async def test_a_blob_truncated_at_the_source_is_there_from_better_days() -> Non
     assert len(taken.damaged) == 1
     assert reader.tags(backup.bodies(), taken.key).keys() == {"a:1", "b/c:latest"}
     assert not reader.problems(backup.bodies())
+
+
+def failing(operations: tuple[str, ...], beginning: str, error: StorageError, *, but: bytes = b"") -> Hook:
+    """Fails these operations on keys that begin so; but: the digests of these bytes, if any, alone."""
+    only = Digest.of(but).encoded if but else ""
+
+    def hook(operation: str, key: str) -> None:
+        if operation in operations and key.startswith(beginning) and only in key:
+            raise error
+
+    return hook
+
+
+ERRORS = [Unreachable("503"), AccessDenied("no"), StorageError("an error"), IntegrityError("BadDigest")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+async def test_what_the_backup_does_not_take_is_not_lost_at_the_source(error: StorageError) -> None:
+    backup = ModelStore()
+    for but in (b"", b"second layer"):
+        target = FaultyStorage(memory(backup), before=failing(("put",), "blobs/", error, but=but))
+        with pytest.raises(type(error)):
+            await take(memory(small()), target)
+        assert not reader.snapshots(backup.bodies())
+    assert blob_key(BASE) in backup, "what was copied stays"
+    assert not (await take(memory(small()), memory(backup))).partial
+
+
+READING = ("get", "open_read")
+
+
+@pytest.mark.parametrize("error", ERRORS[:3], ids=lambda error: type(error).__name__)
+async def test_a_source_that_gives_no_layer_gives_no_snapshot(error: StorageError) -> None:
+    store, backup = small(), ModelStore()
+    layers = {encode(BlobKey(digest)) for digest in (BASE, SECOND)}
+
+    def deny(operation: str, key: str) -> None:
+        if operation in READING and key in layers:
+            raise error
+
+    with pytest.raises(type(error)):
+        await take(FaultyStorage(memory(store), before=deny), memory(backup))
+    assert not reader.snapshots(backup.bodies())
+
+
+@pytest.mark.parametrize("error", ERRORS[:3], ids=lambda error: type(error).__name__)
+async def test_one_blob_that_a_source_can_not_give_is_left_out_where_it_gives_others(error: StorageError) -> None:
+    backup = ModelStore()
+    deny_it = failing(READING, encode(BlobKey(SECOND)), error)
+    taken = await take(FaultyStorage(memory(small()), before=deny_it), memory(backup))
+    assert [(one.repository, one.tag) for one in taken.snapshot.left_out] == [("b/c", "latest")]
+    assert reader.tags(backup.bodies(), taken.key).keys() == {"a:1"}
+    # The only new one, while none can be had: it is not that one which is at fault.
+    store = small()
+    b = Builder(NOW)
+    b.store = store
+    b.push("new", b.image(b.blob(b'{"config":1}'), [b.blob(b"a new layer")]), "1")
+    new = encode(BlobKey(Digest.of(b"a new layer")))
+    before = reader.snapshots(backup.bodies())
+    await take(memory(small()), memory(backup))
+
+    def deny_all(operation: str, key: str) -> None:
+        if (key == new and operation in READING) or (key.startswith(BLOBS) and operation == "open_read"):
+            raise error
+
+    with pytest.raises(type(error)):
+        await take(FaultyStorage(memory(store), before=deny_all), memory(backup))
+    assert len(reader.snapshots(backup.bodies())) == len(before) + 1
+
+
+async def test_a_blob_that_fails_once_ends_the_run_as_it_may_be_anything() -> None:
+    seen: list[str] = []
+
+    def once(operation: str, key: str) -> None:
+        if operation == "get" and key == encode(BlobKey(SECOND)) and not seen:
+            seen.append(key)
+            raise StorageError("input/output error")
+
+    with pytest.raises(StorageError, match="input/output"):
+        await take(FaultyStorage(memory(small()), before=once), memory())
+
+
+async def test_restore_says_what_the_snapshot_had_left_out() -> None:
+    store, backup = small(), ModelStore()
+    damage(store, encode(BlobKey(SECOND)), "flipped")
+    await take(memory(store), memory(backup))
+    restored = await give_back(memory(backup), memory())
+    assert restored.partial and not restored.left_out
+    assert ["b/c: tag latest" in one for one in restored.absent] == [True]
+    assert (await plan_restore(memory(backup), memory())).partial
+    # Nothing of what is asked for.
+    assert not (await give_back(memory(backup), memory(), repositories=("a",))).partial
+
+
+async def test_a_damaged_newest_snapshot_is_not_passed_over_in_silence() -> None:
+    backup = await backed_up()
+    newest = await take(memory(small(extra=True)), memory(backup, now=NOW + DAY))
+    damage(backup, newest.key, "flipped")
+    first = (await list_snapshots(memory(backup))).snapshots[0].run
+    restored = await give_back(memory(backup), memory())
+    assert restored.snapshot.run == first
+    assert restored.partial
+    assert newest.key in restored.damaged[0] and "newer than" in restored.damaged[0]
+    assert (await plan_restore(memory(backup), memory())).partial
+    for asked in (first, "2023-11-14T22:30:00"):
+        assert not (await give_back(memory(backup), memory(), snapshot=asked)).partial
+    with pytest.raises(InputError, match="can't be read"):
+        await give_back(memory(backup), memory(), snapshot=newest.snapshot.run)
+
+
+async def test_latest_is_of_the_whole_registry() -> None:
+    backup = ModelStore()
+    part = await take(memory(small()), memory(backup), repositories=("a",))
+    listed = await list_snapshots(memory(backup))
+    assert choose(listed, "latest", "here").run == part.snapshot.run, "the only scope"
+    await take(memory(small()), memory(backup, now=NOW + DAY), repositories=("b/*",))
+    listed = await list_snapshots(memory(backup))
+    for asked in ("latest", "2030-01-01"):
+        with pytest.raises(InputError, match=r"repositories a of model.*repositories b/\* of model; give an ID"):
+            choose(listed, asked, "here")
+    assert choose(listed, "2023-11-14T23:00:00", "here").run == part.snapshot.run
+    whole = await take(memory(small()), memory(backup, now=NOW + 2 * DAY))
+    await take(memory(small()), memory(backup, now=NOW + 3 * DAY), tags=("1",))
+    listed = await list_snapshots(memory(backup))
+    assert choose(listed, "latest", "here").run == choose(listed, "2030-01-01", "here").run == whole.snapshot.run
+    other = memory(small())
+    other.url = "another"
+    await take(other, memory(backup, now=NOW + 4 * DAY))
+    with pytest.raises(InputError, match=r"is of model; .* is of another"):
+        choose(await list_snapshots(memory(backup)), "latest", "here")
+
+
+async def test_a_rotten_blob_in_the_target_is_replaced_where_it_is_asked_for() -> None:
+    backup, used = await backed_up(), small()
+    key = encode(BlobKey(SECOND))
+    damage(used, key, "flipped")
+    assert (await give_back(memory(backup), memory(used))).blobs == 0, "believed by its size"
+    assert (
+        await plan_restore(memory(backup), memory(used), RestoreOptions(verify_existing=True))
+    ).missing_blobs == 1
+    assert incomplete_tags(used.bodies())
+    assert (await give_back(memory(backup), memory(used), verify_existing=True)).blobs == 1
+    assert used.bodies() == small().bodies()
+
+
+async def test_what_a_restore_replaces_is_in_its_journal() -> None:
+    backup, used = await backed_up(), small()
+    tag = encode(TagCurrentKey("b/c", "latest"))
+    revision = parse_link(used.objects[tag][0])
+    assert revision is not None
+    link = encode(RevisionLinkKey("b/c", revision))
+    newer = link_body(Digest.of(b"a newer manifest"))
+    used.objects[tag] = (newer, NOW)
+    used.objects[link] = (b"x" * 5000, NOW)
+    wanted = small().bodies()
+    seen: list[str] = []
+
+    def look(operation: str, key: str) -> None:
+        if operation == "put" and key in (tag, link):
+            seen.append(key)
+            assert any(one.startswith("regstore/runs/") and one.endswith("000001.jsonl.gz") for one in used)
+
+    done = await give_back(memory(backup), FaultyStorage(memory(used), before=look), overwrite_tags=True)
+    assert not done.conflicts
+    assert sorted(seen) == sorted([link, tag])
+    (record,) = await find_runs(memory(used))
+    assert record.settled and record.begun["command"] == "backup restore"
+    entries = [one async for part in read_parts(memory(used), record.parts) for one in part]
+    assert {(one.op, one.key, one.body) for one in entries} == {("rewrite", tag, newer), ("rewrite", link, None)}
+    assert used.objects[f"regstore/trash/{record.run}/damaged/{link}"][0] == b"x" * 5000
+    assert {key: body for key, body in used.bodies().items() if key.startswith("docker/")} == wanted
+
+
+async def test_a_tag_that_moves_before_it_is_overwritten_is_journaled_as_it_was_then() -> None:
+    backup, used = await backed_up(), small()
+    tag = encode(TagCurrentKey("b/c", "latest"))
+    first, second = (link_body(Digest.of(body)) for body in (b"one", b"two"))
+    used.objects[tag] = (first, NOW)
+
+    def move(operation: str, key: str) -> None:
+        if operation == "put" and key.startswith("regstore/runs/") and key.endswith("000001.jsonl.gz"):
+            used.objects[tag] = (second, NOW)
+
+    await give_back(memory(backup), FaultyStorage(memory(used), before=move), overwrite_tags=True)
+    (record,) = await find_runs(memory(used))
+    assert [
+        one.body async for part in read_parts(memory(used), record.parts) for one in part if one.key == tag
+    ] == [first, second]
 
 
 async def test_a_snapshot_is_chosen_by_id_time_and_latest() -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from regstore.backup import check
+from regstore.backup import check, plan_restore
 from regstore.backup import format as form
 from regstore.backup.format import Pack, PackedManifest, PackedTag, PackSummary
 from regstore.digest import Digest
 from regstore.errors import InputError, IntegrityError, Refused, Unsupported
 from regstore.storage.disk import DiskStorage
+from tests.backup import reader
 from tests.backup.places import collect, give_back, memory, take
 from tests.backup.test_interrupted import LATER, small
 from tests.model.random_registry import NOW
 from tests.model.store import ModelStore
+from tests.storage.faulty import FaultyStorage
 
 BYTES = b'{"schemaVersion": 2}'
 HERE = Digest.of(BYTES)
@@ -126,3 +128,58 @@ async def test_a_pattern_that_no_repository_matches_is_a_mistake() -> None:
     with pytest.raises(InputError, match="typo"):
         await take(memory(small()), memory(backup), repositories=("typo",))
     assert not [key for key in backup if key.startswith("snapshots/")]
+
+
+async def test_a_tag_pattern_that_matches_nothing_is_a_mistake() -> None:
+    backup, store = ModelStore(), ModelStore()
+    for patterns in (("typo",), ("lat*", "typo")):
+        with pytest.raises(InputError, match="no tag typo"):
+            await take(memory(small()), memory(backup), tags=patterns)
+    with pytest.raises(InputError, match="no repository typo"):
+        await take(memory(small()), memory(backup), repositories=("a", "typo"))
+    with pytest.raises(InputError, match=r"no tag latest"):
+        await take(memory(small()), memory(backup), repositories=("a",), tags=("latest",))
+    await take(memory(small()), memory(backup))
+    with pytest.raises(InputError, match="no tag typo"):
+        await give_back(memory(backup), memory(store), tags=("latest", "typo"))
+    with pytest.raises(InputError, match="no repository typo"):
+        await give_back(memory(backup), memory(store), repositories=("a", "typo"))
+    assert not [key for key in store if key.startswith("docker/")]
+
+
+async def test_a_backup_does_not_become_a_registry(tmp_path: Path) -> None:
+    backup = ModelStore()
+    await take(memory(small()), memory(backup))
+    before = backup.bodies()
+    for target in (backup, ModelStore({form.MARKER: (b"any", NOW)})):
+        with pytest.raises(InputError, match="is a backup"):
+            await plan_restore(memory(backup), memory(target))
+        with pytest.raises(InputError, match="is a backup"):
+            await give_back(memory(backup), memory(target))
+    assert backup.bodies() == before
+    place = DiskStorage(tmp_path / "backup", create=True)
+    await take(memory(small()), place)
+    (tmp_path / "link").symlink_to(tmp_path / "backup")
+    for folder in ("backup/new", "link/new/registry"):
+        with pytest.raises(InputError, match="lies within the backup"):
+            await plan_restore(place, DiskStorage(tmp_path / folder, create=True))
+    assert (await plan_restore(place, DiskStorage(tmp_path / "backup2", create=True))).missing_tags == 2
+
+
+@pytest.mark.parametrize("left", ["", "backup/", ".regstore-0123", "regstore/locks/x"])
+async def test_what_a_killed_create_or_a_console_left_does_not_matter(left: str) -> None:
+    backup = ModelStore({left: (b"", NOW)})
+    await take(memory(small()), memory(backup))
+    assert form.MARKER in backup
+
+
+async def test_two_first_creates_at_once() -> None:
+    backup, seen = ModelStore(), []
+
+    async def other(operation: str, key: str) -> None:
+        if operation == "list" and key == "" and not seen:
+            seen.append(await take(memory(small()), memory(backup)))
+
+    await take(memory(small()), FaultyStorage(memory(backup), before=other))
+    assert len([key for key in backup if key.startswith("snapshots/")]) == 2
+    assert not reader.problems(backup.bodies())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,31 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from regstore.backup import Retention
-from regstore.backup.format import Snapshot
+from regstore.backup import (
+    CreateOptions,
+    CreateResult,
+    PruneOptions,
+    Retention,
+    plan_prune,
+)
+from regstore.backup.format import LeftOut, Snapshot, blob_key, intent_key, pack_key
 from regstore.backup.retention import plan_forget
-from regstore.errors import InputError, IntegrityError, LockHeld, LockLost, NotARegistry
+from regstore.digest import Digest
+from regstore.errors import (
+    AccessDenied,
+    InputError,
+    IntegrityError,
+    LockHeld,
+    LockLost,
+    NotARegistry,
+    Refused,
+    StorageError,
+)
 from regstore.runs import new_run
+from regstore.storage.disk import DiskStorage
 from tests.backup import reader
-from tests.backup.places import collect, memory, take
+from tests.backup.oracle import incomplete_tags
+from tests.backup.places import collect, contents, give_back, memory, read_all, take
 from tests.backup.test_interrupted import LATER, small
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, HOUR, NOW
@@ -24,8 +43,9 @@ from tests.model.store import ModelStore
 from tests.storage.faulty import FaultyStorage, died
 
 
-def snapshot(begun: int, source: str = "one") -> Snapshot:
-    return Snapshot(run=new_run(begun), begun=begun, source=source)
+def snapshot(begun: int, source: str = "one", *, complete: bool = True) -> Snapshot:
+    left_out = () if complete else (LeftOut(repository="a", tag="1", what="tag 1", reason="was left out"),)
+    return Snapshot(run=new_run(begun), begun=begun, source=source, left_out=left_out)
 
 
 def kept(snapshots: list[Snapshot], **keep: int) -> list[int]:
@@ -67,6 +87,20 @@ def test_each_source_keeps_its_newest(rows: list[tuple[int, str]], last: int, da
         assert sum(one.source == source for one, _ in plan.kept) <= last + daily
 
 
+def test_the_newest_complete_one_stays_whatever_came_after_it() -> None:
+    rows = [(True, 0), (True, 1), (False, 2), (False, 3)]
+    snapshots = [snapshot(NOW + hours * HOUR, complete=complete) for complete, hours in rows]
+    for keep in ({"last": 1}, {"last": 2}, {"within": HOUR}):
+        assert NOW + HOUR in kept(snapshots, **keep), keep
+        assert NOW not in kept(snapshots, **keep)
+    # Of a day, the newest complete one; and the newest of all.
+    assert kept(snapshots, daily=3) == [NOW + HOUR, NOW + 3 * HOUR]
+    # One that is complete again ends that.
+    assert kept([*snapshots, snapshot(NOW + 4 * HOUR)], last=1) == [NOW + 4 * HOUR]
+    # What was never complete is counted as ever.
+    assert kept([snapshot(NOW + hours * HOUR, complete=False) for hours in range(4)], last=1) == [NOW + 3 * HOUR]
+
+
 async def test_nothing_is_deleted_where_there_is_no_marker() -> None:
     store = ModelStore({"blobs/sha256/ab/of-something-else": (b"", 0)})
     with pytest.raises(NotARegistry):
@@ -81,6 +115,150 @@ async def test_the_grace_keeps_what_is_young() -> None:
     result = await collect(memory(backup, now=NOW + 2 * HOUR), last=1, grace=DAY)
     assert (result.snapshots, result.blobs, result.plan.young) == (1, 0, 3)
     assert (await collect(memory(backup, now=NOW + LATER), last=1, grace=DAY)).blobs == 2
+
+
+async def two_snapshots() -> tuple[ModelStore, CreateResult, CreateResult]:
+    backup = ModelStore()
+    one = await take(memory(small()), memory(backup))
+    return backup, one, await take(memory(small(extra=True)), memory(backup, now=NOW + DAY))
+
+
+@pytest.mark.parametrize("what", ["snapshot", "pack", "blob"])
+async def test_what_is_damaged_displaces_nothing_and_goes_by_name(what: str) -> None:
+    backup, one, two = await two_snapshots()
+    blob = blob_key(Digest.of(b"third layer"))
+    key = {"snapshot": two.key, "pack": pack_key(two.snapshot.repositories["b/c"].pack), "blob": blob}[what]
+    body, mtime = backup.objects[key]
+    backup.objects[key] = (body[:-5], mtime)
+    before = {key for key in backup if not key.startswith("regstore/")}
+    later = memory(backup, now=NOW + LATER)
+    refused = await collect(later, last=1)
+    assert refused.partial and "--forget" in refused.plan.blocked
+    assert (refused.snapshots, refused.packs, refused.blobs) == (0, 0, 0)
+    assert before == {key for key in backup if not key.startswith("regstore/")}
+    options = PruneOptions(forget=(two.snapshot.run,), grace=0)
+    plan = await plan_prune(later, options)
+    assert [run.run for run in plan.forget.forgotten] == ([] if what == "snapshot" else [two.snapshot.run])
+    assert plan.unreadable == ((two.key,) if what == "snapshot" else ())
+    assert not plan.partial
+    assert before == set(backup), "a plan writes nothing"
+    done = await collect(later, forget=(two.snapshot.run,))
+    assert (done.snapshots, done.packs, done.blobs) == (1, 1, 2)
+    assert reader.snapshots(backup.bodies()) == [one.key]
+    assert not reader.problems(backup.bodies())
+    assert not (await read_all(later)).damage
+
+
+async def test_forget_by_name_keeps_the_rest_and_never_forgets_all() -> None:
+    backup, one, two = await two_snapshots()
+    later = memory(backup, now=NOW + LATER)
+    for wrong, says in (("20200101", "no snapshot '20200101'"), ("202311", "2 snapshots"), ("", "no snapshot")):
+        with pytest.raises(InputError, match=says):
+            await collect(later, forget=(wrong,))
+    with pytest.raises(Refused, match="no whole snapshot"):
+        await collect(later, forget=(one.snapshot.run, two.snapshot.run))
+    with pytest.raises(InputError, match="--keep-last"):
+        PruneOptions()
+    third = await take(memory(small()), memory(backup, now=NOW + 2 * DAY))
+    done = await collect(later, forget=(two.snapshot.run[:17],), last=1)
+    assert done.snapshots == 2
+    assert reader.snapshots(backup.bodies()) == [third.key]
+
+
+async def test_what_is_no_damage_and_no_part_of_a_backup() -> None:
+    backup, _, two = await two_snapshots()
+    names = (".regstore-1", "snapshots/.regstore-2", "intents/x/.regstore-3", "regstore/locks/.regstore-4")
+    for key in ("", "snapshots/", "blobs/", "packs/ab/", *names, "blobs/sha256/ab/.regstore-5"):
+        backup.objects[key] = (b"", NOW)
+    assert not (await read_all(memory(backup))).damage
+    done = await collect(memory(backup, now=NOW + LATER), last=1)
+    assert not done.partial
+    assert reader.snapshots(backup.bodies()) == [two.key]
+    assert not [key for key in backup if ".regstore-" in key]
+    assert {"", "snapshots/", "blobs/", "packs/ab/"} <= set(backup)
+
+
+async def test_a_temporary_file_of_just_now_may_be_one_that_is_being_written() -> None:
+    backup, _, _ = await two_snapshots()
+    backup.objects["regstore/locks/.regstore-1"] = (b"", NOW + LATER)
+    await collect(memory(backup, now=NOW + LATER), last=1)
+    assert "regstore/locks/.regstore-1" in backup
+
+
+async def test_no_folder_of_an_intent_stays_on_a_disk(tmp_path: Path) -> None:
+    backup = DiskStorage(tmp_path / "backup", create=True)
+    await take(memory(small()), backup)
+    assert list((tmp_path / "backup/intents").iterdir())
+    await collect(backup, last=1)
+    assert not (tmp_path / "backup/intents").exists()
+
+
+NONSENSE = ["Infinity", "NaN", "-1", "1e400", "1" + "0" * 400, "1e12", "[]", '"x"']
+
+
+@pytest.mark.parametrize("lease", NONSENSE)
+async def test_an_intent_that_says_nonsense_counts_for_a_while(lease: str) -> None:
+    backup, _, _ = await two_snapshots()
+    backup.objects[intent_key(new_run(NOW + DAY), 1)] = (b'{"lease": %s}' % lease.encode(), NOW + DAY)
+    assert (await collect(memory(backup, now=NOW + DAY + 1), last=1)).partial
+    done = await collect(memory(backup, now=NOW + 4 * DAY), last=1)
+    assert not done.partial
+    assert not [key for key in backup if key.startswith("intents/")]
+
+
+def test_a_lease_is_bounded() -> None:
+    for lease in (0.0, -1.0, 1e6, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="lease"):
+            CreateOptions(lease=lease)
+
+
+async def test_a_restore_keeps_prune_from_collecting() -> None:
+    backup, one, _ = await two_snapshots()
+    seen, begun = [], []
+
+    async def prune_meanwhile(operation: str, key: str) -> None:
+        if operation == "get" and key.startswith("blobs/") and not begun:
+            begun.append(key)
+            seen.append(await collect(memory(backup, now=NOW + DAY + HOUR // 10), last=1))
+
+    target = ModelStore()
+    source = FaultyStorage(memory(backup, now=NOW + DAY), before=prune_meanwhile)
+    restored = await give_back(source, memory(target), snapshot=one.snapshot.run)
+    assert not restored.partial
+    assert "a restore" in seen[0].plan.blocked and seen[0].partial
+    assert not incomplete_tags(await contents(memory(target)))
+    assert not [key for key in backup if key.startswith("intents/")]
+
+
+async def test_a_restore_from_a_backup_that_may_only_be_read_sees_what_prune_forgot() -> None:
+    for beginning in ("blobs/", "packs/"):
+        backup, one, _ = await two_snapshots()
+        begun: list[str] = []
+
+        async def meanwhile(
+            operation: str,
+            key: str,
+            backup: ModelStore = backup,
+            begun: list[str] = begun,
+            beginning: str = beginning,
+        ) -> None:
+            _no_writes(operation, key)
+            if operation == "get" and key.startswith(beginning) and not begun:
+                begun.append(key)
+                assert (await collect(memory(backup, now=NOW + LATER), last=1)).blobs
+
+        source = FaultyStorage(memory(backup), before=meanwhile)
+        with pytest.raises(StorageError, match="forgotten meanwhile"):
+            await give_back(source, memory(), snapshot=one.snapshot.run)
+    # Nothing of it is needed where nobody prunes.
+    backup, _, _ = await two_snapshots()
+    denied = FaultyStorage(memory(backup), before=_no_writes)
+    assert not (await give_back(denied, memory())).partial
+
+
+def _no_writes(operation: str, key: str) -> None:
+    if operation not in ("get", "list", "stat", "open_read"):
+        raise AccessDenied(f"{operation} {key}")
 
 
 async def test_create_withdraws_from_a_prune_and_prune_waits_for_a_create() -> None:

@@ -39,14 +39,15 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
     assert "team/app:latest" in run("backup", "show", backup).out
     difference = run("backup", "diff", backup, first["id"], second["id"], "--json").json
     assert {f"{change['repository']}:{change['after']}" for change in difference["tags"]} == {"team/worker:"}
-    assert "- team/worker" in run("backup", "diff", backup, first["id"]).out
+    assert "- team/worker" in run("backup", "diff", backup, first["id"], second["id"]).out
 
     planned = run("restore", backup, tmp_path / "new", "--snapshot", first["id"], "--dry-run", "--json")
-    assert planned.code == 0
+    assert planned.code == 3  # what was left out then
     assert planned.json["missing_tags"] == 7
     assert not (tmp_path / "new").exists()
     restored = run("restore", backup, tmp_path / "new", "--snapshot", first["id"])
-    assert restored.code == 0, restored
+    assert restored.code == 3
+    assert "not in the snapshot: legacy/import: " in restored.err
     assert run("ls", tmp_path / "new").out.split() == run("ls", demo_registry).out.split()
     assert run("backup", "restore", backup, store, "--snapshot", first["id"], "--repo", "team/*").code == 0
     assert "team/worker" in run("ls", store).out

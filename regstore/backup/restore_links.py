@@ -1,0 +1,235 @@
+"""The links of a repository in the store that is restored to: what it lacks of a pack, and the writing of it.
+
+Layer links, manifests (children first), signatures, tag histories, tags. What a link that is replaced said goes into
+the run's journal first (op "rewrite").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from regstore import layout
+from regstore.backup.format import Pack
+from regstore.backup.options import RestoreOptions
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import AlreadyExists, NotFound
+from regstore.inventory.scan import LINK_MAX
+from regstore.runs.journal import REWRITTEN, Entry, Journal
+from regstore.runs.lock import Lock, clock
+from regstore.storage.base import ObjectInfo, Storage
+
+AT_ONCE: Final = 8
+_BATCH_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Conflict:
+    """A tag that names something else in the store than in the snapshot; there is "" where its link is unreadable."""
+
+    repository: str
+    tag: str
+    snapshot: str
+    there: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link to write. replaces: what stands there with another body."""
+
+    key: str
+    body: bytes
+    replaces: ObjectInfo | None = None
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What one repository lacks, in the order of writing."""
+
+    name: str
+    steps: list[list[Link]] = field(default_factory=list)
+    tags: list[tuple[str, Link]] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+
+
+async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missing: bool = False) -> Work:
+    """By listing the store's repository; missing: there is no store yet."""
+    there: dict[str, ObjectInfo] = {}
+    if not missing:
+        async for page in store.list(layout.repository_prefix(pack.name) + "_"):
+            there.update((info.key, info) for info in page.objects())
+
+    async def lacking(links: Iterable[tuple[layout.Key, Digest]]) -> list[Link]:
+        found = []
+        for key, digest in links:
+            text, body = layout.encode(key), layout.link_body(digest)
+            info = there.get(text)
+            if info is None or not await _says(store, info, body):
+                found.append(Link(text, body, info))
+        return found
+
+    name = pack.name
+    work = Work(name=name)
+    work.steps.append(
+        await lacking((layout.LayerLinkKey(name, digest), target) for digest, target in pack.layers.items())
+    )
+    for rank in _ranks(pack):
+        work.steps.append(await lacking((layout.RevisionLinkKey(name, digest), digest) for digest in rank))
+    work.steps.append(
+        await lacking(
+            (layout.SignatureLinkKey(name, manifest, digest), digest)
+            for manifest, digest in sorted(pack.signatures)
+        )
+    )
+    for tag, packed in sorted(pack.tags.items()):
+        for link in await lacking([(layout.TagCurrentKey(name, tag), packed.digest)]):
+            if link.replaces is None or overwrite_tags:
+                work.tags.append((tag, link))
+            else:
+                work.conflicts.append(_conflict(name, tag, link, await _get(store, link.key)))
+    # A tag that stays as it is keeps its history as it is too: a registry may show a folder as a tag.
+    refused = {conflict.tag for conflict in work.conflicts}
+    work.steps.append(
+        await lacking(
+            (layout.TagIndexKey(name, tag, digest), digest)
+            for tag, digest in sorted(pack.history)
+            if tag not in refused
+        )
+    )
+    return work
+
+
+class LinkWriter:
+    """Writes links under the store's lock. links, tags: how many. conflicts: tags that somebody set meanwhile."""
+
+    def __init__(
+        self, store: Storage, options: RestoreOptions, lock: Lock, guard: Guard, conditional: bool
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._guard = guard
+        self._conditional = conditional
+        self._journal = Journal(store, lock.run)
+        self._journaled = 0
+        self.links = self.tags = 0
+        self.conflicts: list[Conflict] = []
+
+    async def write(self, work: Work) -> None:
+        replaced = [link for step in work.steps for link in step] + [link for _, link in work.tags]
+        held = await self._record([link.replaces for link in replaced if link.replaces is not None])
+
+        async def put(link: Link) -> None:
+            await self._guard.check()
+            await self._store.put(link.key, link.body, options=self._options.put)
+            self.links += 1
+
+        async def set_tag(row: tuple[str, Link]) -> None:
+            await self._guard.check()
+            conflict = await self._set_tag(work.name, row[0], row[1], held.get(row[1].key))
+            if conflict is None:
+                self.tags += 1
+            else:
+                self.conflicts.append(conflict)
+
+        for step in work.steps:
+            await for_each(step, put, concurrency=AT_ONCE)
+        await for_each(work.tags, set_tag, concurrency=AT_ONCE)
+
+    async def end(self) -> None:
+        """Say in the journal, where there is one, that the run came to its end."""
+        if self._journaled:
+            await self._journal.end({"rewritten_links": self._journaled, "failures": 0})
+
+    async def _record(self, replaced: Sequence[ObjectInfo]) -> dict[str, bytes | None]:
+        """What these links hold, by key, once it is in the journal. One that is too long is kept as a copy."""
+        entries: list[Entry] = []
+
+        async def look(info: ObjectInfo) -> None:
+            body = await _get(self._store, info.key) if info.size <= LINK_MAX else None
+            entries.append(Entry(REWRITTEN, info.key, info.size, info.mtime, body))
+
+        await for_each(replaced, look, concurrency=AT_ONCE)
+        if entries:
+            await self._guard.check()
+            if not self._journaled:
+                await self._journal.begin({"command": "backup restore"})
+            self._journaled += len(entries)
+            await self._journal.write(entries)
+        for entry in entries:
+            if entry.body is None and entry.size > LINK_MAX:
+                aside = f"{self._journal.trash}damaged/{entry.key}"
+                await self._store.copy(entry.key, aside, size=entry.size)
+        return {entry.key: entry.body for entry in entries}
+
+    async def _set_tag(self, name: str, tag: str, link: Link, held: bytes | None) -> Conflict | None:
+        """held: what the journal says that it held. A conflict where somebody has set it since the repository was
+        listed, and it is not to be overwritten."""
+        if link.replaces is None and self._conditional:
+            try:
+                await self._store.put(link.key, link.body, if_absent=True, options=self._options.put)
+                return None
+            except AlreadyExists:
+                pass
+        found = await _get(self._store, link.key)
+        if found == link.body:
+            return None
+        if found is not None and not self._options.overwrite_tags:
+            return _conflict(name, tag, link, found)
+        if found is not None and (link.replaces is None or found != held):
+            await self._record([await self._store.stat(link.key)])
+        await self._store.put(link.key, link.body, options=self._options.put)
+        return None
+
+
+class Guard:
+    """The store's lock, looked at once a second: what is written within one is a batch."""
+
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._checked = 0.0
+        self._checking = asyncio.Lock()
+
+    async def check(self) -> None:
+        if clock() - self._checked < _BATCH_SECONDS:
+            return
+        async with self._checking:
+            if clock() - self._checked >= _BATCH_SECONDS:
+                started = clock()
+                await self._lock.guard()
+                self._checked = started
+
+
+async def _says(store: Storage, info: ObjectInfo, body: bytes) -> bool:
+    if info.size != len(body):
+        return False
+    if info.etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
+        return True
+    return await _get(store, info.key) == body
+
+
+async def _get(store: Storage, key: str) -> bytes | None:
+    try:
+        return await store.get(key)
+    except NotFound:
+        return None
+
+
+def _conflict(name: str, tag: str, link: Link, found: bytes | None) -> Conflict:
+    snapshot, there = layout.parse_link(link.body), layout.parse_link(found or b"")
+    return Conflict(repository=name, tag=tag, snapshot=str(snapshot), there=str(there) if there else "")
+
+
+def _ranks(pack: Pack) -> list[list[Digest]]:
+    """Linked manifests, those without children first."""
+    rank: dict[Digest, int] = {}
+    for digest, known in pack.manifests.items():  # children come before what names them
+        rank[digest] = 1 + max((rank[need] for need in known.needs if need in rank), default=-1)
+    ranks: list[list[Digest]] = [[] for _ in range(max(rank.values(), default=-1) + 1)]
+    for digest, number in rank.items():
+        if pack.manifests[digest].linked:
+            ranks[number].append(digest)
+    return ranks
