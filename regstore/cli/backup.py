@@ -446,13 +446,16 @@ async def _restore(
     here: StoreSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
+    from regstore.backup.options import refuse_unmatched
     from regstore.backup.restore import refuse_target
     from regstore.runs.lock import hold_lock
     from regstore.storage.base import store_with
 
     async with _place(here) as backup, there.open() as store:
         await refuse_target(backup, store)
-        choose(await list_snapshots(backup), options.snapshot, backup.url)  # before a bucket is made
+        # Before a bucket is made.
+        chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)
+        refuse_unmatched("repository", options.repositories, chosen.repositories, f"snapshot {chosen.run}")
         store_with(store, options.put)  # the lock and the journal too
         await _make_missing(store, options, on_event)
         if break_lock:

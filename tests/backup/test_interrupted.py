@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from regstore.storage.disk import DiskStorage
 from tests.backup import reader
 from tests.backup.oracle import expected, incomplete_tags
-from tests.backup.places import collect, contents, give_back, memory, read_all, take
+from tests.backup.places import collect, contents, give_back, keys_below, memory, read_all, take
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
@@ -49,6 +52,25 @@ async def test_create_killed_anywhere() -> None:
         assert not done.partial
         assert not reader.problems(backup.bodies())
         assert reader.tags(backup.bodies(), done.key).keys() == {"a:1", "b/c:latest"}
+
+
+async def test_create_killed_while_it_writes_to_a_disk(tmp_path: Path) -> None:
+    """What it was writing is there under a temporary name."""
+    store = small()
+    total = await mutations_of_create(store, ModelStore())
+    for number in (1, 3, total - 1):
+        folder = tmp_path / str(number)
+        backup = DiskStorage(folder, create=True)
+        faulty = FaultyStorage(backup, die_at=number)
+        assert await died(take(memory(store), faulty))
+        writing = folder / faulty.mutations[-1].key
+        writing.parent.mkdir(parents=True, exist_ok=True)
+        (writing.parent / ".regstore-0123456789abcdef").write_bytes(b"half of it")
+        done = await take(memory(store), backup)
+        assert not done.partial
+        assert not (await read_all(backup)).damage
+        objects = {key: await backup.get(key) for key in await keys_below(backup, "")}
+        assert reader.tags(objects, done.key).keys() == {"a:1", "b/c:latest"}
 
 
 async def test_the_next_create_copies_only_the_rest() -> None:

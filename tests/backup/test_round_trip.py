@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from regstore.errors import NotARegistry
+from regstore.inventory.inventory import Inventory
 from regstore.layout import SignatureLinkKey, TagIndexKey, decode, link_body
 from regstore.storage.disk import DiskStorage
 from tests.backup.oracle import expected, incomplete_tags
@@ -123,6 +127,34 @@ async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_pa
     assert backup.counters.requests["get"] - written.get("get", 0) == 1  # the marker
     assert second.snapshot.new_blobs == 0
     assert source.counters.requests["list"] - read["list"] <= 4
+
+
+async def test_packs_that_are_there_are_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies are taken from the inventory some at a time, and only of packs that the backup lacks."""
+    b = Builder(NOW)
+    image = b.image(b.blob(b"config"), [b.blob(b"layer")])
+    for number in range(7):
+        b.push(f"r{number}", image, "1")
+    monkeypatch.setattr(import_module("regstore.backup.create"), "_PACKS_AT_ONCE", 3)
+    taken: list[int] = []
+    ask = Inventory.all
+
+    def counted(self: Inventory, sql: str, *more: Any) -> list[tuple[Any, ...]]:
+        rows = ask(self, sql, *more)
+        if sql.startswith("select encoded, body"):
+            taken.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(Inventory, "all", counted)
+    source, backup = memory(b.store), memory()
+    assert (await take(source, backup)).packs == 7
+    assert taken == [3, 3, 1]
+    b.push("r3", image, "2")
+    for etags in (True, False):
+        backup.etags = etags
+        taken.clear()
+        again = await take(source, backup)
+        assert (len(taken), again.packs, again.unchanged) == ((1, 1, 6) if etags else (0, 0, 7))
 
 
 async def test_one_new_image_costs_its_blobs_one_pack_and_one_snapshot(tmp_path: Path) -> None:

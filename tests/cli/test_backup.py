@@ -88,6 +88,38 @@ def test_damage_has_an_exit_code_of_its_own(run: Run, demo_registry: Path, tmp_p
     assert run("backup", "check", backup, "--read-data", "all", "--json").json["damage"] == []
 
 
+def test_a_damaged_newest_snapshot_is_said_by_everything_that_means_the_latest(
+    run: Run, demo_registry: Path, tmp_path: Path
+) -> None:
+    backup, part = tmp_path / "backup", ("--repo", "team/*")
+    first = run("backup", "create", demo_registry, backup, *part, "--json").json["snapshot"]["id"]
+    newest = run("backup", "create", demo_registry, backup, *part, "--json").json["snapshot"]["id"]
+    assert "repositories team/* of" in run("restore", backup, tmp_path / "a", "--snapshot", first).out
+    (file,) = (backup / "snapshots").glob(f"{newest}-*")
+    file.write_bytes(b"{}")
+    for command in (
+        ("show", backup),
+        ("diff", backup, first),
+        ("restore", backup, tmp_path / "b", "--dry-run"),
+        ("restore", backup, tmp_path / "c"),
+    ):
+        said = run("backup", *command)
+        assert said.code == 3, said
+        assert f"it is newer than {first}" in said.err
+        assert run("backup", *command, "--json").json["damaged"]
+    assert run("backup", "show", backup, first).code == 0
+    # Nothing goes by a rule now; by its name it does.
+    pruned = run("backup", "prune", backup, "--keep-last", "1", "--json")
+    assert (pruned.code, pruned.json["result"]["snapshots"], bool(pruned.json["blocked"])) == (3, 0, True)
+    planned = run("backup", "prune", backup, "--forget", newest, "--dry-run")
+    assert planned.code == 0, planned
+    assert f"forget  {newest}" in planned.out
+    assert file.exists()
+    assert run("backup", "prune", backup, "--forget", newest).code == 0
+    assert not file.exists()
+    run("backup", "prune", backup, "--forget", first).failed(4, "no whole snapshot")
+
+
 def test_wrong_words(run: Run, demo_registry: Path, tmp_path: Path) -> None:
     run("backup", "list", tmp_path / "nothing").failed(1, "no such folder")
     run("backup", "list", demo_registry).failed(1, "no backup")
@@ -101,7 +133,16 @@ def test_wrong_words(run: Run, demo_registry: Path, tmp_path: Path) -> None:
     assert some.code == 2
     assert "'--read-data': 'some' says not what to read" in some.err
     run("restore", backup, tmp_path / "new", "--snapshot", "2001-01-01").failed(2, "no snapshot")
+    for words in (("--repo", "typo"), ("--snapshot", "2001-01-01")):
+        run("restore", backup, tmp_path / "new", *words).failed(2, words[1])
     assert not (tmp_path / "new").exists()
+    run("restore", backup, tmp_path / "new", "--tag", "typo").failed(2, "no tag typo")
+    before = objects_of(backup).keys()
+    run("restore", backup, backup).failed(2, "is a backup")
+    run("restore", backup, backup / "new").failed(2, "lies within the backup")
+    assert objects_of(backup).keys() == before
+    assert not (backup / "new").exists()
+    run("backup", "create", demo_registry, tmp_path / "other", "--tag", "typo").failed(2, "no tag typo")
 
 
 def test_a_terminated_create_leaves_a_sound_backup(
