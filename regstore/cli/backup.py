@@ -293,10 +293,14 @@ def backup_show(
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 
-def _heading(snapshot: Snapshot) -> str:
+def _named(snapshot: Snapshot) -> str:
     from regstore.backup.opening import scope_text
 
-    return f"snapshot {snapshot.run} of {printable(scope_text(snapshot))}, begun {moment(snapshot.begun)}"
+    return f"snapshot {snapshot.run} of {printable(scope_text(snapshot))}"
+
+
+def _heading(snapshot: Snapshot) -> str:
+    return f"{_named(snapshot)}, begun {moment(snapshot.begun)}"
 
 
 async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str]]:
@@ -538,9 +542,8 @@ def _result_json(result: RestoreResult) -> dict[str, Any]:
 
 
 def _print_restored(result: RestoreResult) -> None:
-    emit(_heading(result.snapshot))
     emit(
-        f"restored: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
+        f"restored {_named(result.snapshot)}: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
         f"{counted(result.links, 'link')}, {counted(result.tags, 'tag')}, in {result.seconds:.1f} s"
     )
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in result.conflicts])
