@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from regstore.backup import list_snapshots
+from regstore.backup import CreateResult, RestoreResult, list_snapshots
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
+from regstore.layout import TagCurrentKey, decode
 from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
 from tests.backup import reader
-from tests.backup.places import collect, contents, give_back, open_place, read_all, take
+from tests.backup.oracle import incomplete_tags
+from tests.backup.places import collect, contents, give_back, keys_below, memory, open_place, read_all, take
+from tests.model.random_registry import NOW
+from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.api import Api, ApiError, pull_complete, push_api
 from tests.servers.distribution import Registry
@@ -29,8 +35,32 @@ pytestmark = pytest.mark.servers
 StartRegistry = Callable[..., Registry]
 
 
+@dataclass
+class Held:
+    """A tag named this digest (None: it was not there), by the monotonic clock: certainly from `since` to `until`, and
+    at most from `begun` to `ended`."""
+
+    digest: str | None
+    begun: float
+    since: float
+    until: float = math.inf
+    ended: float = math.inf
+
+    def stood(self, begin: float, end: float) -> bool:
+        """All the time."""
+        return self.since <= begin and end <= self.until
+
+    def may_have_stood(self, begin: float, end: float) -> bool:
+        """At some moment."""
+        return self.begun <= end and begin <= self.ended
+
+
+Histories = dict[str, list[Held]]
+
+
 class Writer(threading.Thread):
-    """Pushes and deletes until it is told to stop. `held`: every digest that each tag ever had."""
+    """Pushes and deletes until it is told to stop. `held`: what each tag of its repositories named, and when, as the
+    registry's answers tell. Nobody else writes there."""
 
     def __init__(self, host: str, number: int) -> None:
         super().__init__(daemon=True)
@@ -38,7 +68,9 @@ class Writer(threading.Thread):
         self._random = random.Random(number)
         self._number = number
         self.ended = threading.Event()
-        self.held: dict[str, set[str]] = {}
+        self.held: Histories = {
+            f"w{number}/{name}:t{tag}": [Held(None, -math.inf, -math.inf)] for name in "ab" for tag in range(4)
+        }
         self.pushed = 0
         self.deleted = self.repeated = 0
         self.failure: BaseException | None = None
@@ -59,24 +91,77 @@ class Writer(threading.Thread):
     def _step(self) -> None:
         chance = self._random
         repository, tag = f"w{self._number}/{chance.choice('ab')}", f"t{chance.randrange(4)}"
-        reference = f"{repository}:{tag}"
+        begun = time.monotonic()
         if chance.random() < 0.7:
             seed = f"{self._number} {chance.randrange(12)}"
             document = images.multiarch(seed) if chance.random() < 0.3 else images.image(seed, 3)
-            # Before the push: a snapshot may have it as soon as it is there.
-            self.held.setdefault(reference, set()).add(document.digest)
-            push_api(self._host, repository, document, tag)
+            try:
+                push_api(self._host, repository, document, tag)
+            except ApiError:
+                self._unknown([f"{repository}:{tag}"], document.digest, begun)
+                raise
+            self._changed([f"{repository}:{tag}"], document.digest, begun)
             self.pushed += 1
             return
         with Api(self._host) as api:
             digest = api.head_manifest(repository, tag)
-            if digest is not None:
-                try:
-                    api.delete_manifest(repository, digest)
-                    self.deleted += 1
-                except ApiError as error:
-                    if error.status != 404:
-                        raise
+            if digest is None:
+                return
+            # The registry removes every tag that names it.
+            tags = [
+                name
+                for name, held in self.held.items()
+                if name.startswith(f"{repository}:") and held[-1].digest == digest
+            ]
+            try:
+                api.delete_manifest(repository, digest)
+            except ApiError as error:
+                self._unknown(tags, None, begun)
+                if error.status != 404:
+                    raise
+            else:
+                self._changed(tags, None, begun)
+                self.deleted += 1
+
+    def _changed(self, tags: list[str], digest: str | None, begun: float) -> None:
+        now = time.monotonic()
+        for tag in tags:
+            self.held[tag][-1].until = min(self.held[tag][-1].until, begun)
+            self.held[tag][-1].ended = now
+            self.held[tag].append(Held(digest, begun, now))
+
+    def _unknown(self, tags: list[str], digest: str | None, begun: float) -> None:
+        """It may name this now, or what it did; the next answer tells."""
+        for tag in tags:
+            last = self.held[tag][-1]
+            last.until = min(last.until, begun)
+            self.held[tag] += [Held(digest, begun, math.inf), Held(last.digest, last.begun, math.inf)]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot, and when its run began and ended, by the monotonic clock."""
+
+    result: CreateResult
+    begun: float
+    ended: float
+
+    def hold_against(self, held: Histories, tags: Mapping[str, str], *, gc: bool) -> int:
+        """The snapshot's tags against what the registry told: how many stood all the time and are there."""
+        begun, ended = self.begun, self.ended
+        assert tags.keys() <= held.keys()
+        left_out = {f"{one.repository}:{one.tag}" for one in self.result.snapshot.left_out if one.tag}
+        standing = 0
+        for tag, history in held.items():
+            there = tags.get(tag)
+            stood = any(one.stood(begun, ended) for one in history)
+            if there is None and tag in left_out:
+                assert gc or not stood, (tag, begun, ended, history)
+                continue
+            possible = {one.digest for one in history if one.may_have_stood(begun, ended)}
+            assert there in possible, (tag, there, begun, ended, history)
+            standing += stood and there is not None
+        return standing
 
 
 async def collect_garbage(place: Path | S3Root, ended: asyncio.Event) -> int:
@@ -92,16 +177,18 @@ async def collect_garbage(place: Path | S3Root, ended: asyncio.Event) -> int:
     return gone
 
 
-async def run_for(seconds: float, writers: list[Writer], source: Storage, backup: Storage) -> int:
-    """Backups one after the other while the writers write; how many."""
+async def run_for(seconds: float, writers: list[Writer], source: Storage, backup: Storage) -> list[Taken]:
+    """Backups one after the other while the writers write."""
     for writer in writers:
         writer.start()
     scanning = ScanOptions(cache_dir=None, concurrency=8)
-    end, made = time.monotonic() + seconds, 0
+    end = time.monotonic() + seconds
+    taken: list[Taken] = []
     try:
-        while time.monotonic() < end or made < 3:
-            await take(source, backup, concurrency=8, scanning=scanning)
-            made += 1
+        while time.monotonic() < end or len(taken) < 3:
+            begun = time.monotonic()
+            result = await take(source, backup, concurrency=8, scanning=scanning)
+            taken.append(Taken(result, begun, time.monotonic()))
     finally:
         for writer in writers:
             writer.ended.set()
@@ -110,7 +197,7 @@ async def run_for(seconds: float, writers: list[Writer], source: Storage, backup
     for writer in writers:
         if writer.failure is not None:
             raise writer.failure
-    return made
+    return taken
 
 
 async def under_fire(
@@ -125,41 +212,61 @@ async def under_fire(
     registry = start_registry(place)
     push_api(registry.host, "w0/a", images.image("first", 2), "first")
     writers = [Writer(registry.host, number) for number in range(2)]
+    held: Histories = {"w0/a:first": [Held(images.image("first", 2).digest, -math.inf, -math.inf)]}
+    for writer in writers:
+        held |= writer.held
     async with open_place(place) as source, open_place(backup_place) as backup:
         ended = asyncio.Event()
         collecting = asyncio.create_task(collect_garbage(place, ended)) if gc else None
-        made = await run_for(seconds, writers, source, backup)
+        taken = await run_for(seconds, writers, source, backup)
         ended.set()
         if collecting is not None:
             assert await collecting > 0
         assert sum(writer.pushed for writer in writers) > 5
         objects = {key: await backup.get(key) async for page in backup.list("") for key in page.keys}
         assert not reader.problems(objects)
-        keys = reader.snapshots(objects)
-        assert len(keys) == made
-        held: dict[str, set[str]] = {"w0/a:first": {images.image("first", 2).digest}}
-        for writer in writers:
-            for reference, digests in writer.held.items():
-                held.setdefault(reference, set()).update(digests)
-        chosen = keys if len(keys) <= 4 else [keys[0], *random.Random(1).sample(keys[1:-1], 2), keys[-1]]
-        for number, key in enumerate(chosen):
-            tags = reader.tags(objects, key)
-            assert all(digest in held[reference] for reference, digest in tags.items())
+        keys = [one.result.key for one in taken]
+        assert reader.snapshots(objects) == sorted(keys)
+        tags = {key: reader.tags(objects, key) for key in keys}
+        standing = [one.hold_against(held, tags[one.result.key], gc=gc) for one in taken]
+        assert min(standing) >= (0 if gc else 1), "the first image stands from before to after"
+        served_too = {keys[0], keys[-1], *random.Random(1).sample(keys[1:-1], min(2, len(keys) - 2))}
+        copy = ModelStore({key: (body, NOW) for key, body in objects.items()})
+        for number, one in enumerate(taken):
+            key, snapshot = one.result.key, one.result.snapshot
+            if key not in served_too:
+                store = ModelStore()
+                restored = await give_back(memory(copy), memory(store), snapshot=snapshot.run)
+                await check_restored(memory(store), restored, tags[key])
+                continue
             target_place = fresh(number)
             async with open_place(target_place) as target:
-                restored = await give_back(backup, target, snapshot=key.removeprefix("snapshots/")[:23])
-            assert not restored.partial
+                restored = await give_back(backup, target, snapshot=snapshot.run)
+                await check_restored(target, restored, tags[key])
             served = start_registry(target_place)
-            for reference, digest in tags.items():
-                name, _, tag = reference.rpartition(":")
-                assert pull_complete(served.host, name, tag)
-                with Api(served.host) as api:
+            with Api(served.host) as api:
+                for reference, digest in tags[key].items():
+                    name, _, tag = reference.rpartition(":")
+                    assert pull_complete(served.host, name, tag)
                     assert api.head_manifest(name, tag) == digest
             served.stop()
         # The registry's own garbage-collect finds nothing in a backup.
-        before = set(objects)
+        before = set(await keys_below(backup, ""))
         Registry(backup_place).garbage_collect("-m", check=False)
-        assert {key async for page in backup.list("") for key in page.keys} == before
+        assert set(await keys_below(backup, "")) == before
+
+
+async def check_restored(store: Storage, restored: RestoreResult, tags: Mapping[str, str]) -> None:
+    """The tags of the snapshot are there, whole, and no other."""
+    assert not (restored.conflicts or restored.damaged or restored.left_out)
+    assert restored.tags == len(tags)
+    objects = await contents(store)
+    assert not incomplete_tags(objects)
+    assert {
+        f"{key.name}:{key.tag}": body.decode()
+        for text, body in objects.items()
+        if isinstance(key := decode(text), TagCurrentKey)
+    } == tags
 
 
 async def test_on_ceph(ceph: S3Server, ceph_bucket: str, tmp_path: Path, start_registry: StartRegistry) -> None:
