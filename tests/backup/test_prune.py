@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -300,8 +301,13 @@ async def test_a_create_whose_intent_is_gone_publishes_nothing() -> None:
     assert not reader.snapshots(backup.bodies())
 
 
+MINUTE = 60_000_000
+SKEWS = st.tuples(st.sampled_from([0, 5, -5]), st.sampled_from([0, 5, -5])).filter(lambda pair: abs(pair[0] - pair[1]) < 10)
+
+
 class Backups(RuleBasedStateMachine):
-    """Creates, whole, killed and with a prune in their middle; prunes, whole and killed; time goes on."""
+    """Creates, whole, killed, two at once and with a prune in their middle; prunes, whole, killed and with a create in
+    their middle; time goes on, and the clocks of those who write differ by some minutes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -317,8 +323,24 @@ class Backups(RuleBasedStateMachine):
             b.push(f"r{number % 2}", b.image(config, [b.blob(b"layer %d" % number)]), f"t{number}")
         return b.store
 
-    def storage(self, **more: Any) -> FaultyStorage:
-        return FaultyStorage(memory(self.backup, now=self.now), **more)
+    def storage(self, skew: int = 0, **more: Any) -> FaultyStorage:
+        """skew: minutes that the clock of what is written and asked through it is ahead."""
+        return FaultyStorage(memory(self.backup, now=self.now + skew * MINUTE), **more)
+
+    def running(self, at: int, meanwhile: Callable[[], Coroutine[Any, Any, object]], skew: int) -> FaultyStorage:
+        """Another run has its turn before the change of this number. It may be refused."""
+        begun: list[str] = []
+
+        async def hook(operation: str, key: str) -> None:
+            if operation in ("put", "delete") and len(storage.mutations) >= at and not begun:
+                begun.append(key)
+                try:
+                    await meanwhile()
+                except (LockHeld, LockLost):
+                    pass
+
+        storage = self.storage(skew, before=hook)
+        return storage
 
     @rule(number=st.integers(0, 5))
     def push(self, number: int) -> None:
@@ -363,6 +385,25 @@ class Backups(RuleBasedStateMachine):
         except (LockHeld, LockLost, IntegrityError):
             pass  # nothing was published
         self.now += hours * HOUR
+
+    @rule(at=st.integers(0, 12), skews=SKEWS)
+    def create_with_another_in_its_middle(self, at: int, skews: tuple[int, int]) -> None:
+        self.now += 1_000_000
+        before = len(reader.snapshots(self.backup.bodies()))
+        first, second = self.registry(), self.registry()
+        storage = self.running(at, lambda: take(memory(second), self.storage(skews[0])), skews[1])
+        asyncio.run(take(memory(first), storage))
+        begun = len(storage.mutations) > at
+        assert len(reader.snapshots(self.backup.bodies())) == before + 1 + begun
+        self.made += 1
+
+    @rule(at=st.integers(0, 12), skews=SKEWS, last=st.integers(1, 2))
+    def prune_with_a_create_in_its_middle(self, at: int, skews: tuple[int, int], last: int) -> None:
+        if self.made:
+            self.now += 1_000_000
+            registry = self.registry()
+            storage = self.running(at, lambda: take(memory(registry), self.storage(skews[0])), skews[1])
+            asyncio.run(collect(storage, last=last))
 
     @rule(last=st.integers(1, 2), grace=st.sampled_from([0, DAY]))
     def prune(self, last: int, grace: int) -> None:
