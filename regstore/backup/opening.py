@@ -179,7 +179,7 @@ def passed_over(listed: Listed, text: str, chosen: Snapshot) -> list[str]:
         return []
     moment = None if text == _LATEST else _parse_time(text)
     return [
-        f"{key}: {why}; it is newer than {chosen.run}, which was taken instead"
+        f"{why}; it is newer than {chosen.run}, which was taken instead"
         for key, why in sorted(listed.damaged.items())
         if (run := form.parse_snapshot_key(key)) is not None
         and run > chosen.run

@@ -48,8 +48,8 @@ class RestoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """How many snapshots of one scope stay: the last ones, the newest of each of so many days, weeks, months (UTC),
-    and all of the time `within` (microseconds) before the newest."""
+    """How many snapshots of one scope stay: the last ones, the newest of each of so many days, weeks, months (UTC; the
+    newest that left nothing out, where there is one), and all of the time `within` (microseconds) before the newest."""
 
     last: int = 0
     daily: int = 0

@@ -133,6 +133,12 @@ async def refuse_target(backup: Storage, store: Storage) -> None:
     raise InputError(f"{store.url} is a backup, which must not become a registry: give another place")
 
 
+def refuse_unknown_repositories(snapshot: Snapshot, options: RestoreOptions) -> None:
+    """InputError for a pattern of which the snapshot neither holds nor misses any repository."""
+    names = {*snapshot.repositories, *(one.repository for one in snapshot.left_out)}
+    refuse_unmatched("repository", options.repositories, names, f"snapshot {snapshot.run}")
+
+
 def _lies_within(inner: str, outer: str) -> bool:
     if "://" not in inner and "://" not in outer:
         inner, outer = os.path.realpath(inner), os.path.realpath(outer)
@@ -158,7 +164,7 @@ async def _opened(
 ) -> AsyncIterator[_Run]:
     listed = await list_snapshots(backup)
     snapshot = choose(listed, options.snapshot, backup.url)
-    refuse_unmatched("repository", options.repositories, snapshot.repositories, f"snapshot {snapshot.run}")
+    refuse_unknown_repositories(snapshot, options)
     with Inventory() as inventory:
         run = _Run(backup, store, inventory, options, snapshot, listed.keys[snapshot.run], on_event)
         run.damaged += passed_over(listed, options.snapshot, snapshot)
@@ -185,6 +191,7 @@ class _Run:
         self._names = [name for name in sorted(snapshot.repositories) if self._is_wanted(name)]
         self._on_event = on_event
         self._tags: set[str] = set()
+        self._unread_packs = False
         self.damaged: list[str] = []
         self._lost: set[Digest] = set()
         self._failures = 0
@@ -223,6 +230,7 @@ class _Run:
                 raise IntegrityError(f"{form.pack_key(encoded)} is of {pack.name}, not of {name}")
         except IntegrityError as error:
             await self._refuse_forgotten()
+            self._unread_packs = True
             if str(error) not in self.damaged:
                 self.damaged.append(str(error))
             return None
@@ -255,7 +263,7 @@ class _Run:
             )
 
         await for_each(self._names, one, concurrency=AT_ONCE)
-        if not self.damaged:  # else what is damaged may have it
+        if not self._unread_packs:  # they may have it
             known = self._tags | {one.tag for one in self._snapshot.left_out}
             refuse_unmatched("tag", self._options.tags, known, f"snapshot {self._snapshot.run}")
         self._inventory.execute(

@@ -450,8 +450,7 @@ async def _restore(
     here: StoreSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
-    from regstore.backup.options import refuse_unmatched
-    from regstore.backup.restore import refuse_target
+    from regstore.backup.restore import refuse_target, refuse_unknown_repositories
     from regstore.runs.lock import hold_lock
     from regstore.storage.base import store_with
 
@@ -459,7 +458,7 @@ async def _restore(
         await refuse_target(backup, store)
         # Before a bucket is made.
         chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)
-        refuse_unmatched("repository", options.repositories, chosen.repositories, f"snapshot {chosen.run}")
+        refuse_unknown_repositories(chosen, options)
         store_with(store, options.put)  # the lock and the journal too
         await _make_missing(store, options, on_event)
         if break_lock:

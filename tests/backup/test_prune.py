@@ -302,7 +302,9 @@ async def test_a_create_whose_intent_is_gone_publishes_nothing() -> None:
 
 
 MINUTE = 60_000_000
-SKEWS = st.tuples(st.sampled_from([0, 5, -5]), st.sampled_from([0, 5, -5])).filter(lambda pair: abs(pair[0] - pair[1]) < 10)
+SKEWS = st.tuples(st.sampled_from([0, 5, -5]), st.sampled_from([0, 5, -5])).filter(
+    lambda pair: abs(pair[0] - pair[1]) < 10
+)
 
 
 class Backups(RuleBasedStateMachine):
