@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
+from gc import set_threshold  # `gc` is a module of this package
 from typing import NoReturn
 
 
@@ -12,7 +12,7 @@ def main() -> NoReturn:
     """The `regstore` program. Ends the process with one of the exit codes of `regstore.errors`."""
     _open_closed_streams()
     # What is imported lives to the end, and looking through it for garbage again and again takes a tenth of a run.
-    gc.set_threshold(50_000, 20, 20)
+    set_threshold(50_000, 20, 20)
     try:
         from regstore.cli.app import app
 

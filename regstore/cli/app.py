@@ -27,7 +27,8 @@ from regstore.cli.verify import verify
 
 EPILOG: Final = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with something left out and reported; "
-    "4 refused by a safety stop; 5 another run holds the lock; 6 damage found; 130 interrupted (143 by SIGTERM)."
+    "4 refused by a safety stop; 5 another run holds the lock; 6 damage found; 130 interrupted (143 by SIGTERM, 129 "
+    "by SIGHUP)."
 )
 
 COMMANDS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from types import TracebackType
 from typing import Any
@@ -63,7 +64,8 @@ class Bar:
 
         from regstore.cli.output import printable
 
-        tqdm.write(printable(message), file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            tqdm.write(printable(message), file=sys.stderr)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import typer
 
@@ -22,8 +23,13 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REPORT = "This is a mistake in regstore, please report it"
 
 
+#: What ends the work cleanly. A dropped session sends SIGHUP.
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM ended the work, and it was cancelled cleanly."""
+    """A signal ended the work, and it was cancelled cleanly."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -31,37 +37,61 @@ class Interrupted(BaseException):
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. The first SIGINT or SIGTERM cancels it, and it can tidy up; the second ends the process."""
-    import asyncio
+    """Run to the end. The first SIGINT, SIGTERM or SIGHUP cancels it, and it can tidy up; the second ends the process.
 
+    From the first line on: a signal that comes while the loop is still being made is kept until it runs.
+    """
     received = 0
+    cancel: Callable[[], object] = int  # nothing to cancel yet
 
-    async def main() -> T:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None
+    def note(number: int, frame: object) -> None:
+        nonlocal received
+        received = number
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        cancel()
 
-        def cancel(number: int) -> None:
-            nonlocal received
-            received = number
-            for each in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(each)
-                signal.signal(each, signal.SIG_DFL)
-            task.cancel()
-
-        for each in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(each, cancel, each)
-            except (RuntimeError, ValueError):  # not the main thread: whoever runs it minds the signals
-                break
-        return await work
-
+    before = _take_signals(note)
     try:
-        return asyncio.run(main())
-    except asyncio.CancelledError:
-        if received:
-            raise Interrupted(received) from None
-        raise
+        import asyncio
+
+        async def main() -> T:
+            nonlocal cancel
+            task = asyncio.current_task()
+            assert task is not None
+            cancel = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel)
+            try:
+                if received:
+                    raise asyncio.CancelledError
+                return await work
+            finally:
+                cancel = int
+
+        try:
+            return asyncio.run(main())
+        except asyncio.CancelledError:
+            if received:
+                raise Interrupted(received) from None
+            raise
+    finally:
+        work.close()  # where it was never begun
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:
+    """Handle them all so; what handled each before."""
+    before: dict[int, Any] = {}
+    for number in _SIGNALS:
+        known = signal.getsignal(number)
+        if known is None or (number == signal.SIGHUP and known == signal.SIG_IGN):  # nohup
+            continue
+        try:
+            signal.signal(number, handler)
+        except ValueError:  # not the main thread: whoever runs it minds the signals
+            break
+        before[number] = known
+    return before
 
 
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
@@ -83,7 +113,8 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
                 code = _explain(error, debug)
         except (KeyboardInterrupt, Interrupted) as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
-            emit_error("interrupted" if number == signal.SIGINT else "terminated")
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                emit_error(_WORDS.get(number, "interrupted"))
             code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
         except BaseException as error:
             if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(

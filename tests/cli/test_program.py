@@ -34,7 +34,7 @@ def test_help_names_every_command_and_exit_code(run: Run) -> None:
         assert re.search(rf"^  {name} ", said.out, re.MULTILINE), name
     assert "--install-completion" in said.out
     documented = {int(code) for code in re.findall(r"\b(\d+) ", " ".join(EPILOG.split()))}
-    assert documented - {143} == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert documented - {129, 143} == {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -152,9 +152,14 @@ def test_control_characters_do_not_reach_the_terminal(run: Run, broken_open: lis
 # -- a process of its own
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
+SIGNALS = [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "terminated"),
+    (signal.SIGHUP, 129, "hung up"),
+]
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
 def test_a_signal_ends_it_cleanly(
     start: Start,
     moto: S3Server,
@@ -173,6 +178,84 @@ def test_a_signal_ends_it_cleanly(
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (code, "", f"regstore: {word}\n")
+
+
+#: Runs `ls` of a folder, and sends itself a signal: when asyncio is imported, when the loop gets its sockets, when the
+#: loop runs the command's first line, or when the loop is closed again after the work.
+EARLY = """
+import os, socket, sys
+folder, number, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+
+def send(*ignored):
+    os.kill(os.getpid(), number)
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {"import": "asyncio", "first line": "regstore.registry"}.get(moment):
+            send()
+
+def profile(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == {"loop": "socketpair", "end": "shutdown_asyncgens"}.get(moment):
+        sys.setprofile(None)
+        send()
+
+sys.meta_path.insert(0, Finder())
+from regstore.cli import main
+import regstore.cli.app
+sys.argv[1:] = ["ls", folder]
+sys.setprofile(profile)
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "number", "code", "word"),
+    [
+        ("import", *SIGNALS[0]),
+        ("import", *SIGNALS[2]),
+        ("loop", *SIGNALS[0]),
+        ("first line", *SIGNALS[1]),
+    ],
+)
+def test_a_signal_ends_it_cleanly_before_the_loop_runs(
+    demo_registry: Path, moment: str, number: signal.Signals, code: int, word: str
+) -> None:
+    command = [sys.executable, "-W", "error", "-c", EARLY, str(demo_registry), str(int(number)), moment]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", f"regstore: {word}\n")
+
+
+def test_a_signal_after_the_work_does_no_harm(demo_registry: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", EARLY, str(demo_registry), str(int(signal.SIGINT)), "end"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "team/app" in done.stdout
+
+
+def test_a_dropped_session_ends_it_cleanly(
+    start: Start, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    master, terminal = os.openpty()
+    with FaultProxy(moto.endpoint_url) as proxy:
+        gate = proxy.hold(times=None)
+        arguments = ("ls", f"s3://{moto_bucket}", "--endpoint-url", proxy.endpoint_url)
+        process = start(*arguments, stdout=terminal, stderr=terminal)
+        os.close(terminal)
+        gate.wait_reached()
+        os.close(master)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == 129
+
+
+def test_nohup_is_obeyed() -> None:
+    code = (
+        "import os, signal\nfrom regstore.cli.run import run_async\n"
+        "async def work():\n    os.kill(os.getpid(), signal.SIGHUP)\n    return 'done'\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nprint(run_async(work()))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "done\n"
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
