@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
+
+#: Seconds between two lines of retries.
+_PAUSE: Final = 5.0
+
+
+class Retries:
+    """Shows requests that are tried again, not more than one in a few seconds: a busy server refuses thousands."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Retry) and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _PAUSE
+            about = f" of {event.key}" if event.key else ""
+            _line(f"{event.operation}{about}: attempt {event.attempt} failed ({event.reason}), trying again")
 
 
 class Bar:
@@ -16,6 +33,7 @@ class Bar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._phase = ""
+        self._retries = Retries()
 
     def __enter__(self) -> OnEvent:
         return self._show
@@ -30,9 +48,9 @@ class Bar:
             case Progress():
                 self._advance(event)
             case Notice(message=message):
-                self._line(message)
-            case Retry(operation=operation, attempt=attempt, reason=reason):
-                self._line(f"{operation}: attempt {attempt} failed ({reason}), trying again")
+                _line(message)
+            case Retry():
+                self._retries(event)
 
     def _advance(self, event: Progress) -> None:
         from tqdm import tqdm
@@ -59,14 +77,6 @@ class Bar:
             bar.set_postfix_str(event.detail[:60], refresh=False)
         bar.update(event.done - bar.n)
 
-    def _line(self, message: str) -> None:
-        from tqdm import tqdm
-
-        from regstore.cli.output import printable
-
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            tqdm.write(printable(message), file=sys.stderr)
-
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -79,6 +89,20 @@ class _Silent:
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+
+def _line(message: str) -> None:
+    from tqdm import tqdm
+
+    from regstore.cli.output import printable
+
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        tqdm.write(printable(message), file=sys.stderr)
+
+
+def retries(*, quiet: bool = False) -> OnEvent:
+    """For a storage: shows what it tries again, on a terminal."""
+    return ignore if quiet or not sys.stderr.isatty() else Retries()
 
 
 def progress(*, quiet: bool = False) -> Bar | _Silent:

@@ -80,6 +80,7 @@ class StoreSettings:
 
     def open_with_config(self) -> tuple[Storage, RegistryConfig | None]:
         """The storage, and the registry's configuration where --registry-config named it."""
+        from regstore.cli.progress import retries
         from regstore.storage.opening import OpenOptions, open_registry_config, open_storage
 
         options = OpenOptions(
@@ -89,6 +90,7 @@ class StoreSettings:
             path_style=self.path_style,
             ca_bundle=self.ca_bundle,
             concurrency=self.concurrency,
+            on_event=retries(quiet=self.quiet),
         )
         if self.registry_config is not None:
             if self.store is not None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from os import PathLike
 from typing import TypedDict, Unpack
 
+from regstore.events import OnEvent
 from regstore.registry.registry import Registry
 
 
@@ -20,6 +21,7 @@ class Options(TypedDict, total=False):
     ca_bundle: str | PathLike[str] | None
     concurrency: int | None
     create: bool
+    on_event: OnEvent
 
 
 def open_registry(url: str | PathLike[str], **options: Unpack[Options]) -> Registry:

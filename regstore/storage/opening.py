@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regstore.errors import InputError
+from regstore.events import OnEvent, ignore
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.location import DiskLocation, Location, S3Location, parse_location
 from regstore.storage.registry_config import RegistryConfig, S3Access, parse_registry_config
@@ -35,7 +36,8 @@ class OpenOptions:
     """None leaves a thing to the registry's configuration, where there is one, and then to the AWS environment.
 
     ca_bundle: path of a PEM file to trust. concurrency: requests (files, on a disk) at once.
-    create: make the root folder of a disk if it is missing; of no meaning for S3.
+    create: make the root folder of a disk if it is missing; of no meaning for S3. on_event: told of each request to S3
+    that is tried again (`Retry`), which may say why nothing happens.
     """
 
     endpoint_url: str | None = None
@@ -45,6 +47,7 @@ class OpenOptions:
     ca_bundle: str | os.PathLike[str] | None = None
     concurrency: int | None = None
     create: bool = False
+    on_event: OnEvent = ignore
 
     def __post_init__(self) -> None:
         if self.concurrency is not None and self.concurrency < 1:
@@ -91,6 +94,7 @@ def open_location(
         verify_tls=access.verify_tls,
         concurrency=options.concurrency or defaults.concurrency,
         put=put or PutOptions(),
+        on_event=options.on_event,
     )
     return S3Storage(settings)
 

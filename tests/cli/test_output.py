@@ -84,22 +84,27 @@ def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
         on_event(Progress(phase="listing blobs", done=1, total=10))
         on_event(Progress(phase="listing blobs", done=10, total=10, detail="a1"))
         on_event(Notice(message="something \x1b odd"))
-        on_event(Retry(operation="PutObject", key="k", attempt=1, reason="503"))
+        for attempt in (1, 2):  # told once in a few seconds
+            on_event(Retry(operation="PutObject", key="k", attempt=attempt, reason="503"))
         on_event(Progress(phase="copying", done=5, unit="bytes"))
     shown = terminal.getvalue()
     assert "listing blobs" in shown
     assert "copying" in shown
     assert "something \\x1b odd" in shown
-    assert "PutObject: attempt 1 failed (503), trying again" in shown
+    assert "PutObject of k: attempt 1 failed (503), trying again" in shown
+    assert "attempt 2" not in shown
 
 
 def test_a_bar_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with progress.progress() as on_event:
         assert on_event is ignore
+    assert progress.retries() is ignore
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress.progress(quiet=True) as on_event:
         assert on_event is ignore
+    assert progress.retries(quiet=True) is ignore
+    assert progress.retries() is not ignore
 
 
 def test_confirm_needs_a_terminal_or_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import itertools
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -24,8 +25,10 @@ from regstore.errors import (
     Unreachable,
     Unsupported,
 )
+from regstore.events import Event, Retry
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3.client import READ_TIMEOUT
 from tests.storage.fake_s3 import Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
 
 LAST_MODIFIED = "Mon, 23 Nov 2026 10:00:00 GMT"
@@ -228,6 +231,54 @@ async def test_nobody_there() -> None:
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
             await storage.get("key")
         assert storage.counters.requests == {"GetObject": 3}
+
+
+async def test_a_server_that_never_answers_is_told_soon(fake: FakeS3) -> None:
+    events: list[Event] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = S3Settings(
+            bucket="b",
+            root="r",
+            endpoint_url=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            access_key="a",
+            secret_key="s",
+            retries=RetryPolicy(tries=4, first_contact=2, first_patience=0.02, base=0),
+            on_event=events.append,
+        )
+        async with S3Storage(settings) as storage:
+            with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ gave no answer to GetObject of key in time"):
+                await storage.get("key")
+            with pytest.raises(Unreachable):
+                async with storage.open_read("key"):
+                    pass
+        assert storage.counters.requests == {"GetObject": 4}
+    told = Retry(operation="GetObject", key="key", attempt=1, reason="no answer in time")
+    assert events == [told, told]
+
+
+async def test_a_server_that_has_answered_has_more_patience_and_tries(fake: FakeS3) -> None:
+    stopped = asyncio.Event()
+
+    async def silence(request: web.Request) -> web.StreamResponse:
+        await stopped.wait()
+        return web.Response()
+
+    settings = S3Settings(
+        bucket="bucket",
+        endpoint_url=fake.url,
+        access_key="key",
+        secret_key="secret",
+        retries=RetryPolicy(tries=3, first_contact=1, first_patience=0.02, base=0),
+    )
+    async with S3Storage(settings) as storage:
+        client = storage._client
+        assert client._patience(READ_TIMEOUT, 1) == 0.02
+        fake.answers = [answer(body=b"x")]
+        await storage.get("key")
+        assert client._patience(READ_TIMEOUT, 1) == READ_TIMEOUT
+        fake.answers = [silence, silence, answer(body=b"x")]
+        await client.call("GetObject", "GET", "key", parse=lambda answer: answer, patience=0.02)
+    stopped.set()
 
 
 async def test_no_credentials() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import RegstoreError, Unreachable
+from regstore.events import Retry
 from regstore.storage.base import Counters
 from regstore.storage.limit import check_limit
 from regstore.storage.s3.credentials import CredentialSource
@@ -145,7 +146,16 @@ class SignedClient:
                 credentials = await self.credentials.get()
                 async with self._slots, _opened(body) as data:
                     response = await self._send(
-                        credentials, operation, method, key, query, headers or {}, data, len(body), sha256, patience
+                        credentials,
+                        operation,
+                        method,
+                        key,
+                        query,
+                        headers or {},
+                        data,
+                        len(body),
+                        sha256,
+                        self._patience(patience, attempt),
                     )
                     answer = Answer(response.status, response.headers, await response.read())
                 self._answered = True
@@ -195,14 +205,21 @@ class SignedClient:
         else:
             if isinstance(error, NotConnected) and error.untrusted:
                 tries = 1
-            elif isinstance(error, NotConnected) and not self._answered:
+            elif isinstance(error, (NotConnected, TimeoutError)) and not self._answered:
                 tries = min(tries, policy.first_contact)
             elif broken is not None:
                 tries = min(tries, broken)
             if attempt >= tries:
                 raise unreachable(error, what, self.place.endpoint) from error
         self.counters.retries += 1
+        self.settings.on_event(
+            Retry(operation=operation, key=self.place.relative(about), attempt=attempt, reason=_reason(error))
+        )
         return policy.delay(attempt, asked)
+
+    def _patience(self, patience: float, attempt: int) -> float:
+        """Less of it where nothing has been answered yet: this may be no server of S3 at all."""
+        return patience if self._answered else min(patience, self.settings.retries.first_patience * attempt)
 
     async def _send(
         self,
@@ -215,7 +232,7 @@ class SignedClient:
         data: bytes | AsyncIterator[bytes | memoryview],
         length: int,
         sha256: str,
-        patience: float = READ_TIMEOUT,
+        patience: float,
     ) -> Response:
         """One try, signed now. The body is still to be read, or the response to be closed."""
         endpoint = self.endpoint
@@ -251,7 +268,16 @@ class SignedClient:
                 credentials = await self.credentials.get()
                 async with self._slots:
                     response = await self._send(
-                        credentials, "GetObject", "GET", key, (), headers, b"", 0, EMPTY_SHA256
+                        credentials,
+                        "GetObject",
+                        "GET",
+                        key,
+                        (),
+                        headers,
+                        b"",
+                        0,
+                        EMPTY_SHA256,
+                        self._patience(READ_TIMEOUT, attempts),
                     )
                     if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
@@ -273,6 +299,10 @@ class SignedClient:
     def broken(self, error: Exception, attempt: int, operation: str, key: str) -> float:
         """For a stream that broke after its headers: seconds until the next try, or raises."""
         return self._judge(error, attempt, operation, key)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 @asynccontextmanager

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 class RetryPolicy:
     """Exponential back-off with full jitter: after try n, a random time up to `base * 2**(n-1)`, at most `cap`.
 
-    tries: requests in all, the first included. first_contact: tries when no connection can be made and this
-    storage has had no answer yet, so that a wrong endpoint is told at once. base, cap: seconds.
+    tries: requests in all, the first included. first_contact: tries when no connection can be made, or no answer
+    comes, and this storage has had no answer yet, so that a wrong endpoint is told soon. first_patience: seconds that
+    such an answer is waited for at the first try; each further one waits that much longer. base, cap: seconds.
     """
 
     tries: int = 8
     first_contact: int = 3
+    first_patience: float = 20.0
     base: float = 0.1
     cap: float = 20.0
 

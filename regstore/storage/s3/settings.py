@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from regstore.errors import InputError
+from regstore.events import OnEvent, ignore
 from regstore.storage.base import PutOptions
 from regstore.storage.s3.retry import RetryPolicy
 from regstore.storage.s3.sigv4 import encode_path
@@ -31,7 +32,7 @@ class S3Settings:
     path_style: the bucket in the path (True) or in the host name; None is path style unless the endpoint is AWS.
     ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
     being read not counted). page_size: keys asked for in a LIST, at most 1,000. put: how objects are stored that
-    are put without options of their own.
+    are put without options of their own. on_event: told of each request that is tried again (`Retry`).
     """
 
     bucket: str
@@ -49,6 +50,7 @@ class S3Settings:
     page_size: int = 1000
     retries: RetryPolicy = DEFAULT_RETRIES
     put: PutOptions = DEFAULT_PUT
+    on_event: OnEvent = field(default=ignore, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.bucket or "/" in self.bucket:
