@@ -25,6 +25,7 @@ from regstore.manifest import PARSER_VERSION, Manifest
 
 _HEAD: Final = struct.Struct("<BBq")
 _CHUNK: Final = 500
+_FORGOTTEN: Final = "manifests are not remembered between runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,15 @@ class ParsedManifest:
         return cls(digest.raw, size, manifest.media_type, manifest.artifact_type, edges)
 
 
-def default_cache_dir(environ: dict[str, str] | None = None) -> Path:
-    """`$XDG_CACHE_HOME/regstore`, or `~/.cache/regstore`."""
-    base = (os.environ if environ is None else environ).get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "regstore"
+def default_cache_dir() -> Path | None:
+    """`$XDG_CACHE_HOME/regstore`, or `~/.cache/regstore`; None where the user has no home (a container's bare uid)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base and Path(base).is_absolute():
+        return Path(base) / "regstore"
+    try:
+        return Path.home() / ".cache" / "regstore"
+    except RuntimeError:
+        return None
 
 
 class ManifestCache:
@@ -56,6 +62,8 @@ class ManifestCache:
         self.trouble = ""
         self._connection: sqlite3.Connection | None = None
         if folder is None:
+            if default_cache_dir() is None:  # nobody chose that
+                self.trouble = f"{_FORGOTTEN}: the user has no home directory; name a folder with --cache-dir"
             return
         path = folder / f"manifests-v{PARSER_VERSION}.sqlite"
         try:
@@ -154,7 +162,7 @@ class ManifestCache:
             self._connection = None
 
     def _give_up(self, where: object, error: Exception) -> None:
-        self.trouble = f"manifests are not remembered between runs: {where}: {error}"
+        self.trouble = f"{_FORGOTTEN}: {where}: {error}"
         self.close()
 
 

@@ -13,6 +13,7 @@ import pytest
 from regstore import layout
 from regstore.demo_registry import CORRUPT_REPOSITORY
 from regstore.digest import Digest
+from regstore.inventory.cache import ManifestCache
 from tests.cli.conftest import Run
 from tests.servers import images
 from tests.servers.fault_proxy import FaultProxy
@@ -191,6 +192,27 @@ def test_a_blob_that_is_damaged_is_told(run: Run, demo_registry: Path, tmp_path:
     digest = run("inspect", "--json", folder, "team/worker:stable").json["digest"]
     (folder / layout.encode(layout.BlobKey(Digest.parse(digest)))).write_bytes(b"{}")
     run("inspect", folder, "team/worker:stable").failed(1, digest)
+
+
+# -- du
+
+
+def test_a_user_without_a_home_has_no_cache(
+    run: Run, demo_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.chdir(tmp_path)
+    for command in ("du", "verify"):
+        said = run(command, "--json", demo_registry)
+        assert said.code in (0, 6), said
+        assert said.json["store"] == str(demo_registry)
+    assert "no home" in ManifestCache(None).trouble
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- places where there is nothing, or nothing is permitted
