@@ -539,13 +539,16 @@ async def test_a_registry_is_well_on_it(
         started = time.monotonic()
         assert registry.debug_health() == (200, {})
         assert registry.catalog() == []
-        registry.garbage_collect("-d")
+        for arguments in (("-d",), ()):
+            registry.garbage_collect(*arguments)
+        assert registry.debug_health() == (200, {})
         skopeo.push(oci, "1", registry.host, "team/app")
         assert registry.catalog() == ["team/app"]
-        registry.garbage_collect("-d")
+        registry.garbage_collect()
         assert not (await run(store_of(registry_storage))).broken
         skopeo.push(oci, "2", registry.host, "team/app")
         assert "0 blobs" in registry.garbage_collect("-d").stdout
+        registry.garbage_collect()
         for tag in ("1", "2"):
             skopeo.pull(registry.host, "team/app", tag)
         # An interval of 1 s and a threshold of 2: only now has the check been able to fail.
@@ -577,6 +580,7 @@ async def test_a_registry_is_well_by_the_compose_environment(
         if value.startswith("${"):  # as docker compose substitutes
             environment[name] = keys[value[2:-1]]
     environment["REGISTRY_HEALTH_STORAGEDRIVER_INTERVAL"] = "1s"
+    environment["REGISTRY_HEALTH_STORAGEDRIVER_THRESHOLD"] = "2"
     child = Child([PROGRAM, "serve", str(config)], tmp_path / "log", clean_environment(tmp_path, **environment))
     registry = Registry(registry_storage)
     try:
@@ -588,6 +592,9 @@ async def test_a_registry_is_well_by_the_compose_environment(
                 return False
 
         wait_until(answers, "the registry to answer", 30)
+        # An interval of 1 s and a threshold of 2: only now has the check been able to fail.
+        started = time.monotonic()
+        wait_until(lambda: time.monotonic() - started > 3.5, "three health checks")
         assert registry.request("GET", "/debug/health", port=debug)[::2] == (200, b"{}")
         assert not (tmp_path / "image").exists()
     finally:

@@ -295,7 +295,7 @@ class BucketAdmin:
         except ClientError as error:
             if _status(error) == 403:
                 return Check(
-                    "retention", Outcome.DENIED, "the credentials may not see whether deletes leave versions"
+                    "retention", Outcome.UNKNOWN, "the credentials may not see whether deletes leave versions"
                 )
         try:
             answer = await self.client.get_object_lock_configuration(Bucket=self.bucket)
