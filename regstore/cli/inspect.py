@@ -10,8 +10,9 @@ from regstore.cli.output import counted, emit, emit_json, moment, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.tags import description_json, kind
+from regstore.digest import Digest
 from regstore.errors import InputError
-from regstore.reference import Reference
+from regstore.reference import parse_tag
 
 if TYPE_CHECKING:
     from regstore.manifest import Edge
@@ -33,8 +34,8 @@ def inspect(
     settings, reference = settings.shifted(reference)
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
-    parsed = Reference.parse(reference)
-    facts = run_async(_read(settings, parsed))
+    name, wanted = _split(reference)
+    facts = run_async(_read(settings, name, wanted))
     if as_json:
         emit_json(facts)
     elif "digest" in facts:
@@ -43,17 +44,25 @@ def inspect(
         _print_repository(facts)
 
 
-async def _read(settings: StoreSettings, reference: Reference) -> dict[str, Any]:
+def _split(reference: str) -> tuple[str, Digest | str | None]:
+    """The name, which may be one that a store has and no registry takes, and the digest or else the tag."""
+    name, at, digest = reference.partition("@")
+    folder, slash, last = name.rpartition("/")
+    last, colon, tag = last.partition(":")
+    wanted = Digest.parse(digest) if at else parse_tag(tag) if colon else None
+    return folder + slash + last, wanted
+
+
+async def _read(settings: StoreSettings, name: str, wanted: Digest | str | None) -> dict[str, Any]:
     from regstore.registry import Registry
 
     async with Registry(settings.open()) as registry:
-        repository = registry.repository(reference.name)
-        wanted = reference.digest or reference.tag
+        repository = registry.repository(name)
         facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
-        return {"store": registry.url, "repository": reference.name} | facts
+        return {"store": registry.url, "repository": name} | facts
 
 
-async def _manifest(repository: Repository, wanted: Any) -> dict[str, Any]:
+async def _manifest(repository: Repository, wanted: Digest | str) -> dict[str, Any]:
     description = await repository.describe(wanted)
     stored = await repository.manifests.get(description.digest)
     tags = [tag.name async for tag in repository.tags if tag.digest == description.digest]

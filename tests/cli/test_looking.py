@@ -144,7 +144,10 @@ def test_a_repository_that_is_not_there(run: Run, demo_registry: Path) -> None:
     run("inspect", demo_registry, "team/nothing:1").failed(1, "team/nothing")
     run("inspect", demo_registry, "team/app:nothing").failed(1, "team/app:nothing")
     run("inspect", demo_registry, "team/app@sha256:" + "0" * 64).failed(1, "0" * 64)
-    run("inspect", demo_registry, "Team/App").failed(2, "not a repository name")
+    run("inspect", demo_registry, "Team/App").failed(1, "Team/App")
+    run("inspect", demo_registry, "team/_app").failed(2, "not a repository name")
+    run("inspect", demo_registry, "team/app:").failed(2, "not a tag")
+    run("inspect", demo_registry, "team/app@sha256:0").failed(2, "sha256 digest")
 
 
 # -- inspect
@@ -167,6 +170,15 @@ def test_inspect_a_signature(run: Run, demo_registry: Path) -> None:
     signed = run("inspect", "--json", demo_registry, "team/app:1.1").json
     signature = run("inspect", demo_registry, f"team/app@{signed['referrers'][0]['digest']}")
     assert re.search(rf"^Subject: +{signed['digest']}$", signature.out, re.MULTILINE)
+
+
+def test_inspect_a_repository_that_no_registry_would_take(run: Run, tmp_path: Path) -> None:
+    image = images.image("one")
+    images.write_keys(tmp_path, images.registry_keys("Team/Worker", image, "stable"))
+    assert run("ls", tmp_path).out == "Team/Worker\n"
+    for reference in ("Team/Worker:stable", f"Team/Worker@{image.digest}", f"Team/Worker:x@{image.digest}"):
+        assert run("inspect", "--json", tmp_path, reference).json["digest"] == image.digest
+    assert run("inspect", "--json", tmp_path, "Team/Worker").json["revisions"]["total"] == 1
 
 
 def test_inspect_a_repository(run: Run, demo_registry: Path) -> None:
