@@ -51,5 +51,5 @@ def doctor(
 async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, list[Line]]:
     from regstore.verify.doctor import examine
 
-    async with settings.open() as storage:
+    async with settings.open(read_only=not write_probe) as storage:
         return storage.url, await examine(storage, write_probe=write_probe, on_event=on_event)

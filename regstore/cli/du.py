@@ -71,5 +71,5 @@ async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: On
     from regstore.inventory.usage import plan_usage
 
     options = ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
-    async with settings.open() as storage, scan(storage, options, on_event=on_event) as inventory:
+    async with settings.open(read_only=True) as storage, scan(storage, options, on_event=on_event) as inventory:
         return storage.url, plan_usage(inventory)

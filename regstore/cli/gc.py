@@ -172,9 +172,11 @@ def gc(
     )
     with progress(quiet=settings.quiet) as on_event:
         if explain or why:
-            return run_async(_explain(settings.open(), options, explain or [], why or [], as_json, on_event))
+            return run_async(
+                _explain(settings.open(read_only=True), options, explain or [], why or [], as_json, on_event)
+            )
         if dry_run:
-            return run_async(_show(settings.open(), options, as_json, on_event))
+            return run_async(_show(settings.open(read_only=True), options, as_json, on_event))
         return run_async(_collect(settings, registry_cache, redis_url, options, as_json, yes, break_lock, on_event))
 
 

@@ -62,7 +62,7 @@ async def _heal(
     from regstore.gc.healing import heal_store, plan_heal
     from regstore.runs.lock import hold_lock
 
-    storage, config = settings.open_with_config()
+    storage, config = settings.open_with_config(read_only=dry_run)
     async with storage:
         if dry_run:
             return storage.url, await plan_heal(storage, options, on_event=on_event)

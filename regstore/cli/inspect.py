@@ -56,7 +56,7 @@ def _split(reference: str) -> tuple[str, Digest | str | None]:
 async def _read(settings: StoreSettings, name: str, wanted: Digest | str | None) -> dict[str, Any]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open()) as registry:
+    async with Registry(settings.open(read_only=True)) as registry:
         repository = registry.repository(name)
         facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
         return {"store": registry.url, "repository": name} | facts

@@ -60,6 +60,6 @@ def locks(
 async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, list[FoundLock]]:
     from regstore.runs.lock import break_locks, find_locks
 
-    async with settings.open() as storage:
+    async with settings.open(read_only=not break_lock) as storage:
         found = await (break_locks(storage) if break_lock else find_locks(storage))
         return storage.url, await storage.now(), found

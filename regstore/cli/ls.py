@@ -42,7 +42,7 @@ def ls(
 async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open()) as registry:
+    async with Registry(settings.open(read_only=True)) as registry:
         rows = []
         async for repository in registry.repositories():
             rows.append(await _facts(repository) if long else {"name": repository.name})

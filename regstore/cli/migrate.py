@@ -163,7 +163,7 @@ async def _migrate(
     from regstore.migrate import migrate, plan_only
 
     scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
-    async with here.open() as source, there.open() as target:
+    async with here.open(read_only=dry_run) as source, there.open(read_only=dry_run) as target:
         if create and not dry_run:
             await _create(target, options, on_event)
         else:

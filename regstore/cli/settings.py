@@ -74,11 +74,11 @@ class StoreSettings:
         False
     )
 
-    def open(self) -> Storage:
-        """The storage. Use it as an async context manager."""
-        return self.open_with_config()[0]
+    def open(self, *, read_only: bool = False) -> Storage:
+        """The storage. Use it as an async context manager. read_only: for a command that only looks."""
+        return self.open_with_config(read_only=read_only)[0]
 
-    def open_with_config(self) -> tuple[Storage, RegistryConfig | None]:
+    def open_with_config(self, *, read_only: bool = False) -> tuple[Storage, RegistryConfig | None]:
         """The storage, and the registry's configuration where --registry-config named it."""
         from regstore.cli.progress import retries
         from regstore.storage.opening import OpenOptions, open_registry_config, open_storage
@@ -90,6 +90,7 @@ class StoreSettings:
             path_style=self.path_style,
             ca_bundle=self.ca_bundle,
             concurrency=self.concurrency,
+            read_only=read_only,
             on_event=retries(quiet=self.quiet),
         )
         if self.registry_config is not None:

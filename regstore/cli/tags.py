@@ -64,7 +64,7 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
 async def _read(settings: StoreSettings, name: str, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open()) as registry:
+    async with Registry(settings.open(read_only=True)) as registry:
         repository = registry.repository(name)
         rows = []
         async for tag, description in repository.describe_tags():

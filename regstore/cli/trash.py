@@ -59,7 +59,7 @@ def trash_list(settings: StoreSettings, as_json: Json = False) -> None:
 async def _list(settings: StoreSettings) -> tuple[str, list[TrashedRun], dict[str, int]]:
     from regstore.gc.trash import count_links, find_trash
 
-    async with settings.open() as storage:
+    async with settings.open(read_only=True) as storage:
         runs = await find_trash(storage)
         return storage.url, runs, await count_links(storage, runs, concurrency=settings.concurrency)
 
@@ -124,7 +124,7 @@ def trash_restore(
 async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, RestorePlan]:
     from regstore.gc.restore import plan_restore
 
-    async with settings.open() as storage:
+    async with settings.open(read_only=True) as storage:
         return storage.url, await plan_restore(storage, options)
 
 
@@ -219,7 +219,7 @@ async def _choose(
 ) -> tuple[str, list[TrashedRun], list[TrashedRun]]:
     from regstore.gc.trash import choose_runs
 
-    storage, config = settings.open_with_config()
+    storage, config = settings.open_with_config(read_only=True)
     async with storage, open_cache(told, redis_url, config) as cache:
         ready, kept = await choose_runs(storage, options, cache)
         return storage.url, ready, kept

@@ -179,7 +179,7 @@ def verify(
 async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:
     from regstore.verify.run import verify as look
 
-    storage, config = settings.open_with_config()
+    storage, config = settings.open_with_config(read_only=True)
     async with storage:
         return await look(storage, _with_config(options, config), on_event=on_event)
 

@@ -21,6 +21,7 @@ class Options(TypedDict, total=False):
     ca_bundle: str | PathLike[str] | None
     concurrency: int | None
     create: bool
+    read_only: bool
     on_event: OnEvent
 
 

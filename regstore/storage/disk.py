@@ -15,6 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
+    AccessDenied,
     AlreadyExists,
     IntegrityError,
     NoSuchBucket,
@@ -56,15 +57,16 @@ class DiskStorage:
 
     serves_in_parallel = False
 
-    def __init__(self, root: Path, *, create: bool = False, concurrency: int = 16) -> None:
+    def __init__(self, root: Path, *, create: bool = False, read_only: bool = False, concurrency: int = 16) -> None:
         """root: the folder; missing, every operation raises NoSuchBucket, or with `create` it is made.
-        concurrency: threads, and so file operations at once."""
+        read_only: every change is refused. concurrency: threads, and so file operations at once."""
         self.root = root.absolute()
         self.url = str(self.root)
         self.counters = Counters()
         #: Keys of the symbolic links that listings came upon so far.
         self.symlinks: set[str] = set()
         self._tree = Tree(self.root, create=create)
+        self._read_only = read_only
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="regstore-disk")
         self._closed = False
         self._capabilities: Capabilities | None = None
@@ -89,11 +91,17 @@ class DiskStorage:
                 future.exception()  # taken note of
             raise
 
+    async def _change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`_run`, for what writes."""
+        if self._read_only:
+            raise AccessDenied(f"{self.url} was opened to be looked at only: nothing is changed there")
+        return await self._run(call, *args, **kwargs)
+
     async def capabilities(self) -> Capabilities:
         async with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
-                    conditional_put=await self._run(self._probe_conditional_put),
+                    conditional_put=not self._read_only and await self._run(self._probe_conditional_put),
                     atomic_rename=True,
                     folders=True,
                     versioned=False,
@@ -218,7 +226,7 @@ class DiskStorage:
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
         self.counters.count("put")
-        await self._run(self._put, key, data, if_absent)
+        await self._change(self._put, key, data, if_absent)
         self.counters.bytes_written += len(data)
 
     def _put(self, key: str, data: bytes, if_absent: bool) -> None:
@@ -269,7 +277,7 @@ class DiskStorage:
     async def _new_file(self, key: str) -> AsyncIterator[NewFile]:
         files: list[NewFile] = []  # filled by the thread, so that a cancelled call's file is found
         try:
-            await self._run(lambda: files.append(NewFile(self._tree, key)))
+            await self._change(lambda: files.append(NewFile(self._tree, key)))
             yield files[0]
         finally:
             for file in files:
@@ -280,7 +288,7 @@ class DiskStorage:
         for first in range(0, len(keys), _DELETE_BATCH):
             batch = keys[first : first + _DELETE_BATCH]
             self.counters.count("delete", len(batch))
-            outcomes |= await self._run(self._delete, batch)
+            outcomes |= await self._change(self._delete, batch)
         return outcomes
 
     def _delete(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
@@ -321,7 +329,7 @@ class DiskStorage:
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         self.counters.count("move")
-        if await self._run(self._move, source, target, size):
+        if await self._change(self._move, source, target, size):
             return
         # A file system is mounted between the two.
         await self.copy(source, target, size=size)
@@ -349,15 +357,16 @@ class DiskStorage:
         sweep = sweep_empty_folders(self._tree, prefix, older_than, keep)
         removed = 0
         try:
-            while (step := await self._run(next, sweep, None)) is not None:
+            while (step := await self._change(next, sweep, None)) is not None:
                 removed = step
         finally:
             sweep.close()
         return removed
 
     async def now(self) -> int:
-        """The time that a file made under `regstore/` gets; this computer's own where none can be made."""
-        return await self._run(self._now)
+        """The time that a file made under `regstore/` gets; this computer's own where none can be made, or may be
+        (`read_only`)."""
+        return time.time_ns() // 1000 if self._read_only else await self._run(self._now)
 
     def _now(self) -> int:
         name = TEMPORARY + uuid.uuid4().hex

@@ -36,8 +36,9 @@ class OpenOptions:
     """None leaves a thing to the registry's configuration, where there is one, and then to the AWS environment.
 
     ca_bundle: path of a PEM file to trust. concurrency: requests (files, on a disk) at once.
-    create: make the root folder of a disk if it is missing; of no meaning for S3. on_event: told of each request to S3
-    that is tried again (`Retry`), which may say why nothing happens.
+    create: make the root folder of a disk if it is missing; of no meaning for S3. read_only: for who only looks: every
+    change is refused, `capabilities` tries nothing, and a disk's `now` is this computer's clock.
+    on_event: told of each request to S3 that is tried again (`Retry`), which may say why nothing happens.
     """
 
     endpoint_url: str | None = None
@@ -47,6 +48,7 @@ class OpenOptions:
     ca_bundle: str | os.PathLike[str] | None = None
     concurrency: int | None = None
     create: bool = False
+    read_only: bool = False
     on_event: OnEvent = ignore
 
     def __post_init__(self) -> None:
@@ -73,7 +75,7 @@ def open_location(
         from regstore.storage.disk import DiskStorage
 
         threads = min(options.concurrency or _MOST_THREADS, _MOST_THREADS)
-        return DiskStorage(location.root, create=options.create, concurrency=threads)
+        return DiskStorage(location.root, create=options.create, read_only=options.read_only, concurrency=threads)
     from regstore.storage.s3 import S3Settings, S3Storage
 
     access = access or S3Access()
@@ -94,6 +96,7 @@ def open_location(
         verify_tls=access.verify_tls,
         concurrency=options.concurrency or defaults.concurrency,
         put=put or PutOptions(),
+        read_only=options.read_only,
         on_event=options.on_event,
     )
     return S3Storage(settings)

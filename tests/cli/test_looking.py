@@ -206,6 +206,43 @@ def test_a_blob_that_is_damaged_is_told(run: Run, demo_registry: Path, tmp_path:
     run("inspect", folder, "team/worker:stable").failed(1, digest)
 
 
+# -- who only looks writes nothing
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_looking_leaves_a_store_as_it_was(run: Run, demo_registry: Path, tmp_path: Path, used: bool) -> None:
+    folder, other = tmp_path / "registry", tmp_path / "other"
+    shutil.copytree(demo_registry, folder)
+    other.mkdir()
+    if used:  # it has a trash and journals
+        assert run("gc", folder, "--yes", "--grace", "0s", "--settle", "0s").code in (0, 3)
+
+    def everything() -> dict[Path, tuple[int, ...]]:
+        paths = [tmp_path, *tmp_path.rglob("*")]
+        return {
+            path: (facts.st_ino, facts.st_size, facts.st_mtime_ns) for path in paths for facts in [path.lstat()]
+        }
+
+    before = everything()
+    for arguments in (
+        ("ls", "-l", folder),
+        ("tags", folder, "team/app"),
+        ("inspect", folder, "team/app:1.1"),
+        ("gc", folder, "--dry-run"),
+        ("gc", folder, "--explain", "team/app"),
+        ("heal", folder, "--dry-run"),
+        ("locks", folder),
+        ("trash", "list", folder),
+        ("du", folder),
+        ("verify", folder, "--read-data", "all"),
+        ("doctor", folder),
+        ("migrate", folder, other, "--dry-run"),
+    ):
+        said = run(*arguments)
+        assert said.code in (0, 1, 3, 6) and "Error" not in said.err and "opened to be" not in said.err, said
+        assert everything() == before, arguments
+
+
 # -- du
 
 

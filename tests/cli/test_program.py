@@ -93,7 +93,7 @@ def broken_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BaseException]
     """What is put into the list is raised where a command opens its store."""
     raised: list[BaseException] = []
 
-    def fail(self: StoreSettings) -> None:
+    def fail(self: StoreSettings, *, read_only: bool = False) -> None:
         raise raised[0]
 
     monkeypatch.setattr(StoreSettings, "open_with_config", fail)

@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -445,6 +446,27 @@ async def test_a_store_that_cannot_be_written(disk: DiskStorage, monkeypatch: py
     with pytest.raises(AccessDenied):
         await disk.put("b/c", b"")
     assert await disk.get("a") == b"a"
+
+
+async def test_read_only_changes_nothing(tmp_path: Path) -> None:
+    fill(tmp_path, "a/b")
+    before = [(path, path.stat().st_mtime_ns) for path in (tmp_path, *sorted(tmp_path.rglob("*")))]
+    async with DiskStorage(tmp_path, read_only=True) as disk:
+        assert abs(await disk.now() - time.time_ns() // 1000) < 60 * SECOND
+        assert (await disk.capabilities()).conditional_put is False
+        assert await disk.get("a/b") == b"a/b"
+        for change in (
+            disk.put("c", b""),
+            disk.put("c", b"", if_absent=True),
+            disk.put_stream("c", stream(b"")),
+            disk.delete_many(["a/b"]),
+            disk.copy("a/b", "c"),
+            disk.move("a/b", "c", size=3),
+            disk.remove_empty_folders("", older_than=0),
+        ):
+            with pytest.raises(AccessDenied, match="to be looked at only"):
+                await change
+    assert [(path, path.stat().st_mtime_ns) for path in (tmp_path, *sorted(tmp_path.rglob("*")))] == before
 
 
 async def test_probes_leave_no_folder(disk: DiskStorage) -> None:

@@ -363,6 +363,25 @@ async def test_a_reader_is_answered_with_caution(fake: FakeS3, storage: S3Storag
     assert (found.conditional_put, found.versioned) == (False, None)
 
 
+async def test_read_only_sends_nothing_that_changes_anything(fake: FakeS3) -> None:
+    settings = S3Settings(bucket="b", endpoint_url=fake.url, access_key="a", secret_key="s", read_only=True)
+    async with S3Storage(settings) as storage:
+        fake.answers = [answer(body="<VersioningConfiguration/>"), answer(body=b"x")]
+        assert (await storage.capabilities()).conditional_put is False
+        assert await storage.get("key") == b"x"
+        for change in (
+            storage.put("key", b""),
+            storage.copy("key", "other"),
+            storage.put_stream("key", chunks_of(b"x")),
+        ):
+            fake.answers = [HEAD, ENFORCED]
+            with pytest.raises(AccessDenied, match="to be looked at only"):
+                await change
+        found = await storage.delete_many(["key"])
+        assert isinstance(found["key"], AccessDenied)
+    assert {asked.method for asked in fake.asked} <= {"GET", "HEAD"}
+
+
 async def test_a_create_whose_answer_was_lost(fake: FakeS3, storage: S3Storage) -> None:
     conditional(fake, reset(), error(412, "PreconditionFailed"), answer(body=b"mine"))
     await storage.put("key", b"mine", if_absent=True)

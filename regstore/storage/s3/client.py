@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from regstore.errors import RegstoreError, Unreachable
+from regstore.errors import AccessDenied, RegstoreError, Unreachable
 from regstore.events import Retry
 from regstore.storage.base import Counters
 from regstore.storage.limit import check_limit
@@ -132,6 +132,8 @@ class SignedClient:
         reading a Streamed body raises.
         """
         attempt = 0
+        if self.settings.read_only and method not in ("GET", "HEAD"):
+            raise AccessDenied(f"{self.place.url} was opened to be looked at only: no {operation} is sent")
         if isinstance(body, bytes) and len(body) > _SLICE:
             body = Pieces((body,), len(body))
         if isinstance(body, Streamed):

@@ -32,7 +32,8 @@ class S3Settings:
     path_style: the bucket in the path (True) or in the host name; None is path style unless the endpoint is AWS.
     ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
     being read not counted). page_size: keys asked for in a LIST, at most 1,000. put: how objects are stored that
-    are put without options of their own. on_event: told of each request that is tried again (`Retry`).
+    are put without options of their own.
+    read_only: refuse every request that changes anything. on_event: told of each that is tried again (`Retry`).
     """
 
     bucket: str
@@ -50,6 +51,7 @@ class S3Settings:
     page_size: int = 1000
     retries: RetryPolicy = DEFAULT_RETRIES
     put: PutOptions = DEFAULT_PUT
+    read_only: bool = False
     on_event: OnEvent = field(default=ignore, repr=False, compare=False)
 
     def __post_init__(self) -> None:

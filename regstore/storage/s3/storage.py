@@ -343,7 +343,7 @@ class S3Storage:
         async with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
-                    conditional_put=await self._probe_conditional_put(),
+                    conditional_put=not self.settings.read_only and await self._probe_conditional_put(),
                     versioned=await self._probe_versioning(),
                 )
             return self._capabilities
