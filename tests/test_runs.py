@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regstore.runs import is_run, new_run, started_at
+from regstore.runs.journal import Journal, find_runs
+from tests.model.memory import ModelStorage
+from tests.model.store import ModelStore
 
 times = st.integers(0, 4_000_000_000_000_000)
 
@@ -24,3 +29,30 @@ def test_behind_another(now: int) -> None:
     assert first < second < new_run(now, after=second)
     assert all(map(is_run, (first, second)))
     assert started_at(first) == started_at(second) == now // 1_000_000 * 1_000_000
+
+
+class Reading(ModelStorage):
+    """Knows how many GETs were under way at once."""
+
+    reading = most = 0
+
+    async def get(self, key: str) -> bytes:
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        await asyncio.sleep(0)
+        self.reading -= 1
+        return await super().get(key)
+
+
+async def test_records_are_read_at_the_same_time_and_come_in_order() -> None:
+    storage = Reading(ModelStore(), now=0)
+    runs = [new_run(second * 1_000_000) for second in range(40)]
+    for run in runs:
+        journal = Journal(storage, run)
+        await journal.begin({"of": run})
+        await journal.end({"failures": 0})
+    found = await find_runs(storage)
+    assert [record.run for record in found] == runs
+    assert [record.begun["of"] for record in found] == runs
+    assert all(record.settled for record in found)
+    assert 8 <= storage.most <= 16

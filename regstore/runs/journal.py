@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from regstore.concurrency import for_each
 from regstore.errors import IntegrityError, NotFound
 from regstore.runs import RUNS, TRASH, is_run
 from regstore.storage.base import Storage
@@ -32,6 +33,8 @@ TRASHED: Final = "trash"
 REWRITTEN: Final = "rewrite"
 DAMAGED: Final = "damaged"
 CREATED: Final = "create"
+#: Records read at a time.
+_READERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,13 @@ async def find_runs(storage: Storage) -> list[RunRecord]:
             run, _, name = key[len(RUNS) :].partition("/")
             if is_run(run) and name:
                 keys.setdefault(run, {})[key] = mtime
-    return [await _record(storage, run, names) for run, names in sorted(keys.items())]
+    records: dict[str, RunRecord] = {}
+
+    async def read(run: str) -> None:
+        records[run] = await _record(storage, run, keys[run])
+
+    await for_each(keys, read, concurrency=_READERS)
+    return [records[run] for run in sorted(records)]
 
 
 async def read_parts(storage: Storage, parts: Sequence[str]) -> AsyncIterator[list[Entry]]:
