@@ -108,7 +108,9 @@ def gc(
     trash_days: Annotated[
         int,
         typer.Option(
-            metavar="N", min=0, help="Empty the trash of runs that ended so long ago, where the cache allows it."
+            metavar="N",
+            min=0,
+            help="Empty the trash of runs that ended so long ago, where the cache allows it (as `trash empty` does).",
         ),
     ] = 7,
     registry_cache: CacheOption = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -19,7 +20,7 @@ from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
-    from regstore.gc.trash import Emptied, EmptyOptions, TrashedRun
+    from regstore.gc.trash import Emptied, EmptyOptions, Kept, TrashedRun
 
 _SHOWN: Final = 20
 Run = Annotated[
@@ -158,6 +159,10 @@ def trash_empty(
             help="Every registry process was started after this time, such as 2026-01-31T12:00Z (UTC).",
         ),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="The registry is stopped or read-only: empty what ended just now, too."),
+    ] = False,
     settle: Annotated[
         int,
         typer.Option(
@@ -172,7 +177,8 @@ def trash_empty(
     """Delete for good what runs took away, and what undoes them. By default of every run.
 
     First the store is scanned, and whatever is referenced again is put back. Refused where the registry's descriptor
-    cache may still answer for the blobs.
+    cache may still answer for the blobs. A run stays for an hour after its end, unless the registry is offline or was
+    restarted since; one that was cut short, or was not told the outcome of all that it deleted, for a day.
     """
     from regstore.gc.trash import EmptyOptions
     from regstore.inventory.cache import default_cache_dir
@@ -182,6 +188,7 @@ def trash_empty(
         run=run,
         older_than=older_than,
         restarted_after=restarted_after,
+        offline=offline,
         settle=settle / 1_000_000,
         scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir()),
     )
@@ -189,10 +196,11 @@ def trash_empty(
     if not as_json:
         _print_runs(url, ready)
         for each in kept:
-            emit_error(f"run {each.run} stays: the registry's cache may still answer for its blobs")
+            emit_error(f"run {each.run} stays: {each.reason}")
     if dry_run or not ready:
         if as_json:
-            emit_json({"store": url, "runs": [_run_json(each) for each in ready], "kept": [r.run for r in kept]})
+            runs = [_run_json(each) for each in ready]
+            emit_json({"store": url, "runs": runs, "kept": [asdict(each) for each in kept]})
         return EXIT_PARTIAL if kept else EXIT_OK
     if not confirm("Delete this for good?", yes=yes):
         emit_error("nothing was deleted")
@@ -216,7 +224,7 @@ def trash_empty(
 
 async def _choose(
     settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None
-) -> tuple[str, list[TrashedRun], list[TrashedRun]]:
+) -> tuple[str, list[TrashedRun], list[Kept]]:
     from regstore.gc.trash import choose_runs
 
     storage, config = settings.open_with_config(read_only=True)
@@ -252,8 +260,6 @@ def print_healed(blobs: tuple[str, ...], links: tuple[str, ...]) -> None:
 
 
 def emptied_json(emptied: Emptied) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return asdict(emptied)
 
 

@@ -5,9 +5,12 @@
 - A link that a journal says we removed from a repository comes back, with the journaled body, when that repository
   reaches what it names: a layer link is a right to read, so no other missing link is ever made. A removal that was seen
   undone since (the link stood there again) is no longer ours to undo: whoever removed it next meant it.
-- What a run that was cut short, or was not told the outcome, had asked the store to delete may yet go, even after it
-  was seen to stand. So for a day, its removals stay ours to undo; and where it took a tag's current/link, and an index
-  link shows that the tag was pushed since, the tag gets it back.
+- Where a tag was pushed long after a run had ended, the registry then saw that the manifests which the tag's own
+  manifest lists were linked. What is missing of these a client deleted since; it does not come back.
+- What a run that was cut short, or was not told the outcome of all that it sent, had asked the store to delete may yet
+  go, even after it was seen to stand. So for a day, its removals stay ours to undo; and where it took a tag's
+  current/link, and an index link shows that the tag was pushed since, the tag gets it back: until a gc that began
+  after that day has come to its end.
 
 Nothing that stands is overwritten.
 """
@@ -25,16 +28,17 @@ from regstore.errors import AlreadyExists, NotFound
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.manifest import EdgeKind
 from regstore.runs import TRASH, is_run, started_at
-from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
+from regstore.runs.journal import LATE, UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
 
 _BATCH: Final = 10_000
-#: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
-#: quarter of an hour; a suspended process goes on with its batch when it wakes.
-LATE: Final = 24 * 3600 * 1_000_000
+#: How long, in microseconds, a push goes on at most with what it found before a run took it. A registry checks all that
+#: a manifest names, then writes; it may stall between the two.
+STALLED: Final = 3600 * 1_000_000
 #: A registry writes a tag's two links one right after the other. What is older (microseconds) was cut short, or copied
 #: in another order: in a copied store every index link may be newer than its current/link.
 UNDER_WAY: Final = 600 * 1_000_000
@@ -57,17 +61,26 @@ class Healed:
 
 class Past:
     """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
-    removed(run, key, name, is_revision, digest, body). `nothing` when there is neither. And removed_tag(key, name, tag,
-    mtime): current/links that a run may yet delete; what is newer than mtime was pushed since."""
+    removed(run, key, name, is_revision, digest, body, over). `nothing` when there is neither. And
+    removed_tag(key, name, tag, mtime): current/links that a run may yet delete.
+
+    Times in microseconds. over: what is newer was pushed when all of the run was over; null while it may not be.
+    mtime: what is newer was pushed since.
+    """
 
     def __init__(self, inventory: Inventory, records: Sequence[RunRecord]) -> None:
         self._inventory = inventory
         self.records = records
         self._seen: dict[str, set[str]] = {}
         self._acting: set[str] = set()
+        self._tags_open: set[str] = set()
+        self._over: dict[str, int] = {}
         for table, columns in (
             ("trash", "digest blob, run varchar, key varchar, size bigint"),
-            ("removed", "run varchar, key varchar, name varchar, is_revision boolean, digest blob, body blob"),
+            (
+                "removed",
+                "run varchar, key varchar, name varchar, is_revision boolean, digest blob, body blob, over bigint",
+            ),
             ("removed_tag", "key varchar, name varchar, tag varchar, mtime bigint"),
         ):
             inventory.execute(f"create or replace table {table} ({columns})")
@@ -77,7 +90,13 @@ class Past:
         """One LIST of `trash/`, one of `runs/`, and a GET a journal part."""
         past = cls(inventory, await find_runs(storage))
         now = await storage.now()
-        past._acting = {record.run for record in past.records if not record.settled and record.written > now - LATE}
+        past._acting = {record.run for record in past.records if record.is_acting(now)}
+        healed = max((started_at(record.run) for record in past.records if _has_healed(record)), default=0)
+        for record in past.records:
+            if record.settled:
+                past._over[record.run] = record.written + STALLED
+            elif healed <= record.written + LATE:
+                past._tags_open.add(record.run)
         found: list[tuple[str, str, int]] = []
         async for one in list_trash(storage):
             found.append(one)
@@ -114,7 +133,7 @@ class Past:
 
     def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
         seen = self._seen.get(run, set())
-        if run in self._acting:
+        if run in self._tags_open:
             self._add_removed_tags(entries, started_at(run) - UNDER_WAY)
         rows = []
         for entry in entries:
@@ -133,6 +152,7 @@ class Past:
                 "is_revision": ("int8", [row[3] for row in rows]),
                 "digest": ("binary", [row[4] for row in rows]),
                 "body": ("binary", [row[5] for row in rows]),
+                "over": ("int64", [self._over.get(run)] * len(rows)),
             },
         )
 
@@ -166,6 +186,11 @@ class Past:
             if record.run in keys and record.run not in self._acting:
                 async with lock.batch():
                     await write_seen(storage, record, lock.run, keys[record.run])
+
+
+def _has_healed(record: RunRecord) -> bool:
+    """It heals as it begins, and came to its end."""
+    return record.done is not None and record.begun.get("command") == "gc"
 
 
 async def list_trash(storage: Storage) -> AsyncIterator[tuple[str, str, int]]:
@@ -232,10 +257,20 @@ class Healer:
         reach = self._reach()
         return self._inventory.all(
             f"""
+            with old as (select digest, over from {removed} where is_revision and over is not null),
+            pushed as (
+                select repository, digest, mtime from tag_index
+                where digest in (select digest from old)
+                union all select i.repository, e.target, i.mtime from tag_index i
+                join edge e on e.source = i.digest and e.kind = {EdgeKind.MANIFEST.value}
+                where i.mtime > (select min(over) from old) and e.target in (select digest from old)
+            ),
+            found as (select repository, digest, max(mtime) as mtime from pushed group by all)
             select m.key, arg_max(m.body, m.run) from {removed} m
             join repository r using (name)
             join {reach.table} k on k.repository = r.id and k.digest = m.digest
-            where case when m.is_revision
+            left join found f on m.is_revision and f.repository = r.id and f.digest = m.digest
+            where coalesce(f.mtime <= m.over, true) and case when m.is_revision
                 then k.expand and not exists (
                     from revision_link x where x.repository = r.id and x.digest = m.digest)
                 else not exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
@@ -257,7 +292,7 @@ class Healer:
         for key, repository, tag, raw, mtime in rows:
             body = layout.link_body(Digest.from_raw(bytes(raw)))
             async with self._lock.batch():
-                await put_missing(self._storage, key, body)
+                await put_missing(self._storage, key, body, since=mtime)
             self._inventory.insert(
                 "tag",
                 {
@@ -336,16 +371,48 @@ class Healer:
         return Healed(links=tuple(sorted(key for key, _ in rows)))
 
 
-async def put_missing(storage: Storage, key: str, body: bytes) -> bool:
-    """Write a link unless one is there; whether it was written. Atomic where the store can do that."""
-    conditional = (await storage.capabilities()).conditional_put
-    try:
-        if not conditional:
-            await storage.stat(key)
+async def put_missing(storage: Storage, key: str, body: bytes, *, since: int | None = None) -> bool:
+    """Write a link unless one is there; whether it was written. Atomic where the store can do that.
+
+    Elsewhere a tag's current/link that a registry writes at the same moment may be written over. Then its index link
+    says so: the newest one is what current/link names in the end. since: the time of the index link that `body` was
+    taken from, in microseconds; without it, one counts that was written while this goes on.
+    """
+    if (await storage.capabilities()).conditional_put:
+        try:
+            await storage.put(key, body, if_absent=True)
+        except AlreadyExists:
             return False
-        await storage.put(key, body, if_absent=True)
-    except NotFound:
-        await storage.put(key, body)
-    except AlreadyExists:
+        return True
+    tag = layout.decode(key)
+    if not isinstance(tag, TagCurrentKey):
+        try:
+            await storage.stat(key)
+        except NotFound:
+            await storage.put(key, body)
+            return True
         return False
-    return True
+    before = await _list_tag(storage, tag)
+    if tag in before:
+        return False
+    while True:
+        await storage.put(key, body)
+        pushed = {
+            index: mtime
+            for index, mtime in (await _list_tag(storage, tag)).items()
+            if isinstance(index, TagIndexKey)
+            and (mtime > since if since is not None else mtime != before.get(index))
+        }
+        newest = layout.link_body(max(pushed, key=lambda index: pushed[index]).digest) if pushed else body
+        if newest == body:
+            return True
+        body = newest
+
+
+async def _list_tag(storage: Storage, tag: TagCurrentKey) -> dict[layout.Key, int]:
+    """All links of the tag, with their times."""
+    return {
+        layout.decode(key): mtime
+        async for page in storage.list(f"{layout.tags_prefix(tag.name)}{tag.tag}/")
+        for key, mtime in zip(page.keys, page.mtimes, strict=True)
+    }

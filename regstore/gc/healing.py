@@ -11,7 +11,7 @@ from regstore.errors import NotFound
 from regstore.events import OnEvent, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import Healed, Healer, Past
-from regstore.gc.trash import forget_past, heal_all
+from regstore.gc.trash import forget_past, heal_all, refuse_symbolic_links
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.runs.journal import find_runs
 from regstore.runs.lock import Lock
@@ -27,6 +27,7 @@ async def plan_heal(storage: Storage, options: HealOptions, *, on_event: OnEvent
     """What `heal_store` would give back. Nothing is written."""
     imagined = cast(Storage, _Imagined(storage))
     async with scan(storage, options.scan, on_event=on_event) as inventory:
+        refuse_symbolic_links(storage)
         await Past.load(storage, inventory)
         scanner = Scanner(imagined, inventory, options.scan, on_event)
         lock = cast(Lock, _NoLock())

@@ -71,7 +71,8 @@ async def give_back(
         for tag in sorted(newest.keys() - standing):
             current = encode(TagCurrentKey(name, tag))
             async with lock.batch():
-                if await put_missing(storage, current, link_body(newest[tag][1])):
+                mtime, digest = newest[tag]
+                if await put_missing(storage, current, link_body(digest), since=mtime):
                     back.append(current)
 
     await for_each(sorted(tags), look, concurrency=concurrency)

@@ -33,7 +33,7 @@ from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.order import find_ranks
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.pushed_again import give_back, half_pushed
-from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past
+from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past, refuse_symbolic_links
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
@@ -71,7 +71,7 @@ class GcRunOptions:
     trash: keep removed blobs in the trash; False only with offline.
     allow_empty: go on where the last run saw blobs and this one sees none.
     trash_older_than: empty what runs that ended so long ago (microseconds) left in the trash, where the registry's
-    cache allows it; None keeps it.
+    cache and `TrashedRun.may_go_at` allow it; None keeps it.
     """
 
     plan: GcOptions = field(default_factory=GcOptions)
@@ -182,7 +182,7 @@ class GcRun:
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
         await self._refuse_what_is_no_registry(records)
-        self._refuse_symbolic_links()
+        refuse_symbolic_links(self._storage)
         if self._lock is not None:
             self._past = await Past.load(self._storage, self.inventory)
             await self._past.note_seen(self._storage, self._lock)
@@ -224,19 +224,16 @@ class GcRun:
             "(is the root directory part of the URL?)"
         )
 
-    def _refuse_symbolic_links(self) -> None:
-        links = sorted(key for key in self._storage.symlinks if key.startswith(layout.PREFIX))
-        if links:
-            raise Refused(
-                f"{self._storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
-                "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
-            )
-
     async def _find_expired(self) -> None:
         age = self._options.trash_older_than
         if age is not None:
             now = await self._storage.now()
-            old = [run for run in await find_trash(self._storage) if run.ended <= now - age]
+            quiet = self._options.offline
+            old = [
+                run
+                for run in await find_trash(self._storage)
+                if run.ended <= now - age and run.may_go_at(quiet=quiet) <= now
+            ]
             if self._cache.can_forget:
                 self.expired = old
             else:

@@ -1,7 +1,9 @@
 """The trash: what each run left in it, and its end.
 
 Emptying is the one step without a way back. So, with the lock held: the registry's cache is made to forget (or was, by
-a restart), the store is scanned and healed, and only then a run's copies go, and its journal after them.
+a restart), the store is scanned and healed, and only then a run's copies go, and its journal after them. And not
+before what went on beside the run is over: a push that found a blob before the run took it, and a delete that the run
+sent and was not told the outcome of.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Final
 
 from regstore import layout
@@ -16,12 +19,12 @@ from regstore.concurrency import for_each
 from regstore.errors import InputError, Refused
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
-from regstore.gc.heal import Healed, Healer, Past
+from regstore.gc.heal import STALLED, Healed, Healer, Past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs import RUNS, TRASH, is_run, started_at
-from regstore.runs.journal import UNLINK, Entry, RunRecord, find_runs, read_parts
+from regstore.runs.journal import LATE, UNLINK, Entry, RunRecord, find_runs, read_parts
 from regstore.runs.lock import LEASE, Lock
 from regstore.storage.base import Storage
 
@@ -33,7 +36,8 @@ _LINKS: Final = (LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey,
 class TrashedRun:
     """A run and what it left behind. Times in microseconds by the store's clock, sizes in bytes.
 
-    ended: it removed nothing after this. complete: it came to its end. record: its journal, where that is kept.
+    ended: it removed nothing after this, but for deletes under way where it is not settled. complete: it came to its
+    end. record: its journal, where that is kept.
     """
 
     run: str
@@ -44,6 +48,17 @@ class TrashedRun:
     blobs: int
     blob_bytes: int
     record: RunRecord | None
+
+    @property
+    def settled(self) -> bool:
+        return self.record is not None and self.record.settled
+
+    def may_go_at(self, *, quiet: bool = False) -> int:
+        """When it may be emptied at the earliest; 0: at once. quiet: nothing that began before the run's end goes on,
+        for the registry is stopped, read-only, or was restarted since."""
+        if not self.settled:
+            return self.ended + LATE  # no rest of the registry ends what this run itself may have sent
+        return 0 if quiet else self.ended + STALLED
 
 
 async def find_trash(storage: Storage) -> list[TrashedRun]:
@@ -71,12 +86,14 @@ class EmptyOptions:
     """What to empty: one run, those that ended long enough ago (microseconds), or with neither all.
 
     restarted_after: every registry process was started after this time (microseconds by the store's clock).
+    offline: the registry is stopped or read-only.
     settle: seconds between the cache's forgetting and the last look.
     """
 
     run: str | None = None
     older_than: int | None = None
     restarted_after: int | None = None
+    offline: bool = False
     settle: float = 60.0
     scan: ScanOptions = field(default_factory=ScanOptions.default)
 
@@ -86,21 +103,29 @@ class EmptyOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A run that was asked for and stays, and why."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Emptied:
-    """What went for good. kept: runs that the registry's cache may still answer for. failures: the store's words."""
+    """What went for good, and what stays. failures: the store's words."""
 
     runs: tuple[str, ...] = ()
     blobs: int = 0
     blob_bytes: int = 0
-    kept: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
     healed: Healed = field(default_factory=Healed)
     failures: tuple[str, ...] = ()
 
 
 async def choose_runs(
     storage: Storage, options: EmptyOptions, cache: RegistryCache
-) -> tuple[list[TrashedRun], list[TrashedRun]]:
-    """The runs that may be emptied, and those that were asked for and must stay: the cache may answer for them.
+) -> tuple[list[TrashedRun], list[Kept]]:
+    """The runs that may be emptied, and those that were asked for and must stay.
 
     InputError for a run that is not there, or a time that has not come. Refused where nothing may go.
     """
@@ -114,8 +139,20 @@ async def choose_runs(
             raise InputError(f"{storage.url} has no run {options.run} in its trash; see `regstore trash list`")
     elif options.older_than is not None:
         runs = [run for run in runs if run.ended <= now - options.older_than]
-    ready = [run for run in runs if is_forgotten(run, cache, options.restarted_after)]
-    kept = [run for run in runs if run not in ready]
+    ready: list[TrashedRun] = []
+    kept: list[Kept] = []
+    young: list[Kept] = []
+    for run in runs:
+        restarted = options.restarted_after is not None and options.restarted_after > run.ended
+        may_go_at = run.may_go_at(quiet=options.offline or restarted)
+        if not is_forgotten(run, cache, options.restarted_after):
+            kept.append(Kept(run=run.run, reason="the registry's cache may still answer for its blobs"))
+        elif may_go_at > now:
+            young.append(Kept(run=run.run, reason=_too_young(run, may_go_at)))
+        else:
+            ready.append(run)
+    if young and not ready:
+        raise Refused(f"nothing is emptied: run {young[0].run} stays: {young[0].reason}")
     if kept and not ready:
         known = "in the registry's memory" if cache.kind == "inmemory" else "not known"
         since = ", which must be later than the run's end" if options.restarted_after is not None else ""
@@ -124,7 +161,20 @@ async def choose_runs(
             f"{'run' if len(kept) == 1 else 'runs'}: a push would then refer to what is gone. Restart every registry "
             f"process and say --restarted-after TIME{since}; or say --registry-cache none where there is no cache"
         )
-    return ready, kept
+    return ready, kept + young
+
+
+def _too_young(run: TrashedRun, may_go_at: int) -> str:
+    moment = f"{datetime.fromtimestamp(-(-may_go_at // 1_000_000), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if not run.settled:
+        return (
+            "it was cut short, or not told the outcome of all that it deleted, which may yet take effect; it can go "
+            f"from {moment} on"
+        )
+    return (
+        "it ended less than an hour ago, and a push that began before may rely on what it took; it can go from "
+        f"{moment} on, or at once with --offline where the registry is stopped or read-only"
+    )
 
 
 def is_forgotten(run: TrashedRun, cache: RegistryCache, restarted_after: int | None) -> bool:
@@ -144,7 +194,7 @@ async def empty_trash(
     cache = cache or NoCache("unknown")
     ready, kept = await choose_runs(storage, options, cache)
     if not ready:
-        return Emptied(kept=tuple(run.run for run in kept))
+        return Emptied(kept=tuple(kept))
     await lock.guard()
     if await forget_runs(storage, cache, ready):
         on_event(Notice(message=f"waiting {options.settle:g} s for pushes that the cache misled"))
@@ -152,17 +202,28 @@ async def empty_trash(
     async with scan(storage, options.scan, on_event=on_event) as inventory:
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)
     emptied = await empty_runs(storage, lock, ready, on_event=on_event)
-    return replace(emptied, kept=tuple(run.run for run in kept), healed=healed)
+    return replace(emptied, kept=tuple(kept), healed=healed)
 
 
 async def heal_all(
     storage: Storage, inventory: Inventory, options: ScanOptions, lock: Lock, on_event: OnEvent
 ) -> Healed:
     """Give back whatever a fresh inventory of the whole store shows to be referenced, from all runs."""
+    refuse_symbolic_links(storage)
     past = await Past.load(storage, inventory)
     await past.note_seen(storage, lock)
     scanner = Scanner(storage, inventory, options, on_event)
     return await Healer(storage, inventory, scanner, lock, concurrency=options.concurrency).run()
+
+
+def refuse_symbolic_links(storage: Storage) -> None:
+    """Refused where the listings so far came upon any in the registry: the scan does not know what they keep."""
+    links = sorted(key for key in storage.symlinks if key.startswith(layout.PREFIX))
+    if links:
+        raise Refused(
+            f"{storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+            "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
+        )
 
 
 async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:

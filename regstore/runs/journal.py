@@ -12,6 +12,10 @@
 
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
 changed. Parts are numbered from 000001 and never rewritten.
+
+`done.json` says how the run ended; repeated_deletes: how many deletes it sent again, not knowing whether the first try
+would be done. One of these may take effect when the run is long over, as may what a run that was cut short had asked
+for: such a run is not `settled`, and for LATE it counts as acting still.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ DAMAGED: Final = "damaged"
 CREATED: Final = "create"
 #: Records read at a time.
 _READERS: Final = 16
+#: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
+#: quarter of an hour; a suspended process goes on with its batch when it wakes.
+LATE: Final = 24 * 3600 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Journal:
     def __init__(self, storage: Storage, run: str) -> None:
         self._storage = storage
         self._parts = 0
+        self._repeated = storage.counters.repeated_deletes
         self.run: Final = run
         self.trash: Final = f"{TRASH}{run}/"
 
@@ -68,7 +76,8 @@ class Journal:
         await self._storage.put(f"{RUNS}{self.run}/{self._parts:06d}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
 
     async def end(self, what: dict[str, Any]) -> None:
-        await self._put("done.json", what)
+        repeated = self._storage.counters.repeated_deletes - self._repeated
+        await self._put("done.json", {**what, "repeated_deletes": repeated})
 
     async def _put(self, name: str, what: dict[str, Any]) -> None:
         await self._storage.put(f"{RUNS}{self.run}/{name}", json.dumps(what, indent=1, sort_keys=True).encode())
@@ -79,6 +88,8 @@ class RunRecord:
     """A run of the past: what `run.json` says, what `done.json` says (None: cut short), and its journal's keys.
 
     written: the newest of these by the store's clock, in microseconds; `seen` does not count.
+    seen: keys of what `write_seen` wrote. What was seen while the run's deletes could still take effect proves nothing,
+    and is left out.
     """
 
     run: str
@@ -91,7 +102,11 @@ class RunRecord:
     @property
     def settled(self) -> bool:
         """It came to its end, and was told the outcome of all that it asked for: nothing of it is under way."""
-        return self.done is not None and not self.done.get("failures")
+        return _is_settled(self.done)
+
+    def is_acting(self, now: int) -> bool:
+        """What it asked for may still take effect."""
+        return not self.settled and self.written > now - LATE
 
 
 async def find_runs(storage: Storage) -> list[RunRecord]:
@@ -162,15 +177,26 @@ async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord
     begun = await _json(storage, names["run.json"]) if "run.json" in names else {}
     done = await _json(storage, names["done.json"]) if "done.json" in names else None
     parts = sorted(key for name, key in names.items() if name[:6].isdigit())
-    seen = sorted(key for name, key in names.items() if name.startswith("seen-"))
+    written = max((mtime for key, mtime in keys.items() if not _is_seen(key)), default=0)
+    seen = sorted(
+        key for key, mtime in keys.items() if _is_seen(key) and (_is_settled(done) or mtime > written + LATE)
+    )
     return RunRecord(
         run=run,
         begun=begun or {},
         done=done,
         parts=tuple(parts),
         seen=tuple(seen),
-        written=max((mtime for key, mtime in keys.items() if key not in seen), default=0),
+        written=written,
     )
+
+
+def _is_seen(key: str) -> bool:
+    return key.rpartition("/")[2].startswith("seen-")
+
+
+def _is_settled(done: dict[str, Any] | None) -> bool:
+    return done is not None and not done.get("failures") and not done.get("repeated_deletes")
 
 
 async def _json(storage: Storage, key: str) -> dict[str, Any] | None:

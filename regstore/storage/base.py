@@ -102,10 +102,14 @@ class PutOptions:
 
 @dataclass(slots=True)
 class Counters:
-    """Requests sent (retries too) and bytes moved since the storage was opened."""
+    """Requests sent (retries too) and bytes moved since the storage was opened.
+
+    repeated_deletes: deletes that were sent again with the outcome of the first try unknown, which may take effect yet.
+    """
 
     requests: dict[str, int] = field(default_factory=dict)
     retries: int = 0
+    repeated_deletes: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
 

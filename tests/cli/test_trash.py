@@ -18,7 +18,7 @@ from regstore.runs import TRASH
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run, Said
-from tests.gc.clock import until_all_is_older
+from tests.gc.clock import end_long_ago, until_all_is_older
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
 
@@ -145,6 +145,10 @@ def test_empty(run: Run, store: Path) -> None:
     kept = in_trash(store)
     run("trash", "empty", store, "--yes").failed(4, "not known", "--restarted-after TIME", "--registry-cache none")
     run("trash", "empty", store, "--yes", "--registry-cache", "inmemory").failed(4, "in the registry's memory")
+    run("trash", "empty", store, "--yes", "--registry-cache", "none").failed(
+        4, "less than an hour ago", "--offline"
+    )
+    end_long_ago(store)
     said = run("trash", "empty", store, "--registry-cache", "none")
     assert said.code == 4
     assert "say --yes" in said.err
@@ -188,7 +192,7 @@ def test_what_is_referenced_again_is_given_back_first(run: Run, store: Path) -> 
         (store / key).write_bytes(before[key])
     planned = run("heal", store, "--dry-run", "--json").json
     assert (len(planned["blobs"]), len(planned["links"])) == (BLOBS - 1, 4)
-    said = run("trash", "empty", store, "--registry-cache", "none", "--yes")
+    said = run("trash", "empty", store, "--registry-cache", "none", "--offline", "--yes")
     assert f"given back: {BLOBS - 1} blobs, 4 links" in said.out
     gone = before.keys() - registry_part(store).keys()
     assert {type(layout.decode(key)) for key in gone} <= {layout.BlobKey, layout.TagIndexKey}
@@ -247,6 +251,7 @@ def test_locks(run: Run, store: Path) -> None:
 
 def test_gc_empties_older_trash_where_it_may(run: Run, store: Path) -> None:
     collect(run, store)
+    end_long_ago(store)
     said = run("gc", store, "--delete-untagged", "--settle", "0s", "--yes", "--trash-days", "0")
     assert "the trash of 1 older run stays: the registry's cache may still answer" in said.out
     assert len(in_trash(store)) == BLOBS
@@ -260,6 +265,7 @@ def test_gc_empties_older_trash_where_it_may(run: Run, store: Path) -> None:
 @pytest.mark.parametrize("cache", [None, "inmemory", "redis", "other"])
 def test_the_configuration_says_which_cache(run: Run, store: Path, tmp_path: Path, cache: str | None) -> None:
     collect(run, store)
+    end_long_ago(store)
     config = tmp_path / "config.yml"
     storage: dict[str, object] = {"filesystem": {"rootdirectory": str(store)}}
     if cache:
@@ -317,4 +323,4 @@ def test_a_versioned_bucket_is_said(
     said = run("gc", url, "--delete-untagged", *options)
     assert said.code == PARTIAL, said
     assert "the bucket keeps versions: nothing is free until noncurrent versions expire" in said.out
-    assert "keeps versions" in run("trash", "empty", url, "--yes", "--registry-cache", "none").out
+    assert "keeps versions" in run("trash", "empty", url, "--yes", "--registry-cache", "none", "--offline").out

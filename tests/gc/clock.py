@@ -1,9 +1,12 @@
-"""The store's clock, for tests without a grace."""
+"""The store's clock: for tests without a grace, and for what a run must have ended some time ago for."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
+from regstore.runs import RUNS
 from regstore.storage.base import Storage
 
 
@@ -13,3 +16,11 @@ async def until_all_is_older(storage: Storage) -> None:
     async with asyncio.timeout(30):
         while await storage.now() <= newest:
             await asyncio.sleep(0.05)
+
+
+def end_long_ago(root: Path, *, seconds: int = 2 * 3600) -> None:
+    """On a disk: as if every run so far had ended so long ago."""
+    for path in (root / RUNS).rglob("*"):
+        if path.is_file():
+            at = path.stat().st_mtime - seconds
+            os.utime(path, (at, at))

@@ -8,6 +8,7 @@ from typing import Any
 
 from regstore.errors import NotFound, StorageError
 from regstore.storage.base import ObjectInfo, Page, PutOptions
+from regstore.storage.limit import check_limit
 from tests.gc.actors import World
 from tests.model.memory import ModelStorage
 
@@ -54,6 +55,7 @@ class WorldStorage(ModelStorage):
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
         await self.turn("put", key)
+        check_limit()
         self.clock = self._tick()
         await super().put(key, data, if_absent=if_absent)
 
@@ -61,6 +63,7 @@ class WorldStorage(ModelStorage):
         """Not atomic: key by key."""
         for key in keys:
             await self.turn("delete", key, *keys)
+            check_limit()
             self._tick()
             self.store.objects.pop(key, None)
         return dict.fromkeys(keys)

@@ -20,6 +20,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from regstore.storage.registry_config import RedisSettings
+from tests.gc.clock import end_long_ago
 from tests.servers import images
 from tests.servers.api import Incomplete, pull_complete, push_api
 from tests.servers.distribution import Registry
@@ -94,6 +95,7 @@ async def test_without_it_a_push_refers_to_what_is_gone(
     push_api(registry.host, "team/app", old, "again")
     with pytest.raises(Incomplete):
         pull_complete(registry.host, "team/app", "again")
+    end_long_ago(tmp_path)
     cache = await open_redis(RedisSettings(addrs=(redis.address,)))
     try:
         report = await collect(storage, cache)
@@ -111,6 +113,7 @@ async def test_emptying_makes_redis_forget_before_it_looks(
     old, _ = push_twice(registry.host)
     storage = DiskStorage(tmp_path)
     await collect(storage, NoCache("unknown"))
+    end_long_ago(tmp_path)
     cache = await open_redis(redis.url)
     try:
         async with hold_lock(storage, command="trash empty") as lock:
@@ -181,6 +184,7 @@ async def test_what_a_cache_in_memory_let_through_comes_back(
     pull_complete(registry.host, "team/app", "again")
 
     # gc keeps the trash, however old; emptying wants the restart, and then nothing is missing.
+    end_long_ago(tmp_path)
     assert (await collect(storage, cache)).overdue == (report.run,)
     (run, *_) = await find_trash(storage)
     async with hold_lock(storage, command="trash empty") as lock:

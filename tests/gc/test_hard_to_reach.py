@@ -163,6 +163,7 @@ async def test_a_damaged_journal_says_where_it_is(damage: str) -> None:
     journal = Journal(storage, new_run(NOW))
     await journal.begin({"command": "gc"})
     await journal.write([Entry(UNLINK, f"docker/{number}", 71, 0, b"x" * 71) for number in range(100)])
+    await journal.end({})
     (record,) = await find_runs(storage)
     (part,) = record.parts
     whole = storage.store.objects[part][0]

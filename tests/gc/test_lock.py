@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
@@ -16,6 +18,7 @@ from regstore.runs import lock as lock_module
 from regstore.runs.lock import LEASE, Lock, hold_lock
 from regstore.storage.base import Page, PutOptions
 from regstore.storage.disk import DiskStorage
+from regstore.storage.limit import check_limit, limited
 from tests.gc.actors import World
 from tests.gc.stepping import WorldStorage
 from tests.storage.fake_s3 import Answering, answer, error, fake_s3, listing
@@ -35,7 +38,11 @@ class _Slow(WorldStorage):
     """Sleeps once while it lists the locks (the answer was received), or before it writes one; others go on."""
 
     def __init__(
-        self, world: World, where: Literal["list", "put"], seconds: int, meanwhile: Callable[[], Awaitable[None]]
+        self,
+        world: World,
+        where: Literal["list", "put"],
+        seconds: int,
+        meanwhile: Callable[[], Coroutine[None, None, None]],
     ) -> None:
         super().__init__(world)
         self._where = where
@@ -47,7 +54,8 @@ class _Slow(WorldStorage):
         if self.armed and where == self._where and key.startswith(LOCKS):
             self.armed = False
             self.world.now += self._seconds * SECOND
-            await self._meanwhile()
+            # In a process of its own: no limit of this one's.
+            await asyncio.create_task(self._meanwhile(), context=contextvars.Context())
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         async for page in super().list(prefix, start_after=start_after):
@@ -57,8 +65,11 @@ class _Slow(WorldStorage):
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
+        # A server that lets the request wait: nothing asks for the limit any more once it has been sent.
+        check_limit()
         await self._sleep("put", key)
-        await super().put(key, data, if_absent=if_absent)
+        with limited(lambda: None):
+            await super().put(key, data, if_absent=if_absent)
 
 
 @pytest.mark.parametrize(("where", "age", "seconds"), [("list", 310, 700), ("put", 470, 200)])
@@ -159,7 +170,7 @@ async def test_a_machine_that_slept_deletes_no_more_on_a_disk(
             pytest.fail("it has lost its lock for good")
     for change in (storage.put("docker/new", b""), storage.move(keys[3], "docker/moved", size=1)):
         with pytest.raises(LockLost):
-            with lock_module.limited(lock._check_age):
+            with limited(lock._check_age):
                 await change
     with pytest.raises(NotFound):
         await storage.stat("docker/new")

@@ -8,8 +8,11 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, Refused
+from regstore.gc.caches import NoCache
+from regstore.gc.healing import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import PREFIX, SEEDS, BlobKey, encode
 from regstore.runs.lock import hold_lock
@@ -75,6 +78,27 @@ async def test_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / PREFIX / "repositories/app").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Refused, match="symbolic links"):
         await collect(storage, max_delete=1.0)
+
+
+async def test_the_trash_of_a_store_with_symbolic_links_stays(tmp_path: Path) -> None:
+    """What lies behind them may name what is in the trash, and neither the scan nor heal sees that."""
+    storage = DiskStorage(tmp_path)
+    await put_blob(storage, b"dead")
+    await collect(storage, max_delete=1.0)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / PREFIX / "repositories").mkdir(exist_ok=True)
+    (tmp_path / PREFIX / "repositories/app").symlink_to(tmp_path / "elsewhere")
+    before = {path for path in tmp_path.rglob("*") if "/locks" not in str(path)}
+    options = HealOptions(scan=ScanOptions())
+    async with hold_lock(storage, command="trash empty") as lock:
+        with pytest.raises(Refused, match="symbolic links"):
+            empty = EmptyOptions(scan=ScanOptions(), offline=True)
+            await empty_trash(storage, empty, lock, cache=NoCache("none"))
+        with pytest.raises(Refused, match="symbolic links"):
+            await heal_store(storage, options, lock)
+    with pytest.raises(Refused, match="symbolic links"):
+        await plan_heal(storage, options)
+    assert {path for path in tmp_path.rglob("*") if "/locks" not in str(path)} == before
 
 
 def test_no_trash_needs_offline() -> None:

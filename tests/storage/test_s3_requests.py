@@ -29,7 +29,7 @@ from regstore.events import Event, Retry
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.storage.s3.client import READ_TIMEOUT
-from tests.storage.fake_s3 import Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
+from tests.storage.fake_s3 import Answering, Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
 
 LAST_MODIFIED = "Mon, 23 Nov 2026 10:00:00 GMT"
 FACTS = {"ETag": '"abc"', "Last_Modified": LAST_MODIFIED}
@@ -428,6 +428,36 @@ async def test_batches_of_a_thousand(fake: FakeS3, storage: S3Storage) -> None:
     assert found == dict.fromkeys(keys)
     assert storage.counters.requests == {"DeleteObjects": 3}
     assert await storage.delete_many([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("failed", "repeated"),
+    [
+        (error(503, "SlowDown"), 0),
+        (error(400, "RequestTimeout"), 0),
+        (error(500, "InternalError"), 1),
+        (answer(502), 1),
+        (reset(), 1),
+        (cut_off(b"<Delete", 1000), 1),
+        (answer(body="<DeleteResult><Error><Key>a</Key><Code>InternalError</Code></Error></DeleteResult>"), 1),
+        (answer(body="<DeleteResult><Error><Key>a</Key><Code>SlowDown</Code></Error></DeleteResult>"), 0),
+    ],
+    ids=["slow down", "not read", "internal", "proxy", "reset", "cut off", "a key", "a key's slow down"],
+)
+async def test_deletes_that_may_be_done_twice_are_counted(
+    fake: FakeS3, storage: S3Storage, failed: Answering, repeated: int
+) -> None:
+    whole = "<DeleteResult><Deleted><Key>a</Key></Deleted><Deleted><Key>b</Key></Deleted></DeleteResult>"
+    fake.answers = [failed, answer(body=whole)]
+    outcomes = await storage.delete_many(["a", "b"])
+    assert outcomes["a"] is None
+    assert storage.counters.repeated_deletes == repeated
+
+
+async def test_a_single_delete_that_may_be_done_twice_is_counted(fake: FakeS3, storage: S3Storage) -> None:
+    fake.answers = [reset(), answer(204)]
+    assert await storage.delete_many(["a"]) == {"a": None}
+    assert storage.counters.repeated_deletes == 1
 
 
 async def test_a_batch_that_never_gets_through(fake: FakeS3, storage: S3Storage) -> None:

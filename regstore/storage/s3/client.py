@@ -118,7 +118,7 @@ class SignedClient:
         sha256: str = "",
         accept: tuple[int, ...] = (200,),
         about: str = "",
-        retried: list[str] | None = None,
+        retried: list[Exception] | None = None,
         patience: float = READ_TIMEOUT,
         broken: int | None = None,
     ) -> T:
@@ -126,7 +126,7 @@ class SignedClient:
 
         operation: S3's name, for counters and messages. key: the full key, "" for the bucket. sha256: of the body,
         in hex, where it is known. about: what a message names instead of the key. parse may raise Malformed (a
-        failed request) or Refusal (an error in a 200). retried: gets a word for each try that failed and was
+        failed request) or Refusal (an error in a 200). retried: gets the error of each try that failed and was
         repeated. patience: seconds without a byte of an answer before a try is given up. broken: connections that
         may break before it is given up, where that is less than the policy's tries. Raises regstore's errors, and what
         reading a Streamed body raises.
@@ -175,7 +175,7 @@ class SignedClient:
                 else:
                     wait = self._judge(error, attempt, operation, about or key, broken)
                 if retried is not None:
-                    retried.append(str(error))
+                    retried.append(error)
             await asyncio.sleep(wait)
 
     async def _renewed(self, error: Exception, attempt: int, credentials: Credentials) -> bool:

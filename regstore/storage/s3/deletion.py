@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 from xml.sax.saxutils import escape
 
@@ -18,7 +18,7 @@ from regstore.errors import (
     Unreachable,
 )
 from regstore.storage.s3.client import Answer, SignedClient
-from regstore.storage.s3.failures import Refusal
+from regstore.storage.s3.failures import Refusal, may_act_yet
 from regstore.storage.s3.xml import children, parse_expected, texts
 
 BATCH: Final = 1000
@@ -40,7 +40,13 @@ async def delete(client: SignedClient, key: str) -> None:
             if refusal.code != "NoSuchKey":
                 raise refusal
 
-    await client.call("DeleteObject", "DELETE", key, accept=(200, 204, 404), parse=parse)
+    retried: list[Exception] = []
+    await client.call("DeleteObject", "DELETE", key, accept=(200, 204, 404), parse=parse, retried=retried)
+    _note_repeated(client, retried)
+
+
+def _note_repeated(client: SignedClient, retried: Iterable[Exception]) -> None:
+    client.counters.repeated_deletes += sum(map(may_act_yet, retried))
 
 
 class Deleter:
@@ -101,6 +107,7 @@ class Deleter:
                 return
             left = again
             self._client.counters.retries += 1
+            _note_repeated(self._client, filter(None, (refusals[key] for key in again)))
             await asyncio.sleep(policy.delay(attempt))
 
     async def _send(self, keys: list[str]) -> dict[str, Refusal | None]:
@@ -122,7 +129,8 @@ class Deleter:
                     found[key] = Refusal(500 if not code else 400, code or "InternalError", message)
             return found
 
-        return await self._client.call(
+        retried: list[Exception] = []
+        outcomes = await self._client.call(
             "DeleteObjects",
             "POST",
             query=[("delete", "")],
@@ -130,7 +138,10 @@ class Deleter:
             body=body,
             parse=parse,
             about=f"{len(keys)} keys",
+            retried=retried,
         )
+        _note_repeated(self._client, retried)
+        return outcomes
 
     async def _one_by_one(self, keys: list[str], outcomes: Outcomes) -> None:
         async def one(key: str) -> None:

@@ -64,6 +64,7 @@ _TRANSIENT: Final = frozenset(
         "503 SlowDown",
     }
 )
+_TOO_FAST: Final = frozenset({"SlowDown", "503 SlowDown", "Throttling", "ThrottlingException", "TooManyRequests"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,11 @@ class Refusal(Exception):
         return self.code in _TRANSIENT or (self.status in _TRANSIENT_STATUS and self.code not in _UNSUPPORTED)
 
     @property
+    def certain(self) -> bool:
+        """What was asked for was not done, and will not be. Of other errors of a server nobody knows."""
+        return self.code in _TOO_FAST or (400 <= self.status < 500 and self.code != "InternalError")
+
+    @property
     def expired(self) -> bool:
         """The credentials were good once."""
         return _CREDENTIALS.get(self.code) is _EXPIRED
@@ -110,6 +116,11 @@ class Refusal(Exception):
     @property
     def lacks_operation(self) -> bool:
         return self.status in (405, 501) or self.code in _UNSUPPORTED
+
+
+def may_act_yet(error: Exception) -> bool:
+    """Whether a request that failed like this may have been done, or be done some time later."""
+    return not (error.certain if isinstance(error, Refusal) else isinstance(error, NotConnected))
 
 
 def is_too_large(error: BaseException) -> bool:

@@ -185,7 +185,7 @@ class Upload:
         )
         root = "CompleteMultipartUpload"
         body = f'<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</{root}>'
-        retried: list[str] = []
+        retried: list[Exception] = []
         try:
             await self._client.call(
                 "CompleteMultipartUpload",

@@ -207,7 +207,7 @@ class S3Storage:
 
     async def _create(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
         """AlreadyExists, unless the key has these very bytes and an earlier try of this call may have put them."""
-        retried: list[str] = []
+        retried: list[Exception] = []
         try:
             await self._client.call(
                 "PutObject",
