@@ -117,10 +117,15 @@ def gc(
     redis_url: RedisUrl = None,
     max_delete: Annotated[
         float,
-        typer.Option(parser=parse_share, metavar="SHARE", help="Refuse to remove more of the blobs than this."),
+        typer.Option(
+            parser=parse_share, metavar="SHARE", help="Refuse to remove more of the blobs, or by rules of the tags."
+        ),
     ] = "50%",  # type: ignore[assignment]
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="Go on though the store is empty now and was not at the last run.")
+        bool,
+        typer.Option(
+            "--allow-empty", help="Go on though no blobs, or no links, show where the last run left some."
+        ),
     ] = False,
     break_lock: Annotated[
         bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")

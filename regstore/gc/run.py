@@ -27,6 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.counts import Counts, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.heal import Healed, Healer, Past
@@ -39,7 +40,7 @@ from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs import RUNS
-from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
+from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, find_runs
 from regstore.runs.lock import Lock, clock
 from regstore.storage.base import MultipartUpload, Page, Storage
 
@@ -65,11 +66,11 @@ _REPOSITORY_FOLDERS: Final = frozenset({"_layers", "_manifests", "_uploads", "ta
 
 @dataclass(frozen=True, kw_only=True)
 class GcRunOptions:
-    """How gc runs. settle in seconds; max_delete is a share of the blobs, 0 to 1.
+    """How gc runs. settle in seconds; max_delete is a share, 0 to 1, of the blobs, and of the tags by a policy.
 
     offline: the registry is stopped or read-only, so no second look is needed.
     trash: keep removed blobs in the trash; False only with offline.
-    allow_empty: go on where the last run saw blobs and this one sees none.
+    allow_empty: go on where the last run left blobs, or links, and this one sees none.
     trash_older_than: empty what runs that ended so long ago (microseconds) left in the trash, where the registry's
     cache and `TrashedRun.may_go_at` allow it; None keeps it.
     """
@@ -181,7 +182,7 @@ class GcRun:
 
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
-        await self._refuse_what_is_no_registry(records)
+        await self._refuse_what_is_no_registry(bool(records))
         refuse_symbolic_links(self._storage)
         if self._lock is not None:
             self._past = await Past.load(self._storage, self.inventory)
@@ -203,16 +204,24 @@ class GcRun:
         if policy is not None:
             await read_created(self._storage, inventory, policy, self._options.scan, on_event=self._on_event)
 
-    async def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
-        if self.inventory.count("blob"):
-            return
-        last = next((done for record in reversed(records) if (done := record.done) and "blobs_left" in done), None)
-        if last and last["blobs_left"] > 0 and not self._options.allow_empty:
-            raise Refused(
-                f"{self._storage.url} shows no blobs now, but the last run left {last['blobs_left']:,} in it; "
-                "if that is right, say --allow-empty"
-            )
-        if self.inventory.key_count() or any(record.done for record in records):
+    def _count(self) -> Counts:
+        links = sum(map(self.inventory.count, ("tag", "revision_link", "layer_link")))
+        return Counts(
+            blobs=self.inventory.count("blob"),
+            links=links - sum(self._unlinked[step] for step in (Step.TAG, Step.REVISION, Step.LAYER)),
+        )
+
+    async def _refuse_what_is_no_registry(self, had_runs: bool) -> None:
+        last, now = await read_counts(self._storage), self._count()
+        if last and (missing := last.missing_in(now)):
+            if not self._options.allow_empty:
+                raise Refused(
+                    f"{self._storage.url} shows none of the {missing} that the last run left in it; if that is right, "
+                    "say --allow-empty"
+                )
+            if self._lock is not None:
+                await write_counts(self._storage, now)
+        if last or had_runs or self.inventory.key_count():
             return
         async for page in self._storage.list(layout.PREFIX):
             if page.keys:
@@ -245,12 +254,21 @@ class GcRun:
         return self.summary.nothing_to_do and not self.expired
 
     def check_share(self) -> None:
-        """Refused when more of the blobs would go than `max_delete` allows."""
-        blobs = self.summary.blobs
-        if blobs.dead > blobs.total * self._options.max_delete:
+        """Refused when more of the blobs would go than `max_delete` allows, or more of the tags, by the policy."""
+        blobs, tags = self.summary.blobs, self.summary.tags
+        by_policy = sum(rule.dropped for rule in self.summary.rules)
+        too_many = [
+            f"{dead:,} of {total:,} {what} ({dead / total:.0%})"
+            for what, dead, total in (
+                ("blobs", blobs.dead, blobs.total),
+                ("tags, by the retention rules,", by_policy, tags.total),
+            )
+            if dead > total * self._options.max_delete
+        ]
+        if too_many:
             raise Refused(
-                f"{blobs.dead:,} of {blobs.total:,} blobs ({blobs.dead / blobs.total:.0%}) would go, more than "
-                f"--max-delete {self._options.max_delete:.0%} allows; look at the plan with --dry-run, then allow it"
+                f"{' and '.join(too_many)} would go, more than --max-delete {self._options.max_delete:.0%} allows; "
+                "look at the plan with --dry-run, then allow it"
             )
 
     async def apply(self) -> GcReport:
@@ -293,7 +311,8 @@ class GcRun:
             overdue=self.overdue,
             versioned=(await self._storage.capabilities()).versioned,
         )
-        await self._journal.end(self._done(report))
+        await write_counts(self._storage, self._count())
+        await self._journal.end({**asdict(report), "cache": self._cache.kind})
         return report
 
     # Unlinking
@@ -532,10 +551,8 @@ class GcRun:
             position, first = batch[-1].position, batch[0].position
             self._on_event(Progress(phase="removing blobs", done=done, total=total, unit="blobs"))
             done += len(batch)
-            still = await self._still_dead(batch)
-            taken = (
-                await (self._trash(still) if self._options.trash else self._delete_blobs(still)) if still else []
-            )
+            dead = await self._still_dead(batch)
+            taken = await (self._trash(dead) if self._options.trash else self._delete_blobs(dead)) if dead else []
             self._gone += len(taken)
             self._gone_bytes += sum(blob.size for blob in taken)
             self.inventory.insert(
@@ -679,9 +696,6 @@ class GcRun:
             "planned_blobs": self.summary.blobs.dead,
             "planned_bytes": self.summary.dead_blob_bytes,
         }
-
-    def _done(self, report: GcReport) -> dict[str, Any]:
-        return {**asdict(report), "blobs_left": self.inventory.count("blob"), "cache": self._cache.kind}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
   runs/<run>/seen-<run>.jsonl.gz  links that came back by themselves: the journal's claim to them is void
   runs/<run>/done.json            what was done, once it was
   trash/<run>/<key as it was>     blobs that were taken away
+  counts.json                     what the last gc left (`gc.counts`)
 """
 
 from __future__ import annotations

@@ -191,5 +191,5 @@ async def test_another_command_after_gc_does_not_hide_that_the_store_was_full() 
         await journal.end({"tags": 1})
     for key in [key for key in storage.store if "/blobs/" in key]:
         storage.store.objects.pop(key)
-    with pytest.raises(Refused, match="the last run left"):
+    with pytest.raises(Refused, match="that the last run left"):
         await collect(storage, options(offline=True))

@@ -159,14 +159,16 @@ async def test_blobs_missing_where_the_last_run_saw_many_is_refused() -> None:
 
 
 async def test_links_missing_where_blobs_are_is_refused() -> None:
-    """Blobs without any repository: every one of them would go."""
+    """Blobs without any repository: every one of them would go, whatever may go."""
     storage = model_storage(small_registry())
     await collect(storage, options(offline=True))
     for key in [key for key in storage.store if "/v2/repositories/" in key]:
         del storage.store.objects[key]
     before = registry(storage.store)
+    with pytest.raises(Refused, match="--allow-empty"):
+        await collect(storage, options(offline=True))
     with pytest.raises(Refused, match="--max-delete"):
-        await collect(storage, options(offline=True, max_delete=0.5))
+        await collect(storage, options(offline=True, max_delete=0.5, allow_empty=True))
     assert registry(storage.store) == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,18 @@ from regstore.errors import InputError, NotARegistry, Refused
 from regstore.gc.caches import NoCache
 from regstore.gc.healing import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import PREFIX, SEEDS, BlobKey, encode
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
+from tests.gc.scenes import collect as collect_model
+from tests.gc.scenes import model_storage, options, registry, small_registry
+from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import DAY, NOW
 
 NOTHING_KEPT = GcOptions(grace=0)
 
@@ -65,9 +72,48 @@ async def test_a_store_that_was_full_at_the_last_run(tmp_path: Path) -> None:
             await run.apply()
     for key in dead:
         (tmp_path / key).unlink()
-    with pytest.raises(Refused, match="the last run left 4"):
+    with pytest.raises(Refused, match="shows none of the 4 blobs that the last run left"):
         await collect(storage)
     assert (await collect(storage, allow_empty=True)).blobs == 0
+
+
+async def test_a_policy_that_takes_more_than_that_share_of_the_tags() -> None:
+    b = Builder(NOW - 30 * DAY)
+    image = b.image(b.blob(b"config"), [b.blob(b"layer")])
+    for number in range(4):
+        b.push("a", image, f"v{number}")
+    storage = ModelStorage(b.store, now=NOW)
+    policy = Policy.parse("[[rule]]\nkeep_newest = 1")
+    run = replace(options(offline=True, max_delete=0.5), plan=GcOptions(policy=policy))
+    before = dict(storage.store.objects)
+    with pytest.raises(
+        Refused, match=r"^3 of 4 tags, by the retention rules, \(75%\) would go, more than --max-delete"
+    ):
+        await collect_model(storage, run)
+    assert storage.store.objects == before
+    assert (await collect_model(storage, replace(run, max_delete=0.75))).tags == 3
+
+
+@pytest.mark.parametrize("area", ["blobs", "repositories"])
+async def test_what_the_last_run_left_is_known_after_the_trash_is_emptied(area: str) -> None:
+    storage = model_storage(small_registry())
+    run = options(offline=True)
+    await collect_model(storage, run)
+    storage.clock += DAY
+    async with hold_lock(storage, command="trash empty") as lock:
+        emptying = EmptyOptions(scan=ScanOptions(cache_dir=None), settle=0)
+        await empty_trash(storage, emptying, lock, cache=NoCache("none"))
+    for key in [key for key in storage.store if key.startswith(f"{PREFIX}{area}/")]:
+        del storage.store.objects[key]
+    left = registry(storage.store)
+    what = "blobs" if area == "blobs" else "links"
+    with pytest.raises(
+        Refused, match=rf"shows none of the \d+ {what} that the last run left in it; .* --allow-empty"
+    ):
+        await collect_model(storage, run)
+    assert registry(storage.store) == left
+    await collect_model(storage, replace(run, allow_empty=True))
+    await collect_model(storage, run)  # that was right, and is what the last run left
 
 
 async def test_symbolic_links(tmp_path: Path) -> None:
