@@ -38,11 +38,12 @@ from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forge
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UploadKey
 from regstore.runs import RUNS
-from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, find_runs
+from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, find_runs
 from regstore.runs.lock import Lock, clock
 from regstore.storage.base import MultipartUpload, Page, Storage
+from regstore.storage.streams import is_fatal
 
 _BATCH: Final = 1000
 #: What is unlinked between two looks at the repositories concerned.
@@ -175,6 +176,8 @@ class GcRun:
         self._kept_back = 0
         self._tags_back: list[str] = []
         self._given_back = Healed()
+        self._uploads_gone: set[tuple[str, str]] = set()
+        self._upload_bytes = 0
         self._look_due = 0.0
         self._gone = 0
         self._gone_bytes = 0
@@ -284,7 +287,6 @@ class GcRun:
         self._journal = Journal(self._storage, self._lock.run)
         await self._journal.begin(self._description())
         healed = await self._unlink()
-        await self._abort_uploads()
         await self._find_candidates()
         await self._remove_blobs()
         if not self._options.offline and (any(self._unlinked.values()) or self._gone or self.expired):
@@ -297,10 +299,10 @@ class GcRun:
             tags=self._unlinked[Step.TAG],
             revisions=self._unlinked[Step.REVISION],
             layer_links=self._unlinked[Step.LAYER],
-            uploads=self.summary.uploads.dead,
+            uploads=len(self._uploads_gone),
             blobs=self._gone,
             blob_bytes=self._gone_bytes,
-            upload_bytes=self.summary.dead_upload_bytes,
+            upload_bytes=self._upload_bytes,
             trashed=self._options.trash,
             healed=self.healed + healed + self._given_back + Healed(links=tuple(self._tags_back)),
             kept_back=self._kept_back,
@@ -324,12 +326,15 @@ class GcRun:
         total = self.inventory.count("gc_unlink")
         for group in self._groups():
             rows = self._rows(self.inventory, group)
+            uploads = self._uploads(self.inventory, group)
             if self._options.offline:
                 await self._delete(rows)
+                await self._abort(uploads)
             else:
                 names = [name for _, name in group]
-                current = await self._again(names, rows)
+                current, uploads = await self._again(names, rows, uploads)
                 await self._delete(current)
+                await self._abort(uploads)
                 healed += await self._look_after(names, current)
             done += len(rows)
             self._on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
@@ -340,8 +345,15 @@ class GcRun:
         group: list[tuple[int, str]] = []
         keys = 0
         for repository, name, count in self.inventory.all(
-            "select u.repository, r.name, count(*) from gc_unlink u join repository r on r.id = u.repository"
-            " group by all order by 2"
+            """
+            select u.repository, r.name, sum(keys)::bigint from (
+                select repository, count(*) as keys from gc_unlink group by all
+                union all
+                select repository, count(*) from multipart_upload
+                join gc_dead_upload using (repository, uuid) group by all
+            ) u join repository r on r.id = u.repository
+            group by all order by 2
+            """
         ):
             if group and (keys + count > _GROUP_KEYS or len(group) >= _GROUP_REPOSITORIES):
                 yield group
@@ -377,14 +389,31 @@ class GcRun:
             for step, key, size, mtime, body in sorted(rows, key=lambda row: (row[0], ranks.get(row[1], 0)))
         ]
 
-    async def _again(self, names: Sequence[str], planned: Sequence[_Row]) -> list[_Row]:
+    def _plan_links(self, look: Inventory) -> None:
+        plan_links(look, self._options.plan, now=self.inventory.scanned_at)
+
+    def _uploads(self, inventory: Inventory, group: Sequence[tuple[int, str]]) -> list[MultipartUpload]:
+        """Those to abort."""
+        rows = inventory.all(
+            "select key, upload_id, newest, m.size from multipart_upload m join gc_dead_upload using (repository, uuid)"
+            " where repository in (select unnest(?)) order by key, upload_id",
+            [[repository for repository, _ in group]],
+        )
+        return [MultipartUpload(*row) for row in rows]
+
+    async def _again(
+        self, names: Sequence[str], planned: Sequence[_Row], uploads: Sequence[MultipartUpload]
+    ) -> tuple[list[_Row], list[MultipartUpload]]:
         """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change."""
         look = self.inventory.child()
+        losing = {row.key for row in planned if row.step is Step.UPLOAD} | {upload.key for upload in uploads}
         try:
-            await self._scan_some(look, names)
+            await self._scan_some(look, names, uploads_of=sorted(set(map(_repository, losing))))
             await self._read_created(look)
-            plan_links(look, self._options.plan, now=self.inventory.scanned_at)
-            now = {row.key: row for row in self._rows(look, look.all("select id, name from repository"))}
+            await in_thread(self._plan_links, look)
+            group = look.all("select id, name from repository")
+            now = {row.key: row for row in self._rows(look, group)}
+            dead = self._uploads(look, group)
             busy = half_pushed(look, now=self.inventory.scanned_at)
         finally:
             look.close()
@@ -393,8 +422,11 @@ class GcRun:
             for row in planned
             if row.key in now and now[row.key].same_object(row) and _repository(row.key) not in busy
         ]
-        self._kept_back += len(planned) - len(kept)
-        return kept
+        standing = {row.key for row in planned} - {row.key for row in kept}
+        in_use = {_upload(row.key) for row in planned if row.step is Step.UPLOAD and row.key in standing}
+        aborted = [upload for upload in uploads if upload in dead and _upload(upload.key) not in in_use]
+        self._kept_back += len(planned) - len(kept) + len(uploads) - len(aborted)
+        return kept, aborted
 
     async def _delete(self, rows: Sequence[_Row]) -> None:
         """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
@@ -411,6 +443,10 @@ class GcRun:
             self._failures.note(outcomes)
             failed |= {_repository(key) for key, error in outcomes.items() if error is not None}
             self._unlinked[step] += sum(error is None for error in outcomes.values())
+            if step is Step.UPLOAD:
+                gone = [row for row in rows if row.key in outcomes and outcomes[row.key] is None]
+                self._uploads_gone |= {_upload(row.key) for row in gone}
+                self._upload_bytes += sum(row.size for row in gone)
             if step is Step.TAG and keys and not self._options.offline:
                 failed |= await self._keep_pushed_tags([row for row in rows if row.key in outcomes])
             if step in (Step.TAG, Step.TAG_INDEX) and keys:
@@ -461,17 +497,23 @@ class GcRun:
         )
 
     async def _remove_tag_folders(self, keys: Sequence[str]) -> None:
-        """On a disk a tag's folder without a link would still list as a tag."""
+        """On a disk a tag's folder without a link would still list as a tag. Only folders that held these keys go, and
+        what is above them and empty then: a push has just made the others.
+
+        A push comes to current/ when it has written its link below index/: so current/ goes only when index/ went."""
         if not (await self._storage.capabilities()).folders:
             return
-        folders = {
-            f"{layout.tags_prefix(key.name)}{key.tag}/"
-            for text in keys
-            if isinstance(key := layout.decode(text), TagCurrentKey | TagIndexKey)
-        }
-        now = await self._storage.now()
-        for folder in sorted(folders):
-            await self._storage.remove_empty_folders(folder, older_than=now + 1)
+        emptied: dict[str, set[str]] = {}
+        for text in keys:
+            key = layout.decode(text)
+            if isinstance(key, TagCurrentKey | TagIndexKey):
+                digests = emptied.setdefault(f"{layout.tags_prefix(key.name)}{key.tag}", set())
+                if isinstance(key, TagIndexKey):
+                    digests.add(f"{key.digest.algorithm}/{key.digest.encoded}")
+        for tag, digests in sorted(emptied.items()):
+            below = [*sorted(digests), *sorted({"sha256", *(digest.partition("/")[0] for digest in digests)})]
+            folders = [f"{tag}/index/{name}" for name in below]
+            await self._storage.remove_folders([*folders, f"{tag}/index", f"{tag}/current", tag])
 
     async def _look_after(self, names: Sequence[str], removed: Sequence[_Row]) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
@@ -487,26 +529,38 @@ class GcRun:
         finally:
             look.close()
 
-    async def _scan_some(self, look: Inventory, names: Sequence[str]) -> Scanner:
+    async def _scan_some(self, look: Inventory, names: Sequence[str], *, uploads_of: Sequence[str] = ()) -> Scanner:
         scanner = Scanner(self._storage, look, self._options.scan)
-        await scanner.list_repositories(names)
+        await scanner.list_repositories(names, uploads_of=uploads_of)
         await scanner.read_manifests()
         return scanner
 
-    async def _abort_uploads(self) -> None:
+    async def _abort(self, uploads: Sequence[MultipartUpload]) -> None:
         assert self._lock is not None
-        lock = self._lock
-        rows = self.inventory.all(
-            "select m.key, m.upload_id, m.newest, m.size from multipart_upload m"
-            " join gc_dead_upload d on d.repository = m.repository and d.uuid = m.uuid"
+        if not uploads:
+            return
+        await self._lock.guard()
+        await self._journal.write(
+            Entry(ABORTED, upload.key, upload.size, upload.newest, upload.upload_id.encode()) for upload in uploads
         )
+        outcomes: dict[str, StorageError | None] = {}
 
-        async def abort(row: tuple[str, str, int, int]) -> None:
-            await self._storage.abort_multipart_upload(MultipartUpload(*row))
+        async def abort(upload: MultipartUpload) -> None:
+            try:
+                await self._storage.abort_multipart_upload(upload)
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                outcomes[upload.key] = error
+                return
+            outcomes[upload.key] = None
+            self._uploads_gone.add(_upload(upload.key))
+            self._upload_bytes += upload.size
 
-        for start in range(0, len(rows), _BATCH):
-            async with lock.batch():
-                await for_each(rows[start : start + _BATCH], abort, concurrency=self._options.scan.concurrency)
+        for start in range(0, len(uploads), _BATCH):
+            async with self._lock.batch():
+                await for_each(uploads[start : start + _BATCH], abort, concurrency=self._options.scan.concurrency)
+        self._failures.note(outcomes)
 
     # Blobs
 
@@ -723,6 +777,13 @@ class _Blob:
 def _repository(key: str) -> str:
     decoded = layout.decode(key)
     return "" if isinstance(decoded, layout.UnknownKey | layout.SeedKey | BlobKey) else decoded.name
+
+
+def _upload(key: str) -> tuple[str, str]:
+    """The repository and the id of an upload, by a key of it."""
+    decoded = layout.decode(key)
+    assert isinstance(decoded, UploadKey)
+    return decoded.name, decoded.uuid
 
 
 def _passed(page: Page, last: str) -> bool:

@@ -118,8 +118,9 @@ class Scanner:
         self._store_multipart_uploads(uploads.result())
         await self._resolve()
 
-    async def list_repositories(self, names: Sequence[str]) -> None:
-        """The same of a few repositories only: one LIST a thousand keys, at least one each. No multipart uploads."""
+    async def list_repositories(self, names: Sequence[str], *, uploads_of: Iterable[str] = ()) -> None:
+        """The same of a few repositories only: one LIST a thousand keys, at least one each. Multipart uploads of those
+        in `uploads_of` only, one ListMultipartUploads each."""
 
         async def list_one(name: str) -> None:
             async for page in self._storage.list(layout.repository_prefix(name) + "_"):
@@ -127,6 +128,8 @@ class Scanner:
 
         await for_each(names, list_one, concurrency=self._concurrency)
         await self._intake.flush()
+        for name in uploads_of:
+            self._store_multipart_uploads(await self._find_multipart_uploads(layout.uploads_prefix(name)))
         await self._resolve()
 
     async def _resolve(self) -> None:
@@ -161,10 +164,12 @@ class Scanner:
         concurrency = self._concurrency if self._storage.serves_in_parallel else 1
         self._inventory.ranges += await list_in_parallel(self._storage, prefix, sink, concurrency=concurrency)
 
-    async def _find_multipart_uploads(self) -> list[tuple[layout.UploadKey, MultipartUpload]]:
+    async def _find_multipart_uploads(
+        self, prefix: str = layout.REPOSITORIES
+    ) -> list[tuple[layout.UploadKey, MultipartUpload]]:
         found = []
         try:
-            async for upload in self._storage.list_multipart_uploads(layout.REPOSITORIES):
+            async for upload in self._storage.list_multipart_uploads(prefix):
                 key = layout.decode(upload.key)
                 if isinstance(key, layout.UploadKey):
                     found.append((key, upload))

@@ -8,6 +8,7 @@
 - op "rewrite": the link was damaged, and was to be replaced by what its path says; body is what it held;
 - op "damaged": the blob's bytes were not those of its digest. They were to be kept as `trash/<run>/damaged/<key>`,
   where nothing ever takes them for a good copy, and replaced by the right ones;
+- op "abort": the multipart upload of the key, whose id body is, was to be aborted;
 - op "create": the link was missing, and was to be put back as another copy of the registry has it; body is that.
 
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
@@ -37,6 +38,7 @@ TRASHED: Final = "trash"
 REWRITTEN: Final = "rewrite"
 DAMAGED: Final = "damaged"
 CREATED: Final = "create"
+ABORTED: Final = "abort"
 #: Records read at a time.
 _READERS: Final = 16
 #: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a

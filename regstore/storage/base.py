@@ -262,6 +262,11 @@ class Storage(Protocol):
         fills meanwhile stays, and so does one whose own name is in `keep`."""
         ...
 
+    async def remove_folders(self, folders: Sequence[str]) -> int:
+        """Remove these folders, whatever their age, in this order, up to the first that holds anything; returns how
+        many went. One that is not there is passed over. Nothing on a store without folders."""
+        ...
+
     async def now(self) -> int:
         """The store's own clock, in microseconds since 1970: what its mtimes are measured by."""
         ...

@@ -35,7 +35,7 @@ from regstore.storage.folders import Tree, facts, translated
 from regstore.storage.hashing import hash_file
 from regstore.storage.limit import check_limit
 from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
-from regstore.storage.walk import Listing, sweep_empty_folders
+from regstore.storage.walk import Listing, remove_folders, sweep_empty_folders
 
 _COPY_STEP: Final = 64 << 20
 _DELETE_BATCH: Final = 250
@@ -362,6 +362,9 @@ class DiskStorage:
         finally:
             sweep.close()
         return removed
+
+    async def remove_folders(self, folders: Sequence[str]) -> int:
+        return await self._run(remove_folders, self._tree, folders)
 
     async def now(self) -> int:
         """The time that a file made under `regstore/` gets; this computer's own where none can be made, or may be

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -260,3 +260,26 @@ def _remove(root: Path, parent: int, visit: _Visit) -> bool:
             return False
         raise translate(error, root, visit.path) from error
     return True
+
+
+def remove_folders(tree: Tree, folders: Sequence[str]) -> int:
+    """Remove these in their order, up to the first that is not empty (or no folder); how many there were."""
+    removed = 0
+    for folder in folders:
+        parts = split(folder)
+        if parts is None or folder in KEPT_FOLDERS:
+            break
+        try:
+            above = tree.open_folder(parts[:-1])
+            try:
+                os.rmdir(parts[-1], dir_fd=above)
+            finally:
+                os.close(above)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EBUSY):
+                break
+            raise translate(error, tree.root, folder) from error
+        removed += 1
+    return removed

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from regstore.errors import InputError, NotARegistry, Refused
+from regstore.errors import InputError, NotARegistry, Refused, StorageError
+from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
 from regstore.layout import UploadKey, encode
 from regstore.storage.base import MultipartUpload
 from regstore.storage.disk import DiskStorage
@@ -14,6 +18,7 @@ from tests.gc.scenes import (
     UPLOAD,
     Watch,
     collect,
+    copy_of,
     journaled,
     look,
     model_storage,
@@ -24,9 +29,10 @@ from tests.gc.scenes import (
     trash,
     wanted,
 )
+from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import DAY, NOW, example_registry
+from tests.model.random_registry import DAY, HOUR, NOW, example_registry
 from tests.model.store import ModelStore
 
 both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
@@ -87,6 +93,32 @@ async def test_on_disk(tmp_path: Path, name: str, offline: bool) -> None:
     # A tag's folder without a link would still list as a tag.
     tags = [path for path in tmp_path.rglob("_manifests/tags/*") if path.is_dir()]
     assert all(any(path.rglob("link")) for path in tags)
+
+
+async def test_a_folder_that_a_push_has_just_made_stays(tmp_path: Path) -> None:
+    """The registry makes it, then the link in it."""
+    b = Builder(NOW - 30 * DAY)
+    old, new = (b.image(b.blob(text), [b.blob(text * 2)]) for text in (b"old", b"new"))
+    b.push("a", old, "old")
+    b.push("a", old, "gone")
+    b.push("a", new, "kept")
+    b.store.write_folder(tmp_path)
+    tags = tmp_path / "docker/registry/v2/repositories/a/_manifests/tags"
+    made = tags / f"old/index/sha256/{new.encoded}"
+
+    class Pushing(DiskStorage):
+        async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
+            if any("/index/" in key for key in keys):
+                made.mkdir(parents=True)
+            return await super().delete_many(keys)
+
+    policy = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["old", "gone"]')
+    run = replace(options(offline=False), plan=GcOptions(policy=policy, grace=HOUR))
+    async with Pushing(tmp_path) as storage:
+        assert (await collect(storage, run)).tags == 2
+    assert made.is_dir() and (tags / "old/current").is_dir()
+    assert sorted(path.name for path in tags.iterdir()) == ["kept", "old"]
+    assert [path.name for path in (tags / "old/index/sha256").iterdir()] == [new.encoded]
 
 
 def wanted_on_disk(before: ModelStore) -> frozenset[str]:
@@ -223,6 +255,34 @@ async def test_uploads_and_multipart_uploads_are_aborted(offline: bool) -> None:
     assert storage.multipart_uploads == [young, other]
     assert report.uploads == 2
     assert not [key for key in storage.store if "/_uploads/" in key]
+
+
+async def test_an_upload_that_goes_on_meanwhile_is_left_alone() -> None:
+    """A part came after the scan: neither is its multipart upload aborted, nor do its objects go."""
+    before = small_registry()
+    key = encode(UploadKey("gone", UPLOAD, "data"))
+    old = MultipartUpload(key, "old", NOW - 8 * DAY, 5)
+    other = MultipartUpload(encode(UploadKey("gone", UPLOAD[:-1] + "1", "data")), "other", NOW - 8 * DAY, 5)
+
+    class Uploading(ModelStorage):
+        scanned = False
+
+        async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
+            async for upload in super().list_multipart_uploads(prefix):
+                yield upload
+            if not self.scanned:
+                self.scanned, self.multipart_uploads = True, [replace(old, newest=NOW), other]
+
+    storage = Uploading(copy_of(before), now=NOW)
+    storage.multipart_uploads = [old, other]
+    report = await collect(storage, options(offline=False))
+    assert storage.multipart_uploads == [replace(old, newest=NOW)]
+    assert [upload for upload in storage.store if f"/_uploads/{UPLOAD}/" in upload] == [
+        upload for upload in before if f"/_uploads/{UPLOAD}/" in upload
+    ]
+    assert report.uploads == 1 and report.upload_bytes == 5
+    held = await journaled(storage)
+    assert held[other.key] == b"other" and old.key not in held
 
 
 @both

@@ -144,6 +144,9 @@ class ModelStorage:
     ) -> int:
         return 0
 
+    async def remove_folders(self, folders: Sequence[str]) -> int:
+        return 0
+
     async def now(self) -> int:
         return self.clock
 

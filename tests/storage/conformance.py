@@ -596,6 +596,17 @@ class StorageConformance:
         assert await storage.remove_empty_folders("nothing/here", older_than=later) == 0
         assert await self.raw_keys() == ["a/kept"]
 
+    async def test_named_folders_go_up_to_the_first_that_holds_anything(self, storage: Storage) -> None:
+        for key in ("a/b/c/x", "a/b/d/y", "a/e/z"):
+            await self.raw_put(key, b"")
+        await storage.delete_many(["a/b/c/x", "a/e/z"])
+        there = (await storage.capabilities()).folders
+        assert await storage.remove_folders(["a/none", "a/b/c", "a/b", "a/e"]) == (1 if there else 0)
+        assert await storage.remove_folders(["a/b", "a/e"]) == 0
+        await storage.delete_many(["a/b/d/y"])
+        assert await storage.remove_folders(["a/b/d", "a/b", "a/e", "a"]) == (4 if there else 0)
+        assert await self.raw_keys() == []
+
     async def test_many_tasks_at_once(self, storage: Storage) -> None:
         names = [f"t/{number}" for number in range(60)]
         await asyncio.gather(*(storage.put(name, name.encode()) for name in names))

@@ -273,6 +273,10 @@ class FaultyStorage:
         async with self._mutating("rmdir", prefix):
             return await self.inner.remove_empty_folders(prefix, older_than=older_than, keep=keep)
 
+    async def remove_folders(self, folders: Sequence[str]) -> int:
+        async with self._mutating("rmdir", folders[-1]):
+            return await self.inner.remove_folders(folders)
+
     async def now(self) -> int:
         self._alive()
         return await self.inner.now()

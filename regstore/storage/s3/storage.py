@@ -323,6 +323,9 @@ class S3Storage:
     ) -> int:
         return 0
 
+    async def remove_folders(self, folders: Sequence[str]) -> int:
+        return 0
+
     async def now(self) -> int:
         """From the Date of a HEAD on the bucket: whole seconds, rounded down, so nothing looks older than it is."""
         answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
