@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
-from regstore.cli.progress import progress
+from regstore.cli.progress import Shown, progress
 from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
 from regstore.cli.retention import broken_scopes, policy_of, print_retention, retention_json, show_reasons
 from regstore.cli.run import run_async
@@ -19,7 +20,6 @@ from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import VERSIONED, print_healed
 from regstore.cli.values import parse_duration, parse_share
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
-from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -177,14 +177,15 @@ def gc(
         allow_empty=allow_empty,
         trash_older_than=trash_days * 86_400_000_000,
     )
-    with progress(quiet=settings.quiet) as on_event:
+    shown = progress(quiet=settings.quiet)
+    with shown:
         if explain or why:
             return run_async(
-                _explain(settings.open(read_only=True), options, explain or [], why or [], as_json, on_event)
+                _explain(settings.open(read_only=True), options, explain or [], why or [], as_json, shown)
             )
         if dry_run:
-            return run_async(_show(settings.open(read_only=True), options, as_json, on_event))
-        return run_async(_collect(settings, registry_cache, redis_url, options, as_json, yes, break_lock, on_event))
+            return run_async(_show(settings.open(read_only=True), options, as_json, shown))
+        return run_async(_collect(settings, registry_cache, redis_url, options, as_json, yes, break_lock, shown))
 
 
 async def _explain(
@@ -193,21 +194,23 @@ async def _explain(
     tags: list[str],
     digests: list[str],
     as_json: bool,
-    on_event: OnEvent,
+    shown: Shown,
 ) -> int:
     from regstore.digest import Digest
     from regstore.gc.run import open_run
 
     wanted = [Digest.parse(digest) for digest in digests]
-    async with storage, open_run(storage, options, on_event=on_event) as run:
+    async with storage, open_run(storage, options, on_event=shown.show) as run:
+        shown.clear()
         show_reasons(storage.url, run, options.plan, tags, wanted, as_json=as_json)
     return EXIT_OK
 
 
-async def _show(storage: Storage, options: GcRunOptions, as_json: bool, on_event: OnEvent) -> int:
+async def _show(storage: Storage, options: GcRunOptions, as_json: bool, shown: Shown) -> int:
     from regstore.gc.run import open_run
 
-    async with storage, open_run(storage, options, on_event=on_event) as run:
+    async with storage, open_run(storage, options, on_event=shown.show) as run:
+        shown.clear()
         if as_json:
             emit_json(_plan_json(storage.url, run))
         else:
@@ -225,10 +228,10 @@ async def _collect(
     as_json: bool,
     yes: bool,
     break_lock: bool,
-    on_event: OnEvent,
+    shown: Shown,
 ) -> int:
-    from regstore.gc.run import open_run
-    from regstore.runs.lock import break_locks, hold_lock
+    from regstore.gc.run import GcReport, open_run, require_registry
+    from regstore.runs.lock import break_locks
 
     storage, config = settings.open_with_config()
     if config is not None and config.read_only and not options.offline:
@@ -240,14 +243,20 @@ async def _collect(
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+        await require_registry(storage)
         async with (
-            hold_lock(storage, command="gc") as lock,
-            open_run(storage, options, lock, cache=cache, on_event=on_event) as run,
+            hold_lock_openly(storage, command="gc") as lock,
+            open_run(storage, options, lock, cache=cache, on_event=shown.show) as run,
         ):
+            shown.clear()
             if not as_json:
                 _print_plan(storage.url, run, options)
             run.check_share()
-            if run.nothing_to_do and not as_json:
+            if run.nothing_to_do:
+                if as_json:
+                    nothing = GcReport(run="", trashed=options.trash, healed=run.healed, overdue=run.overdue)
+                    emit_json({"plan": _plan_json(storage.url, run), "result": asdict(nothing)})
+                    return _exit_code(run.summary)
                 print_healed(run.healed.blobs, run.healed.links)
                 emit("nothing to remove")
                 _print_overdue(run.overdue)
@@ -257,10 +266,15 @@ async def _collect(
                     f"the trash of {counted(len(run.expired), 'older run')} is emptied, too: "
                     f"{size(sum(each.blob_bytes for each in run.expired))}"
                 )
-            if not run.nothing_to_do and not await _agreed(yes):
+            if as_json and not yes:
+                raise Refused(
+                    "with --json no plan is shown that one could agree to: say --yes, or look with --dry-run"
+                )
+            if not await _agreed(yes):
                 emit_error("nothing was removed")
                 return EXIT_OK
             report = await run.apply()
+            shown.clear()
             if as_json:
                 emit_json({"plan": _plan_json(storage.url, run), "result": asdict(report)})
             else:
@@ -294,7 +308,7 @@ async def _agreed(yes: bool) -> bool:
 
 
 def _exit_code(summary: GcSummary) -> int:
-    return EXIT_PARTIAL if summary.protected or summary.sweep_blocked else EXIT_OK
+    return EXIT_PARTIAL if summary.protected or summary.sweep_blocked or summary.uploads_blocked else EXIT_OK
 
 
 def _plan_json(store: str, run: GcRun) -> dict[str, Any]:
@@ -332,6 +346,7 @@ def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
         "orphans": {"blobs": summary.orphan_blobs, "bytes": summary.orphan_blob_bytes},
         "unknown_keys": summary.unknown,
         "sweep_blocked": summary.sweep_blocked or None,
+        "uploads_blocked": summary.uploads_blocked or None,
         "problems": list(summary.problems),
     }
 
@@ -360,8 +375,8 @@ def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
         emit(f"\nleft alone: {one.name}")
         for reason in one.reasons:
             emit(f"  {reason}")
-    if summary.sweep_blocked:
-        emit(f"\n{summary.sweep_blocked}")
+    for blocked in filter(None, (summary.sweep_blocked, summary.uploads_blocked)):
+        emit(f"\n{blocked}")
     if summary.problems:
         emit("\nseen, and not touched:")
         for problem in summary.problems:

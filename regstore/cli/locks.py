@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +11,11 @@ import typer
 from regstore.cli.output import emit, emit_error, emit_json, moment, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.errors import StorageError
 
 if TYPE_CHECKING:
-    from regstore.runs.lock import FoundLock
+    from regstore.runs.lock import FoundLock, Lock
+    from regstore.storage.base import Storage
 
 
 @store_command
@@ -63,3 +67,22 @@ async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, li
     async with settings.open(read_only=not break_lock) as storage:
         found = await (break_locks(storage) if break_lock else find_locks(storage))
         return storage.url, await storage.now(), found
+
+
+@asynccontextmanager
+async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
+    """Hold the store's lock, and say so where it stands afterwards: the store would not delete it."""
+    from regstore.runs.lock import find_locks, hold_lock
+
+    run = ""
+    try:
+        async with hold_lock(storage, command=command) as lock:
+            run = lock.run
+            yield lock
+    finally:
+        with suppress(StorageError):
+            if run and any(found.holder.run == run for found in await find_locks(storage)):
+                emit_error(
+                    f"the lock of run {run} could not be deleted from {storage.url}, so other runs wait until it "
+                    "expires; or look with `regstore locks`"
+                )

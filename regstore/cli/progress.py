@@ -1,4 +1,4 @@
-"""A bar on stderr, fed by the library's events: only on a terminal, silent elsewhere."""
+"""A bar on stderr, fed by the library's events: only on a terminal. Elsewhere notices alone are lines on stderr."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import sys
 import time
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from regstore.cli.output import emit_error
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 
 #: Seconds between two lines of retries.
@@ -27,6 +28,21 @@ class Retries:
             _line(f"{event.operation}{about}: attempt {event.attempt} failed ({event.reason}), trying again")
 
 
+class Shown(Protocol):
+    """How a command shows the library's events while it works."""
+
+    def __enter__(self) -> OnEvent: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, event: Event) -> None: ...
+
+    def clear(self) -> None:
+        """Leave the terminal to what is printed next."""
+
+
 class Bar:
     """`with progress(quiet=…) as on_event:`; shows one phase at a time and leaves nothing behind."""
 
@@ -34,21 +50,24 @@ class Bar:
         self._bar: Any = None
         self._phase = ""
         self._retries = Retries()
+        self._said: set[str] = set()
 
     def __enter__(self) -> OnEvent:
-        return self._show
+        return self.show
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self.clear()
 
-    def _show(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         match event:
             case Progress():
                 self._advance(event)
             case Notice(message=message):
-                _line(message)
+                if message not in self._said:
+                    self._said.add(message)
+                    _line(message)
             case Retry():
                 self._retries(event)
 
@@ -56,7 +75,7 @@ class Bar:
         from tqdm import tqdm
 
         if self._bar is None or event.phase != self._phase:
-            self._close()
+            self.clear()
             in_bytes = event.unit in ("B", "bytes")
             self._phase = event.phase
             self._bar = tqdm(
@@ -77,10 +96,31 @@ class Bar:
             bar.set_postfix_str(event.detail[:60], refresh=False)
         bar.update(event.done - bar.n)
 
-    def _close(self) -> None:
+    def clear(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class _Notices:
+    """No bar: notices only, each once, as a line on stderr."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def __enter__(self) -> OnEvent:
+        return self.show
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.message not in self._said:
+            self._said.add(event.message)
+            emit_error(event.message)
+
+    def clear(self) -> None:
+        pass
 
 
 class _Silent:
@@ -88,6 +128,12 @@ class _Silent:
         return ignore
 
     def __exit__(self, *exc: object) -> None:
+        pass
+
+    def show(self, event: Event) -> None:
+        pass
+
+    def clear(self) -> None:
         pass
 
 
@@ -105,5 +151,7 @@ def retries(*, quiet: bool = False) -> OnEvent:
     return ignore if quiet or not sys.stderr.isatty() else Retries()
 
 
-def progress(*, quiet: bool = False) -> Bar | _Silent:
-    return _Silent() if quiet or not sys.stderr.isatty() else Bar()
+def progress(*, quiet: bool = False) -> Shown:
+    if quiet:
+        return _Silent()
+    return Bar() if sys.stderr.isatty() else _Notices()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from regstore.gc.why import Why
     from regstore.inventory.inventory import Inventory
 
-_TAGS_SHOWN: Final = 20
 _BROKEN_SHOWN: Final = 20
 
 
@@ -122,10 +121,8 @@ def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -
             "" if tag.time is None else moment(tag.time),
             {"created": "image", "record": "tag, before it was migrated", "link": "tag"}.get(tag.time_by or "", ""),
         ]
-        for tag in iter_dropped(inventory, limit=_TAGS_SHOWN)
+        for tag in iter_dropped(inventory)
     ]
-    if dropped > len(shown):
-        shown.append([f"({dropped - len(shown):,} more, see --json)", "", "", ""])
     emit(table(["TAG TO REMOVE", "RULE", "TIME", "OF"], shown))
     if not options.delete_untagged:
         emit("their manifests stay: those go only with --delete-untagged")

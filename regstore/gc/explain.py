@@ -40,7 +40,7 @@ class TagReason:
     reason: str
 
 
-def iter_dropped(inventory: Inventory, *, limit: int | None = None) -> Iterator[DroppedTag]:
+def iter_dropped(inventory: Inventory) -> Iterator[DroppedTag]:
     """By repository and name; of each repository the newest first."""
     if not inventory.count("gc_dropped_tag"):
         return
@@ -49,7 +49,7 @@ def iter_dropped(inventory: Inventory, *, limit: int | None = None) -> Iterator[
         "select r.name, d.name, f.target, d.rule, f.time, f.time_by"
         " from main.gc_dropped_tag d join main.gc_tag_fate f using (repository, name)"
         " join main.repository r on r.id = d.repository"
-        f" order by r.name, f.place, d.name {'' if limit is None else f'limit {limit}'}"
+        " order by r.name, f.place, d.name"
     )
     while batch := rows.fetchmany(10_000):
         for repository, tag, target, rule, time, time_by in batch:

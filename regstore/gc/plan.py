@@ -143,6 +143,7 @@ class GcSummary:
     shares: tuple[RepositoryShare, ...]
     unknown: int
     sweep_blocked: str
+    uploads_blocked: str
     problems: tuple[str, ...] = field(default=())
     rules: tuple[RuleShare, ...] = ()
     broken: tuple[BrokenRevision, ...] = ()
@@ -527,7 +528,7 @@ class _Planner:
                 select repository, uuid, size, newest from multipart_upload
             )
             group by repository, uuid
-            having max(mtime) < {self._uploads_cutoff} and {str(self._inventory.multipart_uploads_known).lower()}
+            having max(mtime) < {self._uploads_cutoff} and {str(not self._inventory.multipart_uploads_unknown).lower()}
             """
         )
 
@@ -659,10 +660,15 @@ class _Planner:
             shares=tuple(shares),
             unknown=count("unknown"),
             sweep_blocked=sweep_blocked,
+            uploads_blocked=self._uploads_blocked(),
             problems=tuple(self._problems()),
             rules=tuple(self._rules()),
             broken=tuple(self._broken()),
         )
+
+    def _uploads_blocked(self) -> str:
+        why = self._inventory.multipart_uploads_unknown
+        return f"no upload is removed, for the store does not list multipart uploads: {why}" if why else ""
 
     def _rules(self) -> list[RuleShare]:
         policy = self._options.policy

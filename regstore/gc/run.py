@@ -103,18 +103,18 @@ class GcReport:
     """
 
     run: str
-    tags: int
-    revisions: int
-    layer_links: int
-    uploads: int
-    blobs: int
-    blob_bytes: int
-    upload_bytes: int
     trashed: bool
     healed: Healed
-    kept_back: int
-    folders: int
-    seconds: float
+    tags: int = 0
+    revisions: int = 0
+    layer_links: int = 0
+    uploads: int = 0
+    blobs: int = 0
+    blob_bytes: int = 0
+    upload_bytes: int = 0
+    kept_back: int = 0
+    folders: int = 0
+    seconds: float = 0.0
     failures: tuple[str, ...] = ()
     emptied: Emptied = field(default_factory=Emptied)
     overdue: tuple[str, ...] = ()
@@ -125,6 +125,18 @@ class GcReport:
         return not (
             self.tags or self.revisions or self.layer_links or self.uploads or self.blobs or self.emptied.blobs
         )
+
+
+async def require_registry(storage: Storage, *prefixes: str) -> None:
+    """NotARegistry where nothing is below these: by default neither a registry nor anything of ours."""
+    for prefix in prefixes or (layout.PREFIX, layout.STATE):
+        async for page in storage.list(prefix):
+            if page.keys:
+                return
+    raise NotARegistry(
+        f"{storage.url} holds no registry: there is nothing below {layout.PREFIX} "
+        "(is the root directory part of the URL?)"
+    )
 
 
 @asynccontextmanager
@@ -226,15 +238,7 @@ class GcRun:
                 await write_counts(self._storage, now)
         if last or had_runs or self.inventory.key_count():
             return
-        async for page in self._storage.list(layout.PREFIX):
-            if page.keys:
-                return  # nothing but the seed: an empty registry
-            if page.complete:
-                break
-        raise NotARegistry(
-            f"{self._storage.url} holds no registry: there is nothing below {layout.PREFIX} "
-            "(is the root directory part of the URL?)"
-        )
+        await require_registry(self._storage, layout.PREFIX)  # the seed alone: an empty registry
 
     async def _find_expired(self) -> None:
         age = self._options.trash_older_than

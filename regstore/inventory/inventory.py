@@ -6,6 +6,7 @@ One file a run, which a user may keep and query. DuckDB lets one process at a ti
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -35,13 +36,16 @@ _TABLES_OF_KEYS = (
 )
 
 
+#: A table that tells an inventory from other databases.
+_MARK = "regstore_inventory"
 #: The memory limit is looked at again each time that this many keys came in: 200 MB at a time.
 _MEMORY_STEP = 2_000_000
 _BYTES_A_KEY = 100
 
 
 class Inventory:
-    """An open inventory. `path` None: a temporary file, removed by `close`.
+    """An open inventory. `path` None: a temporary file, removed by `close`. Otherwise it is made beside `path`, and
+    `close` puts it there, in the place of an older one, where it is `complete`; else the older one stays.
 
     DuckDB gets `memory_limit`, and for more than some 10^6 keys 100 bytes a key, up to half of the machine's (or the
     container's) memory; beyond that it spills to the temporary folder.
@@ -56,13 +60,18 @@ class Inventory:
         self.scanned_at = 0
         self.ranges = 0
         self._keys = 0
-        #: False when the store would not list unfinished multipart uploads: then no upload's age is known.
-        self.multipart_uploads_known = True
+        #: Whether what was to be listed is in it; so it is at the end of a `with` that raised nothing.
+        self.complete = False
+        #: Why the store would not list unfinished multipart uploads: then no upload's age is known. "" where it did.
+        self.multipart_uploads_unknown = ""
+        self._path = path
+        self._file = self._folder / "inventory.duckdb"
         try:
             if path is not None:
-                _remove_older(path)
+                _refuse_what_is_not_ours(path)
+                self._file = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
             self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
-                str(path or self._folder / "inventory.duckdb"),
+                str(self._file),
                 config={
                     "memory_limit": memory_limit,
                     "temp_directory": str(self._folder / "spill"),
@@ -74,8 +83,9 @@ class Inventory:
             with suppress(duckdb.CatalogException):
                 self.connection.execute("set fsync_mode = 'none'")
             self.connection.execute(_schema_sql())
+            self.connection.execute(f"create table {_MARK} as select 1 as version")
         except BaseException as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove_files()
             if isinstance(error, duckdb.Error | OSError):
                 raise RegstoreError(f"the inventory {path or self._folder} can't be made: {error}") from error
             raise
@@ -95,7 +105,7 @@ class Inventory:
         child.scanned_at = 0
         child.ranges = 0
         child._keys = 0
-        child.multipart_uploads_known = True
+        child.multipart_uploads_unknown = ""
         child.connection = self.connection.cursor()
         child.execute(f"create schema {child._schema}")
         child.execute(f"set schema = '{child._schema}'")
@@ -108,7 +118,8 @@ class Inventory:
     def __enter__(self) -> Inventory:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
+        self.complete = self.complete or kind is None
         self.close()
 
     def close(self) -> None:
@@ -117,7 +128,17 @@ class Inventory:
             self.execute(f"drop schema {self._schema} cascade")
             self.connection.close()
             return
-        self.connection.close()
+        try:
+            self.connection.close()
+            if self._path is not None and self.complete and self._file.exists():
+                self._file.replace(self._path)
+        finally:
+            self._remove_files()
+
+    def _remove_files(self) -> None:
+        if self._path is not None:
+            for file in (self._file, self._file.with_name(self._file.name + ".wal")):
+                file.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def execute(self, sql: str, parameters: Sequence[Any] | None = None) -> duckdb.DuckDBPyConnection:
@@ -225,14 +246,17 @@ _INGEST = (
 )
 
 
-def _remove_older(path: Path) -> None:
-    """Make way for a new inventory; a file that is no DuckDB database is somebody else's."""
+def _refuse_what_is_not_ours(path: Path) -> None:
+    """InputError where a file is there that no inventory of ours is."""
+    import duckdb
+
     if not path.exists():
         return
-    with path.open("rb") as file:
-        if file.read(12)[8:] != b"DUCK":
-            raise InputError(f"{path} is there already and is no inventory; name another file for it")
-    path.unlink()
+    try:
+        with duckdb.connect(str(path), read_only=True) as older:
+            older.execute(f"select version from {_MARK}")
+    except duckdb.Error as error:
+        raise InputError(f"{path} is there already and is no inventory; name another file for it") from error
 
 
 def machine_memory() -> int:

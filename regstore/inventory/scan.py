@@ -58,6 +58,7 @@ async def scan(
     inventory = Inventory(options.inventory, memory_limit=options.memory_limit)
     try:
         await Scanner(storage, inventory, options, on_event).run()
+        inventory.complete = True
         yield inventory
     finally:
         inventory.close()
@@ -98,6 +99,7 @@ class Scanner:
         self._on_event = on_event
         self._concurrency = options.concurrency
         self._intake = _Intake(inventory)
+        self._links_read = 0
 
     async def run(self) -> None:
         self._inventory.scanned_at = await self._storage.now()
@@ -174,10 +176,7 @@ class Scanner:
                 if isinstance(key, layout.UploadKey):
                     found.append((key, upload))
         except (AccessDenied, Unsupported) as error:
-            self._inventory.multipart_uploads_known = False
-            self._on_event(
-                Notice(message=f"uploads are left alone, for their multipart uploads are not known: {error}")
-            )
+            self._inventory.multipart_uploads_unknown = str(error)
             return []
         return found
 
@@ -236,33 +235,30 @@ class Scanner:
         """Read what size and ETag did not prove, and set target and body."""
         names: dict[int, str] = {}
         for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
-            rows = self._inventory.all(
-                f"select repository, {column} from {table} where target is null and size <= {LINK_MAX}"
-            )
-            if not rows:
-                continue
-            names = names or dict(self._inventory.all("select id, name from repository"))
-            bodies: list[tuple[int, Any, bytes]] = []
-            gone: list[tuple[int, Any]] = []
+            unread = f"from {table} where target is null and body is null and size <= {LINK_MAX}"
+            while rows := self._inventory.all(f"select repository, {column} {unread} limit {_SLICE}"):
+                names = names or dict(self._inventory.all("select id, name from repository"))
+                await self._read_slice(table, column, rows, names)
 
-            async def read(
-                row: tuple[int, Any],
-                names: dict[int, str] = names,
-                table: str = table,
-                bodies: list[tuple[int, Any, bytes]] = bodies,
-                gone: list[tuple[int, Any]] = gone,
-            ) -> None:
-                repository, label = row
-                try:
-                    body = await self._storage.get(_link_key(table, names[repository], label))
-                except NotFound:
-                    gone.append(row)
-                    return
-                bodies.append((repository, label, body))
-                self._on_event(Progress(phase="reading links", done=len(bodies), unit="links"))
+    async def _read_slice(
+        self, table: str, column: str, rows: Sequence[tuple[int, Any]], names: dict[int, str]
+    ) -> None:
+        bodies: list[tuple[int, Any, bytes]] = []
+        gone: list[tuple[int, Any]] = []
 
-            await for_each(rows, read, concurrency=self._concurrency)
-            self._store_bodies(table, column, bodies, gone)
+        async def read(row: tuple[int, Any]) -> None:
+            repository, label = row
+            try:
+                body = await self._storage.get(_link_key(table, names[repository], label))
+            except NotFound:
+                gone.append(row)
+                return
+            bodies.append((repository, label, body))
+            self._links_read += 1
+            self._on_event(Progress(phase="reading links", done=self._links_read, unit="links"))
+
+        await for_each(rows, read, concurrency=self._concurrency)
+        await in_thread(self._store_bodies, table, column, bodies, gone)
 
     def _store_bodies(
         self, table: str, column: str, bodies: Sequence[tuple[int, Any, bytes]], gone: Sequence[tuple[int, Any]]
@@ -406,13 +402,15 @@ _FIRST_MANIFESTS: Final = """
         union
         select digest from unknown_digest where followed
     )
-    select digest, any_value(blob.size) from wanted left join blob using (digest)
-    where digest not in (select digest from manifest) group by digest
+    select digest, any_value(blob.size) from (from wanted anti join manifest using (digest))
+    left join blob using (digest) group by digest
 """
 
 _CHILD_MANIFESTS: Final = f"""
-    select blob.digest, any_value(blob.size) from edge join blob on blob.digest = edge.target
-    where edge.kind = {int(EdgeKind.MANIFEST)} and edge.target not in (select digest from manifest)
+    select blob.digest, any_value(blob.size) from (
+        from (select distinct target from edge where kind = {int(EdgeKind.MANIFEST)}) e
+        anti join manifest m on m.digest = e.target
+    ) join blob on blob.digest = target
     group by blob.digest
 """
 

@@ -164,6 +164,7 @@ async def _planned(
         async with task_group() as group:
             group.create_task(_scan_target(target, other, scanning, on_event))
             group.create_task(scan_source(source, inventory, scanning, on_event))
+        inventory.complete = True
         if not inventory.key_count():
             raise NotARegistry(
                 f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"

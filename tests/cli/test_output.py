@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
@@ -95,10 +96,13 @@ def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
     assert "attempt 2" not in shown
 
 
-def test_a_bar_is_silent_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
     with progress.progress() as on_event:
-        assert on_event is ignore
+        on_event(Progress(phase="listing blobs", done=1, total=10))
+        for _ in range(2):
+            on_event(Notice(message="something \x1b odd"))
+    assert sys.stderr.getvalue() == "regstore: something \\x1b odd\n"  # type: ignore[attr-defined]
     assert progress.retries() is ignore
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress.progress(quiet=True) as on_event:

@@ -57,13 +57,12 @@ def test_a_dry_run_shows_tag_and_rule(gc: Run, registry: Path) -> None:
     assert keys(registry) == before
 
 
-def test_a_long_list_is_cut_with_a_count(gc: Run, registry: Path) -> None:
+def test_every_tag_that_goes_is_shown(gc: Run, registry: Path) -> None:
     tags = registry / "docker/registry/v2/repositories/team/worker/_manifests/tags"
     for number in range(30):
         shutil.copytree(tags / "stable", tags / f"pr-{number}")
     said = gc("-n", "--drop-tag", "pr-*")
-    assert said.out.count("team/worker:pr-") == 20
-    assert "(10 more, see --json)" in said.out
+    assert said.out.count("team/worker:pr-") == 30
     assert len(gc("-n", "--drop-tag", "pr-*", "--json").json["dropped_tags"]) == 30
 
 
