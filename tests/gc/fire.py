@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.runs.lock import hold_lock
@@ -50,10 +51,15 @@ _REPEATABLE: Final = ("MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN
 
 @dataclass(frozen=True, kw_only=True)
 class FireOptions:
-    """Durations in seconds. settle: what gc waits before its last look. stall: how long the registry's writes of
+    """Durations in seconds. It burns for `seconds`, and on until `runs` of gc have ended and one has moved something, for
+    `patience` at most. policy: what gc drops tags by; a tag that may go is promised to nobody once its push is over.
+    settle: what gc waits before its last look. stall: how long the registry's writes of
     manifests, revisions and tags are held up now and then; gc_stall: the same for gc's own requests."""
 
     seconds: float = 20.0
+    runs: int = 3
+    patience: float = 120.0
+    policy: Policy | None = None
     writers: int = 4
     grace: float = 0.0
     settle: float = 0.3
@@ -297,7 +303,10 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
     with tempfile.TemporaryDirectory(prefix="regstore-cache-") as folder:
         run_options = GcRunOptions(
             plan=GcOptions(
-                delete_untagged=True, grace=int(options.grace * 1e6), uploads_older_than=int(3600 * 1e6)
+                delete_untagged=True,
+                grace=int(options.grace * 1e6),
+                uploads_older_than=int(3600 * 1e6),
+                policy=options.policy,
             ),
             scan=ScanOptions(cache_dir=Path(folder)),
             settle=options.settle,
@@ -348,10 +357,11 @@ async def _check(registry: Registry, storage: Storage, promises: Promises, fire:
 
 
 async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *, pulls: int = 4) -> Fire:
-    """Burn for `options.seconds`, let gc run twice more, restart the registry where it caches, and look."""
+    """Burn as the options say, let gc run twice more, restart the registry where it caches, and look."""
     fire, promises = Fire(), Promises()
     writers = [Writer(number, registry.host, options, promises, fire) for number in range(options.writers)]
     end = time.monotonic() + options.seconds
+    last = end + options.patience
     stop = threading.Event()
     noise = random.Random(options.seed)
 
@@ -360,7 +370,10 @@ async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *
             await asyncio.sleep(noise.random() * options.gc_stall)
 
     def burning() -> bool:
-        return time.monotonic() > end or stop.is_set()
+        """Whether to stop."""
+        now = time.monotonic()
+        enough = fire.runs >= options.runs and fire.moved
+        return stop.is_set() or now > last or (now > end and bool(enough))
 
     writers[0]._new_image()
     stalled = FaultyStorage(storage, before=stall)
