@@ -189,7 +189,19 @@ class Applier:
 
     async def _copy(self, digest: Digest, size: int, suspect: bool, present: bool) -> None:
         if not present:
-            await self._transfer.copy(digest, size, suspect=suspect)
+            try:
+                await self._transfer.copy(digest, size, suspect=suspect)
+            except IntegrityError as error:
+                if not (suspect and await self._transfer.read_back(digest, size)):
+                    raise
+                self._result.damaged += (
+                    Problem(
+                        repository="",
+                        subject=f"blob {digest}",
+                        reason=f"is damaged, and sound in {self._target.url}: {error}",
+                    ),
+                )
+                return
         if self._options.verify is Verify.FULL:
             await self._verify(digest, size, present)
         if not present:

@@ -41,8 +41,6 @@ _SUBJECT: Final = int(EdgeKind.SUBJECT)
 _MANIFEST: Final = int(EdgeKind.MANIFEST)
 #: SQL for the size of a sound link to the digest in the column.
 _LINK_SIZE: Final = "case octet_length({0}) when 32 then 71 when 48 then 103 else 135 end"
-#: Names of at most this many problems of a kind are in a summary.
-MOST_PROBLEMS: Final = 10_000
 
 
 def plan_migrate(
@@ -53,17 +51,18 @@ def plan_migrate(
     source: str,
     place: str,
     target: str,
+    pull_through: bool,
     server_side: bool,
     part_size: int,
     single_put: int,
 ) -> MigrateSummary:
     """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst`, the record of our
     passes in `migrate_record`, and of passes that wrote the source in `source_record`. `now` in microseconds, by the
-    source's clock. place: what the record calls the source.
+    source's clock. place: what the record calls the source. pull_through: what it lacks was not fetched.
 
     part_size, single_put: bytes, for the estimate. InputError where names collide.
     """
-    planner = _Planner(inventory, options, now, source, place)
+    planner = _Planner(inventory, options, now, source, place, pull_through)
     planner.choose_repositories()
     planner.reach()
     planner.find_live()
@@ -106,12 +105,22 @@ def block(inventory: Inventory, digests: list[bytes]) -> None:
 
 
 class _Planner:
-    def __init__(self, inventory: Inventory, options: MigrateOptions, now: int, source: str, place: str) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        options: MigrateOptions,
+        now: int,
+        source: str,
+        place: str,
+        pull_through: bool,
+    ) -> None:
         self._inventory = inventory
         self._options = options
         self._cutoff = now - options.grace
         self._source = source
         self._place = place
+        #: SQL: whether what is missing is damage.
+        self._missing = "false" if pull_through else "true"
         self._reach = Reachability(inventory)
 
     # -- the scope
@@ -206,8 +215,10 @@ class _Planner:
             union all
             select repository, 'manifest ' || {text_sql("digest")} || ' can''t be read: ' || reason
             from (select repository, digest from revision_link union all from legacy_revision)
-            join manifest using (digest) where state = 'missing' and {in_scope}
+            join manifest using (digest) where state = 'missing' and {self._missing} and {in_scope}
         """
+        # With tag patterns, one that has other bytes is left out, and nothing that was not asked for comes instead.
+        unreadable = "m.state not in ('ok', 'missing'" + (", 'mismatch')" if self._options.tags else ")")
         found = self._inventory.all(
             f"""
             select k.repository, any_value(k.reason) from (
@@ -215,7 +226,7 @@ class _Planner:
                 union all
                 select x.repository, 'manifest ' || {text_sql("x.digest")} || ' can''t be read: ' || m.reason
                 from {self._reach.table} x join manifest m on m.digest = x.digest
-                where x.expand and m.state not in ('ok', 'missing')
+                where x.expand and {unreadable}
             ) k where k.repository not in (from migrate_protected) group by k.repository
             """
         )
@@ -387,7 +398,7 @@ class _Planner:
                 f"exists (from {self._reach.table} k where k.repository = x.repository and k.digest = x.digest)"
             )
         for statement in _DAMAGE:
-            run(statement.replace("{reached}", reached))
+            run(statement.replace("{reached}", reached).replace("{missing}", self._missing))
 
     # -- what differs at the target
 
@@ -562,8 +573,7 @@ class _Planner:
 
     def _problems(self, kind: str) -> tuple[Problem, ...]:
         rows = self._inventory.all(
-            "select distinct repository, subject, reason from migrate_problem where class = ?"
-            f" order by all limit {MOST_PROBLEMS}",
+            "select distinct repository, subject, reason from migrate_problem where class = ? order by all",
             [kind],
         )
         return tuple(Problem(repository=row[0], subject=row[1], reason=row[2]) for row in rows)
@@ -571,7 +581,7 @@ class _Planner:
     def _conflicts(self) -> tuple[Conflict, ...]:
         rows = self._inventory.all(
             "select m.target, c.name, c.target, c.was from migrate_conflict c"
-            f" join migrate_repository m on m.id = c.repository order by 1, 2 limit {MOST_PROBLEMS}"
+            " join migrate_repository m on m.id = c.repository order by 1, 2"
         )
         return tuple(
             Conflict(repository=row[0], tag=row[1], source=digest_text(row[2]), target=_text_or_none(row[3]))
@@ -655,7 +665,7 @@ _DAMAGE: Final = (
         when x.target in (select digest from blob) then 'names a manifest that is damaged'
         else 'names a blob that is missing' end
     from layer_link x join migrate_repository m on m.id = x.repository
-    where {{reached}} and (not ({_SOUND_LAYER}) or x.target not in (select digest from blob)
+    where {{reached}} and (not ({_SOUND_LAYER}) or {{missing}} and x.target not in (select digest from blob)
         or x.target in (select digest from migrate_blocked))
     """,
     f"""
@@ -666,7 +676,8 @@ _DAMAGE: Final = (
         when x.target <> x.digest then 'has a link to another digest'
         else 'can''t be read: ' || d.reason end
     from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
-    where (x.target is distinct from x.digest or d.state in ('missing', 'mismatch')) and {{reached}}
+    where (x.target is distinct from x.digest or d.state = 'mismatch' or d.state = 'missing' and {{missing}})
+        and {{reached}}
     """,
     f"""
     insert into migrate_problem
@@ -677,6 +688,7 @@ _DAMAGE: Final = (
     from tag t join migrate_repository m on m.id = t.repository
     semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
     anti join live_tag l on l.repository = t.repository and l.name = t.name
+    where {{missing}} or t.target is null
     """,
     f"""
     insert into migrate_problem
@@ -684,7 +696,7 @@ _DAMAGE: Final = (
         'names ' || {text_sql("e.target")} || ', which the source does not have'
     from live_manifest x join migrate_repository m on m.id = x.repository
     join edge e on e.source = x.digest
-    where e.kind not in ({_SUBJECT}, {_MANIFEST}, {int(EdgeKind.FOREIGN_LAYER)})
+    where {{missing}} and e.kind not in ({_SUBJECT}, {_MANIFEST}, {int(EdgeKind.FOREIGN_LAYER)})
         and e.target not in (select digest from blob)
         and not exists (from layer_link l join blob b on b.digest = l.target
             where l.repository = x.repository and l.digest = e.target)

@@ -25,7 +25,7 @@ from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import Others, Pause, find_others, wait_for_others
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
-from regstore.migrate.source import scan_source
+from regstore.migrate.source import is_pull_through, scan_source
 from regstore.migrate.transfer import can_copy
 from regstore.storage.base import Storage, store_with
 from regstore.storage.identity import identity_of
@@ -170,6 +170,9 @@ async def _planned(
                 f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"
             )
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
+        pull_through = await is_pull_through(source)
+        if pull_through:
+            on_event(Notice(message=f"{source.url} is a pull-through cache: what it has not fetched is no damage"))
         place = identity_of(source)
         record = await tag_record.list_record(target)
         differ = _tags_differ(inventory)
@@ -192,6 +195,7 @@ async def _planned(
             source=source.url,
             place=place,
             target=target.url,
+            pull_through=pull_through,
             server_side=server_side,
             part_size=part_size,
             single_put=single,

@@ -3,7 +3,8 @@
 A push writes blobs, layer links, revision and tag; a listing shows blobs first, and of a repository its layers before
 its revisions. So a push during the listing can show its manifest without the layers, or an index without its children,
 and at the target that would be a tag to something incomplete. What a young link or manifest names and the listing
-lacks is therefore looked for by name.
+lacks is therefore looked for by name. The other way round, what gc takes while the listing runs is no damage: where a
+manifest's blob is missing, the links to it are looked at again, and those that are gone too do not count.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import NotFound, Refused
+from regstore.errors import AccessDenied, NotFound, Refused
 from regstore.events import OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
@@ -38,8 +39,17 @@ async def scan_source(source: Storage, inventory: Inventory, scanning: ScanOptio
     while True:
         await look.blobs()
         await scanner.read_manifests()
-        if not await look.links():
+        if not await look.links() | await look.links_to_nothing():
             return
+
+
+async def is_pull_through(source: Storage) -> bool:
+    """Whether it is a pull-through cache, where what is absent was not fetched: no damage."""
+    try:
+        await source.stat(layout.SCHEDULER_STATE)
+    except (NotFound, AccessDenied):
+        return False
+    return True
 
 
 def _refuse_symbolic_links(source: Storage) -> None:
@@ -140,3 +150,48 @@ class _SecondLook:
                 },
             )
         return bool(found)
+
+    async def links_to_nothing(self) -> bool:
+        """Links that name a missing manifest: forget those that are gone by now; whether a tag has moved."""
+        rows = self._inventory.all(
+            """
+            select 'revision_link', x.repository, n.name, x.digest, null, x.target
+            from revision_link x join manifest m using (digest) join repository n on n.id = x.repository
+            where m.state = 'missing'
+            union all
+            select 'layer_link', x.repository, n.name, x.digest, null, x.target
+            from layer_link x semi join legacy_revision v on v.repository = x.repository and v.digest = x.digest
+            join manifest m using (digest) join repository n on n.id = x.repository
+            where m.state = 'missing'
+            union all
+            select 'tag', x.repository, n.name, null, x.name, x.target
+            from tag x join manifest m on m.digest = x.target join repository n on n.id = x.repository
+            where m.state = 'missing'
+            """
+        )
+        moved: list[tuple[Any, ...]] = []
+
+        async def look(row: tuple[Any, ...]) -> None:
+            table, repository, name, raw, tag, target = row
+            key: layout.Key = layout.TagCurrentKey(name, tag)
+            if table != "tag":
+                make = layout.RevisionLinkKey if table == "revision_link" else layout.LayerLinkKey
+                key = make(name, Digest.from_raw(raw))
+            label, value = ("name", tag) if table == "tag" else ("digest", raw)
+            try:
+                found = layout.parse_link(await self._source.get(layout.encode(key)))
+            except NotFound:
+                self._inventory.execute(
+                    f"delete from {table} where repository = ? and {label} = ?", [repository, value]
+                )
+                return
+            if table == "tag" and found is not None and found.raw != target:
+                moved.append((found.raw, repository, tag))
+
+        await for_each(self._new(rows), look, concurrency=self._concurrency)
+        for raw, repository, tag in moved:
+            self._inventory.execute(
+                "update tag set target = ?, mtime = ? where repository = ? and name = ?",
+                [raw, self._inventory.scanned_at, repository, tag],
+            )
+        return bool(moved)

@@ -95,6 +95,14 @@ class Transfer:
         await self._pass_through(key, digest, size)
 
     async def _pass_through(self, key: str, digest: Digest, size: int) -> None:
+        try:
+            await self._stream(key, digest, size)
+        except IntegrityError as error:
+            # What was refused is what the source gave: there it is to be looked at.
+            text = str(error).replace(f"{self._target.url}/{key}", f"{self._source.url}/{key}")
+            raise IntegrityError(text) from error
+
+    async def _stream(self, key: str, digest: Digest, size: int) -> None:
         # A large one is sent as it is read, or in parts, of which few are under way.
         async with self._room_for(size):
             if self._unfinished is not None and size > RESUMABLE:

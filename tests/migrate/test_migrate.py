@@ -105,7 +105,8 @@ async def test_a_flipped_byte_is_named_and_blocks_what_needs_it(pair: Pair) -> N
     result = await pair.move()
     assert result.partial
     (failed,) = result.failed
-    assert str(pair.layers[2]) in failed.subject and "here" in failed.reason
+    assert str(pair.layers[2]) in failed.subject and f"here/{encode(BlobKey(pair.layers[2]))}" in failed.reason
+    assert "there" not in failed.reason, "nothing is wrong at the target"
     assert not any(pair.has(BlobKey(pair.layers[2]), LayerLinkKey("a", pair.layers[2])))
     assert (pair.tag("a", "good"), pair.tag("a", "bad"), pair.tag("b", "multi")) == (str(good), None, None)
     assert pair.tag("b", "other") is not None
@@ -559,6 +560,74 @@ async def test_a_blob_that_gc_took_is_no_error_when_its_links_went_too(pair: Pai
     assert not result.partial
     assert result.gone == 3  # layer link, revision, tag
     assert (pair.tag("a", "gone"), pair.tag("a", "stays")) == (None, str(stays))
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_what_gc_takes_during_the_listing_is_no_damage(pair: Pair, moved: bool) -> None:
+    """A manifest was linked when links were listed, and is gone with its links when it is read."""
+    gone, stays = pair.image(0), pair.image(1)
+    pair.builder.push("a", gone, "gone")
+    pair.builder.push("a", stays, "stays")
+
+    def collect(operation: str, key: str) -> None:
+        if operation == "get" and key == encode(BlobKey(gone)) and key in pair.source:
+            for each in [each for each in pair.source if "/gone/" in each or gone.encoded in each]:
+                del pair.source.objects[each]
+            if moved:
+                pair.builder.tag("a", "gone", stays)
+
+    result = await move(FaultyStorage(pair.here(), before=collect), pair.there())
+    assert (result.damaged, result.protected, result.partial) == ((), (), False)
+    assert pair.tag("a", "gone") == (str(stays) if moved else None) and pair.tag("a", "stays") == str(stays)
+    again = pair.image(0, 1)
+    pair.builder.push("a", again, "1")
+    del pair.source.objects[encode(BlobKey(again))]
+    assert {problem.subject for problem in (await pair.move()).damaged} == {f"revision {again}", "tag 1"}
+
+
+async def test_a_pull_through_cache_lacks_what_it_did_not_fetch(pair: Pair) -> None:
+    here, absent = pair.image(0, 1), pair.image(2)
+    pair.builder.push("a", here, "1")
+    pair.builder.push("a", absent, "2")
+    for digest in (pair.layers[1], absent):
+        del pair.source.objects[encode(BlobKey(digest))]
+    pair.builder.tag("a", "3", pair.image(3))
+    assert (await plan_only(pair.here(), pair.there(), MigrateOptions(), scanning=SCANNING)).damaged
+    pair.source.objects["scheduler-state.json"] = (b"{}", NOW)
+    result = await pair.move()
+    assert (result.partial, result.protected) == (False, ())
+    assert [pair.tag("a", tag) for tag in ("1", "2", "3")] == [str(here), None, None]
+    pair.source.objects[encode(RevisionLinkKey("a", here))] = (b"", NOW)
+    assert (await pair.move()).partial, "damage is damage there too"
+
+
+async def test_a_blob_that_is_sound_at_the_target_only(pair: Pair) -> None:
+    """Cut short at the source by now: what needs it can be served all the same."""
+    pair.builder.push("a", pair.image(0), "1")
+    await pair.move()
+    new = pair.image(0, 1)
+    pair.builder.push("a", new, "2")
+    key = encode(BlobKey(pair.layers[0]))
+    pair.source.objects[key] = (b"layer", NOW)
+    result = await pair.move()
+    assert (result.failed, pair.tag("a", "2")) == ([], str(new))
+    assert pair.target.body(key) == b"layer 0"
+    assert [problem.subject for problem in result.damaged] == [f"blob {pair.layers[0]}"]
+
+
+async def test_a_damaged_manifest_does_not_widen_a_tag(pair: Pair) -> None:
+    bad = pair.image(0)
+    pair.builder.push("a", bad, "bad")
+    pair.builder.push("a", pair.image(1), "other")
+    body, mtime = pair.source.objects[encode(BlobKey(bad))]
+    pair.source.objects[encode(BlobKey(bad))] = (body.replace(b"2", b"3", 1), mtime)
+    result = await pair.move(tags=("bad",))
+    assert result.partial and not result.protected
+    assert (result.objects, len(registry_keys(pair))) == (0, 0)
+
+
+def registry_keys(pair: Pair) -> list[str]:
+    return [key for key in pair.target if key.startswith("docker/")]
 
 
 async def test_a_blob_that_went_without_its_links_is_reported(pair: Pair) -> None:

@@ -108,7 +108,7 @@ class ModelStorage:
         data = b"".join([bytes(chunk) async for chunk in chunks])
         verifier = Verifier(digest)
         verifier.update(data)
-        verifier.verify(key)
+        verifier.verify(f"{self.url}/{key}")
         await self.put(key, data)
         return len(data)
 
