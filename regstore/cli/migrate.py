@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -160,16 +161,18 @@ async def _migrate(
 ) -> tuple[MigrateSummary | None, MigrateResult | None, dict[str, Any]]:
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
-    from regstore.migrate import migrate, plan_only
+    from regstore.migrate import check_source, migrate, plan_only
 
     scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
     async with here.open(read_only=dry_run) as source, there.open(read_only=dry_run) as target:
         if create and not dry_run:
+            await check_source(source, target)
             await _create(target, options, on_event)
-        else:
+        elif not create:
             await _check_is_there(target)
         if dry_run:
-            return await plan_only(source, target, options, scanning=scanning, on_event=on_event), None, {}
+            summary = await plan_only(source, target, options, create=create, scanning=scanning, on_event=on_event)
+            return summary, None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
         return None, result, _configuration(target)
 
@@ -251,12 +254,15 @@ def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
 
         estimate = summary.estimate
         way = "copied by the server" if summary.server_side else "streamed through here"
-        emit(
-            f"\nBlobs are {way}. On S3: {count(estimate.writes)} writes, {count(estimate.reads)} reads,"
-            f" {count(estimate.lists)} listings: about ${estimate.dollars:,.2f} of requests ({PRICES_AS_OF})."
-        )
+        cost = ""
+        if estimate.lists:
+            cost = (
+                f" On S3: {counted(estimate.writes, 'write')}, {counted(estimate.reads, 'read')},"
+                f" {counted(estimate.lists, 'listing')}: about ${estimate.dollars:,.2f} of requests ({PRICES_AS_OF})."
+            )
+        emit(f"\nBlobs are {way}.{cost}")
     if summary.to_delete:
-        emit(f"{counted(summary.to_delete, 'tag')} to remove.")
+        _named(f"{counted(summary.to_delete, 'tag')} to remove:", summary.to_delete_tags)
     _print_left(summary)
 
 
@@ -271,7 +277,7 @@ def _print_result(result: MigrateResult) -> None:
             f" {counted(result.tags, 'tag')}."
         )
     if result.deleted:
-        emit(f"Removed {counted(result.deleted, 'tag')}.")
+        _named(f"Removed {counted(result.deleted, 'tag')}:", sorted(result.deleted_tags))
     if result.verified:
         repaired = f", {count(result.repaired)} of them copied again" if result.repaired else ""
         emit(f"Read back {counted(result.verified, 'blob')}{repaired}.")
@@ -306,6 +312,14 @@ def _print_left(found: MigrateSummary | MigrateResult) -> None:
         emit_error(f"{counted(found.unknown, 'unknown key')} at the source: left")
     if found.uploads:
         emit_error(f"{counted(found.uploads, 'upload')} in progress at the source: never copied")
+
+
+def _named(title: str, names: Sequence[str]) -> None:
+    emit(title)
+    for name in names[:_SHOWN]:
+        emit(f"  {name}")
+    if len(names) > _SHOWN:
+        emit(f"  {count(len(names) - _SHOWN)} more (--json has them all)")
 
 
 def _some(what: str, lines: list[str]) -> None:

@@ -40,7 +40,9 @@ async def delete_tags(
         before = result.deleted
         for start in range(0, len(rows), _BATCH):
             chosen = await _unchanged(source, target, rows[start : start + _BATCH], result)
-            await _delete(target, lock, journal, [entries[row[1], row[2]] for row in chosen], result)
+            await _delete(
+                target, lock, journal, {f"{row[1]}:{row[2]}": entries[row[1], row[2]] for row in chosen}, result
+            )
             on_event(
                 Progress(phase="removing tags", done=min(start + _BATCH, len(rows)), total=len(rows), unit="tags")
             )
@@ -99,16 +101,17 @@ async def _unchanged(
 
 
 async def _delete(
-    target: Storage, lock: Lock, journal: Journal, tags: list[list[Entry]], result: MigrateResult
+    target: Storage, lock: Lock, journal: Journal, tags: dict[str, list[Entry]], result: MigrateResult
 ) -> None:
+    """tags: by name, each with its keys, the current link first."""
     if not tags:
         return
     await lock.guard()
-    await journal.write(entry for entries in tags for entry in entries)
+    await journal.write(entry for entries in tags.values() for entry in entries)
     async with lock.batch():
-        outcomes = await target.delete_many([entries[0].key for entries in tags])
-    gone = [entries for entries in tags if outcomes[entries[0].key] is None]
-    history = [entry.key for entries in gone for entry in entries[1:]]
+        outcomes = await target.delete_many([entries[0].key for entries in tags.values()])
+    gone = {name: entries for name, entries in tags.items() if outcomes[entries[0].key] is None}
+    history = [entry.key for entries in gone.values() for entry in entries[1:]]
     if history:
         async with lock.batch():
             outcomes |= await target.delete_many(history)
@@ -116,9 +119,10 @@ async def _delete(
         if error is not None:
             result.failed.append(Problem(repository="", subject=key, reason=f"was not removed: {error}"))
     result.deleted += len(gone)
+    result.deleted_tags += gone
     if (await target.capabilities()).folders:
         now = await target.now()
-        for entries in gone:
+        for entries in gone.values():
             folder = entries[0].key.removesuffix("current/link")
             async with lock.batch():
                 await target.remove_empty_folders(folder, older_than=now + 1)

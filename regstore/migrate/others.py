@@ -42,6 +42,9 @@ class Others:
     cut_short: bool
 
 
+NOBODY: Final = Others(journaled=frozenset(), at_work="", cut_short=False)
+
+
 async def find_others(target: Storage) -> Others:
     """One LIST of the locks and one of the journals; a GET a lock, and one a run that ended within a lease."""
     locks = await find_locks(target)

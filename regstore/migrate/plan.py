@@ -26,6 +26,7 @@ not be written since something below it could not be copied.
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from regstore.digest import Digest
@@ -33,8 +34,9 @@ from regstore.errors import InputError
 from regstore.inventory.inventory import Inventory, digest_text, text_sql
 from regstore.inventory.reachability import Reachability
 from regstore.manifest import EdgeKind
+from regstore.migrate.estimate import Sides, estimate
 from regstore.migrate.options import MigrateOptions
-from regstore.migrate.result import Conflict, Count, Estimate, MigrateSummary, Problem, RepositoryShare
+from regstore.migrate.result import Conflict, Count, MigrateSummary, Problem, RepositoryShare
 from regstore.reference import is_name
 
 _SUBJECT: Final = int(EdgeKind.SUBJECT)
@@ -52,15 +54,13 @@ def plan_migrate(
     place: str,
     target: str,
     pull_through: bool,
-    server_side: bool,
-    part_size: int,
-    single_put: int,
+    sides: Sides,
 ) -> MigrateSummary:
     """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst`, the record of our
     passes in `migrate_record`, and of passes that wrote the source in `source_record`. `now` in microseconds, by the
     source's clock. place: what the record calls the source. pull_through: what it lacks was not fetched.
 
-    part_size, single_put: bytes, for the estimate. InputError where names collide.
+    InputError where names collide, and for a pattern that nothing matches.
     """
     planner = _Planner(inventory, options, now, source, place, pull_through)
     planner.choose_repositories()
@@ -71,7 +71,7 @@ def plan_migrate(
     planner.compare()
     planner.compare_tags()
     planner.find_deletes()
-    return planner.summary(target, server_side, part_size, single_put)
+    return planner.summary(target, sides)
 
 
 def block(inventory: Inventory, digests: list[bytes]) -> None:
@@ -138,12 +138,10 @@ class _Planner:
         rows = self._inventory.all("select id, name from repository order by name")
         taken: dict[str, str] = {}
         chosen: list[tuple[int, str, str]] = []
-        seen = False
         for identity, name in rows:
             target = self._options.target_of(name)
             if target is None:
                 continue
-            seen = True
             if not is_name(name):
                 self._problem("damaged", name, "", "is not a name that a registry accepts: left")
                 continue
@@ -151,8 +149,7 @@ class _Planner:
                 raise InputError(f"both {taken[target]} and {name} would become {target} at the target")
             taken[target] = name
             chosen.append((identity, name, target))
-        if rows and not seen and self._options.repositories:
-            raise InputError(f"{self._source} has no repository {' or '.join(self._options.repositories)}")
+        self._check_repositories([name for _, name in rows])
         missing = sorted(self._options.rename.keys() - {name for _, name, _ in chosen})
         if missing:
             raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope")
@@ -165,6 +162,26 @@ class _Planner:
                 "dst": ("int32", [at_target.get(target) for _, _, target in chosen]),
             },
         )
+
+    def _check_repositories(self, names: list[str]) -> None:
+        """InputError where a pattern matches none of them. With `delete`, what came from one that is gone counts."""
+        if self._options.delete:
+            rows = self._inventory.all("select distinct origin from migrate_record where place = ?", [self._place])
+            names = names + [origin for (origin,) in rows]
+        patterns = self._options.repositories
+        wrong = [each for each in patterns if not any(fnmatchcase(name, each) for name in names)]
+        if wrong:
+            raise InputError(f"{self._source} has no repository {' and no '.join(wrong)}")
+
+    def _check_tags(self) -> None:
+        wrong = [
+            pattern
+            for pattern in self._options.tags
+            if not self._inventory.one("select count(*) from migrate_scope_tag where name glob ?", [pattern])
+        ]
+        if wrong:
+            where = " in the repositories of the scope" if self._options.repositories else ""
+            raise InputError(f"{self._source} has no tag {' and no '.join(wrong)}{where}")
 
     def _problem(self, kind: str, repository: str, subject: str, reason: str) -> None:
         self._inventory.execute(
@@ -185,6 +202,7 @@ class _Planner:
             """,
             list(self._options.tags),
         )
+        self._check_tags()
         roots = (
             "select repository, target as digest, true as expand from migrate_scope_tag where target is not null"
         )
@@ -510,7 +528,7 @@ class _Planner:
 
     # -- in numbers
 
-    def summary(self, target: str, server_side: bool, part_size: int, single_put: int) -> MigrateSummary:
+    def summary(self, target: str, sides: Sides) -> MigrateSummary:
         inventory = self._inventory
 
         def count(live: str, missing: str) -> Count:
@@ -525,7 +543,7 @@ class _Planner:
             ("live_tag", "migrate_tag"),
         )
         layer_links, revisions, signatures, tag_index, tags = (count(*pair) for pair in links)
-        deletes = inventory.count("migrate_delete_tag")
+        deletes = inventory.all("select name || ':' || tag from migrate_delete_tag order by name, tag")
         return MigrateSummary(
             source=self._source,
             target=target,
@@ -535,7 +553,8 @@ class _Planner:
             signatures=signatures,
             tag_index=tag_index,
             tags=tags,
-            to_delete=deletes,
+            to_delete=len(deletes),
+            to_delete_tags=tuple(each for (each,) in deletes),
             deletable=inventory.one(
                 "select count(*) from migrate_record r semi join deletable using (origin, repository)"
                 " join dst.repository o on o.name = r.repository"
@@ -549,27 +568,9 @@ class _Planner:
             shares=self._shares(),
             unknown=inventory.count("unknown"),
             uploads=inventory.one("select count(distinct (repository, uuid)) from upload_part"),
-            server_side=server_side,
-            estimate=self._estimate(
-                sum(kind.to_copy for kind in (layer_links, revisions, signatures, tag_index, tags)),
-                server_side,
-                part_size,
-                single_put,
-            ),
+            server_side=sides.copied_whole is not None,
+            estimate=estimate(inventory, sides, self._options),
         )
-
-    def _estimate(self, links: int, server_side: bool, part_size: int, single_put: int) -> Estimate:
-        writes = self._inventory.one(
-            f"""
-            select coalesce(sum(
-                case when size <= {single_put} then 1 else ceil(size / {part_size}) + 2 end
-            ), 0)::bigint from migrate_blob
-            """
-        )
-        keys = self._inventory.key_count()
-        at_target = sum(self._inventory.count(f"dst.{table}") for table in _LISTED)
-        blobs = self._inventory.count("migrate_blob")
-        return Estimate(writes=writes + links, reads=blobs, lists=-(-keys // 1000) + -(-at_target // 1000))
 
     def _problems(self, kind: str) -> tuple[Problem, ...]:
         rows = self._inventory.all(
@@ -630,8 +631,6 @@ class _Planner:
 def _text_or_none(raw: Any) -> str:
     return str(Digest.from_raw(bytes(raw))) if raw is not None else ""
 
-
-_LISTED: Final = ("blob", "layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")
 
 #: Its own digest, or that of the same bytes by another algorithm (a sha512 layer is stored by its sha256).
 _SOUND_LAYER: Final = (

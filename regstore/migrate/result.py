@@ -58,7 +58,8 @@ class Conflict:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Requests of applying the plan on S3, and what AWS asks for them (`PRICES_AS_OF`)."""
+    """Requests to S3 of a run that does the plan, none where neither side is S3, and what AWS asks for them
+    (`PRICES_AS_OF`)."""
 
     writes: int
     reads: int
@@ -73,7 +74,7 @@ class Estimate:
 class MigrateSummary:
     """A plan. damaged: what the source has broken, which is left out. incomplete: what is copied although a part of
     it is missing at the source too. unknown: keys at the source that are no registry's. to_delete: tags that go from
-    the target, of the `deletable` ones, which our passes set.
+    the target (`to_delete_tags`: their names), of the `deletable` ones, which our passes set.
     """
 
     source: str
@@ -85,6 +86,7 @@ class MigrateSummary:
     tag_index: Count
     tags: Count
     to_delete: int
+    to_delete_tags: tuple[str, ...]
     deletable: int
     conflicts: tuple[Conflict, ...]
     damaged: tuple[Problem, ...]
@@ -123,6 +125,7 @@ class MigrateResult:
     repaired: int = 0
     size_only: int = 0
     deleted: int = 0
+    deleted_tags: list[str] = field(default_factory=list)
     gone: int = 0
     retries: int = 0
     seconds: float = 0.0

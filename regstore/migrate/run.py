@@ -14,23 +14,24 @@ from typing import Final
 
 from regstore import layout
 from regstore.concurrency import task_group
-from regstore.errors import AccessDenied, InputError, NotARegistry, Refused, StorageError
+from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotARegistry, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.migrate.apply import Applier
 from regstore.migrate.deletion import delete_tags
+from regstore.migrate.estimate import Sides
 from regstore.migrate.options import MigrateOptions, Verify
-from regstore.migrate.others import Others, Pause, find_others, wait_for_others
+from regstore.migrate.others import NOBODY, Others, Pause, find_others, wait_for_others
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import is_pull_through, scan_source
 from regstore.migrate.transfer import can_copy
 from regstore.storage.base import Storage, store_with
+from regstore.storage.disk import DiskStorage
 from regstore.storage.identity import identity_of
 
-_MiB: Final = 1024 * 1024
 #: After so many passes that gc got in the way of, the result says what there is.
 _MOST_DISTURBED: Final = 5
 
@@ -48,16 +49,39 @@ class _Planned:
     merge: Mapping[str, int]
 
 
+async def check_source(source: Storage, target: Storage) -> None:
+    """One page of the source, before anything is made at the target: NotARegistry where it shows nothing of one.
+    InputError where both are one place."""
+    _check_places(source, target)
+    page = await anext(source.list(layout.PREFIX), None)
+    if page is None or not page.keys:
+        raise _no_registry(source)
+
+
+def _check_places(source: Storage, target: Storage) -> None:
+    if source is target or identity_of(source) == identity_of(target):
+        raise InputError(f"source and target are both {source.url}")
+
+
+def _no_registry(source: Storage) -> NotARegistry:
+    return NotARegistry(
+        f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"
+    )
+
+
 async def plan_only(
     source: Storage,
     target: Storage,
     options: MigrateOptions,
     *,
+    create: bool = False,
     scanning: ScanOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> MigrateSummary:
-    """What `migrate` would do now. Writes nothing to either store."""
-    async with _planned(source, target, options, scanning, on_event) as planned:
+    """What `migrate` would do now. Writes nothing to either store. create: a target that is not there would be made
+    first, and is empty then."""
+    there = not create or await _is_there(target)
+    async with _planned(source, target, options, scanning, on_event, there=there) as planned:
         return planned.summary
 
 
@@ -151,30 +175,34 @@ def _check_share(summary: MigrateSummary, options: MigrateOptions) -> None:
 
 @asynccontextmanager
 async def _planned(
-    source: Storage, target: Storage, options: MigrateOptions, scanning: ScanOptions | None, on_event: OnEvent
+    source: Storage,
+    target: Storage,
+    options: MigrateOptions,
+    scanning: ScanOptions | None,
+    on_event: OnEvent,
+    *,
+    there: bool = True,
 ) -> AsyncIterator[_Planned]:
-    if source is target or _same_place(source, target):
-        raise InputError(f"source and target are both {source.url}")
+    """there: False for a target that counts as empty, and is not looked at."""
+    _check_places(source, target)
     scanning = scanning or ScanOptions.default()
     folder = Path(tempfile.mkdtemp(prefix="regstore-migrate-"))
     inventory = Inventory(scanning.inventory, memory_limit=scanning.memory_limit)
     try:
         other = folder / "target.duckdb"
-        others = await find_others(target)
+        others = await find_others(target) if there else NOBODY
         async with task_group() as group:
-            group.create_task(_scan_target(target, other, scanning, on_event))
+            group.create_task(_scan_target(target, other, scanning, on_event, there=there))
             group.create_task(scan_source(source, inventory, scanning, on_event))
         inventory.complete = True
         if not inventory.key_count():
-            raise NotARegistry(
-                f"{source.url} has nothing of a registry below {layout.PREFIX} (is the root directory part of the URL?)"
-            )
+            raise _no_registry(source)
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
         pull_through = await is_pull_through(source)
         if pull_through:
             on_event(Notice(message=f"{source.url} is a pull-through cache: what it has not fetched is no damage"))
         place = identity_of(source)
-        record = await tag_record.list_record(target)
+        record = await tag_record.list_record(target) if there else {}
         differ = _tags_differ(inventory)
         read: Mapping[str, int] = {}
         if options.delete or options.rename or differ == "otherwise":
@@ -187,7 +215,7 @@ async def _planned(
         if options.delete:
             _say_what_is_unknown(inventory, place, source, target, on_event)
         server_side = options.server_side and can_copy(source, target)
-        single, part_size = (5120 * _MiB, 128 * _MiB) if server_side else (16 * _MiB, 8 * _MiB)
+        sides = _sides(source, target, server_side)
         summary = plan_migrate(
             inventory,
             options,
@@ -196,9 +224,7 @@ async def _planned(
             place=place,
             target=target.url,
             pull_through=pull_through,
-            server_side=server_side,
-            part_size=part_size,
-            single_put=single,
+            sides=sides,
         )
         store_with(target, options.put)  # what is ours, too
         yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)
@@ -253,17 +279,34 @@ async def _merge_record(target: Storage, planned: _Planned) -> None:
         pass
 
 
-def _same_place(source: Storage, target: Storage) -> bool:
-    if source.url != target.url:
-        return False
+def _sides(source: Storage, target: Storage, server_side: bool) -> Sides:
     from regstore.storage.s3 import S3Storage
+    from regstore.storage.s3.between import copied_whole
 
-    return not isinstance(source, S3Storage) or can_copy(source, target)
+    return Sides(
+        source_s3=isinstance(source, S3Storage),
+        target_s3=isinstance(target, S3Storage),
+        copied_whole=copied_whole(target) if server_side and isinstance(target, S3Storage) else None,
+    )
 
 
-async def _scan_target(target: Storage, path: Path, scanning: ScanOptions, on_event: OnEvent) -> None:
+async def _is_there(target: Storage) -> bool:
+    try:
+        await anext(target.list(layout.PREFIX), None)
+    except NoSuchBucket:
+        if isinstance(target, DiskStorage) and target.root.exists():
+            raise  # a file, of which no folder is made
+        return False
+    return True
+
+
+async def _scan_target(
+    target: Storage, path: Path, scanning: ScanOptions, on_event: OnEvent, *, there: bool
+) -> None:
     """Its keys are enough: what its manifests say does not decide what it lacks."""
     with Inventory(path, memory_limit=scanning.memory_limit) as inventory:
+        if not there:
+            return
         scanner = Scanner(target, inventory, scanning, on_event)
         await scanner.list_blobs()
         await scanner.list_links()

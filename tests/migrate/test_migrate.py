@@ -822,10 +822,18 @@ async def test_nothing_to_do_is_no_success_while_gc_is_at_work(pair: Pair) -> No
     assert (result.passes, result.tags) == (2, 1)
 
 
-async def test_a_pattern_that_no_repository_matches_is_a_mistake(pair: Pair) -> None:
+async def test_a_pattern_that_matches_nothing_is_a_mistake(pair: Pair) -> None:
     pair.builder.push("a", pair.image(0), "1")
-    with pytest.raises(InputError, match="typo"):
-        await pair.move(repositories=("typo",))
+    for patterns in (("typo",), ("a", "typo*")):
+        with pytest.raises(InputError, match="typo"):
+            await pair.move(repositories=patterns)
+    with pytest.raises(InputError, match="no tag typo"):
+        await pair.move(tags=("1", "typo"))
+    await pair.move()
+    for each in [each for each in pair.source if "/a/" in each]:
+        del pair.source.objects[each]
+    pair.builder.push("b", pair.image(0), "1")
+    assert (await pair.move(repositories=("a",), delete=True, max_delete=1)).deleted == 1, "it had been there"
 
 
 async def test_a_tag_set_back_at_the_target_after_a_kill_is_a_conflict(pair: Pair) -> None:
@@ -870,7 +878,7 @@ async def test_delete_takes_only_our_tags_and_journals_them(pair: Pair) -> None:
     before = pair.target.bodies()
     assert (await pair.move()).deleted == 0, "off by default"
     result = await pair.move(delete=True, repositories=("a",))
-    assert result.deleted == 1
+    assert (result.deleted, result.deleted_tags) == (1, ["a:goes"])
     gone = before.keys() - pair.target.bodies().keys()
     assert gone == {key for key in before if "/goes/" in key}
     assert not [key for key in pair.target if "/locks/" in key]

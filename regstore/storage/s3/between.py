@@ -26,6 +26,14 @@ def same_server(source: S3Storage, target: S3Storage) -> bool:
     return (one.url, one.region) == (other.url, other.region)
 
 
+def copied_whole(target: S3Storage) -> int:
+    """Up to so many bytes are copied in one request.
+
+    Parts are copied several at a time, and no answer has to be waited for while gigabytes move. AWS is quick enough
+    with one request, and keeps a checksum of what it copied so."""
+    return MAX_COPY if target._client.endpoint.is_aws else COPIED_WHOLE
+
+
 class Between:
     """Copies of objects below the source's root to the same keys below the target's, with the target's credentials.
     What they are stored with is what the options say, not what the source has; their type is
@@ -35,9 +43,7 @@ class Between:
         self._source = source
         self._target = target
         self._options = options
-        # Parts are copied several at a time, and no answer has to be waited for while gigabytes move. AWS is quick
-        # enough with one request, and keeps a checksum of what it copied so.
-        self._whole = MAX_COPY if target._client.endpoint.is_aws else COPIED_WHOLE
+        self._whole = copied_whole(target)
         #: Whether the header that asks for a checksum is sent: some servers may refuse what they do not know.
         self._checksums = True
 
