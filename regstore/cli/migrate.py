@@ -298,6 +298,8 @@ def _print_result(result: MigrateResult) -> None:
 
 
 def _print_left(found: MigrateSummary | MigrateResult) -> None:
+    for note in found.notes:
+        emit_error(note)
     _some("damaged at the source, left out", [str(problem) for problem in found.damaged])
     _some(
         "tag kept at the target, which somebody else set (--overwrite-tags)",

@@ -55,10 +55,12 @@ def plan_migrate(
     target: str,
     pull_through: bool,
     sides: Sides,
+    notes: tuple[str, ...] = (),
 ) -> MigrateSummary:
     """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst`, the record of our
     passes in `migrate_record`, and of passes that wrote the source in `source_record`. `now` in microseconds, by the
-    source's clock. place: what the record calls the source. pull_through: what it lacks was not fetched.
+    source's clock. place: what the record calls the source. pull_through: what it lacks was not fetched. notes:
+    for the summary.
 
     InputError where names collide, and for a pattern that nothing matches.
     """
@@ -71,7 +73,7 @@ def plan_migrate(
     planner.compare()
     planner.compare_tags()
     planner.find_deletes()
-    return planner.summary(target, sides)
+    return planner.summary(target, sides, notes)
 
 
 def block(inventory: Inventory, digests: list[bytes]) -> None:
@@ -528,7 +530,7 @@ class _Planner:
 
     # -- in numbers
 
-    def summary(self, target: str, sides: Sides) -> MigrateSummary:
+    def summary(self, target: str, sides: Sides, notes: tuple[str, ...]) -> MigrateSummary:
         inventory = self._inventory
 
         def count(live: str, missing: str) -> Count:
@@ -570,6 +572,7 @@ class _Planner:
             uploads=inventory.one("select count(distinct (repository, uuid)) from upload_part"),
             server_side=sides.copied_whole is not None,
             estimate=estimate(inventory, sides, self._options),
+            notes=notes,
         )
 
     def _problems(self, kind: str) -> tuple[Problem, ...]:

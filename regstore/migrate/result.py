@@ -75,6 +75,7 @@ class MigrateSummary:
     """A plan. damaged: what the source has broken, which is left out. incomplete: what is copied although a part of
     it is missing at the source too. unknown: keys at the source that are no registry's. to_delete: tags that go from
     the target (`to_delete_tags`: their names), of the `deletable` ones, which our passes set.
+    notes: sentences on what the source or the record is like, for whoever asked.
     """
 
     source: str
@@ -97,6 +98,7 @@ class MigrateSummary:
     uploads: int
     server_side: bool
     estimate: Estimate
+    notes: tuple[str, ...]
 
     @property
     def nothing_to_do(self) -> bool:
@@ -138,6 +140,7 @@ class MigrateResult:
     skipped: list[Problem] = field(default_factory=list)
     unknown: int = 0
     uploads: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def objects(self) -> int:

@@ -119,7 +119,7 @@ async def migrate(
                 summary.incomplete,
                 summary.protected,
             )
-            result.conflicts = summary.conflicts
+            result.conflicts, result.notes = summary.conflicts, summary.notes
             result.unknown, result.uploads = summary.unknown, summary.uploads
             # What an earlier pass could not do may have been done by this one.
             result.failed, result.skipped = [], []
@@ -199,8 +199,9 @@ async def _planned(
             raise _no_registry(source)
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
         pull_through = await is_pull_through(source)
-        if pull_through:
-            on_event(Notice(message=f"{source.url} is a pull-through cache: what it has not fetched is no damage"))
+        notes = (
+            [f"{source.url} is a pull-through cache: what it has not fetched is no damage"] if pull_through else []
+        )
         place = identity_of(source)
         record = await tag_record.list_record(target) if there else {}
         differ = _tags_differ(inventory)
@@ -212,8 +213,11 @@ async def _planned(
         tag_record.empty_record(inventory, "source_record")
         if options.rename or differ:
             await _load_source_record(source, inventory, on_event)
-        if options.delete:
-            _say_what_is_unknown(inventory, place, source, target, on_event)
+        if options.delete and inventory.count("dst.tag") and not _is_recorded(inventory, place):
+            notes.append(
+                f"--delete removes nothing: no record in {target.url} says that a tag there came from {source.url}"
+                f" ({place}); older versions did not write down enough to tell"
+            )
         server_side = options.server_side and can_copy(source, target)
         sides = _sides(source, target, server_side)
         summary = plan_migrate(
@@ -225,6 +229,7 @@ async def _planned(
             target=target.url,
             pull_through=pull_through,
             sides=sides,
+            notes=tuple(notes),
         )
         store_with(target, options.put)  # what is ours, too
         yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)
@@ -257,18 +262,8 @@ async def _load_source_record(source: Storage, inventory: Inventory, on_event: O
         on_event(Notice(message=f"tags count from when they were set in {source.url}, not before: {error}"))
 
 
-def _say_what_is_unknown(
-    inventory: Inventory, place: str, source: Storage, target: Storage, on_event: OnEvent
-) -> None:
-    if inventory.count("dst.tag") and not inventory.one(
-        "select count(*) from migrate_record where place = ?", [place]
-    ):
-        on_event(
-            Notice(
-                message=f"--delete removes nothing: no record in {target.url} says that a tag there came from"
-                f" {source.url} ({place}); older versions did not write down enough to tell"
-            )
-        )
+def _is_recorded(inventory: Inventory, place: str) -> bool:
+    return bool(inventory.one("select count(*) from migrate_record where place = ?", [place]))
 
 
 async def _merge_record(target: Storage, planned: _Planned) -> None:

@@ -388,16 +388,9 @@ async def test_a_record_of_an_older_version_claims_nothing(pair: Pair) -> None:
     for each in [each for each in pair.source if "/tags/goes/" in each]:
         del pair.source.objects[each]
     pair.builder.push("a", pair.image(1), "moves")
-    told: list[str] = []
-    result = await migrate(
-        pair.here(),
-        pair.there(),
-        MigrateOptions(delete=True, max_delete=1),
-        scanning=SCANNING,
-        on_event=lambda event: told.append(getattr(event, "message", "")),
-    )
+    result = await pair.move(delete=True, max_delete=1)
     assert (result.deleted, [one.tag for one in result.conflicts]) == (0, ["moves"])
-    assert [each for each in told if "--delete removes nothing" in each]
+    assert [note for note in result.notes if "--delete removes nothing" in note]
 
 
 async def test_many_files_of_the_record_become_one(pair: Pair) -> None:
@@ -595,7 +588,7 @@ async def test_a_pull_through_cache_lacks_what_it_did_not_fetch(pair: Pair) -> N
     assert (await plan_only(pair.here(), pair.there(), MigrateOptions(), scanning=SCANNING)).damaged
     pair.source.objects["scheduler-state.json"] = (b"{}", NOW)
     result = await pair.move()
-    assert (result.partial, result.protected) == (False, ())
+    assert (result.partial, result.protected, "pull-through" in str(result.notes)) == (False, (), True)
     assert [pair.tag("a", tag) for tag in ("1", "2", "3")] == [str(here), None, None]
     pair.source.objects[encode(RevisionLinkKey("a", here))] = (b"", NOW)
     assert (await pair.move()).partial, "damage is damage there too"
