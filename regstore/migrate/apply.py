@@ -22,7 +22,7 @@ from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import Others, is_undisturbed
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
-from regstore.migrate.transfer import LARGE, RESUMABLE, Transfer
+from regstore.migrate.transfer import LARGE, Transfer
 from regstore.storage.base import Storage
 from regstore.storage.streams import (
     COPIED_WHOLE,
@@ -70,8 +70,10 @@ class Applier:
         self._transfer = Transfer(source, target, options, on_event)
         self._failures = 0
         self._unmade: list[bytes] = []
-        self._copying: dict[Digest, int] = {}
+        #: Of the blobs under way: bytes, and how many of them are done.
+        self._copying: dict[Digest, tuple[int, int]] = {}
         self._told = 0.0
+        self._told_bytes = 0
         self._done_bytes = 0
         self._total_bytes = 0
         self._done_blobs = 0
@@ -83,8 +85,7 @@ class Applier:
     async def run(self) -> bool:
         """False when another run changes the target, or has since it was listed: the plan is void, and no tag was set
         while that was known."""
-        if self._inventory.one(f"select count(*) from migrate_blob where size > {RESUMABLE}"):
-            await self._transfer.resume(self._is_wanted)
+        await self._transfer.find_unfinished(self._is_wanted)
         await self._blobs()
         if self._options.verify is not Verify.FULL:
             self._result.size_only += self._transfer.size_only
@@ -166,7 +167,7 @@ class Applier:
     async def _blob(self, row: tuple[bytes, int, bool, bool]) -> None:
         raw, size, suspect, present = row
         digest = Digest.from_raw(bytes(raw))
-        self._copying[digest] = size
+        self._copying[digest] = size, 0
         try:
             await self._copy(digest, size, suspect, present)
         except SourceGone:
@@ -190,7 +191,9 @@ class Applier:
     async def _copy(self, digest: Digest, size: int, suspect: bool, present: bool) -> None:
         if not present:
             try:
-                await self._transfer.copy(digest, size, suspect=suspect)
+                await self._transfer.copy(
+                    digest, size, suspect=suspect, on_bytes=lambda done: self._advance(digest, size, done)
+                )
             except IntegrityError as error:
                 if not (suspect and await self._transfer.read_back(digest, size)):
                     raise
@@ -227,20 +230,28 @@ class Applier:
             return f"was not copied from {self._source.url}: {error}"
         return f"could not be copied: {error}"
 
+    def _advance(self, digest: Digest, size: int, done: int) -> None:
+        if digest in self._copying:
+            self._copying[digest] = size, min(size, done)
+        self._tell()
+
     def _tell(self) -> None:
         now = time.monotonic()
         if now - self._told < _TELL_SECONDS and self._done_blobs < self._total_blobs:
             return
         self._told = now
-        largest = sorted(self._copying.items(), key=lambda item: -item[1])[:2]
-        names = ", ".join(f"{digest.short} ({size:,} B)" for digest, size in largest)
+        largest = sorted(self._copying.items(), key=lambda item: -item[1][0])[:2]
+        names = "".join(f"; {digest.short} ({size:,} B)" for digest, (size, _) in largest)
+        # A try that failed begins again: what was told stands.
+        done = self._done_bytes + sum(done for _, done in self._copying.values())
+        self._told_bytes = max(self._told_bytes, done)
         self._on_event(
             Progress(
                 phase="copying blobs",
-                done=self._done_bytes,
+                done=self._told_bytes,
                 total=self._total_bytes,
                 unit="B",
-                detail=f"{self._done_blobs:,}/{self._total_blobs:,} blobs; {names}",
+                detail=f"{self._done_blobs:,}/{self._total_blobs:,} blobs{names}",
             )
         )
 

@@ -27,7 +27,7 @@ from regstore.migrate.others import NOBODY, Others, Pause, find_others, wait_for
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import is_pull_through, scan_source
-from regstore.migrate.transfer import can_copy
+from regstore.migrate.transfer import can_copy, clean_up
 from regstore.storage.base import Storage, store_with
 from regstore.storage.disk import DiskStorage
 from regstore.storage.identity import identity_of
@@ -139,6 +139,8 @@ async def migrate(
                 undisturbed = await applier.run()
                 if undisturbed and summary.to_delete:
                     await delete_tags(source, target, planned.inventory, result, on_event=on_event)
+            else:
+                await clean_up(target, options)
             if undisturbed:
                 await _merge_record(target, planned)
         if not undisturbed:

@@ -17,9 +17,8 @@ from regstore.storage.streams import (
     LARGE_STREAMS,
     ONE_REQUEST,
     STREAMS,
+    BlobReader,
     SourceGone,
-    copy_blob,
-    read_blob,
     verified_size,
 )
 
@@ -32,8 +31,9 @@ MiB: Final = 1024 * 1024
 MEMORY: Final = 64 * MiB
 #: Blobs above this many bytes are large.
 LARGE: Final = 8 * MiB
-#: An upload of more bytes than this is written down, so that a later run can take it up again.
-RESUMABLE: Final = ONE_REQUEST
+#: More bytes than this go in parts, or may come to it: such uploads are written down, so that a later run can take
+#: them up again.
+IN_PARTS: Final = 16 * MiB
 #: So many copies refused by the server without one done between them, and no more are tried.
 _REFUSALS_IN_A_ROW: Final = 3
 
@@ -59,9 +59,9 @@ class Transfer:
         self.size_only = 0
         self.server_side = options.server_side and can_copy(source, target)
 
-    async def resume(self, is_wanted: Callable[[Digest], bool]) -> None:
-        """Look for uploads of large blobs that a killed run left, and be ready to take them up. is_wanted: whether a
-        blob is still to be copied; what is left of others is aborted."""
+    async def find_unfinished(self, is_wanted: Callable[[Digest], bool]) -> None:
+        """Look for uploads of blobs that runs have left, and be ready to take them up. is_wanted: whether a blob is
+        still to be copied; what is left of others is aborted."""
         from regstore.storage.s3 import S3Storage
 
         if isinstance(self._target, S3Storage):
@@ -75,60 +75,72 @@ class Transfer:
             await unfinished.load(wanted)
             self._unfinished = unfinished
 
-    async def copy(self, digest: Digest, size: int, *, suspect: bool) -> None:
+    async def copy(
+        self, digest: Digest, size: int, *, suspect: bool, on_bytes: Callable[[int], None] = lambda size: None
+    ) -> None:
         """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes do
-        not match. suspect: never let the server copy it unseen."""
+        not match. suspect: never let the server copy it unseen. on_bytes: told how many of its bytes are done."""
         key = layout.encode(layout.BlobKey(digest))
         if self.server_side and not suspect:
-            sound = await self._copy_on_server(digest, size)
+            sound = await self._copy_on_server(digest, size, on_bytes)
             if sound:
                 return
             if sound is False:
                 try:
-                    await self._pass_through(key, digest, size)
+                    await self._pass_through(key, digest, size, on_bytes)
                 except (IntegrityError, SourceGone):
                     # Nothing may pass for the blob that is not; what somebody has pushed by now stays.
                     if not await self.read_back(digest, size):
                         await self.take_back(digest)
                     raise
                 return
-        await self._pass_through(key, digest, size)
+        await self._pass_through(key, digest, size, on_bytes)
 
-    async def _pass_through(self, key: str, digest: Digest, size: int) -> None:
+    async def _pass_through(self, key: str, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> None:
+        def reader() -> BlobReader:
+            return BlobReader(self._source, key, size, on_read=on_bytes)
+
         try:
-            await self._stream(key, digest, size)
+            await self._stream(key, digest, size, reader)
         except IntegrityError as error:
             # What was refused is what the source gave: there it is to be looked at.
             text = str(error).replace(f"{self._target.url}/{key}", f"{self._source.url}/{key}")
             raise IntegrityError(text) from error
 
-    async def _stream(self, key: str, digest: Digest, size: int) -> None:
+    async def _stream(self, key: str, digest: Digest, size: int, reader: Callable[[], BlobReader]) -> None:
         # A large one is sent as it is read, or in parts, of which few are under way.
         async with self._room_for(size):
-            if self._unfinished is not None and size > RESUMABLE:
-                async with aclosing(read_blob(self._source, key, size)) as chunks:
-                    await self._unfinished.put(key, chunks, size=size, digest=digest)
+            if self._unfinished is not None and size > IN_PARTS:
+                await self._unfinished.put(key, reader, size=size, digest=digest)
             else:
-                put = self._options.put
-                await copy_blob(self._source, key, self._target, key, digest=digest, size=size, put=put)
+                async with aclosing(reader()) as chunks:
+                    await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
 
     def _room_for(self, size: int) -> AbstractAsyncContextManager[object]:
         if size <= LARGE:
             return self._budget.hold(2 * size)
         return self._streams if size <= ONE_REQUEST else self._large_streams
 
-    async def _copy_on_server(self, digest: Digest, size: int) -> bool | None:
+    async def _copy_on_server(self, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> bool | None:
         """None when it was not copied; False when the copy can't be relied on: the checksum that the server keeps of
         it is not the blob's digest, or it did not come in time, and may come yet."""
         from regstore.storage.s3 import S3Storage
         from regstore.storage.s3.between import Between
 
         assert isinstance(self._source, S3Storage) and isinstance(self._target, S3Storage)
+        assert self._unfinished is not None
         key = layout.encode(layout.BlobKey(digest))
+        done = 0
+
+        def copied(part: int) -> None:
+            nonlocal done
+            done += part
+            on_bytes(done)
+
         if self._between is None:
             self._between = Between(self._source, self._target, self._options.put)
         try:
-            await self._between.copy(key, size=size)
+            await self._between.copy(key, size=size, under_way=self._unfinished.under_way, on_bytes=copied)
         except NotFound:
             return None  # gone, or the target's credentials see other buckets: passing through tells
         except Unreachable as error:
@@ -188,6 +200,16 @@ def can_copy(source: Storage, target: Storage) -> bool:
     from regstore.storage.s3.between import same_server
 
     return same_server(source, target)
+
+
+async def clean_up(target: Storage, options: MigrateOptions) -> None:
+    """Where nothing is to be copied: abort the uploads that runs have left."""
+    from regstore.storage.s3 import S3Storage
+
+    if isinstance(target, S3Storage):
+        from regstore.migrate.unfinished import Unfinished
+
+        await Unfinished(target, options.put).load(lambda key: False)
 
 
 class Budget:

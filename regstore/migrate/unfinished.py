@@ -1,112 +1,157 @@
-"""Uploads of large blobs that a killed run left unfinished: what is stored of them is used again.
+"""Multipart uploads of blobs that a run leaves when it is killed, or cut short: what is stored of them is used again.
 
-    regstore/migrate/uploads/<random>.json    {"key", "upload_id", "options", "holder"}, while the upload is under way
+    regstore/migrate/uploads/<random>.json    while the upload is under way, and until it is completed or aborted
+
+    key, upload_id    of the upload
+    options           how the object is stored
+    source            of a copy: the store, its object's ETag, and the bytes of a part; "" where the bytes pass through
+    free              whether the run has let go of it
+    holder            the process that began it
 
 S3 does not tell whose an upload is, and a registry makes such uploads of blobs too (it moves them so). So only what is
-written down here is ours, and only when the process that wrote it is certainly gone, or has sent nothing for a while.
+written down here is ours.
+
+A run takes up the upload of a blob that it is to copy, whoever began it: two that send the same parts of the same
+bytes do each other no harm, and who finds the upload ended begins another. It aborts an upload only when it can't use
+it, and the run that began it has let go of it, or is certainly gone, or has sent nothing for a while. Each pass looks.
+
+What passes through is hashed again, and a stored part is used when its ETag is the MD5 of the same bytes. With SSE-KMS
+it is not, so there all parts are sent again (to the same upload).
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from regstore.digest import Digest
-from regstore.errors import NotFound, StorageError
+from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.layout import STATE
 from regstore.runs.lock import Holder
 from regstore.storage.base import MultipartUpload, PutOptions
 from regstore.storage.s3 import S3Storage
-from regstore.storage.s3.resuming import put_stream_resuming, stored_parts
+from regstore.storage.s3.multipart import Resume, UploadGone
+from regstore.storage.s3.resuming import stored_parts
+from regstore.storage.streams import BlobReader
 
 UPLOADS: Final = f"{STATE}migrate/uploads/"
 #: Of an upload whose process can't be looked at: so long without a part, in microseconds, and it is taken for dead.
 _SILENCE: Final = 15 * 60 * 1_000_000
+#: Seconds in which a run that is cut short may say that it lets go of an upload.
+_LAST_WORD: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     record: str
+    key: str
     upload_id: str
+    options: dict[str, Any]
+    source: str
     parts: dict[int, tuple[str, int]]
+    is_abandoned: bool
 
 
 class Unfinished:
-    """The unfinished uploads of a bucket, and uploads that can be taken up again."""
+    """The unfinished uploads of a bucket that are ours, and uploads that can be taken up again."""
 
     def __init__(self, target: S3Storage, options: PutOptions | None) -> None:
         self._target = target
-        self._options = options or PutOptions()
-        self._found: dict[str, _Found] = {}
+        self._put = options
+        self._options = asdict((options or PutOptions()).over(target.put_options))
+        self._found: defaultdict[str, list[_Found]] = defaultdict(list)
 
     async def load(self, is_wanted: Callable[[str], bool]) -> None:
-        """Find what earlier runs left. Abort what is of no use: keys that are not wanted, other storage options."""
+        """Find what runs have left: one LIST. Abort what is of no use: keys that are not wanted, other options."""
         now = 0
-        keys = [(key, mtime) async for page in self._target.list(UPLOADS) for key, mtime in _keys(page)]
-        for record, written in keys:
+        records = [
+            pair async for page in self._target.list(UPLOADS) for pair in zip(page.keys, page.mtimes, strict=True)
+        ]
+        for record, written in records:
             now = now or await self._target.now()
-            found = await self._read(record)
+            try:
+                found = await self._look(record, written, now)
+            except AccessDenied:
+                continue  # then nothing can be done about it
             if found is None:
                 continue
-            key, upload_id, options, holder = found
-            stored = await stored_parts(self._target, key, upload_id)
-            if stored is None:
-                await self._target.delete_many([record])
-                continue
-            if not holder.is_dead and max(written, stored.newest) > now - _SILENCE:
-                continue  # somebody is at it
-            if options == asdict(self._options) and is_wanted(key) and key not in self._found:
-                self._found[key] = _Found(record, upload_id, stored.parts)
+            if found.options == self._options and is_wanted(found.key):
+                self._found[found.key].append(found)
             else:
-                await self._target.abort_multipart_upload(MultipartUpload(key, upload_id, stored.newest, 0))
-                await self._target.delete_many([record])
+                await self._discard(found)
 
-    async def _read(self, record: str) -> tuple[str, str, dict[str, Any], Holder] | None:
+    async def _look(self, record: str, written: int, now: int) -> _Found | None:
         try:
             known = json.loads(await self._target.get(record))
             holder = Holder.parse(record, json.dumps(known["holder"]).encode())
-            return str(known["key"]), str(known["upload_id"]), dict(known["options"]), holder
+            key, upload_id, options = str(known["key"]), str(known["upload_id"]), dict(known["options"])
+            source, is_free = str(known.get("source", "")), bool(known.get("free", False))
         except NotFound:
             return None
         except (ValueError, KeyError, TypeError):
             return None  # it says nothing that could be acted on
+        stored = await stored_parts(self._target, key, upload_id)
+        if stored is None:
+            await self._target.delete_many([record])
+            return None
+        is_abandoned = is_free or holder.is_dead or max(written, stored.newest) < now - _SILENCE
+        return _Found(record, key, upload_id, options, source, stored.parts, is_abandoned)
 
-    async def put(self, key: str, chunks: AsyncIterable[bytes], *, size: int, digest: Digest) -> None:
-        """As `put_stream`, for more than one PUT takes."""
-        found = self._found.pop(key, None)
-        record = found.record if found else f"{UPLOADS}{secrets.token_hex(8)}.json"
+    async def _discard(self, found: _Found) -> None:
+        if found.is_abandoned:
+            await self._target.abort_multipart_upload(MultipartUpload(found.key, found.upload_id, 0, 0))
+            await self._target.delete_many([found.record])
 
-        async def begun(upload_id: str) -> None:
-            what = {
-                "key": key,
-                "upload_id": upload_id,
-                "options": asdict(self._options),
-                "holder": asdict(Holder.this("migrate", "migrate", 0)),
-            }
+    async def put(self, key: str, chunks: Callable[[], BlobReader], *, size: int, digest: Digest) -> None:
+        """As `put_stream`, of what the reader gives; once more, with another, should somebody end the upload."""
+        for is_last in (False, True):
+            try:
+                async with aclosing(chunks()) as reader, self.under_way(key) as resume:
+                    await self._target.put_stream(
+                        key, reader, size=size, digest=digest, options=self._put, resume=resume
+                    )
+                return
+            except UploadGone:
+                if is_last:
+                    raise
+
+    @asynccontextmanager
+    async def under_way(self, key: str, source: str = "") -> AsyncIterator[Resume]:
+        """For the time that an object is stored, in parts or not: the upload to take up, or room for a new one.
+        source: as in the record. What else was left of this key goes once the object is there."""
+        others = self._found.pop(key, [])
+        found = next((one for one in others if one.source == source), None)
+        record = found.record if found is not None else f"{UPLOADS}{secrets.token_hex(8)}.json"
+        what: dict[str, Any] = {"key": key, "options": self._options, "source": source, "free": False}
+
+        async def write() -> None:
             await self._target.put(record, json.dumps(what, indent=1, sort_keys=True).encode())
 
+        async def begun(upload_id: str) -> None:
+            what["upload_id"] = upload_id
+            what["holder"] = asdict(Holder.this("migrate", "migrate", 0))
+            await write()
+
+        async def let_go() -> None:
+            with suppress(StorageError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD):
+                    if resume.ended:
+                        await self._target.delete_many([record])
+                    elif "upload_id" in what:
+                        what["free"] = True
+                        await write()
+
+        resume = Resume(found.upload_id if found else "", found.parts if found else {}, begun)
         try:
-            await put_stream_resuming(
-                self._target,
-                key,
-                chunks,
-                size=size,
-                digest=digest,
-                options=self._options,
-                upload_id=found.upload_id if found else "",
-                parts=found.parts if found else {},
-                begun=begun,
-            )
+            yield resume
+            for other in others:
+                if other is not found:
+                    await self._discard(other)
         finally:
-            # Completed or aborted, it is no more; a killed process does not come here.
-            try:
-                await self._target.delete_many([record])
-            except StorageError:
-                pass
-
-
-def _keys(page: Any) -> list[tuple[str, int]]:
-    return list(zip(page.keys, page.mtimes, strict=True))
+            await asyncio.shield(let_go())

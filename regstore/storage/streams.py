@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Final
 
@@ -61,19 +61,31 @@ async def copy_blob(
 class BlobReader(Repeatable):
     """An object's chunks, as `read_blob` gives them, as often as wanted. To be closed."""
 
-    def __init__(self, storage: Storage, key: str, size: int) -> None:
+    def __init__(
+        self, storage: Storage, key: str, size: int, *, on_read: Callable[[int], None] = lambda size: None
+    ) -> None:
+        """on_read: told of the bytes that the latest reading has given so far."""
         self._storage = storage
         self._key = key
         self._size = size
+        self._on_read = on_read
         self._reading: list[AsyncGenerator[bytes, None]] = []
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._reading.append(read_blob(self._storage, self._key, self._size))
+        self._reading.append(self._read(ranged=True))
         return self._reading[-1]
 
     def again(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         # What takes it again sends it over one connection: more than one to read would only hold memory.
-        return aclosing(read_blob(self._storage, self._key, self._size, ranged=False))
+        return aclosing(self._read(ranged=False))
+
+    async def _read(self, *, ranged: bool) -> AsyncGenerator[bytes, None]:
+        done = 0
+        async with aclosing(read_blob(self._storage, self._key, self._size, ranged=ranged)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+                done += len(chunk)
+                self._on_read(done)
 
     async def aclose(self) -> None:
         for reading in self._reading:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from regstore.errors import NoSuchBucket, StorageError, Unsupported
 from regstore.storage.base import PutOptions
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer
 from regstore.storage.s3.failures import Refusal
-from regstore.storage.s3.multipart import MAX_COPY, copy_parts
+from regstore.storage.s3.multipart import MAX_COPY, Resume, copied_part_size, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
 from regstore.storage.s3.storage import S3Storage
 from regstore.storage.s3.xml import parse_expected
@@ -18,6 +20,8 @@ from regstore.storage.streams import COPIED_WHOLE
 _TRIES: Final = 2
 #: Asks the server for a checksum of the whole copy, which it tells on a HEAD. Of parts there is none.
 _CHECKSUM: Final = {"x-amz-checksum-algorithm": "SHA256"}
+
+UnderWay = Callable[[str, str], AbstractAsyncContextManager[Resume]]
 
 
 def same_server(source: S3Storage, target: S3Storage) -> bool:
@@ -47,8 +51,11 @@ class Between:
         #: Whether the header that asks for a checksum is sent: some servers may refuse what they do not know.
         self._checksums = True
 
-    async def copy(self, key: str, *, size: int) -> None:
-        """size: bytes, from a listing.
+    async def copy(
+        self, key: str, *, size: int, under_way: UnderWay, on_bytes: Callable[[int], None] = lambda size: None
+    ) -> None:
+        """size: bytes, from a listing. under_way: gives the upload of parts to take up, for the key and what names
+        the parts. on_bytes: told of the bytes of each part that is there.
 
         NotFound when the source is absent for these credentials; AccessDenied when they may not read it; Unsupported
         when they see no such bucket, or the server does not copy; Unreachable, from an OSError, when no answer came
@@ -60,16 +67,20 @@ class Between:
         try:
             if size > self._whole:
                 etag = (await self._source.stat(key)).etag
-                await copy_parts(
-                    client,
-                    source,
-                    target._full(key),
-                    size=size,
-                    etag=etag,
-                    headers=target._headers(self._options),
-                    header=header,
-                    broken=_TRIES,
-                )
+                parts = f"{self._source.url} {etag} {copied_part_size(size)}"
+                async with under_way(key, parts) as resume:
+                    await copy_parts(
+                        client,
+                        source,
+                        target._full(key),
+                        size=size,
+                        etag=etag,
+                        headers=target._headers(self._options),
+                        header=header,
+                        broken=_TRIES,
+                        resume=resume,
+                        on_bytes=on_bytes,
+                    )
             else:
                 await self._copy_whole(source, target._full(key), header)
         except NoSuchBucket as error:  # the target's was there a moment ago

@@ -129,6 +129,12 @@ def is_too_large(error: BaseException) -> bool:
     return isinstance(refusal, Refusal) and (refusal.status == 413 or refusal.code == "EntityTooLarge")
 
 
+def lacks_upload(error: BaseException) -> bool:
+    """Whether a request was refused because there is no such multipart upload (any more)."""
+    refusal = error.__cause__
+    return isinstance(refusal, Refusal) and refusal.code == "NoSuchUpload"
+
+
 class Malformed(Exception):
     """A body that is not the whole, valid answer: the request has failed and is sent again."""
 

@@ -11,9 +11,17 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from regstore.digest import Digest, Verifier
-from regstore.errors import IntegrityError, NotFound, StorageError
+from regstore.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    IntegrityError,
+    NotFound,
+    StorageError,
+    StorageFull,
+    Unreachable,
+)
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
-from regstore.storage.s3.failures import Malformed
+from regstore.storage.s3.failures import Malformed, lacks_upload
 from regstore.storage.s3.pieces import Gathered, Pieces
 from regstore.storage.s3.unfinished import abort
 from regstore.storage.s3.xml import parse_expected, texts
@@ -38,14 +46,22 @@ class Part:
     etag: str
 
 
-@dataclass(frozen=True, slots=True)
+class UploadGone(StorageError):
+    """The upload was completed or aborted by somebody else."""
+
+
+@dataclass(slots=True)
 class Resume:
-    """An upload to take up again. upload_id: "" for a new one; parts: what is stored of it, number to (ETag, bytes);
-    begun: awaited with its id before the first part goes."""
+    """An upload that can be taken up again: it is aborted only where its bytes are wrong, not when it is cut short.
+
+    upload_id: "" for a new one; parts: what is stored of it, number to (ETag, bytes); begun: awaited with its id
+    before the first part goes. ended: set once there is no such upload any more.
+    """
 
     upload_id: str
     parts: Mapping[int, tuple[str, int]]
     begun: Callable[[str], Awaitable[None]]
+    ended: bool = False
 
 
 def part_size(number: int, size: int | None) -> int:
@@ -58,7 +74,7 @@ def part_size(number: int, size: int | None) -> int:
 
 class Upload:
     """One multipart upload under way. Use as a context manager: left by an exception, or by cancellation, it
-    is aborted, and its parts' tasks are ended first."""
+    is aborted, unless it can be resumed, and its parts' tasks are ended first."""
 
     def __init__(
         self, client: SignedClient, key: str, headers: Mapping[str, str], resume: Resume | None = None
@@ -71,6 +87,7 @@ class Upload:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._parts: list[Part] = []
         self._failed: BaseException | None = None
+        self._is_useless = False
         self._started = 0
         self.id = ""
 
@@ -83,7 +100,8 @@ class Upload:
             try:
                 await self._resume.begun(self.id)
             except BaseException:
-                await asyncio.shield(self._abort())
+                if not self._resume.upload_id:
+                    await asyncio.shield(self._abort())
                 raise
         return self
 
@@ -113,14 +131,18 @@ class Upload:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if error is not None:
+        if self._resume is not None and (error is None or isinstance(error, UploadGone)):
+            self._resume.ended = True
+        elif error is not None and (self._resume is None or self._is_useless or isinstance(error, IntegrityError)):
             await asyncio.shield(self._abort())
 
     async def _abort(self) -> None:
         try:
             await abort(self._client, self._key, self.id)
         except StorageError:  # the error that led here says more
-            pass
+            return
+        if self._resume is not None:
+            self._resume.ended = True
 
     async def put(self, number: int, data: Pieces) -> None:
         """Start sending a part; waits only while too many are under way. Raises what an earlier part failed on."""
@@ -159,11 +181,27 @@ class Upload:
             self._parts.append(await sending())
         except BaseException as error:
             # Whatever it is, it must keep the upload from being completed without this part.
-            self._failed = self._failed or error
+            self._failed = self._failed or (self._gone(error) if lacks_upload(error) else error)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             self._slots.release()
+
+    def _gone(self, error: BaseException) -> UploadGone:
+        gone = UploadGone(
+            f"the multipart upload of {self._client.place.name(self._key)} was ended by somebody else"
+        )
+        gone.__cause__ = error
+        return gone
+
+    def has(self, number: int, size: int) -> bool:
+        """Whether a part of that size is stored already; it is then taken as it is."""
+        etag, stored = self._resume.parts.get(number, ("", -1)) if self._resume is not None else ("", -1)
+        if stored != size:
+            return False
+        self._started += 1
+        self._parts.append(Part(number, etag))
+        return True
 
     async def finish_parts(self) -> None:
         """Wait for all parts; raises what one failed on."""
@@ -200,9 +238,13 @@ class Upload:
             )
         except NotFound as error:
             if not retried or not await self._is_complete(parts, size):
-                raise StorageError(
-                    f"the multipart upload of {self._client.place.name(self._key)} was ended by somebody else"
-                ) from error
+                raise self._gone(error) from error
+        except StorageError as error:
+            # Parts that the server does not put together now, it will not later.
+            self._is_useless = not isinstance(
+                error, AccessDenied | AuthenticationFailed | StorageFull | Unreachable
+            )
+            raise
 
     async def _is_complete(self, parts: list[Part], size: int) -> bool:
         """Whether the object is the one that these parts make: its ETag is the MD5 of theirs."""
@@ -299,6 +341,11 @@ async def put_stream(
     return total
 
 
+def copied_part_size(size: int) -> int:
+    """Bytes of the parts, but the last, in which an object of `size` bytes is copied."""
+    return max(_COPY_PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB)
+
+
 async def copy_parts(
     client: SignedClient,
     source: str,
@@ -309,27 +356,30 @@ async def copy_parts(
     headers: Mapping[str, str],
     header: str,
     broken: int | None = None,
+    resume: Resume | None = None,
+    on_bytes: Callable[[int], None] = lambda size: None,
 ) -> None:
     """Copy a large object. header: the value of x-amz-copy-source; headers: of the new object; broken: as in
-    `SignedClient.call`.
+    `SignedClient.call`. resume: its parts are of this very source, cut alike. on_bytes: told of the bytes of each part
+    that is there.
 
     IntegrityError when the source changes meanwhile.
     """
-    length = max(_COPY_PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB)
+    length = copied_part_size(size)
 
-    async def copy_part(number: int, start: int) -> Part:
+    async def copy_part(number: int, start: int, end: int) -> Part:
         def parse(answer: Answer) -> Part:
             (found,) = texts(parse_expected(answer.body, "CopyPartResult"), "ETag")
             return Part(number, found.strip('"'))
 
-        return await client.call(
+        part = await client.call(
             "UploadPartCopy",
             "PUT",
             target,
             query=[("partNumber", str(number)), ("uploadId", upload.id)],
             headers={
                 "x-amz-copy-source": header,
-                "x-amz-copy-source-range": f"bytes={start}-{min(start + length, size) - 1}",
+                "x-amz-copy-source-range": f"bytes={start}-{end - 1}",
                 "x-amz-copy-source-if-match": f'"{etag}"',
             },
             parse=parse,
@@ -337,10 +387,16 @@ async def copy_parts(
             patience=LONG_TIMEOUT,
             broken=broken,
         )
+        on_bytes(end - start)
+        return part
 
-    upload = Upload(client, target, headers)
+    upload = Upload(client, target, headers, resume)
     async with upload:
         for number, start in enumerate(range(0, size, length), 1):
-            await upload.start(partial(copy_part, number, start))
+            end = min(start + length, size)
+            if upload.has(number, end - start):
+                on_bytes(end - start)
+            else:
+                await upload.start(partial(copy_part, number, start, end))
         await upload.finish_parts()
         await upload.complete(size)

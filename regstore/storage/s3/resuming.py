@@ -1,16 +1,11 @@
-"""Uploads of large streams that can be taken up again by a later process."""
+"""What is stored of an unfinished multipart upload, so that a later process can take it up again."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
 
-from regstore.digest import Digest
 from regstore.errors import StorageError
-from regstore.storage.base import PutOptions
-from regstore.storage.s3 import multipart
 from regstore.storage.s3.client import Answer
-from regstore.storage.s3.multipart import Resume
 from regstore.storage.s3.storage import S3Storage
 from regstore.storage.s3.xml import children, parse_expected, parse_time, texts
 
@@ -54,35 +49,3 @@ async def stored_parts(storage: S3Storage, key: str, upload_id: str) -> StoredPa
         if not following or following == marker:
             raise StorageError(f"{storage.url}: the list of parts of {key} is cut off without a marker")
         marker = following
-
-
-async def put_stream_resuming(
-    storage: S3Storage,
-    key: str,
-    chunks: AsyncIterable[bytes],
-    *,
-    size: int,
-    digest: Digest,
-    options: PutOptions | None,
-    upload_id: str,
-    parts: dict[int, tuple[str, int]],
-    begun: Callable[[str], Awaitable[None]],
-) -> int:
-    """As `put_stream`, of more bytes than one PUT takes. upload_id: of an unfinished upload, or "" for a new one; the
-    stream is read and hashed from its start all the same, but a part that is stored with these very bytes is not sent
-    again. begun: awaited with the upload's id before the first part goes."""
-    resume = Resume(upload_id, parts, begun)
-
-    async def put(data: bytes) -> None:
-        await storage.put(key, data, options=options)
-
-    return await multipart.put_stream(
-        storage._client,
-        storage._full(key),
-        chunks,
-        size=size,
-        digest=digest,
-        headers=storage._headers(options),
-        put=put,
-        resume=resume,
-    )

@@ -38,6 +38,7 @@ from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier, option_headers
 from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
+from regstore.storage.s3.multipart import Resume
 from regstore.storage.s3.reading import info_of, open_stream
 from regstore.storage.s3.settings import S3Settings
 from regstore.storage.s3.streamed import STREAMED, Streamed
@@ -231,7 +232,10 @@ class S3Storage:
         size: int | None = None,
         digest: Digest | None = None,
         options: PutOptions | None = None,
+        resume: Resume | None = None,
     ) -> int:
+        """resume: of a multipart upload, should it come to one. The stream is read and hashed from its start all the
+        same, but a part that is stored with these very bytes is not sent again."""
         full = self._full(key)
         headers = self._headers(options)
         single = dict(headers)
@@ -242,7 +246,8 @@ class S3Storage:
         room: AbstractAsyncContextManager[object] = nullcontext()
         if sha256 is not None and isinstance(chunks, Repeatable) and size is not None and size in STREAMED:
             body = Streamed(chunks, size=size, digest=sha256, name=f"{self.url}/{key}")
-            if size in self._streamed and await self._put_streamed(full, body, single):
+            in_parts = resume is not None and resume.upload_id  # an earlier try has come to that
+            if size in self._streamed and not in_parts and await self._put_streamed(full, body, single):
                 return size
             room = self._in_parts_after_all  # who calls counts on one request, and its memory
 
@@ -251,7 +256,7 @@ class S3Storage:
 
         async with room:
             return await multipart.put_stream(
-                self._client, full, chunks, size=size, digest=digest, headers=headers, put=put
+                self._client, full, chunks, size=size, digest=digest, headers=headers, put=put, resume=resume
             )
 
     async def _put_streamed(self, full: str, body: Streamed, headers: Mapping[str, str]) -> bool:
