@@ -49,7 +49,8 @@ class DiskStorage:
 
     Writes go to a file named `.regstore-<hex>` beside the target, are synced, and renamed; folders that had to be
     made are synced too. A run that is killed can leave such a file: it lists as an unknown key, and a registry
-    passes over it. As root, new files and folders take the owner of the folder they lie in.
+    passes over it; a later migrate or restore removes it. As root, new files and folders take the owner of the
+    folder they lie in.
 
     Symbolic links below the root are never followed. A listing passes over them and notes their keys in `symlinks`;
     naming one, or a key below one, raises Unsupported: it is not absent, for a registry does follow it.
@@ -162,20 +163,24 @@ class DiskStorage:
     @asynccontextmanager
     async def open_read(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[OpenedFile]:
         self.counters.count("get")
-        file, info = await self._run(self._open, key)
-        try:
+        async with self._open_file(key) as (file, info):
             yield OpenedFile(self, file, info, start, length)
-        finally:
-            os.close(file)
 
-    def _open(self, key: str) -> tuple[int, ObjectInfo]:
-        file = self._tree.open_file(key)
-        try:
+    @asynccontextmanager
+    async def _open_file(self, key: str) -> AsyncIterator[tuple[int, ObjectInfo]]:
+        files: list[int] = []  # filled by the thread, so that a cancelled call's file is found
+
+        def open_file() -> ObjectInfo:
+            files.append(self._tree.open_file(key))
             with translated(self.root, key):
-                return file, facts(file, key)
-        except BaseException:
-            os.close(file)
-            raise
+                return facts(files[0], key)
+
+        try:
+            info = await self._run(open_file)
+            yield files[0], info
+        finally:
+            for file in files:
+                os.close(file)
 
     async def hash_objects(
         self, wanted: Sequence[tuple[str, str]], *, on_bytes: Callable[[int], None], stopped: Callable[[], bool]
@@ -313,19 +318,15 @@ class DiskStorage:
 
     async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
         self.counters.count("copy")
-        file, info = await self._run(self._open, source)
-        try:
-            async with self._new_file(target) as copy:
-                while await self._run(copy.copy_from, file, _COPY_STEP):
-                    pass
-                expected = info.size if size is None else size
-                if copy.size != expected:
-                    raise IntegrityError(
-                        f"{self.url}/{source} has {copy.size:,} bytes, not {expected:,}: it changed; not copied"
-                    )
-                await self._run(copy.publish)
-        finally:
-            os.close(file)
+        async with self._open_file(source) as (file, info), self._new_file(target) as copy:
+            while await self._run(copy.copy_from, file, _COPY_STEP):
+                pass
+            expected = info.size if size is None else size
+            if copy.size != expected:
+                raise IntegrityError(
+                    f"{self.url}/{source} has {copy.size:,} bytes, not {expected:,}: it changed; not copied"
+                )
+            await self._run(copy.publish)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         self.counters.count("move")

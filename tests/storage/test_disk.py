@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -596,6 +597,33 @@ async def test_no_descriptor_is_left_open(disk: DiskStorage, monkeypatch: pytest
             with pytest.raises((NotFound, Unsupported, IntegrityError, AlreadyExists)):
                 await attempt
     assert len(list(Path("/proc/self/fd").iterdir())) == len(before)
+
+
+async def test_cancelled_opens_leave_no_descriptor_open(disk: DiskStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(disk.root, "a")
+    opening, go_on = threading.Event(), threading.Event()
+    really = disk._tree.open_file
+
+    def open_file(key: str) -> int:
+        file = really(key)
+        opening.set()
+        go_on.wait(60)
+        return file
+
+    monkeypatch.setattr(disk._tree, "open_file", open_file)
+    for work in (read(disk, "a"), disk.copy("a", "b")):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        opening.clear()
+        go_on.clear()
+        task = asyncio.create_task(work)
+        while not opening.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # -- empty folders
