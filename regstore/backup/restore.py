@@ -38,6 +38,7 @@ from regstore.errors import (
 )
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.runs import new_run
 from regstore.runs.lock import Lock
@@ -355,6 +356,7 @@ class _Run:
         result = RestoreResult(snapshot=self._snapshot, absent=self._absent())
         await self._collect()
         await lock.guard()
+        await remove_leftovers(self._store, self._inventory)
         guard = Guard(lock)
         await self._seed(result)
         await self._blobs(guard, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 from types import TracebackType
@@ -11,6 +12,8 @@ from typing import Any, Final, Protocol
 from regstore.cli.output import emit_error
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 
+#: Columns that the bar itself takes: phase, share, amounts, times and rate.
+_BAR = 70
 #: Seconds between two lines of retries.
 _PAUSE: Final = 5.0
 
@@ -41,6 +44,13 @@ class Shown(Protocol):
 
     def clear(self) -> None:
         """Leave the terminal to what is printed next."""
+
+
+def fitting(detail: str, room: int) -> str:
+    """As many of the detail's parts (between `; `) as `room` columns hold, but the first in any case."""
+    while len(detail) > room and "; " in detail:
+        detail = detail.rpartition("; ")[0]
+    return detail
 
 
 class Bar:
@@ -93,7 +103,8 @@ class Bar:
         if event.total is not None:
             bar.total = event.total
         if event.detail:
-            bar.set_postfix_str(event.detail[:60], refresh=False)
+            room = shutil.get_terminal_size().columns - _BAR
+            bar.set_postfix_str(fitting(event.detail, room), refresh=False)
         bar.update(event.done - bar.n)
 
     def clear(self) -> None:

@@ -18,6 +18,7 @@ from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotARegistry
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.migrate.apply import Applier
 from regstore.migrate.deletion import delete_tags
@@ -124,6 +125,7 @@ async def migrate(
             # What an earlier pass could not do may have been done by this one.
             result.failed, result.skipped = [], []
             undisturbed = not planned.others.at_work
+            await remove_leftovers(target, planned.inventory, schema="dst")
             if not summary.nothing_to_do or options.verify is Verify.FULL:
                 applier = Applier(
                     source,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 from regstore.storage.disk import DiskStorage
@@ -99,6 +101,22 @@ async def test_restore_killed_anywhere() -> None:
         done = await give_back(memory(backup), memory(target, now=NOW + LATER))
         assert not done.partial
         assert (await contents(memory(target))).keys() == expected(store.bodies())
+
+
+async def test_what_a_killed_restore_was_writing_goes_once_it_is_old(tmp_path: Path) -> None:
+    store, backup = small(), ModelStore()
+    await take(memory(store), memory(backup))
+    (blob, *_) = (key for key in store if key.endswith("/data"))
+    left = tmp_path / blob.replace("data", ".regstore-" + "0a" * 16)
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    async with DiskStorage(tmp_path) as target:
+        await give_back(memory(backup), target)
+        assert left.exists(), "somebody may be at it"
+        os.utime(left, (time.time() - 7 * 3600,) * 2)
+        await give_back(memory(backup), target)
+        assert not left.exists()
+        assert await contents(target) == store.bodies()
 
 
 async def test_prune_killed_anywhere() -> None:

@@ -122,3 +122,11 @@ def test_confirm_needs_a_terminal_or_a_yes(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         monkeypatch.setattr("sys.stderr", Terminal())
         assert output.confirm("Delete?", yes=False) is meant
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [(80, "1/3 blobs; abc (5 B); def (4 B)"), (30, "1/3 blobs; abc (5 B)"), (12, "1/3 blobs"), (-10, "1/3 blobs")],
+)
+def test_the_bar_names_what_it_has_room_for(room: int, shown: str) -> None:
+    assert progress.fitting("1/3 blobs; abc (5 B); def (4 B)", room) == shown

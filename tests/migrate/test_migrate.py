@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from regstore.errors import (
     StorageError,
     StorageFull,
 )
+from regstore.events import Event, Progress
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_record import MANY, TAGS, load_record, merge_record
 from regstore.layout import (
@@ -989,3 +992,46 @@ async def test_a_blob_of_another_size_is_written_again(pair: Pair) -> None:
     pair.target.objects[key] = (b"", NOW)
     assert (await pair.move()).blobs == 1
     assert pair.target.body(key) == b"layer 0"
+
+
+# -- what is seen and left behind
+
+
+async def test_the_bar_goes_on_within_a_blob(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regstore.migrate.apply._TELL_SECONDS", 0.0)
+    large = pair.builder.blob(bytes(5 << 20))
+    pair.builder.push("a", pair.builder.image(pair.config, [large]), "1")
+    pair.source.write_folder(tmp_path)
+    seen: list[Progress] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == "copying blobs":
+            seen.append(event)
+
+    async with DiskStorage(tmp_path) as source:
+        await migrate(source, pair.there(), MigrateOptions(concurrency=1), scanning=SCANNING, on_event=on_event)
+    done = [event.done for event in seen]
+    assert done == sorted(done)
+    assert [event.done >> 20 for event in seen if "0/3 blobs" in event.detail] == [1, 2, 3, 4, 5]
+    assert f"{large.short} ({5 << 20:,} B)" in seen[0].detail
+    assert (seen[-1].done, seen[-1].detail) == (seen[-1].total, "3/3 blobs")
+
+
+async def test_what_a_killed_run_was_writing_goes_once_it_is_old(pair: Pair, tmp_path: Path) -> None:
+    pair.builder.push("a", pair.image(0), "1")
+    name = ".regstore-" + "0a" * 16
+    key = encode(BlobKey(pair.layers[0]))
+    places = [key.replace("data", name), f"docker/registry/v2/repositories/a/_layers/{name}"]
+    kept = [key.replace("data", name + "x"), key.replace("data", ".regstore-1"), name]
+    for place in places + kept:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    async with DiskStorage(tmp_path) as target:
+        await move(pair.here(), target)
+        assert all((tmp_path / place).exists() for place in places), "somebody may be at it"
+        for place in places + kept:
+            os.utime(tmp_path / place, (time.time() - 7 * 3600,) * 2)
+        assert (await move(pair.here(), target)).objects == 0
+    assert not any((tmp_path / place).exists() for place in places)
+    assert all((tmp_path / place).exists() for place in kept)
