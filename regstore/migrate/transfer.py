@@ -19,6 +19,7 @@ from regstore.storage.streams import (
     STREAMS,
     BlobReader,
     SourceGone,
+    is_fatal,
     verified_size,
 )
 
@@ -149,7 +150,7 @@ class Transfer:
             self._refused(error)
             return False
         except StorageError as error:
-            if not isinstance(error, AccessDenied | Unsupported) and type(error) is not StorageError:
+            if is_fatal(error) or isinstance(error, IntegrityError):
                 raise
             self._refused(error)
             return None
