@@ -75,16 +75,12 @@ class Unfinished:
         ]
         for record, written in records:
             now = now or await self._target.now()
-            try:
+            with suppress(AccessDenied):  # then nothing can be done about it
                 found = await self._look(record, written, now)
-            except AccessDenied:
-                continue  # then nothing can be done about it
-            if found is None:
-                continue
-            if found.options == self._options and is_wanted(found.key):
-                self._found[found.key].append(found)
-            else:
-                await self._discard(found)
+                if found is not None and found.options == self._options and is_wanted(found.key):
+                    self._found[found.key].append(found)
+                elif found is not None:
+                    await self._discard(found)
 
     async def _look(self, record: str, written: int, now: int) -> _Found | None:
         try:
@@ -127,6 +123,7 @@ class Unfinished:
         source: as in the record. What else was left of this key goes once the object is there."""
         others = self._found.pop(key, [])
         found = next((one for one in others if one.source == source), None)
+        others = [other for other in others if other is not found]
         record = found.record if found is not None else f"{UPLOADS}{secrets.token_hex(8)}.json"
         what: dict[str, Any] = {"key": key, "options": self._options, "source": source, "free": False}
 
@@ -145,13 +142,17 @@ class Unfinished:
                         await self._target.delete_many([record])
                     elif "upload_id" in what:
                         what["free"] = True
+                        others.append(_Found(record, key, what["upload_id"], self._options, source, {}, True))
                         await write()
 
         resume = Resume(found.upload_id if found else "", found.parts if found else {}, begun)
         try:
             yield resume
-            for other in others:
-                if other is not found:
-                    await self._discard(other)
-        finally:
+        except BaseException:
             await asyncio.shield(let_go())
+            self._found[key] = others  # the object may be stored in another way yet
+            raise
+        await let_go()
+        with suppress(StorageError):  # the object is there; the next pass looks again
+            for other in others:
+                await self._discard(other)

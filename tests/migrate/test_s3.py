@@ -196,6 +196,7 @@ async def test_copies_that_bring_no_answer_pass_through(
     monkeypatch.setattr("regstore.storage.s3.between.LONG_TIMEOUT", 0.05)
     monkeypatch.setattr("regstore.storage.s3.multipart.LONG_TIMEOUT", 0.05 if in_parts else 60)
     monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 0 if in_parts else 256 * MiB)
+    monkeypatch.setattr("regstore.migrate.transfer.IN_PARTS", 0)
     notices: list[Event] = []
     with FaultProxy(moto.endpoint_url) as proxy:
         gate = proxy.hold(operation=["CopyObject", "UploadPartCopy"], times=None)
@@ -207,6 +208,7 @@ async def test_copies_that_bring_no_answer_pass_through(
             )
             assert (result.blobs, result.partial) == (12, False)
             assert without_ours(await contents(target)) == large.bodies()
+            assert [upload async for upload in target.list_multipart_uploads("")] == []
         assert proxy.counts["CopyObject"] + proxy.counts["UploadPartCopy"] <= 10
         gate.release()
     (notice,) = [event for event in notices if isinstance(event, Notice)]
