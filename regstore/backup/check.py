@@ -2,42 +2,39 @@
 
 Without reading: every snapshot and pack is read and matches its name, and every blob is there with its size.
 What is lost or damaged can be written anew from another copy (`repair`).
+
+Nothing is damage by one look alone: a snapshot, a pack or a blob that was wrong is read once more. A `prune` may run
+meanwhile: what is not there counts only where a snapshot that is still listed needs it. An error that is not about
+one blob (no answer, no access) ends the run; a blob that can't be read is neither sound nor damaged.
 """
 
 from __future__ import annotations
 
-import math
-import random
+import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
-from regstore.backup.opening import check_marker, choose, list_snapshots, read_packs
+from regstore.backup.intent import live_intents
+from regstore.backup.opening import Listed, check_marker, choose, list_snapshots, read_packs
 from regstore.backup.repair import Copy
-from regstore.backup.transfer import in_lanes
+from regstore.backup.touched import Touched, Users, tags_by_blob, tags_of_a_pack
 from regstore.digest import Digest
-from regstore.errors import StorageError
 from regstore.events import Notice, OnEvent, Progress, ignore
-from regstore.reading.proofs import Proof, Proofs
-from regstore.reading.read_data import ReadData
+from regstore.inventory.inventory import Inventory
+from regstore.reading.proofs import Proofs
+from regstore.reading.read_data import ReadData, Wanted
+from regstore.reading.reader import BlobReader
 from regstore.storage.base import PutOptions, Storage
-from regstore.storage.streams import is_fatal, verified_size
 
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Touched:
-    """What damage touches: a tag of a repository in snapshots (their runs). tag is "" where it touches no tag."""
-
-    repository: str
-    tag: str
-    snapshots: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"{self.repository}:{self.tag}" if self.tag else f"{self.repository} (untagged)"
+#: Rows that are put into a table at once.
+_ROWS: Final = 20_000
+#: Looks at what is left, while snapshots are being forgotten.
+_LOOKS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +51,8 @@ class Damage:
 @dataclass(kw_only=True)
 class CheckResult:
     """What was found. read_…: blobs whose bytes were hashed; known_…: not read, for they were proved within max_age;
-    left_…: chosen, but the time was over. unneeded: blobs that no snapshot needs. Sizes in bytes."""
+    left_…: chosen, but the time was over. unneeded: blobs that no snapshot needs, where that is known. unread: what
+    can't be read, which is no damage. unstable: read wrong once, and right the second time. Sizes in bytes."""
 
     snapshots: int = 0
     packs: int = 0
@@ -70,6 +68,8 @@ class CheckResult:
     unneeded_bytes: int = 0
     seconds: float = 0.0
     damage: list[Damage] = field(default_factory=list)
+    unread: list[Damage] = field(default_factory=list)
+    unstable: list[str] = field(default_factory=list)
 
     @property
     def damaged(self) -> bool:
@@ -95,232 +95,288 @@ async def check(
     error that is none of one object's raises.
 
     proofs: the folder where it is remembered what was read and right; None: nowhere. max_age: microseconds; what was
-    proved since is not read again. time_limit: seconds, for reading.
+    proved since is not read again. time_limit: seconds, for reading. put: how new objects are stored.
     """
     began = time.monotonic()
-    result = CheckResult()
-    listed = await list_snapshots(storage, concurrency=concurrency)
     copy = None if repair_from is None else await Copy.of(repair_from, put)
-    if not await check_marker(storage):
-        repaired = copy is not None and await copy.write_marker(storage)
-        why = "is lost; prune refuses without it"
-        result.damage.append(Damage(kind="marker", subject=form.MARKER, reason=why, repaired=repaired))
-    if snapshot is None:
-        mended = set() if copy is None else await copy.mend(storage, listed.damaged)
-        result.damage += (
-            Damage(kind="snapshot", subject=key, reason=why, repaired=key in mended)
-            for key, why in sorted(listed.damaged.items())
-        )
-        if mended:
-            listed = await list_snapshots(storage, concurrency=concurrency)
-        chosen: tuple[Snapshot, ...] = listed.snapshots
-    else:
-        chosen = (choose(listed, snapshot, storage.url),)
-    result.snapshots = len(chosen)
-
-    users: dict[str, list[tuple[str, str]]] = {}
-    for one in chosen:
-        for name, known in one.repositories.items():
-            users.setdefault(known.pack, []).append((one.run, name))
-    needed: dict[Digest, int] = {}
-
-    strange: dict[str, str] = {}
-
-    def take(encoded: str, pack: Pack) -> None:
-        others = {name for _, name in users[encoded]} - {pack.name}
-        if others:
-            strange[encoded] = f"is of {pack.name}, not of {', '.join(sorted(others))}"
-        needed.update(pack.blobs)
-        result.packs += 1
-        on_event(Progress(phase="reading packs", done=result.packs, total=len(users), unit="packs"))
-
-    unreadable = await read_packs(storage, sorted(users), take, concurrency=concurrency)
-    mended = set() if copy is None else await copy.mend(storage, map(form.pack_key, unreadable))
-    again = [encoded for encoded in unreadable if form.pack_key(encoded) in mended]
-    damaged = unreadable | strange
-    unreadable = {encoded: why for encoded, why in unreadable.items() if encoded not in again}
-    unreadable |= await read_packs(storage, again, take, concurrency=concurrency)
-    unreadable |= strange
-    for encoded, why in sorted((damaged | unreadable).items()):
-        touches = tuple(
-            Touched(repository=name, tag="", snapshots=tuple(run for run, other in users[encoded] if other == name))
-            for name in sorted({name for _, name in users[encoded]})
-        )
-        key, repaired = form.pack_key(encoded), encoded not in unreadable
-        result.damage.append(Damage(kind="pack", subject=key, reason=why, touches=touches, repaired=repaired))
-
-    bad, sound = await _list_blobs(storage, needed, result, on_event)
-    result.blobs, result.bytes = len(needed), sum(needed.values())
-    if read_data is not None:
-        memory = Proofs(proofs, storage.url)
-        try:
-            chosen_blobs = _choose(read_data, sound, memory, result, max_age, await storage.now())
-            reading = _Reading(storage, memory, result, time_limit, on_event)
-            bad |= await reading.run(chosen_blobs, concurrency)
-        finally:
-            memory.close()
-        if memory.trouble:
-            on_event(Notice(message=memory.trouble))
-    copied: set[Digest] = set()
-    if copy is not None:
-        copied = await copy.blobs(storage, {digest: needed[digest] for digest in bad}, concurrency)
-    if bad:
-        touched = await _touched(storage, users, unreadable, bad, concurrency)
-        result.damage += (
-            Damage(
-                kind="blob",
-                subject=str(digest),
-                reason=why,
-                touches=tuple(touched.get(digest, ())),
-                repaired=digest in copied,
-            )
-            for digest, why in sorted(bad.items())
-        )
-    result.seconds = time.monotonic() - began
-    return result
+    with Inventory() as inventory:
+        checking = _Check(storage, inventory, copy, concurrency, on_event)
+        await checking.snapshots(snapshot)
+        await checking.packs()
+        await checking.list_blobs()
+        if read_data is not None:
+            wanted = Wanted(read=read_data, max_age=max_age, time_limit=time_limit, concurrency=concurrency)
+            await checking.read_blobs(wanted, proofs)
+        await checking.name_blobs()
+    checking.result.seconds = time.monotonic() - began
+    return checking.result
 
 
-async def _list_blobs(
-    storage: Storage, needed: Mapping[Digest, int], result: CheckResult, on_event: OnEvent
-) -> tuple[dict[Digest, str], list[_Listed]]:
-    """Needed blobs that are not listed with their size, and why; and those that are."""
-    bad = dict.fromkeys(needed, "is lost")
-    sound: list[_Listed] = []
-    done = 0
-    async for page in storage.list(form.BLOBS):
-        for key, size, mtime in zip(page.keys, page.sizes, page.mtimes, strict=True):
-            digest = form.parse_blob_key(key)
-            if digest is None:
-                continue
-            wanted = needed.get(digest)
-            if wanted is None:
-                result.unneeded_blobs += 1
-                result.unneeded_bytes += size
-            elif size == wanted:
-                bad.pop(digest, None)
-                sound.append(_Listed(digest, size, mtime))
-            else:
-                bad[digest] = f"has {size:,} bytes, not {wanted:,}"
-        done += len(page)
-        on_event(Progress(phase="listing blobs", done=done, unit="blobs"))
-    return bad, sound
-
-
-class _Listed(NamedTuple):
-    """A blob as the listing shows it: bytes, and microseconds."""
-
-    digest: Digest
-    size: int
-    mtime: int
-
-
-def _choose(
-    read: ReadData, sound: Sequence[_Listed], memory: Proofs, result: CheckResult, max_age: int | None, now: int
-) -> list[_Listed]:
-    """Those to read: first what was wrong the last time, then what was never proved, then the longest ago. (A part is
-    all of its blobs.) What was proved within max_age is known."""
-    proved = {(one.digest, one.size, one.mtime): one.proved for batch in memory.load() for one in batch}
-    chance = random.SystemRandom()
-    ordered: list[tuple[int, float, _Listed]] = []
-    for blob in sound:
-        when = proved.get((blob.digest.raw, blob.size, blob.mtime))
-        if read.part is not None and int(blob.digest.encoded[:12], 16) % read.part[1] != read.part[0] - 1:
-            continue
-        if max_age is not None and when and when >= now - max_age:
-            result.known_blobs += 1
-            result.known_bytes += blob.size
-            continue
-        ordered.append((-1 if when == 0 else when or 0, chance.random(), blob))
-    ordered.sort(key=lambda one: one[:2])
-    blobs = [blob for _, _, blob in ordered]
-    if read.size is None and read.share in (None, 1.0):
-        return blobs
-    most = read.size if read.size is not None else math.ceil((read.share or 0) * sum(one.size for one in sound))
-    chosen: list[_Listed] = []
-    for blob in blobs:
-        if most <= 0:
-            break
-        chosen.append(blob)
-        most -= blob.size
-    return chosen
-
-
-class _Reading:
-    """Reads blobs, hashes them, and remembers what was proved."""
-
-    _SAVED_AT_ONCE: Final = 1000
+class _Check:
+    """The steps of one check, in the order in which they stand here."""
 
     def __init__(
-        self, storage: Storage, memory: Proofs, result: CheckResult, time_limit: float | None, on_event: OnEvent
+        self, storage: Storage, inventory: Inventory, copy: Copy | None, concurrency: int, on_event: OnEvent
     ) -> None:
         self._storage = storage
-        self._memory = memory
-        self._result = result
-        self._deadline = math.inf if time_limit is None else time.monotonic() + time_limit
+        self._inventory = inventory
+        self._copy = copy
+        self._concurrency = concurrency
         self._on_event = on_event
-        self._unsaved: list[Proof] = []
+        self.result: Final = CheckResult()
+        self._chosen: tuple[Snapshot, ...] = ()
+        self._users = Users()
+        self._unreadable: set[str] = set()
+        #: Whether every pack of every snapshot was read: what no pack needs, nothing needs.
+        self._all_known = True
+        self._bad: dict[Digest, str] = {}
+        self._unread: dict[Digest, str] = {}
+        inventory.execute("create table needed (digest blob, size bigint)")
+        inventory.execute("create table listed (digest blob, size bigint, mtime bigint)")
 
-    async def run(self, chosen: Sequence[_Listed], concurrency: int) -> dict[Digest, str]:
-        """Of those that are damaged, why."""
-        bad: dict[Digest, str] = {}
-        result, total = self._result, sum(blob.size for blob in chosen)
-        mtimes = {blob.digest: blob.mtime for blob in chosen}
-        now = await self._storage.now()
+    # Snapshots
 
-        async def one(blob: tuple[Digest, int]) -> None:
-            digest, size = blob
-            if time.monotonic() > self._deadline:
-                result.left_blobs += 1
-                result.left_bytes += size
-                return
-            try:
-                found = await verified_size(self._storage, form.blob_key(digest), digest, size)
-            except StorageError as error:
-                if is_fatal(error):
-                    raise
-                bad[digest] = f"can't be read: {error}"
-            else:
-                if found is None:
-                    bad[digest] = "does not match its digest"
-                self._remember(Proof(digest.raw, size, mtimes[digest], 0 if found is None else now))
-            result.read_blobs += 1
-            result.read_bytes += size
-            self._on_event(Progress(phase="reading blobs", done=result.read_bytes, total=total, unit="B"))
+    async def snapshots(self, snapshot: str | None) -> None:
+        """The marker, and the snapshots that are looked at."""
+        storage, copy, result = self._storage, self._copy, self.result
+        listed = await self._list_snapshots()
+        if not await check_marker(storage):
+            repaired = copy is not None and await copy.write_marker(storage)
+            why = "is lost; prune refuses without it"
+            result.damage.append(Damage(kind="marker", subject=form.MARKER, reason=why, repaired=repaired))
+        if snapshot is None:
+            mended = set() if copy is None else await copy.mend(storage, listed.damaged)
+            result.damage += (
+                Damage(
+                    kind="snapshot",
+                    subject=key,
+                    reason=why,
+                    repaired=key in mended,
+                    touches=(Touched(repository="", tag="", snapshots=(form.parse_snapshot_key(key) or key,)),),
+                )
+                for key, why in sorted(listed.damaged.items())
+            )
+            if mended:
+                listed = await self._list_snapshots()
+            if not (listed.snapshots or listed.damaged):
+                await self._miss_snapshots()
+            chosen: tuple[Snapshot, ...] = listed.snapshots
+        else:
+            chosen = (choose(listed, snapshot, storage.url),)
+        self._all_known = snapshot is None and not listed.damaged
+        self._use(chosen)
 
+    async def _list_snapshots(self) -> Listed:
+        """What one read showed damaged, and a second did not, is sound."""
+        first = await list_snapshots(self._storage, concurrency=self._concurrency)
+        if not first.damaged:
+            return first
+        second = await list_snapshots(self._storage, concurrency=self._concurrency)
+        both = {one.run: one for one in (*first.snapshots, *second.snapshots)}
+        return Listed(
+            snapshots=tuple(both[run] for run in sorted(both)),
+            keys=first.keys | second.keys,
+            damaged={key: why for key, why in second.damaged.items() if key in first.damaged},
+        )
+
+    async def _miss_snapshots(self) -> None:
+        """None is listed: then nothing else may be here, but for what a create that is under way has written."""
+        counts = {}
+        for prefix, is_one in ((form.PACKS, form.parse_pack_key), (form.BLOBS, form.parse_blob_key)):
+            counts[prefix] = 0
+            async for page in self._storage.list(prefix):
+                counts[prefix] += sum(is_one(key) is not None for key in page.keys)
+        packs, blobs = counts[form.PACKS], counts[form.BLOBS]
+        if not packs and not blobs:
+            return
+        what = f"no snapshot is listed, but there are {packs:,} packs and {blobs:,} blobs"
+        live, _ = await live_intents(self._storage, await self._storage.now())
+        if live:
+            self._on_event(Notice(message=f"{what}: create {live[0]} is under way"))
+            return
+        why = (
+            f"{what}: snapshots may be lost (copy them back if there is a copy), or the first create was cut short"
+        )
+        self.result.damage.append(Damage(kind="snapshot", subject=form.SNAPSHOTS, reason=why))
+
+    def _use(self, chosen: Sequence[Snapshot]) -> None:
+        self._chosen = tuple(chosen)
+        self._users = Users.of(chosen)
+        self.result.snapshots = len(chosen)
+
+    async def _forget_pruned(self) -> bool:
+        """Keep only snapshots that are still listed; whether any has gone. Prune removes them before what they need."""
+        listed = await list_snapshots(self._storage, concurrency=self._concurrency)
+        runs = set(listed.keys) | {form.parse_snapshot_key(key) for key in listed.damaged}
+        left = [one for one in self._chosen if one.run in runs]
+        gone = len(left) < len(self._chosen)
+        if gone:
+            self._use(left)
+        return gone
+
+    # Packs
+
+    async def packs(self) -> None:
+        """Read every pack; what they need is `needed` from then on."""
+        needed: dict[Digest, int] = {}
+        strange: dict[str, str] = {}
+
+        def take(encoded: str, pack: Pack) -> None:
+            others = self._users.names(encoded) - {pack.name}
+            if others:
+                strange[encoded] = f"is of {pack.name}, not of {', '.join(sorted(others))}"
+            needed.update(pack.blobs)
+            if len(needed) >= _ROWS:
+                self._need(needed)
+            self.result.packs += 1
+            self._on_event(
+                Progress(phase="reading packs", done=self.result.packs, total=len(self._users), unit="packs")
+            )
+
+        async def read(packs: Collection[str]) -> dict[str, str]:
+            return await read_packs(self._storage, sorted(packs), take, concurrency=self._concurrency)
+
+        bad = await read(self._users.packs)
+        bad = await read(bad)
+        if bad and await self._forget_pruned():
+            bad = {encoded: why for encoded, why in bad.items() if encoded in self._users.packs}
+        mended = set() if self._copy is None else await self._copy.mend(self._storage, map(form.pack_key, bad))
+        again = [encoded for encoded in bad if form.pack_key(encoded) in mended]
+        left = {encoded: why for encoded, why in bad.items() if encoded not in again} | await read(again) | strange
+        self._need(needed)
+        self._unreadable = left.keys() - strange.keys()
+        self._all_known = self._all_known and not left
+        for encoded, why in sorted((bad | left).items()):
+            await self._add_pack(encoded, why, repaired=encoded not in left)
+
+    def _need(self, needed: dict[Digest, int]) -> None:
+        self._inventory.insert(
+            "needed",
+            {
+                "digest": ("binary", [digest.raw for digest in needed]),
+                "size": ("int64", list(needed.values())),
+            },
+        )
+        needed.clear()
+
+    async def _add_pack(self, encoded: str, why: str, *, repaired: bool) -> None:
+        touches = await tags_of_a_pack(self._storage, self._chosen, encoded, self._unreadable)
+        self.result.damage.append(
+            Damage(kind="pack", subject=form.pack_key(encoded), reason=why, touches=touches, repaired=repaired)
+        )
+
+    # Blobs
+
+    async def list_blobs(self) -> None:
+        """Find needed blobs that are not listed with their size; the others are the inventory's `blob` then."""
+        inventory, result = self._inventory, self.result
+        rows: list[tuple[bytes, int, int]] = []
+        done = 0
+        async for page in self._storage.list(form.BLOBS):
+            for key, size, mtime in zip(page.keys, page.sizes, page.mtimes, strict=True):
+                digest = form.parse_blob_key(key)
+                if digest is not None:
+                    rows.append((digest.raw, size, mtime))
+            done += len(page)
+            self._on_event(Progress(phase="listing blobs", done=done, unit="blobs"))
+            if len(rows) >= _ROWS:
+                self._list(rows)
+        self._list(rows)
+        inventory.execute(
+            "create or replace table needed as select digest, max(size) as size from needed group by digest"
+        )
+        result.blobs, result.bytes = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from needed")[0]
+        inventory.execute("insert into blob select l.* from listed l semi join needed n using (digest, size)")
+        self._bad |= {
+            Digest.from_raw(bytes(raw)): "is lost" if has is None else f"has {has:,} bytes, not {size:,}"
+            for raw, size, has in inventory.all(
+                """
+                select n.digest, n.size, l.size from needed n left join listed l on l.digest = n.digest
+                where l.size is distinct from n.size
+                """
+            )
+        }
+        if self._all_known:
+            result.unneeded_blobs, result.unneeded_bytes = inventory.all(
+                "select count(*), coalesce(sum(size), 0)::bigint from listed anti join needed using (digest)"
+            )[0]
+
+    def _list(self, rows: list[tuple[bytes, int, int]]) -> None:
+        self._inventory.insert(
+            "listed",
+            {
+                "digest": ("binary", [row[0] for row in rows]),
+                "size": ("int64", [row[1] for row in rows]),
+                "mtime": ("int64", [row[2] for row in rows]),
+            },
+        )
+        rows.clear()
+
+    async def read_blobs(self, wanted: Wanted, folder: Path | None) -> None:
+        """Read and hash what is wanted of the listed blobs."""
+        memory = Proofs(folder, self._storage.url)
         try:
-            await in_lanes([(blob.digest, blob.size) for blob in chosen], one, concurrency=concurrency)
+            reader = BlobReader(self._storage, self._inventory, wanted, memory, form.blob_key, self._on_event)
+            reading = await reader.run(now=await self._storage.now(), seed=secrets.randbits(32))
         finally:
-            self._memory.save(self._unsaved)
-        return bad
+            memory.close()
+        result = self.result
+        result.read_blobs, result.read_bytes = reading.blobs, reading.bytes
+        result.known_blobs, result.known_bytes = reading.known, reading.known_bytes
+        result.left_blobs, result.left_bytes = reading.left, reading.left_bytes
+        result.unstable += reading.unstable
+        self._bad |= {Digest.from_raw(raw): f"is damaged: {why}" for raw, why in reader.rotten.items()}
+        self._bad |= {Digest.from_raw(raw): "is lost" for raw in reader.gone}
+        self._unread |= {Digest.from_raw(raw): why for raw, why in reader.unread.items()}
 
-    def _remember(self, proof: Proof) -> None:
-        self._unsaved.append(proof)
-        if len(self._unsaved) >= self._SAVED_AT_ONCE:
-            ready, self._unsaved = self._unsaved, []
-            self._memory.save(ready)
+    async def name_blobs(self) -> None:
+        """What is wrong with blobs that a snapshot needs which is still listed, with the tags that reach them; and
+        what can be repaired of it."""
+        if not (self._bad or self._unread):
+            return
+        wrong = self._bad | self._unread
+        for _ in range(_LOOKS):
+            await self._forget_pruned()
+            touched, failed = await self._touched(wrong)
+            if not failed:
+                break
+        for encoded, why in sorted(failed.items()):
+            await self._add_pack(encoded, why, repaired=False)
+        if not failed:
+            wrong = {digest: why for digest, why in wrong.items() if digest in touched}
+        bad = sorted(wrong.keys() & self._bad.keys())
+        copied: set[Digest] = set()
+        if self._copy is not None:
+            copied = await self._copy.blobs(self._storage, self._sizes(bad), self._concurrency)
+        for digest, why in sorted(wrong.items()):
+            one = Damage(kind="blob", subject=str(digest), reason=why, touches=tuple(touched.get(digest, ())))
+            if digest in self._bad:
+                self.result.damage.append(replace(one, repaired=digest in copied))
+            else:
+                self.result.unread.append(one)
 
+    async def _touched(self, wrong: Mapping[Digest, str]) -> tuple[dict[Digest, list[Touched]], dict[str, str]]:
+        """Of each of these that a pack still needs, the tags that reach it; and packs that can't be read now. Reads
+        the packs a second time, so that none is held."""
+        found: dict[Digest, dict[tuple[str, str], set[str]]] = {}
 
-async def _touched(
-    storage: Storage,
-    users: Mapping[str, list[tuple[str, str]]],
-    unreadable: Mapping[str, str],
-    bad: Mapping[Digest, str],
-    concurrency: int,
-) -> dict[Digest, list[Touched]]:
-    """Of each bad blob, the tags that reach it. Reads the packs a second time, so that none is held."""
-    found: dict[Digest, dict[tuple[str, str], set[str]]] = {}
+        def take(encoded: str, pack: Pack) -> None:
+            for digest, tags in tags_by_blob(pack, wrong.keys()).items():
+                places = found.setdefault(digest, {})
+                for tag in tags or [""]:
+                    places.setdefault((pack.name, tag), set()).update(self._users.runs(encoded))
 
-    def take(encoded: str, pack: Pack) -> None:
-        for digest in bad.keys() & pack.blobs.keys():
-            places = found.setdefault(digest, {})
-            for tag in pack.tags_touched({digest}) or [""]:
-                places.setdefault((pack.name, tag), set()).update(run for run, _ in users[encoded])
+        readable = sorted(self._users.packs - self._unreadable)
+        failed = await read_packs(self._storage, readable, take, concurrency=self._concurrency)
+        return {
+            digest: [
+                Touched(repository=name, tag=tag, snapshots=tuple(sorted(runs)))
+                for (name, tag), runs in sorted(places.items())
+            ]
+            for digest, places in found.items()
+        }, failed
 
-    await read_packs(storage, sorted(users.keys() - unreadable.keys()), take, concurrency=concurrency)
-    return {
-        digest: [
-            Touched(repository=name, tag=tag, snapshots=tuple(sorted(runs)))
-            for (name, tag), runs in sorted(places.items())
-        ]
-        for digest, places in found.items()
-    }
+    def _sizes(self, digests: Sequence[Digest]) -> dict[Digest, int]:
+        wanted = [digest.raw for digest in digests]
+        rows = self._inventory.all("select digest, size from needed where digest in (select unnest(?))", [wanted])
+        return {Digest.from_raw(bytes(raw)): size for raw, size in rows}

@@ -10,9 +10,19 @@ from regstore.backup import format as form
 from regstore.backup.opening import check_marker
 from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, NotFound, StorageError
+from regstore.errors import InputError, IntegrityError, NotFound, StorageError
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.streams import copy_blob, is_fatal
+
+
+async def is_backup(storage: Storage) -> bool:
+    """Whether right bytes may come from a backup, or from a registry's store. InputError where it is neither."""
+    if await check_marker(storage):
+        return True
+    async for page in storage.list(layout.PREFIX):
+        if page.keys:
+            return False
+    raise InputError(f"{storage.url} holds neither a registry nor a backup: nothing can be repaired from there")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,8 @@ class Copy:
 
     @classmethod
     async def of(cls, storage: Storage, put: PutOptions | None) -> Copy:
-        return cls(storage, await check_marker(storage), put)
+        """InputError where it is neither; NoSuchBucket where nothing is there at all."""
+        return cls(storage, await is_backup(storage), put)
 
     async def write_marker(self, backup: Storage) -> bool:
         """Where the other copy is a backup, this one is no accident either. Whether it was written."""

@@ -12,15 +12,17 @@ from regstore.cli.output import count, counted, emit, emit_error, emit_json, mom
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.target import Acl, Sse, SseKmsKeyId, StorageClass, put_options
 from regstore.cli.values import parse_duration, parse_read_data
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.reading.reader import Reading
+    from regstore.storage.base import PutOptions
     from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
-    from regstore.verify.read import Reading
     from regstore.verify.run import VerifyReport
     from regstore.verify.work import RepairOptions, Repairs
 
@@ -90,6 +92,10 @@ def verify(
     restore_links: Annotated[
         bool, typer.Option("--restore-links", help="Put back links that are missing here and that STORE2 has.")
     ] = False,
+    storage_class: StorageClass = None,
+    sse: Sse = None,
+    sse_kms_key_id: SseKmsKeyId = None,
+    acl: Acl = None,
     drop_broken_tags: Annotated[
         bool, typer.Option("--drop-broken-tags", help="Repair, then remove tags that can't be pulled whole.")
     ] = False,
@@ -129,7 +135,8 @@ def verify(
     """
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
-    from regstore.verify.options import Checksums, VerifyOptions
+    from regstore.reading.read_data import Checksums
+    from regstore.verify.options import VerifyOptions
     from regstore.verify.work import RepairOptions
 
     if server_checksums not in list(Checksums):
@@ -143,7 +150,12 @@ def verify(
         proofs=cache_dir or default_cache_dir(),
         pull_through=pull_through,
     )
-    what = RepairOptions(drop_broken_tags=drop_broken_tags, grace=grace, restore_links=restore_links)
+    what = RepairOptions(
+        drop_broken_tags=drop_broken_tags,
+        grace=grace,
+        restore_links=restore_links,
+        put=put_options(storage_class, sse, sse_kms_key_id, acl),
+    )
     if restore_links and repair_from is None:
         raise InputError("--restore-links puts back what another copy has: say --repair-from")
     if not (repair or repair_from or drop_broken_tags):
@@ -194,6 +206,8 @@ async def _repair(
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
     from contextlib import AsyncExitStack
 
+    from regstore.backup.links import BackedUpLinks
+    from regstore.backup.repair import is_backup
     from regstore.runs.lock import break_locks, hold_lock
     from regstore.verify.repair import repair
 
@@ -201,13 +215,22 @@ async def _repair(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage)
         other = None if source is None else await stack.enter_async_context(source.open())
+        links = None if other is None or not await is_backup(other) else BackedUpLinks(other)
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
         lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
         if config is not None:
-            what = replace(what, put=config.put)
-        return await repair(storage, lock, _with_config(options, config), what, source=other, on_event=on_event)
+            what = replace(what, put=_filled(what.put, config.put))
+        options = _with_config(options, config)
+        return await repair(storage, lock, options, what, source=other, links=links, on_event=on_event)
+
+
+def _filled(said: PutOptions | None, configured: PutOptions) -> PutOptions:
+    """What was said, and where nothing was, as the registry's configuration has it."""
+    if said is None:
+        return configured
+    return replace(configured, **{name: value for name, value in asdict(said).items() if value is not None})
 
 
 def _with_config(options: VerifyOptions, config: RegistryConfig | None) -> VerifyOptions:

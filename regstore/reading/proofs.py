@@ -1,8 +1,9 @@
 """When a blob's bytes were last seen to have its digest, remembered between runs.
 
 One SQLite file, private to the user, keyed by store and digest. A proof counts only while the blob has the size and
-the time of writing that it had: so two stores that go by one name can't vouch for each other. Losing the file costs
-reading, nothing else: when it can't be read or written, nothing is known, and `trouble` says why.
+the time of its last change that it had: in a bucket when it was written, on a disk its ctime, which no copy of the file
+can keep. So two stores that go by one name can't vouch for each other. Losing the file costs reading, nothing else:
+when it can't be read or written, nothing is known, and `trouble` says why.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ _BATCH: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """digest: the hash's own bytes. size in bytes; mtime (of the blob) and proved in microseconds, by the store's
-    clock; proved is 0 where the bytes were wrong, so that the next run looks there first."""
+    """digest: the hash's own bytes. size in bytes; time (of the blob's last change) and proved in microseconds, by the
+    store's clock; proved is 0 where the bytes were wrong, so that the next run looks there first."""
 
     digest: bytes
     size: int
-    mtime: int
+    time: int
     proved: int
 
 
@@ -67,7 +68,7 @@ class Proofs:
     def save(self, proofs: Iterable[Proof]) -> None:
         self._change(
             "insert or replace into proof values (?, ?, ?, ?, ?)",
-            [(self._store, one.digest, one.size, one.mtime, one.proved) for one in proofs],
+            [(self._store, one.digest, one.size, one.time, one.proved) for one in proofs],
         )
 
     def _change(self, sql: str, rows: list[tuple[object, ...]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from regstore.errors import InputError
@@ -45,3 +46,24 @@ class ReadData:
         if match := _SIZE.fullmatch(text):
             return cls(size=int(float(match[1]) * _UNITS[match[2].upper()]))
         raise InputError(f"{text!r} says not what to read: all, a share (5%), a part (1/7) or a size (10G)")
+
+
+class Checksums(StrEnum):
+    """What to do with the SHA-256 that a server keeps beside an object. Some keep it as mere metadata: what a client
+    said once, not what the bytes are now."""
+
+    IGNORE = "ignore"
+    REPORT = "report"
+    TRUST = "trust"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """read: which blobs; None: only those that are suspect. max_age: microseconds; what was proved since is not read
+    again. time_limit: seconds. concurrency: requests at once."""
+
+    read: ReadData | None
+    max_age: int | None = None
+    time_limit: float | None = None
+    checksums: Checksums = Checksums.IGNORE
+    concurrency: int = 32

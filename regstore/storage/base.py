@@ -309,6 +309,15 @@ class HashesObjects(Protocol):
 
 
 @runtime_checkable
+class TellsChanges(Protocol):
+    """A store that knows when an object itself was last changed, which no copy of it can pretend (a disk's ctime)."""
+
+    async def changed_at(self, keys: Sequence[str]) -> Sequence[int]:
+        """Of each key, in microseconds; 0 where it is absent, or can't be looked at."""
+        ...
+
+
+@runtime_checkable
 class KeepsChecksums(Protocol):
     """A store that keeps a checksum beside an object (S3's additional checksums)."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import NotFound
@@ -15,12 +17,22 @@ def backup_key(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}"
 
 
-class Copies:
-    """Copies of blobs, by digest. `own` is the store under repair; `other` a registry's store, or a backup."""
+class Links(Protocol):
+    """Links of another copy that keeps them in a way of its own."""
 
-    def __init__(self, own: Storage, other: Storage | None) -> None:
+    async def link(self, key: str) -> bytes | None:
+        """What the link with this key of a registry's storage holds there, or None where it is not there."""
+        ...
+
+
+class Copies:
+    """Copies of blobs, by digest, and of links, by key. `own` is the store under repair; `other` a registry's store,
+    or a backup, whose links `links` has."""
+
+    def __init__(self, own: Storage, other: Storage | None, links: Links | None = None) -> None:
         self._own = own
         self.other = other
+        self._links = links
         self._trash: dict[Digest, list[str]] | None = None
 
     async def find(self, digest: Digest) -> list[tuple[Storage, ObjectInfo]]:
@@ -38,6 +50,17 @@ class Copies:
             except NotFound:
                 continue
         return found
+
+    async def link(self, key: str) -> bytes | None:
+        """What the link holds in the other copy, or None where that does not have it."""
+        if self._links is not None:
+            return await self._links.link(key)
+        if self.other is None:
+            return None
+        try:
+            return await self.other.get(key)
+        except NotFound:
+            return None
 
     async def _trashed(self) -> dict[Digest, list[str]]:
         """Blobs in the trash of earlier runs, newest first."""

@@ -18,11 +18,11 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.reading.reader import OF_ALL
 from regstore.runs.journal import UNLINK, Entry
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import verified_size
 from regstore.verify.plan import FaultKind
-from regstore.verify.read import OF_ALL
 from regstore.verify.work import Work
 
 #: Faults of one tag that are looked up; one that still stands is enough.

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from regstore.errors import InputError
 from regstore.inventory.scan import ScanOptions
-from regstore.reading.read_data import ReadData
-
-
-class Checksums(StrEnum):
-    """What to do with the SHA-256 that a server keeps beside an object. Some keep it as mere metadata: what a client
-    said once, not what the bytes are now."""
-
-    IGNORE = "ignore"
-    REPORT = "report"
-    TRUST = "trust"
+from regstore.reading.read_data import Checksums, ReadData
 
 
 @dataclass(frozen=True, kw_only=True)

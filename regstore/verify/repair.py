@@ -26,15 +26,16 @@ from regstore.errors import AlreadyExists, InputError, NotFound, Refused, Storag
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.reading.read_data import Checksums
+from regstore.reading.reader import OF_ALL
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.runs.lock import Lock
-from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.base import ObjectInfo, PutOptions, Storage
 from regstore.storage.streams import copy_blob, verified_size
-from regstore.verify.copies import Copies
+from regstore.verify.copies import Copies, Links
 from regstore.verify.drop import drop_broken_tags
-from regstore.verify.options import Checksums, VerifyOptions
+from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import FaultKind
-from regstore.verify.read import OF_ALL
 from regstore.verify.run import Verification, VerifyReport
 from regstore.verify.work import RepairOptions, Repairs, Work
 
@@ -52,11 +53,13 @@ async def repair(
     what: RepairOptions,
     *,
     source: Storage | None = None,
+    links: Links | None = None,
     on_event: OnEvent = ignore,
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
     """Verify, repair, and verify again until nothing more can be done: what was found, what was done, what is left.
 
-    source: another store of the same registry, or a backup of it. Refused for a pull-through cache.
+    source: another store of the same registry, or a backup of it, whose links `links` has.
+    Refused for a pull-through cache.
     """
     if what.restore_links and source is None:
         raise InputError("links can be put back only from another copy: say --repair-from")
@@ -64,7 +67,7 @@ async def repair(
     unread: dict[bytes, str] = {}
     first: VerifyReport | None = None
     work = Work(storage, lock, what, options.scan.concurrency, on_event)
-    mending = _Mending(work, Copies(storage, source))
+    mending = _Mending(work, Copies(storage, source, links))
     dropping = False
     for _ in range(_ROUNDS):
         with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
@@ -244,8 +247,6 @@ class _Mending:
 
     async def _restore(self, inventory: Inventory) -> None:
         """Links that are missing here, or damaged beyond what their path says, and sound in the other copy."""
-        assert self._copies.other is not None
-        other = self._copies.other
         rows = inventory.all(
             f"""
             select r.name, f.area, f.tag, f.digest, f.kind, f.size, f.mtime, f.body, (
@@ -271,9 +272,8 @@ class _Mending:
                 wanted = Digest.from_raw(bytes(raw))
                 key = (RevisionLinkKey if area == "revision" else LayerLinkKey)(name, wanted)
             text = layout.encode(key)
-            try:
-                body = await other.get(text)
-            except NotFound:
+            body = await self._copies.link(text)
+            if body is None:
                 continue
             target = layout.parse_link(body)
             alias = area == "layer" and wanted.algorithm != "sha256"
@@ -282,7 +282,7 @@ class _Mending:
             if kind == FaultKind.LINK_MISSING:
                 await self._work.write([Entry(CREATED, text, len(body), 0, body)])
                 async with self._work.lock.batch():
-                    if await _create(self._storage, text, body):
+                    if await _create(self._storage, text, body, self._work.what.put):
                         self._work.restored.append(text)
                 continue
             before = None if held is None else bytes(held)
@@ -311,17 +311,17 @@ class _Mending:
         return body == layout.link_body(manifest) and not struck
 
 
-async def _create(storage: Storage, key: str, body: bytes) -> bool:
+async def _create(storage: Storage, key: str, body: bytes, put: PutOptions | None) -> bool:
     """Write a link unless one is there; whether it was written. Atomic where the store can do that."""
     if (await storage.capabilities()).conditional_put:
         try:
-            await storage.put(key, body, if_absent=True)
+            await storage.put(key, body, if_absent=True, options=put)
         except AlreadyExists:
             return False
         return True
     try:
         await storage.stat(key)
     except NotFound:
-        await storage.put(key, body)
+        await storage.put(key, body, options=put)
         return True
     return False

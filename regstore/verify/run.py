@@ -25,10 +25,11 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX, Scanner
 from regstore.layout import BlobKey, SignatureLinkKey, TagIndexKey
 from regstore.reading.proofs import Proofs
+from regstore.reading.read_data import Wanted
+from regstore.reading.reader import BlobReader, Reading
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import IDENTITY, ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
-from regstore.verify.read import BlobReader, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,18 +95,27 @@ class Verification:
     async def _read(self) -> Reading:
         # What has another size than a manifest says is looked at first.
         self.inventory.execute(
-            "create or replace table verify_suspect as select distinct digest from verify_fault"
+            "create or replace table reading_suspect as select distinct digest from verify_fault"
             f" where kind = '{FaultKind.SIZE_DIFFERS}'"
         )
-        proofs = Proofs(self._options.proofs, self._options.store or self._storage.url)
+        options = self._options
+        wanted = Wanted(
+            read=options.read,
+            max_age=options.max_age,
+            time_limit=options.time_limit,
+            checksums=options.checksums,
+            concurrency=options.scan.concurrency,
+        )
+        proofs = Proofs(options.proofs, options.store or self._storage.url)
         try:
-            reader = BlobReader(self._storage, self.inventory, self._options, proofs, self._on_event)
+            reader = BlobReader(self._storage, self.inventory, wanted, proofs, _blob_key, self._on_event)
             reading = await reader.run(now=self.inventory.scanned_at, seed=secrets.randbits(32))
         finally:
             proofs.close()
         self.rotten |= reader.rotten
         self.unread |= reader.unread
         self._store_known()
+        self.inventory.execute("create or replace table verify_proven as select digest from reading_done")
         self._remove_blobs(reader.gone)
         return reading
 
@@ -227,7 +237,7 @@ class Verification:
 
         async def look(raw: bytes) -> None:
             try:
-                found.append((raw, await self._storage.stat(layout.encode(BlobKey(Digest.from_raw(raw))))))
+                found.append((raw, await self._storage.stat(_blob_key(Digest.from_raw(raw)))))
             except NotFound:
                 return
 
@@ -265,6 +275,10 @@ class Verification:
         await self._scanner.list_repositories(names)
         await self._read_odd_links()
         await self._scanner.read_manifests()
+
+
+def _blob_key(digest: Digest) -> str:
+    return layout.encode(BlobKey(digest))
 
 
 #: Looks at what seems wrong, the first one included.

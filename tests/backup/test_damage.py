@@ -91,7 +91,7 @@ async def test_a_damaged_pack_is_found_and_written_anew(how: str) -> None:
     damage(backup, key, how)
     found = await read_all(memory(backup))
     assert [(one.kind, one.subject, [str(place) for place in one.touches]) for one in found.damage] == [
-        ("pack", key, ["a (untagged)"])
+        ("pack", key, ["the one tag of a"])
     ]
     # Nothing is collected while it is not known what a pack needs.
     pruned = await collect(memory(backup, now=NOW + LATER), last=1)
@@ -122,7 +122,7 @@ async def test_a_damaged_snapshot_is_found_and_keeps_everything(how: str) -> Non
 async def test_everything_is_repaired_from_another_backup(kind: str, how: str) -> None:
     backup = await backed_up()
     mirror = ModelStore(dict(backup.objects))
-    # A snapshot that is not there is missed by nobody, and the marker's last byte is a newline.
+    # One snapshot that is not there is missed by nobody, and the marker's last byte is a newline.
     noticed = (kind, how) not in {("snapshots/", "lost"), ("regstore-backup.json", "truncated")}
     for key in [key for key in backup if key.startswith(kind)] if noticed else ():
         damage(backup, key, how)

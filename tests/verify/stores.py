@@ -9,6 +9,7 @@ from regstore.digest import Digest
 from regstore.reading.read_data import ReadData
 from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
+from regstore.verify.copies import Links
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import Fault
 from regstore.verify.repair import repair
@@ -89,11 +90,11 @@ async def look(storage: Storage, read: str = "", **options: object) -> VerifyRep
 
 
 async def mend(
-    storage: Storage, source: Storage | None = None, *, read: str = "all", **what: Any
+    storage: Storage, source: Storage | None = None, *, links: Links | None = None, read: str = "all", **what: Any
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
     options = VerifyOptions(read=ReadData.parse(read) if read else None)
     async with hold_lock(storage, command="verify --repair") as lock:
-        return await repair(storage, lock, options, RepairOptions(**what), source=source)
+        return await repair(storage, lock, options, RepairOptions(**what), source=source, links=links)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from regstore.backup.links import BackedUpLinks
 from regstore.layout import SCHEDULER_STATE
 from regstore.verify.plan import FaultKind
-from tests.model.random_registry import NOW
+from tests.backup.places import memory, take
+from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers import images
 from tests.verify.stores import (
@@ -213,6 +215,43 @@ async def test_a_backup_serves_as_a_copy() -> None:
     _, repairs, left = await mend(storage_of(store), storage_of(backup))
     assert repairs.blobs == (LAYER,)
     assert left.findings.counts == {}
+
+
+async def test_links_come_back_from_a_backup() -> None:
+    """From the newest snapshot that left nothing of the repository out: one that was taken since lacks just these."""
+    backup = ModelStore()
+    await take(memory(pristine()), memory(backup))
+    store = pristine()
+    lost = [
+        link("team/app", "_layers", LAYER),
+        link("b", "_layers", str(ALIAS)),
+        link("other", "_manifests/revisions", SINGLE.digest),
+        f"{APP}/_manifests/tags/multi/current/link",
+    ]
+    for key in lost:
+        del store.objects[key]
+    later = await take(memory(store), memory(backup, now=NOW + DAY))
+    assert later.snapshot.left_out
+    source = memory(backup)
+    _, repairs, left = await mend(storage_of(store), source, links=BackedUpLinks(source), restore_links=True)
+    assert repairs.restored == tuple(sorted(lost))
+    assert left.findings.counts == {}
+    assert registry_of(store) == pristine().bodies()
+
+
+async def test_links_that_no_backup_has_stay_lost() -> None:
+    backup, without = ModelStore(), pristine()
+    for key in [key for key in without if "/repositories/other/" in key]:
+        del without.objects[key]
+    await take(memory(without), memory(backup))
+    for key in [key for key in backup if key.startswith("packs/")][:1]:
+        backup.objects[key] = (b"rotten", NOW)
+    store = pristine()
+    del store.objects[link("other", "_manifests/revisions", SINGLE.digest)]
+    source = memory(backup)
+    _, repairs, left = await mend(storage_of(store), source, links=BackedUpLinks(source), restore_links=True)
+    assert repairs.nothing
+    assert left.findings.counts == {FaultKind.LINK_MISSING: 1}
 
 
 async def test_a_damaged_copy_is_not_taken() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -201,6 +203,30 @@ async def test_on_a_disk(tmp_path: Path) -> None:
         assert report.findings.counts == {FaultKind.BLOB_DAMAGED: 1}
         assert report.reading is not None
         assert report.reading.blobs + report.reading.manifests == report.findings.blobs
+
+
+async def test_a_copy_in_the_same_place_was_never_proved(tmp_path: Path) -> None:
+    """With the sizes and times that the original had, as `cp -a` and `rsync -a` make it."""
+    folder, original = tmp_path / "registry", tmp_path / "original"
+    pristine().write_folder(folder)
+    known = {"proofs": tmp_path / "cache", "max_age": 10**18}
+    async with DiskStorage(folder) as storage:
+        first = await look(storage, "all", **known)
+        again = await look(storage, "all", **known)
+    assert first.reading is not None
+    assert again.reading is not None
+    assert (again.reading.blobs, again.reading.known) == (0, first.reading.blobs)
+    folder.rename(original)
+    shutil.copytree(original, folder)  # with all times
+    rotten = folder / images.blob_key(SINGLE.blobs[1].digest)
+    before = rotten.stat()
+    rotten.write_bytes(rotten.read_bytes()[:-1] + b"!")
+    os.utime(rotten, ns=(before.st_atime_ns, before.st_mtime_ns))
+    async with DiskStorage(folder) as storage:
+        report = await look(storage, "all", **known)
+    assert report.findings.counts == {FaultKind.BLOB_DAMAGED: 1}
+    assert report.reading is not None
+    assert report.reading.known == 0
 
 
 async def test_hashing_on_a_disk_stops(tmp_path: Path) -> None:

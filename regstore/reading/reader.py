@@ -1,4 +1,8 @@
-"""Reading blobs and hashing them, on all cores, with bounded memory, and remembering what was proved.
+"""Reading blobs and hashing them, on all cores, with bounded memory, and remembering what was proved: for stores and
+backups alike.
+
+An inventory's `blob` says what there is; what its `manifest` knows was read before. Blobs are taken in order: what was
+wrong the last time, what was never proved, what was proved longest ago. The time limit is looked at every MiB.
 
 Hashing runs in threads, for hashlib lets go of the interpreter while it works. Where the store can hash its own objects
 (a disk), a thread reads and hashes; elsewhere chunks come through the event loop, and the next ones arrive while
@@ -12,13 +16,12 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from regstore import layout
-from regstore.concurrency import for_each
+from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
 from regstore.errors import (
     AccessDenied,
@@ -31,20 +34,21 @@ from regstore.errors import (
 )
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.layout import BlobKey
+from regstore.reading.pick import plan_reading
 from regstore.reading.proofs import Proof, Proofs
-from regstore.reading.read_data import ReadData
-from regstore.storage.base import HashesObjects, KeepsChecksums, Storage
-from regstore.verify.options import Checksums, VerifyOptions
+from regstore.reading.read_data import Checksums, Wanted
+from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
+#: Files whose change is looked at in one call.
+_CHANGES: Final = 1000
 #: Bytes handed to a hashing thread at once; what is smaller in all is hashed in place.
 _STEP: Final = 1 << 20
 _SMALL: Final = 64 << 10
-#: Streams at once. Each holds at most two steps.
-_STREAMS: Final = 16
+#: Streams at once: of blobs up to so many bytes, which may be held whole, and of larger ones, which hold two steps.
+_LANES: Final = ((1 << 20, 128), (None, 16))
 #: Errors that are not about the one blob.
 OF_ALL: Final = (AccessDenied, AuthenticationFailed, NoSuchBucket, Unreachable)
 
@@ -63,6 +67,7 @@ class Reading:
     bytes: int = 0
     manifests: int = 0
     known: int = 0
+    known_bytes: int = 0
     trusted: int = 0
     checksums_agree: int = 0
     checksums_differ: int = 0
@@ -78,65 +83,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Blob:
+    """time: of the last change, as far as the store tells it, in microseconds."""
+
     raw: bytes
     size: int
-    mtime: int
+    time: int
 
     @property
     def digest(self) -> Digest:
         return Digest.from_raw(self.raw)
-
-    @property
-    def key(self) -> str:
-        return layout.encode(BlobKey(self.digest))
-
-
-def plan_reading(
-    inventory: Inventory, read: ReadData | None, *, now: int, max_age: int | None = None, seed: int = 0
-) -> None:
-    """Make verify_pick(place, digest, size, mtime): the blobs to read, in order. Uses verify_proof(digest, size, mtime,
-    proved) and, for what to look at first, verify_suspect(digest). seed orders those that were never proved.
-    read None: the suspects only."""
-    inventory.execute(
-        """
-        create or replace table verify_proved as
-        select b.digest, b.size, b.mtime, nullif(p.proved, 0) as proved, m.digest is not null as manifest,
-            s.digest is not null or coalesce(p.proved = 0, false) as suspect
-        from blob b
-        left join verify_proof p on p.digest = b.digest and p.size = b.size and p.mtime = b.mtime
-        left join (select distinct digest from manifest where state in ('ok', 'invalid', 'mismatch')) m
-            on m.digest = b.digest
-        left join verify_suspect s on s.digest = b.digest
-        """
-    )
-    # A digest is random by itself: its first bits make even parts.
-    part = "true" if read is not None else "suspect"
-    read = read or ReadData(share=1.0)
-    if read.part is not None:
-        number, of = read.part
-        part = f"('0x' || hex(digest)[:12])::ubigint % {of} = {number - 1}"
-    budget = read.size
-    if read.share is not None:
-        total = inventory.one("select coalesce(sum(size), 0)::bigint from verify_proved where not manifest")
-        budget = -int(-total * read.share // 1) if read.share < 1 else None
-    fresh = "true" if max_age is None else f"coalesce(proved < {now - max_age}, true)"
-    inventory.execute(
-        f"""
-        create or replace table verify_pick as
-        with chosen as (
-            select digest, size, mtime,
-                row_number() over (
-                    order by suspect desc, proved nulls first, md5(hex(digest) || '{seed}')
-                ) as place
-            from verify_proved where not manifest and {part} and {fresh}
-        ),
-        running as (
-            select *, sum(size) over (order by place rows unbounded preceding) - size as before from chosen
-        )
-        select place, digest, size, mtime from running
-        where {"true" if budget is None else f"before < {budget}"}
-        """
-    )
 
 
 class BlobReader:
@@ -147,13 +102,15 @@ class BlobReader:
         self,
         storage: Storage,
         inventory: Inventory,
-        options: VerifyOptions,
+        wanted: Wanted,
         proofs: Proofs,
+        key_of: Callable[[Digest], str],
         on_event: OnEvent = ignore,
     ) -> None:
         self._storage = storage
         self._inventory = inventory
-        self._options = options
+        self._wanted = wanted
+        self._key_of = key_of
         self._proofs = proofs
         self._on_event = on_event
         self._lock = threading.Lock()
@@ -170,69 +127,91 @@ class BlobReader:
         self.unstable: list[str] = []
 
     async def run(self, *, now: int, seed: int = 0) -> Reading:
-        """Read, and leave verify_proven in the inventory. now: the store's time."""
-        options, inventory = self._options, self._inventory
+        """Read, and leave reading_done(digest), what was right, in the inventory. now: the store's time."""
+        wanted, inventory = self._wanted, self._inventory
         started = time.monotonic()
-        if options.time_limit is not None:
-            self._deadline = started + options.time_limit
+        if wanted.time_limit is not None:
+            self._deadline = started + wanted.time_limit
         self._load_proofs()
-        plan_reading(inventory, options.read, now=now, max_age=options.max_age, seed=seed)
+        await self._look_for_changes()
+        plan_reading(inventory, wanted.read, now=now, max_age=wanted.max_age, seed=seed)
         self._now = now
-        picked, total = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from verify_pick")[0]
+        picked, total = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from reading_pick")[0]
         self._total = total
-        self._inventory.execute("create or replace table verify_done (digest blob, size bigint, mtime bigint)")
+        self._inventory.execute("create or replace table reading_done (digest blob)")
         await self._read()
         return self._reading(picked, total, now, time.monotonic() - started)
 
     def _load_proofs(self) -> None:
         run = self._inventory.execute
-        run("create or replace table verify_proof (digest blob, size bigint, mtime bigint, proved bigint)")
-        run("create table if not exists verify_suspect (digest blob)")
+        run("create or replace table reading_proof (digest blob, size bigint, time bigint, proved bigint)")
+        run("create table if not exists reading_suspect (digest blob)")
         for batch in self._proofs.load():
-            self._insert_proofs("verify_proof", batch)
+            self._inventory.insert(
+                "reading_proof",
+                {
+                    "digest": ("binary", [one.digest for one in batch]),
+                    "size": ("int64", [one.size for one in batch]),
+                    "time": ("int64", [one.time for one in batch]),
+                    "proved": ("int64", [one.proved for one in batch]),
+                },
+            )
         if self._proofs.trouble:
             self._on_event(Notice(message=self._proofs.trouble))
 
-    def _insert_proofs(self, table: str, batch: list[Proof]) -> None:
-        columns: dict[str, tuple[str, Sequence[Any]]] = {
-            "digest": ("binary", [one.digest for one in batch]),
-            "size": ("int64", [one.size for one in batch]),
-            "mtime": ("int64", [one.mtime for one in batch]),
-        }
-        if table == "verify_proof":
-            columns["proved"] = ("int64", [one.proved for one in batch])
-        self._inventory.insert(table, columns)
+    async def _look_for_changes(self) -> None:
+        """When the files themselves were changed, of those that were proved: `cp -a` keeps an mtime."""
+        inventory = self._inventory
+        inventory.execute("create or replace table reading_changed (digest blob, time bigint)")
+        if not isinstance(self._storage, TellsChanges):
+            return
+        rows = inventory.connection.cursor()
+        try:
+            rows.execute("select digest from blob where digest in (select digest from reading_proof)")
+            while found := rows.fetchmany(_CHANGES):
+                digests = [bytes(raw) for (raw,) in found]
+                times = await self._storage.changed_at([self._key_of(Digest.from_raw(raw)) for raw in digests])
+                inventory.insert("reading_changed", {"digest": ("binary", digests), "time": ("int64", times)})
+        finally:
+            rows.close()
 
     async def _read(self) -> None:
         cores = os.cpu_count() or 1
-        direct = isinstance(self._storage, HashesObjects)
-        workers = cores + 1 if direct else min(_STREAMS, max(self._options.scan.concurrency, 1))
         with ThreadPoolExecutor(cores, thread_name_prefix="regstore-hash") as threads:
             self._threads = threads
             try:
-                await for_each(
-                    self._batches(), self._read_direct if direct else self._read_streams, concurrency=workers
-                )
+                if isinstance(self._storage, HashesObjects):
+                    await for_each(self._batches(), self._read_direct, concurrency=cores + 1)
+                else:
+                    await self._read_lanes()
             finally:
                 self._stopped = True
                 self._flush()
 
-    def _batches(self) -> Iterator[list[_Blob]]:
-        """The picked blobs, until the time is over."""
+    async def _read_lanes(self) -> None:
+        async with task_group() as group:
+            least = -1
+            for most, streams in _LANES:
+                lane = f"size > {least}" + ("" if most is None else f" and size <= {most}")
+                streams = min(streams, max(self._wanted.concurrency, 1))
+                group.create_task(for_each(self._batches(lane, 1), self._read_streams, concurrency=streams))
+                least = most or 0
+
+    def _batches(self, lane: str = "true", blobs: int = _BATCH_BLOBS) -> Iterator[list[_Blob]]:
+        """The picked blobs of a lane in order, at most so many at a time, until the time is over."""
         rows = self._inventory.connection.cursor()
         try:
-            rows.execute("select digest, size, mtime from verify_pick order by place")
+            rows.execute(f"select digest, size, time from reading_pick where {lane} order by place")
             batch: list[_Blob] = []
             taken = 0
-            most = _BATCH_BYTES if isinstance(self._storage, HashesObjects) else _STEP
             while found := rows.fetchmany(_BATCH_BLOBS):
-                for raw, size, mtime in found:
-                    if batch and (taken + size > most or len(batch) >= _BATCH_BLOBS):
+                for raw, size, changed in found:
+                    if batch and (taken + size > _BATCH_BYTES or len(batch) >= blobs):
                         if self._over():
                             return
                         yield batch
                         batch, taken = [], 0
-                    batch.append(_Blob(bytes(raw), size, mtime))
+                    batch.append(_Blob(bytes(raw), size, changed))
                     taken += size
             if batch and not self._over():
                 yield batch
@@ -249,7 +228,10 @@ class BlobReader:
     async def _read_direct(self, batch: list[_Blob]) -> None:
         assert isinstance(self._storage, HashesObjects)
         batch = await self._unvouched(batch)
-        wanted = {blob.key: blob for blob in batch}
+        if isinstance(self._storage, TellsChanges):  # before it is read: what changes meanwhile is not proved
+            times = await self._storage.changed_at([self._key_of(blob.digest) for blob in batch])
+            batch = [_Blob(blob.raw, blob.size, changed) for blob, changed in zip(batch, times, strict=True)]
+        wanted = {self._key_of(blob.digest): blob for blob in batch}
         found = await self._storage.hash_objects(
             [(key, blob.digest.algorithm) for key, blob in wanted.items()], on_bytes=self._count, stopped=self._over
         )
@@ -280,7 +262,7 @@ class BlobReader:
                 running.update(piece)
 
         try:
-            async with self._storage.open_read(blob.key) as stream:
+            async with self._storage.open_read(self._key_of(blob.digest)) as stream:
                 async for chunk in stream:
                     chunks.append(chunk)
                     gathered += len(chunk)
@@ -311,7 +293,7 @@ class BlobReader:
             # Once more: what came over a bad line is not the store's fault, nor damage.
             again = await self._hash(blob)
             if again is None:  # the time is over: the next run looks there first
-                self._proofs.save([Proof(blob.raw, blob.size, blob.mtime, 0)])
+                self._proofs.save([Proof(blob.raw, blob.size, blob.time, 0)])
                 return
             if isinstance(again, NotFound):
                 return
@@ -330,7 +312,7 @@ class BlobReader:
             return
         self._blobs += 1
         if wrong:
-            self._proofs.save([Proof(blob.raw, blob.size, blob.mtime, 0)])
+            self._proofs.save([Proof(blob.raw, blob.size, blob.time, 0)])
         else:
             self._prove(blob)
 
@@ -347,60 +329,60 @@ class BlobReader:
         return f"its {size:,} bytes have {blob.digest.algorithm}:{encoded}"
 
     def _prove(self, blob: _Blob) -> None:
-        self._unsaved.append(Proof(blob.raw, blob.size, blob.mtime, self._now))
+        self._unsaved.append(Proof(blob.raw, blob.size, blob.time, self._now))
         if len(self._unsaved) >= 4096:
             self._flush()
 
     def _flush(self) -> None:
         ready, self._unsaved = self._unsaved, []
         self._proofs.save(ready)
-        self._insert_proofs("verify_done", ready)
+        self._inventory.insert("reading_done", {"digest": ("binary", [one.digest for one in ready])})
 
     def _progress(self) -> None:
         self._on_event(Progress(phase="reading blobs", done=self._bytes, total=self._total, unit="bytes"))
 
     async def _unvouched(self, batch: list[_Blob]) -> list[_Blob]:
         """Those that must be read: all, unless the server's checksums are trusted."""
-        if self._options.checksums is Checksums.IGNORE or not isinstance(self._storage, KeepsChecksums):
+        if self._wanted.checksums is Checksums.IGNORE or not isinstance(self._storage, KeepsChecksums):
             return batch
         left = []
         for blob in batch:
             try:
-                kept = await self._storage.kept_sha256(blob.key)
+                kept = await self._storage.kept_sha256(self._key_of(blob.digest))
             except (NotFound, Unsupported):
                 kept = None
             agrees = kept == blob.raw
             self._checksums["absent" if kept is None else "agree" if agrees else "differ"] += 1
-            if agrees and self._options.checksums is Checksums.TRUST:
+            if agrees and self._wanted.checksums is Checksums.TRUST:
                 self._trusted += 1
             else:
                 left.append(blob)
         return left
 
     def _reading(self, picked: int, total: int, now: int, seconds: float) -> Reading:
-        inventory, options = self._inventory, self._options
-        run = inventory.execute
-        run("create or replace table verify_proven as select digest from verify_done")
+        inventory, wanted = self._inventory, self._wanted
         seen = self._blobs + self._trusted + len(self.gone)
-        known = 0
-        if options.max_age is not None:
-            known = inventory.one(
-                f"select count(*) from verify_proved where not manifest and proved >= {now - options.max_age}"
-            )
+        known = known_bytes = 0
+        if wanted.max_age is not None:
+            known, known_bytes = inventory.all(
+                "select count(*), coalesce(sum(size), 0)::bigint from reading_blob"
+                f" where not manifest and proved >= {now - wanted.max_age}"
+            )[0]
         never, never_bytes, oldest = inventory.all(
             f"""
             select count(*) filter (last is null), coalesce(sum(size) filter (last is null), 0)::bigint, min(last)
             from (
                 select p.size, case when p.manifest or d.digest is not null then {now} else p.proved end as last
-                from verify_proved p left join verify_done d on d.digest = p.digest
+                from reading_blob p left join reading_done d on d.digest = p.digest
             )
             """
         )[0]
         return Reading(
             blobs=self._blobs,
             bytes=self._bytes,
-            manifests=inventory.one("select count(*) from verify_proved where manifest"),
+            manifests=inventory.one("select count(*) from reading_blob where manifest"),
             known=known,
+            known_bytes=known_bytes,
             trusted=self._trusted,
             checksums_agree=self._checksums["agree"],
             checksums_differ=self._checksums["differ"],
