@@ -152,7 +152,7 @@ class _Check:
                     subject=key,
                     reason=why,
                     repaired=key in mended,
-                    touches=(Touched(repository="", tag="", snapshots=(form.parse_snapshot_key(key) or key,)),),
+                    touches=_all_tags(key),
                 )
                 for key, why in sorted(listed.damaged.items())
             )
@@ -380,3 +380,9 @@ class _Check:
         wanted = [digest.raw for digest in digests]
         rows = self._inventory.all("select digest, size from needed where digest in (select unnest(?))", [wanted])
         return {Digest.from_raw(bytes(raw)): size for raw, size in rows}
+
+
+def _all_tags(key: str) -> tuple[Touched, ...]:
+    """What a damaged snapshot touches: all that it has, which only itself could tell."""
+    run = form.parse_snapshot_key(key)
+    return (Touched(repository="", tag="", snapshots=(run,)),) if run else ()
