@@ -654,9 +654,11 @@ async def _check(
     from contextlib import AsyncExitStack
 
     from regstore.backup import check
+    from regstore.storage.base import store_with
 
     async with AsyncExitStack() as stack:
         backup = await stack.enter_async_context(_place(settings))
+        store_with(backup, put)
         store = await stack.enter_async_context(other.open()) if other else None
         return await check(
             backup,

@@ -19,7 +19,6 @@ from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.reading.reader import Reading
-    from regstore.storage.base import PutOptions
     from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
@@ -209,28 +208,23 @@ async def _repair(
     from regstore.backup.links import BackedUpLinks
     from regstore.backup.repair import is_backup
     from regstore.runs.lock import break_locks, hold_lock
+    from regstore.storage.base import PutOptions, store_with
     from regstore.verify.repair import repair
 
     storage, config = settings.open_with_config()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage)
         other = None if source is None else await stack.enter_async_context(source.open())
+        put = what.put or PutOptions()
+        what = replace(what, put=put if config is None else put.over(config.put))
+        store_with(storage, what.put)
         links = None if other is None or not await is_backup(other) else BackedUpLinks(other)
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
         lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
-        if config is not None:
-            what = replace(what, put=_filled(what.put, config.put))
         options = _with_config(options, config)
         return await repair(storage, lock, options, what, source=other, links=links, on_event=on_event)
-
-
-def _filled(said: PutOptions | None, configured: PutOptions) -> PutOptions:
-    """What was said, and where nothing was, as the registry's configuration has it."""
-    if said is None:
-        return configured
-    return replace(configured, **{name: value for name, value in asdict(said).items() if value is not None})
 
 
 def _with_config(options: VerifyOptions, config: RegistryConfig | None) -> VerifyOptions:

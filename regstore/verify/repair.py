@@ -4,7 +4,7 @@ Always: a damaged revision or sha256 layer link is written anew, for its path sa
 is there and the link is still as it was read; and a blob that lies in the store's own trash comes back.
 
 With another copy of the registry (or a backup): blobs that are missing or damaged are fetched, each checked against
-its digest before it becomes visible. A damaged original is kept in the trash first.
+its digest before it becomes visible. A damaged original is kept in the trash first. What can't be read is left alone.
 
 Only when asked: links that the other copy has and this one lost (a link is a right to read, and one that is missing
 may have been removed on purpose); and tags that can't be pulled whole go (`drop`).
