@@ -52,9 +52,9 @@ _REPEATABLE: Final = ("MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN
 @dataclass(frozen=True, kw_only=True)
 class FireOptions:
     """Durations in seconds. It burns for `seconds`, and on until `runs` of gc have ended and one has moved something,
-    for `patience` at most. policy: what gc drops tags by; a tag that may go is promised to nobody once its push is over.
-    settle: what gc waits before its last look. stall: how long the registry's writes of
-    manifests, revisions and tags are held up now and then; gc_stall: the same for gc's own requests."""
+    for `patience` at most. policy: what gc drops tags by; a tag that may go is promised to nobody once its push is
+    over. settle: what gc waits before its last look. stall: how long the registry's writes of manifests, revisions
+    and tags are held up now and then; gc_stall: the same for gc's own requests."""
 
     seconds: float = 20.0
     runs: int = 3
