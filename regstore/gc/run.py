@@ -25,7 +25,7 @@ from regstore import layout
 from regstore.concurrency import for_each, in_thread
 from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
-from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import Counts, read_counts, write_counts
 from regstore.gc.created import read_created
@@ -713,7 +713,7 @@ class GcRun:
 
     async def _settle(self) -> Healed:
         """A last look: what was linked while blobs were moved is given back."""
-        self._on_event(Notice(message=f"waiting {self._options.settle:g} s before the last look"))
+        self._on_event(Progress(phase=f"waiting {self._options.settle:g} s before the last look", done=0, unit="s"))
         await asyncio.sleep(self._options.settle)
         return await self._look(heal=True)
 

@@ -17,7 +17,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.errors import InputError, Refused
-from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import STALLED, Healed, Healer, Past
 from regstore.inventory.inventory import Inventory, digest_text
@@ -197,7 +197,7 @@ async def empty_trash(
         return Emptied(kept=tuple(kept))
     await lock.guard()
     if await forget_runs(storage, cache, ready):
-        on_event(Notice(message=f"waiting {options.settle:g} s for pushes that the cache misled"))
+        on_event(Progress(phase=f"waiting {options.settle:g} s for pushes that the cache misled", done=0, unit="s"))
         await asyncio.sleep(options.settle)
     async with scan(storage, options.scan, on_event=on_event) as inventory:
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)
