@@ -53,8 +53,8 @@ snapshot last: whatever is listed below `snapshots/` is complete, at any instant
 Two rules keep them apart: `create` withdraws where it sees a lock after it has written its intent, and `prune`
 collects nothing where it sees an intent that counts after it has taken the lock. Of two that start together at least
 one sees the other. `create` publishes only within 0.9 leases of its newest intent file, and only while that is listed.
-`restore` does as `create`, where it may write; where not, it looks whether the snapshot is still listed when something
-of it is missing.
+`restore` writes an intent too, where it may and no prune is under way. In any case it looks whether the snapshot is
+still listed when something of it is missing.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from regstore.errors import (
     AccessDenied,
     InputError,
     IntegrityError,
+    LockHeld,
     NoSuchBucket,
     NotFound,
     StorageError,
@@ -112,8 +113,8 @@ async def restore(
     """Restore, under the store's lock. An empty store gets the seeds of `seed-bucket` too.
 
     A blob that the backup has lost, or that does not match its digest, is named, and the tags and manifests that
-    need it are left out; the rest goes on. While it runs, an intent keeps prune from collecting, where the backup may
-    be written to; where it may not, and prune forgot the snapshot meanwhile, that raises.
+    need it are left out; the rest goes on. While it runs, an intent keeps prune from beginning to collect, where the
+    backup may be written to. Where a prune forgot the snapshot all the same, that raises.
     """
     began = time.monotonic()
     await refuse_target(backup, store)
@@ -148,13 +149,14 @@ def _lies_within(inner: str, outer: str) -> bool:
 
 @asynccontextmanager
 async def _protected(backup: Storage) -> AsyncIterator[None]:
-    """Hold an intent in the backup, where there is a marker (else no prune works on it) and it may be written."""
+    """Hold an intent in the backup, where there is a marker (else no prune works on it) and it may be written. A prune
+    that is under way already does not keep anybody from restoring what it leaves."""
     async with AsyncExitStack() as stack:
         if await check_marker(backup):
             try:
                 run = new_run(await backup.now())
                 await stack.enter_async_context(hold_intent(backup, run, command="restore"))
-            except StorageError:
+            except (StorageError, LockHeld):
                 pass  # `_refuse_forgotten` tells what prune did meanwhile
         yield
 

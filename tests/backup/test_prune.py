@@ -257,6 +257,22 @@ async def test_a_restore_from_a_backup_that_may_only_be_read_sees_what_prune_for
     assert not (await give_back(denied, memory())).partial
 
 
+async def test_a_prune_under_way_does_not_keep_anybody_from_restoring_what_it_leaves() -> None:
+    backup, one, two = await two_snapshots()
+    restored = []
+
+    async def restore_meanwhile(operation: str, key: str) -> None:
+        if operation == "delete" and key.startswith("packs/") and not restored:
+            again = memory(backup, now=NOW + LATER)
+            restored.append(await give_back(again, memory(), snapshot=two.snapshot.run))
+            with pytest.raises(InputError, match="no snapshot"):
+                await give_back(again, memory(), snapshot=one.snapshot.run)
+
+    done = await collect(FaultyStorage(memory(backup, now=NOW + LATER), before=restore_meanwhile), last=1)
+    assert (done.snapshots, done.blobs, done.partial) == (1, 2, False)
+    assert (restored[0].tags, restored[0].partial) == (2, False)
+
+
 def _no_writes(operation: str, key: str) -> None:
     if operation not in ("get", "list", "stat", "open_read"):
         raise AccessDenied(f"{operation} {key}")
