@@ -82,12 +82,12 @@ def _backup_command(command: Callable[..., int | None]) -> Callable[..., None]:
     return run
 
 
-def _place(settings: StoreSettings) -> Storage:
+def _place(settings: StoreSettings, *, read_only: bool = False) -> Storage:
     if settings.registry_config is not None:
         raise InputError("--registry-config names a registry's store, not a backup")
     if settings.store is None:
         raise InputError("no backup: give s3://bucket[/prefix] or a folder")
-    return settings.open()
+    return settings.open(read_only=read_only)
 
 
 # -- create
@@ -154,7 +154,7 @@ async def _create(
 
     options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
     scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
-    async with here.open() as source, _made(there) as backup:
+    async with here.open(read_only=True) as source, _made(there) as backup:
         store_with(backup, put)
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
@@ -254,7 +254,7 @@ def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
 async def _list(settings: StoreSettings) -> tuple[str, list[Snapshot], dict[str, str]]:
     from regstore.backup import list_snapshots
 
-    async with _place(settings) as backup:
+    async with _place(settings, read_only=True) as backup:
         listed = await list_snapshots(backup)
         return backup.url, list(listed.snapshots), listed.damaged
 
@@ -307,7 +307,7 @@ async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagS
     from regstore.backup import choose, list_snapshots, passed_over
     from regstore.backup.compare import show_tags
 
-    async with _place(settings) as backup:
+    async with _place(settings, read_only=True) as backup:
         listed = await list_snapshots(backup)
         chosen = choose(listed, text, backup.url)
         earlier = [one for one in listed.snapshots if one.scope == chosen.scope and one.run < chosen.run]
@@ -354,7 +354,7 @@ async def _diff(settings: StoreSettings, one: str, other: str) -> tuple[Snapshot
     from regstore.backup import choose, list_snapshots, passed_over
     from regstore.backup.compare import compare
 
-    async with _place(settings) as backup:
+    async with _place(settings, read_only=True) as backup:
         listed = await list_snapshots(backup)
         first, second = choose(listed, one, backup.url), choose(listed, other, backup.url)
         damaged = sorted({*passed_over(listed, one, first), *passed_over(listed, other, second)})
@@ -442,7 +442,7 @@ async def _plan_restore(
 ) -> RestorePlan:
     from regstore.backup import plan_restore
 
-    async with _place(here) as backup, there.open() as store:
+    async with _place(here, read_only=True) as backup, there.open(read_only=True) as store:
         return await plan_restore(backup, store, options, on_event=on_event)
 
 
@@ -761,7 +761,7 @@ async def _prune(
     from regstore.errors import NotARegistry
     from regstore.runs.lock import hold_lock
 
-    async with _place(settings) as backup:
+    async with _place(settings, read_only=dry_run) as backup:
         if dry_run:
             return await plan_prune(backup, options, on_event=on_event), None
         if not await check_marker(backup):
