@@ -10,6 +10,7 @@ What goes wrong is an OSError: `NotConnected` before anything was sent, TimeoutE
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -160,7 +161,7 @@ class Server:
             raise NotConnected(f"no connection within {self._connect_timeout:g} s") from None
         except socket.gaierror as error:
             raise NotConnected(error.strerror or str(error), no_address=True) from error
-        except ssl.SSLError as error:
+        except ssl.SSLCertVerificationError as error:
             raise NotConnected(str(error), untrusted=True) from error
         except OSError as error:
             raise NotConnected(_words(error)) from error
@@ -187,7 +188,10 @@ class Server:
 
 
 def _words(error: OSError) -> str:
-    """Of several addresses that were tried, asyncio joins the errors of all into one without errno."""
+    """asyncio's own say what was called, not what came of it; and of several addresses that were tried it joins the
+    errors of all into one without errno."""
+    if error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
 
 
@@ -302,6 +306,7 @@ class _Connection(asyncio.Protocol):
         self._sent = False
         self._blocked = False
         self._kept = True
+        self._server_ended = False
 
     @property
     def is_usable(self) -> bool:
@@ -370,7 +375,7 @@ class _Connection(asyncio.Protocol):
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        if self.answer is None:  # nobody has asked for anything
+        if self.answer is None or self._parser is None:  # nobody has asked for anything; more than a HEAD's answer
             self._kept = False
             self.abort()
             return
@@ -378,18 +383,19 @@ class _Connection(asyncio.Protocol):
 
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.fail(ConnectionError(f"the answer is not HTTP: {error}"))
 
     def eof_received(self) -> bool:
+        self._server_ended = True
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._kept = False
         answer = self.answer
         if answer is not None and not answer.ended:
-            # Without a length, the end of the connection is that of the body.
-            if answer.begun and exc is None and self._until_closed(answer):
+            # Without a length, the end of the connection is that of the body: where the server ended it, not we.
+            if answer.begun and exc is None and self._server_ended and self._until_closed(answer):
                 answer.ended = True
             elif answer.error is None:
                 words = "the server closed the connection" if exc is None else _words_of(exc)
@@ -412,6 +418,10 @@ class _Connection(asyncio.Protocol):
 
     # of the parser
 
+    def on_message_begin(self) -> None:
+        if self.answer is None or self.answer.ended:  # a second answer, which nobody has asked for
+            self._kept = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
         answer = self.answer
         if answer is None or answer.begun:
@@ -422,7 +432,7 @@ class _Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         answer = self.answer
-        if answer is None:
+        if answer is None or answer.begun:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
@@ -439,6 +449,8 @@ class _Connection(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         if self.answer is not None and not self.answer.ended:
             self.answer.add(piece)
+        else:  # of a HEAD
+            self._kept = False
 
     def on_message_complete(self) -> None:
         answer = self.answer
