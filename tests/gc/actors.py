@@ -102,10 +102,12 @@ class World:
     """The store, its clock in microseconds, and what a registry process remembers.
 
     coarse: times of whole seconds, as AWS gives them. stale: the registry has a descriptor cache that forgets nothing.
+    conditional: the store has conditional writes.
     """
 
     coarse: bool = False
     stale: bool = False
+    conditional: bool = True
     store: ModelStore = field(default_factory=ModelStore)
     now: int = 1_700_000_000_000_000
     remembered: set[tuple[str, Digest]] = field(default_factory=set)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from regstore.errors import NotFound, StorageError
-from regstore.storage.base import ObjectInfo, Page, PutOptions
+from regstore.storage.base import Capabilities, ObjectInfo, Page, PutOptions
 from regstore.storage.limit import check_limit
 from tests.gc.actors import World
 from tests.model.memory import ModelStorage
@@ -25,6 +25,9 @@ class WorldStorage(ModelStorage):
 
     async def turn(self, operation: str, *keys: str) -> None:
         """Before each operation."""
+
+    async def capabilities(self) -> Capabilities:
+        return Capabilities(conditional_put=self.world.conditional)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         complete = False

@@ -20,7 +20,7 @@ from regstore.layout import REPOSITORIES, RevisionLinkKey, TagCurrentKey, encode
 from regstore.runs import LOCKS
 from regstore.runs import lock as lock_module
 from regstore.runs.lock import LEASE, break_locks, hold_lock
-from regstore.storage.base import Capabilities, Storage
+from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Push, World, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage
 
@@ -418,19 +418,11 @@ def test_a_tag_of_long_ago_is_not_looked_for_for_ever(loop: asyncio.AbstractEven
     assert current not in world.store
 
 
-class _Unconditional(Toolkit):
-    async def capabilities(self) -> Capabilities:
-        return Capabilities(conditional_put=False)
-
-
 def test_a_newer_tag_is_not_written_over_where_no_put_is_conditional(loop: asyncio.AbstractEventLoop) -> None:
-    world = World()
+    world = World(conditional=False)
     pushed(world, "a", 0, "old")
     pushed(world, "a", 1, "kept")
-    world.now += 1000 * SECOND
-    toolkit = _Unconditional(world, loop, page=1000)
-    toolkit.start(collect(toolkit, options(policy=POLICY)))
-    until(toolkit, deletes("/current/link"))
+    toolkit = begin(world, loop, deletes("/current/link"), policy=POLICY)
     pushed(world, "a", 0, "old")
     until(toolkit, puts("/current/link"))
     push = pushed(world, "a", 2, "old")

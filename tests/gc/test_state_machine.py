@@ -2,7 +2,8 @@
 
 Clients push, mount, tag and delete one request at a time (`actors`); the toolkit does one storage operation at a
 time (`stepping`); Hypothesis says who is next. A second toolkit tries the lock, a paused one wakes after its lease,
-one is killed, and its last delete may take effect much later. The registry may have a cache that forgets nothing.
+one is killed, and its last delete may take effect much later, as may one that got no answer and was repeated. Others
+heal, undo and empty the trash. The registry may have a cache that forgets nothing, the store no conditional writes.
 
 More: REGSTORE_EXAMPLES=2000 python -m pytest tests/gc/test_state_machine.py
 """
@@ -10,11 +11,12 @@ More: REGSTORE_EXAMPLES=2000 python -m pytest tests/gc/test_state_machine.py
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -22,10 +24,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from regstore.errors import LockHeld, LockLost
+from regstore.errors import InputError, LockHeld, LockLost, Refused
+from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.heal import LATE, STALLED, Healed
+from regstore.gc.healing import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
+from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     BlobKey,
@@ -55,12 +62,29 @@ EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 5
 class _Late:
     """Keys whose delete was sent by a toolkit that is no more, and has not yet taken effect."""
 
-    keys: list[str] = field(default_factory=list)
+    keys: list[str]
+    sent: int
 
 
-async def collect(storage: Storage, options: GcRunOptions) -> GcReport:
-    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+async def collect(storage: Storage, options: GcRunOptions, cache: RegistryCache) -> GcReport:
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock, cache=cache) as run:
         return await run.apply()
+
+
+async def empty(storage: Storage, options: GcRunOptions, cache: RegistryCache) -> Emptied:
+    async with hold_lock(storage, command="trash empty") as lock:
+        return await empty_trash(storage, EmptyOptions(scan=options.scan, settle=0), lock, cache=cache)
+
+
+async def heal(storage: Storage, options: GcRunOptions, cache: RegistryCache) -> Healed:
+    async with hold_lock(storage, command="heal") as lock:
+        return await heal_store(storage, HealOptions(scan=options.scan), lock, cache=cache)
+
+
+async def restore(storage: Storage) -> Restored:
+    async with hold_lock(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, RestoreOptions(concurrency=1))
+        return await apply_restore(storage, plan, lock, concurrency=1)
 
 
 class GcMachine(RuleBasedStateMachine):
@@ -79,6 +103,8 @@ class GcMachine(RuleBasedStateMachine):
         #: Of a tag: what a client last wrote to it, and when.
         self._last_write: dict[tuple[str, str], tuple[Doc, int]] = {}
         self._gc_began = 0
+        #: When each push began.
+        self._since: dict[int, int] = {}
 
     def teardown(self) -> None:
         try:
@@ -97,9 +123,23 @@ class GcMachine(RuleBasedStateMachine):
         untagged=st.booleans(),
         drop=st.booleans(),
         page=st.sampled_from([4, 1000]),
+        conditional=st.booleans(),
+        empties=st.booleans(),
     )
-    def begin(self, grace: int, coarse: bool, stale: bool, untagged: bool, drop: bool, page: int) -> None:
+    def begin(
+        self,
+        grace: int,
+        coarse: bool,
+        stale: bool,
+        untagged: bool,
+        drop: bool,
+        page: int,
+        conditional: bool,
+        empties: bool,
+    ) -> None:
         self.world.coarse, self.world.stale, self.page = coarse, stale, page
+        self.world.conditional = conditional
+        self.cache = NoCache("inmemory" if stale else "none")
         self.options = GcRunOptions(
             plan=GcOptions(
                 delete_untagged=untagged,
@@ -111,6 +151,7 @@ class GcMachine(RuleBasedStateMachine):
             settle=0.0,
             max_delete=1.0,
             allow_empty=True,
+            trash_older_than=0 if empties else None,
         )
         self.push_whole("a", self.images.index, "t0")
         self.push_whole("b", self.images.images[2], "t1")
@@ -154,6 +195,7 @@ class GcMachine(RuleBasedStateMachine):
     def _start(self, push: Push, steps: int) -> None:
         run = push.run()
         self.pushes.append((push, run))
+        self._since[id(push)] = self.world.now
         self._go(push, run, steps)
 
     @precondition(lambda self: self.pushes)
@@ -233,19 +275,44 @@ class GcMachine(RuleBasedStateMachine):
         for push, _ in self.pushes:
             push.disturbed |= (push.repository, push.tag) == (repository, tag)
 
-    @rule(seconds=st.sampled_from([1, 200]))
+    @rule(seconds=st.sampled_from([1, 200, 200, 4000, 90_000]))
     def wait(self, seconds: int) -> None:
+        """No push and no deletion goes on for longer than STALLED."""
         self.world.now += seconds * SECOND
+        self.pushes = [
+            (push, run) for push, run in self.pushes if self.world.now < self._since[id(push)] + STALLED * 0.8
+        ]
+        if seconds * SECOND > STALLED:
+            self.deletions = []
 
     # -- toolkits
 
     @precondition(lambda self: self.gc is None)
-    @rule(steps=st.sampled_from([0, 10, 30]))
-    def start_gc(self, steps: int) -> None:
+    @rule(steps=st.sampled_from([0, 10, 30]), command=st.sampled_from([collect, collect, collect, empty, heal]))
+    def start_gc(self, steps: int, command: Any) -> None:
         self._gc_begins()
         self.gc = Toolkit(self.world, self.loop, page=self.page)
-        self.gc.start(collect(self.gc, self.options))
+        self.gc.start(command(self.gc, self.options, self.cache))
         self._step_gc(steps)
+
+    @precondition(lambda self: self.gc is None)
+    @rule()
+    def undo(self) -> None:
+        """Whole, and of the newest run: it gives back also what a client deleted since."""
+        before = set(self.world.store)
+        with contextlib.suppress(InputError, LockHeld):
+            self.loop.run_until_complete(restore(WorldStorage(self.world)))
+        self.world.deleted -= self.world.store.objects.keys() - before
+
+    @precondition(lambda self: self.gc is not None and self._about_to("delete"))
+    @rule()
+    def lose_the_answer(self) -> None:
+        """The delete that it sends is sent again; the first one may take effect later, when the run has ended."""
+        assert self.gc is not None and self.gc.waiting is not None
+        first, *keys = self.gc.waiting[1]
+        self.late.append(_Late(keys[keys.index(first) :], self.world.now))
+        self.gc.counters.repeated_deletes += 1
+        self.world.now += 70 * SECOND
 
     @precondition(lambda self: self.gc is not None)
     @rule(steps=st.sampled_from([1, 1, 2, 3, 5, 8, 13]))
@@ -291,10 +358,10 @@ class GcMachine(RuleBasedStateMachine):
             report = self.gc.result()
         except LockLost:
             pass
-        except LockHeld:
+        except (LockHeld, Refused):
             pass
         else:
-            assert not report.failures
+            assert isinstance(report, Healed) or not report.failures
         self.gc = None
 
     @rule()
@@ -307,7 +374,7 @@ class GcMachine(RuleBasedStateMachine):
         held = [key for key, mtime in locks.items() if mtime + LEASE * SECOND >= self.world.now + SECOND]
         self._gc_begins()
         try:
-            self.loop.run_until_complete(collect(other, self.options))
+            self.loop.run_until_complete(collect(other, self.options, self.cache))
         except LockHeld:
             assert locks
             left = {key for key in self.world.store if key.startswith("regstore/locks/")}
@@ -323,7 +390,7 @@ class GcMachine(RuleBasedStateMachine):
         self.gc = None
         if late and last is not None and last[0] == "delete" and last[1][0].startswith("docker/"):
             keys = last[1][1:]
-            self.late.append(_Late(list(keys[keys.index(last[1][0]) :])))
+            self.late.append(_Late(list(keys[keys.index(last[1][0]) :]), self.world.now))
         self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
 
     @precondition(lambda self: self.late)
@@ -331,6 +398,8 @@ class GcMachine(RuleBasedStateMachine):
     def late_delete_arrives(self, data: st.DataObject) -> None:
         late = data.draw(st.sampled_from(self.late), label="late")
         self.late.remove(late)
+        if self.world.now > late.sent + LATE * 0.8:
+            return  # no store takes so long
         for key in late.keys:
             self.world.store.objects.pop(key, None)
 
@@ -345,7 +414,7 @@ class GcMachine(RuleBasedStateMachine):
         self.world.now += 2 * SECOND
         self._gc_begins()
         self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
-        self.loop.run_until_complete(collect(WorldStorage(self.world), self.options))
+        self.loop.run_until_complete(collect(WorldStorage(self.world), self.options, self.cache))
         self._drop_promises_that_follow()
         for (repository, tag), doc in self.promises.items():
             wanted = doc.links(repository) | {encode(TagCurrentKey(repository, tag)): link_body(doc.digest)}
@@ -388,9 +457,21 @@ class GcMachine(RuleBasedStateMachine):
         claimed: set[str] = set()
         for key, entries in self._read_journals("regstore/runs/", lambda name: name[:6].isdigit()):
             run = key.split("/")[2]
+            written = max(
+                mtime
+                for name, (_, mtime) in self.world.store.objects.items()
+                if name.startswith(f"regstore/runs/{run}/") and "/seen-" not in name
+            )
+            done = json.loads(
+                self.world.store.body(f"regstore/runs/{run}/done.json") or b'{"failures": ["cut short"]}'
+            )
+            settled = not done["failures"] and not done["repeated_deletes"]
             void = {
                 line["key"]
-                for _, seen in self._read_journals(f"regstore/runs/{run}/", lambda name: name.startswith("seen-"))
+                for name, seen in self._read_journals(
+                    f"regstore/runs/{run}/", lambda name: name.startswith("seen-")
+                )
+                if settled or self.world.store.objects[name][1] > written + LATE
                 for line in seen
             }
             claimed |= {line["key"] for line in entries if line.get("body")} - void
