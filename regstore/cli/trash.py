@@ -19,6 +19,7 @@ from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.digest import Digest
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
     from regstore.gc.trash import Emptied, EmptyOptions, Kept, TrashedRun
 
@@ -35,9 +36,28 @@ CacheDir = Annotated[
 
 
 @store_command
-def trash_list(settings: StoreSettings, as_json: Json = False) -> None:
+def trash_list(
+    settings: StoreSettings,
+    run: Run = None,
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            "--repo", metavar="NAME", show_default=False, help="Only runs that took links of this repository."
+        ),
+    ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            "--digest", metavar="DIGEST", show_default=False, help="Only runs that took this blob or manifest."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """List the runs that left anything in the trash or can be undone, oldest first."""
-    url, runs, links = run_async(_list(settings))
+    from regstore.digest import Digest
+
+    wanted = Digest.parse(digest) if digest is not None else None
+    url, runs, links = run_async(_list(settings, run, repo, wanted))
     if as_json:
         emit_json({"store": url, "runs": [_run_json(run) | {"links": links[run.run]} for run in runs]})
     elif runs:
@@ -54,14 +74,24 @@ def trash_list(settings: StoreSettings, as_json: Json = False) -> None:
         ]
         emit(table(["RUN", "ENDED", "COMMAND", "BLOBS", "SIZE", "LINKS"], rows, right=(3, 4, 5)))
     elif not settings.quiet:
-        emit_error(f"the trash of {url} is empty")
+        emit_error(
+            f"the trash of {url} is empty"
+            if run is repo is digest is None
+            else f"the trash of {url} has no run that took such a thing"
+        )
 
 
-async def _list(settings: StoreSettings) -> tuple[str, list[TrashedRun], dict[str, int]]:
+async def _list(
+    settings: StoreSettings, only: str | None, repository: str | None, digest: Digest | None
+) -> tuple[str, list[TrashedRun], dict[str, int]]:
     from regstore.gc.trash import count_links, find_trash
+    from regstore.gc.trash_search import runs_that_took
 
     async with settings.open(read_only=True) as storage:
-        runs = await find_trash(storage)
+        runs = [each for each in await find_trash(storage) if only in (None, each.run)]
+        runs = await runs_that_took(
+            storage, runs, repository=repository, digest=digest, concurrency=settings.concurrency
+        )
         return storage.url, runs, await count_links(storage, runs, concurrency=settings.concurrency)
 
 
@@ -175,6 +205,8 @@ def trash_empty(
     as_json: Json = False,
 ) -> int:
     """Delete for good what runs took away, and what undoes them. By default of every run.
+
+    Runs go whole, never a repository or a digest of theirs: a run without some of its blobs could not be undone.
 
     First the store is scanned, and whatever is referenced again is put back. Refused where the registry's descriptor
     cache may still answer for the blobs. A run stays for an hour after its end, unless the registry is offline or was

@@ -138,6 +138,24 @@ def test_restore_of_what_is_not_there(run: Run, store: Path) -> None:
     run("trash", "restore", store, "--run", "x").failed(2, "no journal of a run x")
 
 
+def test_list_by_what_a_run_took(run: Run, store: Path) -> None:
+    collect(run, store)
+    (kept,) = run("trash", "list", store, "--json").json["runs"]
+    blob = Digest.parse(f"sha256:{in_trash(store)[0].split('/')[-2]}")
+    for options, found in (
+        (("--run", kept["run"]), True),
+        (("--run", "20200101T000000Z-00000000"), False),
+        (("--repo", "team/app"), True),
+        (("--repo", "team"), False),
+        (("--digest", blob), True),
+        (("--digest", Digest.of(b"no such blob")), False),
+        (("--repo", "library/base", "--digest", Digest.of(b"no such blob")), False),
+    ):
+        assert run("trash", "list", store, *options, "--json").json["runs"] == ([kept] if found else [])
+    said = run("trash", "list", store, "--repo", "team")
+    assert (said.code, said.out) == (0, "") and "no run that took such a thing" in said.err
+
+
 # -- empty
 
 

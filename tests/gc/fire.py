@@ -46,20 +46,21 @@ from tests.servers.images import Document
 from tests.servers.s3 import S3Root
 from tests.storage.faulty import FaultyStorage
 
+_PASSING: Final = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["w?passing?"]\n')
 _REPEATABLE: Final = ("MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_UNKNOWN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FireOptions:
     """Durations in seconds. It burns for `seconds`, and on until `runs` of gc have ended and one has moved something,
-    for `patience` at most. policy: what gc drops tags by; a tag that may go is promised to nobody once its push is
-    over. settle: what gc waits before its last look. stall: how long the registry's writes of manifests, revisions
-    and tags are held up now and then; gc_stall: the same for gc's own requests."""
+    for `patience` at most. passing: some pushes go to tags that a policy drops once they are older than the grace.
+    settle: what gc waits before its last look. stall: how long the registry's writes of manifests, revisions and tags
+    are held up now and then; gc_stall: the same for gc's own requests."""
 
     seconds: float = 20.0
     runs: int = 3
-    patience: float = 120.0
-    policy: Policy | None = None
+    patience: float = 60.0
+    passing: bool = False
     writers: int = 4
     grace: float = 0.0
     settle: float = 0.3
@@ -89,6 +90,8 @@ class Fire:
     healed_blobs: int = 0
     healed_links: int = 0
     failures: list[str] = field(default_factory=list)
+    last_scan: int = 0
+    tags_dropped: int = 0
     tags_checked: int = 0
     tags_gone_checked: int = 0
     blobs_checked: int = 0
@@ -100,8 +103,9 @@ class Fire:
             f"failed attempts: {dict(self.attempts_failed)}",
             f"pushes of all new blobs {self.fresh}, of these {len(self.fresh_failed)} had to be repeated",
             f"deletes {self.deletes}",
-            f"gc runs {self.runs}: {self.unlinked} links removed, {self.moved} blobs moved, {self.kept_back} kept back,"
-            f" healed {self.healed_blobs} blobs and {self.healed_links} links, {len(self.failures)} failures",
+            f"gc runs {self.runs}: {self.unlinked} links removed, {self.tags_dropped} tags of these, {self.moved} blobs"
+            f" moved, {self.kept_back} kept back, healed {self.healed_blobs} blobs and {self.healed_links} links,"
+            f" {len(self.failures)} failures",
             f"promised tags pulled {self.tags_checked}, deleted tags looked for {self.tags_gone_checked},"
             f" blobs verified {self.blobs_checked}, broken {len(self.broken)}",
         ]
@@ -242,6 +246,8 @@ class Writer:
     ) -> None:
         if not repository:
             repository, tag = self._place()
+            if self._options.passing and self._random.random() < 0.4:
+                tag = f"w{self._number}passing{self._random.randrange(2)}"
         source = self._repository() if mount else ""
         self._repeat(
             repository,
@@ -275,6 +281,7 @@ class Writer:
         what = f"{repository}:{tag} {document.digest[:15]}"
         with self._promises.pushing(repository, *held):
             for attempt in range(1, self._options.attempts + 1):
+                began = time.time()
                 try:
                     push() if attempt == 1 or repeat is None else repeat()
                 except ApiError as error:
@@ -286,7 +293,10 @@ class Writer:
                     last = error
                     continue
                 self._fire.repeated += attempt > 1
-                self._promises.stands(repository, tag, document)
+                if "passing" in tag:
+                    self._promises.passes(repository, tag, document, began)
+                else:
+                    self._promises.stands(repository, tag, document)
                 return
         self._fire.failed.append(f"{what} failed {attempt} times: {last}")
 
@@ -306,7 +316,7 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
                 delete_untagged=True,
                 grace=int(options.grace * 1e6),
                 uploads_older_than=int(3600 * 1e6),
-                policy=options.policy,
+                policy=_PASSING if options.passing else None,
             ),
             scan=ScanOptions(cache_dir=Path(folder)),
             settle=options.settle,
@@ -314,7 +324,9 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
         )
         async with hold_lock(storage, command="gc") as lock, open_run(storage, run_options, lock) as run:
             report = await run.apply()
+            fire.last_scan = run.inventory.scanned_at
     fire.runs += 1
+    fire.tags_dropped += report.tags
     fire.moved += report.blobs
     fire.unlinked += report.tags + report.revisions + report.layer_links
     fire.kept_back += report.kept_back
@@ -327,7 +339,9 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
 # -- the look afterwards
 
 
-async def _check(registry: Registry, storage: Storage, promises: Promises, fire: Fire, *, pulls: int) -> None:
+async def _check(
+    registry: Registry, storage: Storage, promises: Promises, fire: Fire, options: FireOptions, *, pulls: int
+) -> None:
     host = registry.host
     for number, ((repository, tag), document) in enumerate(sorted(promises.tags.items(), key=lambda item: item[0])):
         if (repository, tag) in promises.uncertain:
@@ -341,6 +355,22 @@ async def _check(registry: Registry, storage: Storage, promises: Promises, fire:
         except (Incomplete, skopeo.SkopeoError) as error:
             fire.broken.append(f"{repository}:{tag} {document.digest}: {error}")
         fire.tags_checked += 1
+    for (repository, tag), (document, began) in sorted(promises.passing.items(), key=lambda item: item[0]):
+        if (repository, tag) in promises.uncertain:
+            continue
+        with Api(host) as api:
+            stands = api.head_manifest(repository, tag) is not None
+        # A store's times may be of whole seconds.
+        if not stands and began - 1 > fire.last_scan / 1e6 - options.grace:
+            fire.broken.append(f"{repository}:{tag} was dropped before its grace was over")
+        if stands:
+            try:
+                found = await asyncio.to_thread(pull_complete, host, repository, tag)
+            except Incomplete as error:
+                fire.broken.append(f"{repository}:{tag} {document.digest}: {error}")
+            else:
+                if document.digest not in found:
+                    fire.broken.append(f"{repository}:{tag} is not {document.digest}")
     for repository, tag in sorted(promises.deleted - promises.uncertain):
         with Api(host) as api:
             if (digest := api.head_manifest(repository, tag)) is not None:
@@ -390,7 +420,7 @@ async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *
     await _gc_once(storage, options, fire)
     if registry.cache == "inmemory":
         registry.restart()
-    await _check(registry, storage, promises, fire, pulls=pulls)
+    await _check(registry, storage, promises, fire, options, pulls=pulls)
     return fire
 
 

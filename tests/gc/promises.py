@@ -29,6 +29,8 @@ class Promises:
         self._guard = threading.Lock()
         self._locks: defaultdict[tuple[str, str], _Readers] = defaultdict(_Readers)
         self.tags: dict[tuple[str, str], Document] = {}
+        #: Tags that a policy drops: what each was last told to name, and when that push began (seconds since 1970).
+        self.passing: dict[tuple[str, str], tuple[Document, float]] = {}
         self.deleted: set[tuple[str, str]] = set()
         #: An answer was lost, so either state may stand.
         self.uncertain: set[tuple[str, str]] = set()
@@ -71,7 +73,8 @@ class Promises:
 
     def current(self, repository: str, tag: str) -> Document | None:
         with self._guard:
-            return self.tags.get((repository, tag))
+            document, _ = self.passing.get((repository, tag), (None, 0))
+            return self.tags.get((repository, tag)) or document
 
     def stands(self, repository: str, tag: str, document: Document) -> None:
         with self._guard:
@@ -79,6 +82,11 @@ class Promises:
             self.deleted.discard((repository, tag))
             self.uncertain.discard((repository, tag))
             self._drop_followers(repository)
+
+    def passes(self, repository: str, tag: str, document: Document, began: float) -> None:
+        with self._guard:
+            self.passing[repository, tag] = document, began
+            self.uncertain.discard((repository, tag))
 
     def unknown(self, repository: str, tag: str) -> None:
         with self._guard:
@@ -94,6 +102,9 @@ class Promises:
             ]:
                 del self.tags[place]
                 self.deleted.add(place)
+            for place, (document, _) in list(self.passing.items()):
+                if place[0] == repository and document.digest == digest:
+                    del self.passing[place]
             self._drop_followers(repository)
 
     def _drop_followers(self, repository: str) -> None:

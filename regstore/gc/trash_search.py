@@ -1,0 +1,48 @@
+"""Which runs took something of a repository, or a digest: by their journals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from regstore import layout
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.gc.trash import TrashedRun
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SeedKey, TagIndexKey, UnknownKey
+from regstore.runs.journal import read_parts
+from regstore.storage.base import Storage
+
+
+async def runs_that_took(
+    storage: Storage,
+    runs: Sequence[TrashedRun],
+    *,
+    repository: str | None = None,
+    digest: Digest | None = None,
+    concurrency: int = 16,
+) -> list[TrashedRun]:
+    """Those of the runs whose journal names anything of the repository, with the digest where one is given (a blob is
+    of no repository). Reads the journals, a GET a part."""
+    if repository is None and digest is None:
+        return list(runs)
+    found: set[str] = set()
+
+    async def look(run: TrashedRun) -> None:
+        async for entries in read_parts(storage, run.record.parts if run.record else ()):
+            if any(_is_of(entry.key, repository, digest) for entry in entries):
+                found.add(run.run)
+                return
+
+    await for_each(runs, look, concurrency=concurrency)
+    return [run for run in runs if run.run in found]
+
+
+def _is_of(text: str, repository: str | None, digest: Digest | None) -> bool:
+    key = layout.decode(text)
+    if isinstance(key, UnknownKey | SeedKey):
+        return False
+    if repository is not None and (isinstance(key, BlobKey) or key.name != repository):
+        return False
+    if digest is None:
+        return True
+    return isinstance(key, BlobKey | LayerLinkKey | RevisionLinkKey | TagIndexKey) and key.digest == digest
