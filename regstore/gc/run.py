@@ -30,8 +30,8 @@ from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import Counts, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
+from regstore.gc.going import Going, Row
 from regstore.gc.heal import Healed, Healer, Past
-from regstore.gc.order import find_ranks
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.pushed_again import give_back, half_pushed
 from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past, refuse_symbolic_links
@@ -329,18 +329,17 @@ class GcRun:
         done = 0
         total = self.inventory.count("gc_unlink")
         for group in self._groups():
-            rows = self._rows(self.inventory, group)
+            names = [name for _, name in group]
+            going = Going(self.inventory, [repository for repository, _ in group])
+            await in_thread(going.choose)
             uploads = self._uploads(self.inventory, group)
-            if self._options.offline:
-                await self._delete(rows)
-                await self._abort(uploads)
-            else:
-                names = [name for _, name in group]
-                current, uploads = await self._again(names, rows, uploads)
-                await self._delete(current)
-                await self._abort(uploads)
-                healed += await self._look_after(names, current)
-            done += len(rows)
+            done += len(going)
+            if not self._options.offline:
+                uploads = await self._again(names, going, uploads)
+            await self._delete(going)
+            await self._abort(uploads)
+            if not self._options.offline:
+                healed += await self._look_after(names, going)
             self._on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
         return healed
 
@@ -367,32 +366,6 @@ class GcRun:
         if group:
             yield group
 
-    def _rows(self, inventory: Inventory, group: Sequence[tuple[int, str]]) -> list[_Row]:
-        ids = [repository for repository, _ in group]
-        rows = inventory.all(
-            "select step, key, size, mtime, body from gc_unlink where repository in (select unnest(?))"
-            " order by step, key",
-            [ids],
-        )
-        ranks = find_ranks(inventory, ids)
-        loose = {
-            layout.encode(TagCurrentKey(*row))
-            for row in inventory.all(
-                """
-                select r.name, t.name from gc_dead_tag d join tag t using (repository, name)
-                join repository r on r.id = t.repository
-                where t.repository in (select unnest(?)) and not exists (
-                    from revision_link x where x.repository = t.repository and x.digest = t.target
-                )
-                """,
-                [ids],
-            )
-        }
-        return [
-            _Row(Step(step), key, size, mtime, None if body is None else bytes(body), key in loose)
-            for step, key, size, mtime, body in sorted(rows, key=lambda row: (row[0], ranks.get(row[1], 0)))
-        ]
-
     def _plan_links(self, look: Inventory) -> None:
         plan_links(look, self._options.plan, now=self.inventory.scanned_at)
 
@@ -406,58 +379,69 @@ class GcRun:
         return [MultipartUpload(*row) for row in rows]
 
     async def _again(
-        self, names: Sequence[str], planned: Sequence[_Row], uploads: Sequence[MultipartUpload]
-    ) -> tuple[list[_Row], list[MultipartUpload]]:
+        self, names: Sequence[str], going: Going, uploads: Sequence[MultipartUpload]
+    ) -> list[MultipartUpload]:
         """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change."""
         look = self.inventory.child()
-        losing = {row.key for row in planned if row.step is Step.UPLOAD} | {upload.key for upload in uploads}
+        upload_keys = going.upload_keys()
+        losing = upload_keys | {upload.key for upload in uploads}
         try:
             await self._scan_some(look, names, uploads_of=sorted(set(map(_repository, losing))))
             await self._read_created(look)
             await in_thread(self._plan_links, look)
-            group = look.all("select id, name from repository")
-            now = {row.key: row for row in self._rows(look, group)}
-            dead = self._uploads(look, group)
+            dead = self._uploads(look, look.all("select id, name from repository"))
             busy = half_pushed(look, now=self.inventory.scanned_at)
+            self._kept_back += await in_thread(going.keep_what_changed, look, busy)
         finally:
             look.close()
-        kept = [
-            row
-            for row in planned
-            if row.key in now and now[row.key].same_object(row) and _repository(row.key) not in busy
+        in_use = set(map(_upload, upload_keys - going.upload_keys()))
+        aborted = [
+            upload
+            for upload in uploads
+            if upload in dead and _upload(upload.key) not in in_use and _repository(upload.key) not in busy
         ]
-        standing = {row.key for row in planned} - {row.key for row in kept}
-        in_use = {_upload(row.key) for row in planned if row.step is Step.UPLOAD and row.key in standing}
-        aborted = [upload for upload in uploads if upload in dead and _upload(upload.key) not in in_use]
-        self._kept_back += len(planned) - len(kept) + len(uploads) - len(aborted)
-        return kept, aborted
+        self._kept_back += len(uploads) - len(aborted)
+        return aborted
 
-    async def _delete(self, rows: Sequence[_Row]) -> None:
+    async def _delete(self, going: Going) -> None:
         """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
         assert self._lock is not None
-        if not rows:
-            return
-        await self._lock.guard()
-        rows = await self._with_bodies(rows)
-        await self._journal.write(Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in rows)
+        for rows in going.slices():
+            await self._lock.guard()
+            known = await self._with_bodies(rows)
+            going.drop(sorted({row.key for row in rows} - {row.key for row in known}))
+            await self._journal.write(
+                Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in known
+            )
         failed: set[str] = set()
         for step in Step:
-            keys = [row.key for row in rows if row.step is step and _repository(row.key) not in failed]
-            outcomes = await self._lock.delete_many(keys)
-            self._failures.note(outcomes)
-            failed |= {_repository(key) for key, error in outcomes.items() if error is not None}
-            self._unlinked[step] += sum(error is None for error in outcomes.values())
-            if step is Step.UPLOAD:
-                gone = [row for row in rows if row.key in outcomes and outcomes[row.key] is None]
-                self._uploads_gone |= {_upload(row.key) for row in gone}
-                self._upload_bytes += sum(row.size for row in gone)
-            if step is Step.TAG and keys and not self._options.offline:
-                failed |= await self._keep_pushed_tags([row for row in rows if row.key in outcomes])
-            if step in (Step.TAG, Step.TAG_INDEX) and keys:
-                await self._remove_tag_folders(keys)
-        await self._forget_links(row.key for row in rows if row.step in (Step.REVISION, Step.LAYER))
+            for rows in going.slices(step):
+                failed |= await self._delete_some(step, [row for row in rows if _repository(row.key) not in failed])
+        for step in (Step.REVISION, Step.LAYER):
+            for rows in going.slices(step):
+                await self._forget_links(row.key for row in rows)
 
-    async def _keep_pushed_tags(self, rows: Sequence[_Row]) -> set[str]:
+    async def _delete_some(self, step: Step, rows: Sequence[Row]) -> set[str]:
+        """Names of the repositories in which nothing more must go."""
+        assert self._lock is not None
+        if not rows:
+            return set()
+        keys = [row.key for row in rows]
+        outcomes = await self._lock.delete_many(keys)
+        self._failures.note(outcomes)
+        stopped = {_repository(key) for key, error in outcomes.items() if error is not None}
+        self._unlinked[step] += sum(error is None for error in outcomes.values())
+        if step is Step.UPLOAD:
+            gone = [row for row in rows if outcomes[row.key] is None]
+            self._uploads_gone |= {_upload(row.key) for row in gone}
+            self._upload_bytes += sum(row.size for row in gone)
+        if step is Step.TAG and not self._options.offline:
+            stopped |= await self._keep_pushed_tags(rows)
+        if step in (Step.TAG, Step.TAG_INDEX):
+            await self._remove_tag_folders(keys)
+        return stopped
+
+    async def _keep_pushed_tags(self, rows: Sequence[Row]) -> set[str]:
         """Repositories whose tags were pushed again as they went; these stand again, and nothing more goes there."""
         assert self._lock is not None
         busy, back = await give_back(
@@ -470,11 +454,11 @@ class GcRun:
         self._tags_back += back
         return busy
 
-    async def _with_bodies(self, rows: Sequence[_Row]) -> Sequence[_Row]:
+    async def _with_bodies(self, rows: Sequence[Row]) -> Sequence[Row]:
         """Links whose bodies no listing proved are read, for a way back; one that is gone is left out."""
         found: dict[str, bytes | None] = {}
 
-        async def read(row: _Row) -> None:
+        async def read(row: Row) -> None:
             try:
                 found[row.key] = await self._storage.get(row.key)
             except NotFound:
@@ -519,7 +503,7 @@ class GcRun:
             folders = [f"{tag}/index/{name}" for name in below]
             await self._storage.remove_folders([*folders, f"{tag}/index", f"{tag}/current", tag])
 
-    async def _look_after(self, names: Sequence[str], removed: Sequence[_Row]) -> Healed:
+    async def _look_after(self, names: Sequence[str], removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
         assert self._lock is not None
         if not removed:
@@ -528,7 +512,8 @@ class GcRun:
         try:
             scanner = await self._scan_some(look, names)
             past = Past(look, [])
-            past.add_removed(self._lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in removed])
+            for rows in removed.slices():
+                past.add_removed(self._lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in rows])
             return await self._healer(look, scanner).run()
         finally:
             look.close()
@@ -754,19 +739,6 @@ class GcRun:
             "planned_blobs": self.summary.blobs.dead,
             "planned_bytes": self.summary.dead_blob_bytes,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    step: Step
-    key: str
-    size: int
-    mtime: int
-    body: bytes | None
-    loose: bool = False
-
-    def same_object(self, other: _Row) -> bool:
-        return (self.size, self.mtime, self.body) == (other.size, other.mtime, other.body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,26 @@ from regstore.errors import IntegrityError, Refused, StorageError
 from regstore.gc import plan as plan_module
 from regstore.gc.healing import HealOptions, heal_store
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, encode, link_body
+from regstore.layout import (
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    SignatureLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    decode,
+    encode,
+    link_body,
+)
 from regstore.runs import RUNS, new_run
 from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
-from tests.gc.scenes import collect, model_storage, options, small_registry
+from tests.gc.scenes import collect, model_storage, options, registry, small_registry, wanted
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
+from tests.storage.faulty import FaultyStorage
 
 SCAN = ScanOptions(cache_dir=None)
 
@@ -138,6 +149,28 @@ async def test_a_huge_repository_is_unlinked_in_more_than_one_lease(monkeypatch:
     await collect(storage, options(offline=False))
     assert not any(link in storage.store for link in links)
     assert max(together) == 10
+
+
+@pytest.mark.parametrize("offline", [True, False])
+async def test_a_repository_that_loses_more_than_fits_into_memory(
+    monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """Some keys at a time, and each kind of them only when those before have gone."""
+    monkeypatch.setattr("regstore.gc.going.SLICE", 2)
+    before = small_registry()
+    run = options(offline=offline)
+    dead = wanted(before, run).dead
+    faulty = FaultyStorage(model_storage(before))
+    report = await collect(faulty, run)
+    assert registry(faulty.inner.store) == before.without(dead)  # type: ignore[attr-defined]
+    assert report.healed.nothing and not report.kept_back
+    (record,) = await find_runs(faulty)
+    links = [key for key in dead if not isinstance(decode(key), BlobKey)]
+    assert len(record.parts) == -(-len(links) // 2) + 1  # and the blobs
+    kinds = [TagCurrentKey, TagIndexKey, RevisionLinkKey, SignatureLinkKey, LayerLinkKey]
+    deleted = [decode(mutation.key) for mutation in faulty.mutations if mutation.operation == "delete"]
+    steps = [kinds.index(type(key)) for key in deleted if isinstance(key, tuple(kinds)) and key.name == "a"]
+    assert steps == sorted(steps) and len(set(steps)) == len(kinds)
 
 
 async def test_an_emptied_repository_takes_no_folders_of_those_nested_in_it(tmp_path: Path) -> None:
