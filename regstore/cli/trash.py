@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
@@ -161,9 +162,8 @@ async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, 
 
 async def _restore(settings: StoreSettings, options: RestoreOptions, on_event: OnEvent) -> Restored:
     from regstore.gc.restore import apply_restore, plan_restore
-    from regstore.runs.lock import hold_lock
 
-    async with settings.open() as storage, hold_lock(storage, command="trash restore") as lock:
+    async with settings.open() as storage, hold_lock_openly(storage, command="trash restore") as lock:
         plan = await plan_restore(storage, options)
         return await apply_restore(storage, plan, lock, concurrency=options.concurrency, on_event=on_event)
 
@@ -269,13 +269,12 @@ async def _empty(
     settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None, on_event: OnEvent
 ) -> tuple[Emptied, bool | None]:
     from regstore.gc.trash import empty_trash
-    from regstore.runs.lock import hold_lock
 
     storage, config = settings.open_with_config()
     async with (
         storage,
         open_cache(told, redis_url, config) as cache,
-        hold_lock(storage, command="trash empty") as lock,
+        hold_lock_openly(storage, command="trash empty") as lock,
     ):
         emptied = await empty_trash(storage, options, lock, cache=cache, on_event=on_event)
         return emptied, (await storage.capabilities()).versioned

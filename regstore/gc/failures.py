@@ -28,8 +28,9 @@ class Failures:
         self._reasons: dict[str, _Reason] = {}
         self._others = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._reasons)
+    def __len__(self) -> int:
+        """How many keys."""
+        return sum(one.keys for one in self._reasons.values()) + self._others
 
     def add(self, key: str, said: object) -> None:
         text = str(said)

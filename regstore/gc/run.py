@@ -30,7 +30,7 @@ from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import Counts, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
-from regstore.gc.going import Going, Row
+from regstore.gc.going import SLICE, Going, Row
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.pushed_again import give_back, half_pushed
@@ -477,9 +477,11 @@ class GcRun:
         """Once more, all that went: a request that was under way may have told the cache of it again."""
         if self._cache.kind != "redis":
             return
-        steps = [Step.REVISION, Step.LAYER]
-        keys = self.inventory.all("select key from gc_unlink where step in (select unnest(?))", [steps])
-        await self._forget_links(key for (key,) in keys)
+        cursor = self.inventory.connection.cursor()
+        rows = cursor.execute(f"select key from main.gc_unlink where step in ({Step.REVISION}, {Step.LAYER})")
+        while keys := rows.fetchmany(SLICE):
+            await self._forget_links(key for (key,) in keys)
+        cursor.close()
         await self._cache.forget_blobs(
             digest_text(raw) for (raw,) in self.inventory.all("select digest from gc_gone")
         )

@@ -19,6 +19,7 @@ from regstore.concurrency import for_each
 from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.failures import Failures
 from regstore.gc.heal import STALLED, Healed, Healer, Past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
@@ -266,12 +267,12 @@ async def empty_runs(
 ) -> Emptied:
     """Delete the runs' copies, then their journals, with no look at the store: heal it first."""
     emptied: list[str] = []
-    failures: list[str] = []
+    failures = Failures(storage.url)
     blobs = blob_bytes = 0
 
     async def delete(keys: Sequence[str]) -> set[str]:
         outcomes = await lock.delete_many(keys)
-        failures.extend(f"{key}: {error}" for key, error in outcomes.items() if error is not None)
+        failures.note(outcomes)
         return {key for key, error in outcomes.items() if error is None}
 
     total = sum(run.blobs for run in runs)
@@ -298,7 +299,7 @@ async def empty_runs(
             for prefix in (f"{TRASH}{run.run}/", f"{RUNS}{run.run}/"):
                 async with lock.batch():
                     await storage.remove_empty_folders(prefix, older_than=older_than)
-    return Emptied(runs=tuple(emptied), blobs=blobs, blob_bytes=blob_bytes, failures=tuple(failures))
+    return Emptied(runs=tuple(emptied), blobs=blobs, blob_bytes=blob_bytes, failures=failures.lines())
 
 
 async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurrency: int = 16) -> dict[str, int]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from regstore.errors import AccessDenied, AuthenticationFailed, StorageError, StorageFull, Unreachable
+from regstore.gc.trash import empty_runs, find_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
+from regstore.runs.lock import hold_lock
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (
@@ -127,6 +129,19 @@ async def test_a_store_that_permits_no_deletes_of_its_own(offline: bool, area: s
         await collect(faulty, options(offline=offline))
     refused = [one.key for one in faulty.mutations if one.operation == "delete" and f"/{area}/" in one.key]
     assert len(refused) == (29 * 4 if area == "blobs" else 29)  # all the blobs, or the revisions
+
+
+async def test_a_trash_that_may_not_be_emptied() -> None:
+    storage = model_storage(images(30, layers=2, tagged=30))
+    await collect(storage, options(offline=True))
+    storage.clock += 2 * DAY
+    faulty = FaultyStorage(storage, delete_denied="regstore/trash/")
+    async with hold_lock(faulty, command="trash empty") as lock:
+        with pytest.raises(
+            AccessDenied, match=r"model permits none of 116 changes, so the run stopped: .*Access Denied"
+        ):
+            await empty_runs(faulty, lock, await find_trash(faulty))
+    assert len(trash(storage.store)) == 116
 
 
 async def test_failures_are_told_by_reason() -> None:
