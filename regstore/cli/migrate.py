@@ -72,7 +72,10 @@ def migrate(
         bool, typer.Option("--create", help="Create and seed the target first, as seed-bucket does.")
     ] = False,
     overwrite_tags: Annotated[
-        bool, typer.Option("--overwrite-tags", help="Also tags that somebody else moved at the target.")
+        bool,
+        typer.Option(
+            "--overwrite-tags", help="Also tags that somebody else, or another source, set at the target."
+        ),
     ] = False,
     delete: Annotated[
         bool,
@@ -106,7 +109,8 @@ def migrate(
 
     Copies what DST lacks or has differently, by content, in an order that keeps DST a correct registry at every
     instant. Run it again after an interruption, or for what was pushed meanwhile: only the rest is copied. Blobs that
-    pass through are hashed; one that does not match its digest is named and left out, with what needs it.
+    pass through are hashed; one that does not match its digest is named and left out, with what needs it. While gc,
+    or another run that removes things, is at work on DST, no tag is set: it waits for its end, up to an hour.
 
     Exit codes: 0 done; 3 done, and what is damaged or in conflict was left out, or is as incomplete as at the source:
     all of it is named.

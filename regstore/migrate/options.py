@@ -28,7 +28,8 @@ class MigrateOptions:
     """repositories, tags: glob patterns (`*` matches `/` too); none means all. rename: source name to target name.
 
     all: what nothing reaches is copied too. grace: a layer link younger than this (microseconds) counts as live, as
-    its push may still be under way. overwrite_tags: a tag that somebody else moved at the target is overwritten.
+    its push may still be under way. overwrite_tags: a tag that somebody else, or another source, set at the
+    target is overwritten.
     delete: tags that our passes set and that the source no longer has are removed at the target; what only they held
     is garbage then, for gc.
     max_delete: a run that would remove a larger share of the tags that our passes set is refused.
