@@ -16,7 +16,7 @@ _MiB: Final = 1024 * 1024
 _PART: Final = 8 * _MiB
 _PUTS: Final = f"case when size <= {ONE_REQUEST} then 1 else ceil(size / {_PART}) + 3 end"
 _COPY_PART: Final = 128 * _MiB
-_COPIES: Final = f"case when size <= {{}} then 1 else ceil(size / {_COPY_PART}) + 2 end"
+_COPIES: Final = f"case when size <= {{}} then 1 else ceil(size / {_COPY_PART}) + 3 end"
 _GETS: Final = f"case when size <= {RANGE} then 1 else ceil(size / {RANGE}) end"
 _LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part", "unknown")
 #: Of unfinished uploads; at the target also of the record, and of locks and journals before, meanwhile and after.

@@ -56,17 +56,20 @@ def plan_migrate(
     pull_through: bool,
     sides: Sides,
     notes: tuple[str, ...] = (),
+    first: bool = True,
 ) -> MigrateSummary:
     """Make the plan's tables. `inventory` is the source's, with the target's attached as `dst`, the record of our
     passes in `migrate_record`, and of passes that wrote the source in `source_record`. `now` in microseconds, by the
     source's clock. place: what the record calls the source. pull_through: what it lacks was not fetched. notes:
     for the summary.
 
-    InputError where names collide, and for a pattern that nothing matches.
+    InputError where names collide, and in the first pass for a pattern that nothing matches.
     """
     planner = _Planner(inventory, options, now, source, place, pull_through)
-    planner.choose_repositories()
+    planner.choose_repositories(first)
     planner.reach()
+    if first:
+        planner.check_tags()
     planner.find_live()
     planner.find_damage()
     planner.rank()
@@ -127,7 +130,7 @@ class _Planner:
 
     # -- the scope
 
-    def choose_repositories(self) -> None:
+    def choose_repositories(self, first: bool) -> None:
         """migrate_repository(id, name, target, dst): those in the scope. dst: its id at the target, or null."""
         run = self._inventory.execute
         run("create or replace table migrate_repository (id integer, name varchar, target varchar, dst integer)")
@@ -151,9 +154,10 @@ class _Planner:
                 raise InputError(f"both {taken[target]} and {name} would become {target} at the target")
             taken[target] = name
             chosen.append((identity, name, target))
-        self._check_repositories([name for _, name in rows])
+        if first:
+            self._check_repositories([name for _, name in rows])
         missing = sorted(self._options.rename.keys() - {name for _, name, _ in chosen})
-        if missing:
+        if missing and first:
             raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope")
         self._inventory.insert(
             "migrate_repository",
@@ -175,7 +179,8 @@ class _Planner:
         if wrong:
             raise InputError(f"{self._source} has no repository {' and no '.join(wrong)}")
 
-    def _check_tags(self) -> None:
+    def check_tags(self) -> None:
+        """InputError where a pattern matches none in the scope. After `reach`."""
         wrong = [
             pattern
             for pattern in self._options.tags
@@ -204,7 +209,6 @@ class _Planner:
             """,
             list(self._options.tags),
         )
-        self._check_tags()
         roots = (
             "select repository, target as digest, true as expand from migrate_scope_tag where target is not null"
         )

@@ -111,7 +111,8 @@ async def migrate(
     before = [dict(store.counters.requests) for store in (source, target)]
     while True:
         written = result.objects + result.deleted
-        async with _planned(source, target, options, scanning, on_event) as planned:
+        first = not result.passes
+        async with _planned(source, target, options, scanning, on_event, first=first) as planned:
             summary = planned.summary
             _check_share(summary, options)
             result.passes += 1
@@ -186,8 +187,9 @@ async def _planned(
     on_event: OnEvent,
     *,
     there: bool = True,
+    first: bool = True,
 ) -> AsyncIterator[_Planned]:
-    """there: False for a target that counts as empty, and is not looked at."""
+    """there: False for a target that counts as empty, and is not looked at. first: of the passes."""
     _check_places(source, target)
     scanning = scanning or ScanOptions.default()
     folder = Path(tempfile.mkdtemp(prefix="regstore-migrate-"))
@@ -234,6 +236,7 @@ async def _planned(
             pull_through=pull_through,
             sides=sides,
             notes=tuple(notes),
+            first=first,
         )
         store_with(target, options.put)  # what is ours, too
         yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)

@@ -681,6 +681,18 @@ async def test_follow_ends_when_nothing_changes(pair: Pair) -> None:
     assert (result.passes, result.tags) == (4, 3)
 
 
+async def test_a_tag_that_goes_between_two_passes_is_no_mistake(pair: Pair) -> None:
+    pair.builder.push("a", pair.image(0), "v1")
+
+    def remove(operation: str, key: str) -> None:
+        if operation == "put" and key.endswith("current/link"):
+            for each in [each for each in pair.source if "/tags/" in each]:
+                del pair.source.objects[each]
+
+    result = await move(pair.here(), FaultyStorage(pair.there(), after=remove), follow=True, tags=("v*",))
+    assert (result.passes, result.tags, result.partial) == (2, 1, False)
+
+
 async def test_gc_at_the_target_while_we_copy(pair: Pair) -> None:
     """A blob that the target had when it was listed is gone before its links are there: it is copied."""
     image = pair.image(0)
