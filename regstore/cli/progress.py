@@ -13,7 +13,7 @@ from regstore.cli.output import emit_error
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 
 #: Columns that the bar itself takes: phase, share, amounts, times and rate.
-_BAR = 70
+_BAR: Final = 70
 #: Seconds between two lines of retries.
 _PAUSE: Final = 5.0
 
