@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,7 @@ from regstore.reading.pick import plan_reading
 from regstore.reading.proofs import Proof, Proofs
 from regstore.reading.read_data import Checksums, Wanted
 from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
+from regstore.storage.streams import LARGE_STREAMS, RANGED, read_blob
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
@@ -47,8 +49,9 @@ _CHANGES: Final = 1000
 #: Bytes handed to a hashing thread at once; what is smaller in all is hashed in place.
 _STEP: Final = 1 << 20
 _SMALL: Final = 64 << 10
-#: Streams at once: of blobs up to so many bytes, which may be held whole, and of larger ones, which hold two steps.
-_LANES: Final = ((1 << 20, 128), (None, 16))
+#: (blobs up to so many bytes, so many at a time). Few of the large ones, so that some are through when the time is
+#: over; each of them is read in several ranges at a time.
+_LANES: Final = ((1 << 20, 128), (RANGED, 16), (None, LARGE_STREAMS))
 #: Errors that are not about the one blob.
 OF_ALL: Final = (AccessDenied, AuthenticationFailed, NoSuchBucket, Unreachable)
 
@@ -262,7 +265,9 @@ class BlobReader:
                 running.update(piece)
 
         try:
-            async with self._storage.open_read(self._key_of(blob.digest)) as stream:
+            # As a stream, whatever its size: `get` is for what is wanted whole.
+            size_said = max(blob.size, _STEP + 1)
+            async with aclosing(read_blob(self._storage, self._key_of(blob.digest), size_said)) as stream:
                 async for chunk in stream:
                     chunks.append(chunk)
                     gathered += len(chunk)
