@@ -17,7 +17,7 @@ from regstore.backup import format as form
 from regstore.backup.copying import Copying
 from regstore.backup.format import LeftOut, PackSummary, Snapshot
 from regstore.backup.intent import Intent, hold_intent
-from regstore.backup.opening import is_temporary, prepare
+from regstore.backup.opening import check_marker, is_temporary, prepare
 from regstore.backup.options import CreateOptions
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
@@ -71,6 +71,8 @@ async def create(
     options = options or CreateOptions()
     scanning = scanning or ScanOptions.default()
     began = time.monotonic()
+    if not await check_marker(backup):
+        await _look_at(source)  # no backup is made of what is not there
     await prepare(backup, options.put)
     begun = await backup.now()
     run = new_run(begun, after=await _newest(backup, begun))
@@ -80,6 +82,21 @@ async def create(
             result = await creating.create(begun)
     result.seconds = time.monotonic() - began
     return result
+
+
+async def _look_at(source: Storage) -> None:
+    """NotARegistry where it is empty, and whatever keeps it from being listed."""
+    async for page in source.list(layout.PREFIX):
+        if page.keys:
+            return
+    raise _no_registry(source)
+
+
+def _no_registry(source: Storage) -> NotARegistry:
+    return NotARegistry(
+        f"{source.url} has nothing of a registry: no key below {layout.PREFIX} "
+        "(is the root directory part of the URL?)"
+    )
 
 
 async def _newest(backup: Storage, begun: int) -> str:
@@ -166,10 +183,7 @@ class _Run:
         await self._list_backup()
         await self._source.load()
         if not self._inventory.key_count():
-            raise NotARegistry(
-                f"{self._storage.url} has nothing of a registry: no key below {layout.PREFIX} "
-                "(is the root directory part of the URL?)"
-            )
+            raise _no_registry(self._storage)
         await self._copy_all()
         await self._write_packs()
         if self._copying.new_blobs or self._packs:

@@ -267,8 +267,10 @@ async def test_restore_into_a_store_in_use() -> None:
 async def test_where_a_backup_may_not_be_made() -> None:
     with pytest.raises(Refused, match="is not empty"):
         await take(memory(small()), memory(small()))
+    backup = ModelStore()
     with pytest.raises(NotARegistry):
-        await take(memory(), memory())
+        await take(memory(), memory(backup))
+    assert not backup.objects, "a mistyped source leaves nothing"
     within = memory()
     within.url = "s3://bucket/docker/registry/v2/backup"
     with pytest.raises(InputError, match="lies within"):
