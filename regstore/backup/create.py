@@ -17,7 +17,7 @@ from regstore.backup import format as form
 from regstore.backup.copying import Copying
 from regstore.backup.format import LeftOut, PackSummary, Snapshot
 from regstore.backup.intent import Intent, hold_intent
-from regstore.backup.opening import check_marker, is_temporary, prepare
+from regstore.backup.opening import is_temporary, prepare
 from regstore.backup.options import CreateOptions
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
@@ -71,9 +71,7 @@ async def create(
     options = options or CreateOptions()
     scanning = scanning or ScanOptions.default()
     began = time.monotonic()
-    if not await check_marker(backup):
-        await _look_at(source)  # no backup is made of what is not there
-    await prepare(backup, options.put)
+    await prepare(backup, options.put, first=lambda: _look_at(source))
     begun = await backup.now()
     run = new_run(begun, after=await _newest(backup, begun))
     async with hold_intent(backup, run, lease=options.lease, put=options.put) as intent:

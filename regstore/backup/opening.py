@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -47,12 +47,13 @@ async def check_marker(storage: Storage) -> bool:
     return True
 
 
-async def prepare(storage: Storage, put: PutOptions | None) -> None:
-    """Make an empty place a backup. Refused where there is something else in it."""
+async def prepare(storage: Storage, put: PutOptions | None, *, first: Callable[[], Awaitable[None]]) -> None:
+    """Make an empty place a backup, after `first`. Refused where there is something else in it."""
     if layout.PREFIX in f"{storage.url}/":
         raise InputError(f"{storage.url} lies within a registry's storage: a backup must not look like a registry")
     if await check_marker(storage):
         return
+    await first()
     async for page in storage.list(""):
         other = next((key for key in page.keys if not (key.startswith(layout.STATE) or is_nothing(key))), None)
         if other is not None:
