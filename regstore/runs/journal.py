@@ -125,7 +125,7 @@ async def find_runs(storage: Storage) -> list[RunRecord]:
     async def read(run: str) -> None:
         records[run] = await _record(storage, run, keys[run])
 
-    await for_each(keys, read, concurrency=_READERS)
+    await for_each(keys, read, concurrency=_READERS if storage.serves_in_parallel else 1)
     return [records[run] for run in sorted(records)]
 
 

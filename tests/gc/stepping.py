@@ -124,10 +124,11 @@ class Toolkit(WorldStorage):
 
     def step(self) -> None:
         """Do the operation that it waits for, and go on to the next, or to the end."""
-        if self.done or self._go is None:
+        if self.done:
             return
         self._stopped.clear()
-        self._go.set_result(None)
+        if self._go is not None:  # else a batch was cut off, and it is on its way to what comes next
+            self._go.set_result(None)
         self._loop.run_until_complete(self._stopped.wait())
 
     def kill(self) -> tuple[str, tuple[str, ...]] | None:
