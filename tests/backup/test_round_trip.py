@@ -32,7 +32,7 @@ from tests.model.random_registry import NOW, example_registry, registries
 from tests.model.store import ModelStore
 
 generated = settings(
-    max_examples=examples(15),
+    max_examples=examples(10),
     phases=(Phase.explicit, Phase.generate),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

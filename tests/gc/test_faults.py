@@ -165,7 +165,7 @@ async def test_a_listing_that_fails_on_any_page(offline: bool) -> None:
     whole = FaultyStorage(model_storage(before, page=5))
     await collect(whole, run)
     assert whole.pages > 20
-    for number in points(whole.pages, 6):
+    for number in points(whole.pages, 4):
         storage = model_storage(before, page=5)
         at_fault: list[int] = []
 
@@ -213,7 +213,7 @@ async def test_credentials_that_expire_half_way(offline: bool) -> None:
 
     await collect(FaultyStorage(model_storage(before), before=expire), run)
     total = calls
-    for moment in points(total - 1, 4):
+    for moment in points(total - 1, 3):
         last = moment
         calls = 0
         storage = model_storage(before)

@@ -71,7 +71,7 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
     total = await count_mutations(model_storage(before), run)
     assert total > len(removed_blobs(before, dead)) + len(dead)
     every = request.config.getoption("--slow")
-    for number in points(total, 7):
+    for number in points(total, 5):
         for when in ("before", "after") if every or number == total else ("after",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, die_at=number, when=when)
@@ -115,7 +115,7 @@ async def test_on_disk(tmp_path: Path, offline: bool) -> None:
 
     async with fresh("counted") as storage:
         total = await count_mutations(storage, run)
-    for number in points(total, 4):
+    for number in points(total, 3):
         async with fresh(f"{number}") as storage:
             root = tmp_path / f"{number}"
             assert await died(collect(FaultyStorage(storage, die_at=number, when="after"), run)), number

@@ -25,7 +25,7 @@ from tests.model.store import ModelStore
 from tests.model.test_oracle import CASES, OLD
 
 generated = settings(
-    max_examples=examples(15),
+    max_examples=examples(10),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,

@@ -33,7 +33,7 @@ from tests.model.store import ModelStore
 SCAN = ScanOptions(cache_dir=None, concurrency=4)
 
 generated = settings(
-    max_examples=examples(15),
+    max_examples=examples(10),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,

@@ -160,7 +160,7 @@ class Small:
 # -- undo: as before
 
 
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(registries(disk=False), st.booleans(), st.booleans())
 def test_undo_makes_every_registry_as_it_was(store: ModelStore, untagged: bool, etags: bool) -> None:
     before = registry_part(store)
@@ -383,7 +383,7 @@ async def test_undo_killed_at_any_mutation() -> None:
     whole = FaultyStorage(ModelStorage(copy.deepcopy(store), now=NOW))
     await restore(whole)
     assert len(whole.mutations) >= 18
-    for number in points(len(whole.mutations), 6):
+    for number in points(len(whole.mutations), 4):
         for when in WHENS:
             storage = ModelStorage(copy.deepcopy(store), now=NOW)
             assert await died(restore(FaultyStorage(storage, die_at=number, when=when)))
@@ -398,7 +398,7 @@ async def test_undo_of_a_run_that_was_killed() -> None:
     before = registry_part(start.store)
     counting = FaultyStorage(Small().storage())
     await collect(counting)
-    for number in points(len(counting.mutations), 6):
+    for number in points(len(counting.mutations), 4):
         storage = Small().storage()
         assert await died(collect(FaultyStorage(storage, die_at=number, when=WHENS[number // 4 % 2])))
         await break_locks(storage)
@@ -475,7 +475,7 @@ async def test_emptying_killed_at_any_mutation() -> None:
     await empty(counting, offline=True)
     end = registry_part(counting.inner.store)  # type: ignore[attr-defined]
     assert len(counting.mutations) > 20
-    for number in points(len(counting.mutations), 6):
+    for number in points(len(counting.mutations), 4):
         storage = ModelStorage(copy.deepcopy(start.store), now=NOW)
         when = WHENS[number % 2]
         assert await died(empty(FaultyStorage(storage, die_at=number, when=when), offline=True))
@@ -519,7 +519,7 @@ def named_blobs(before: ModelStore, after: ModelStore) -> set[str]:
     return found
 
 
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(max_examples=examples(6), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(registries(disk=False), st.data())
 def test_emptying_keeps_all_that_any_revision_needs(store: ModelStore, data: st.DataObject) -> None:
     """Whatever was linked again since, as a stale cache lets registries do: by a revision's link alone."""

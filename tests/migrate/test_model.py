@@ -20,7 +20,7 @@ from tests.storage.faulty import FaultyStorage, died
 
 generated = settings(
     deadline=None,
-    max_examples=examples(15),
+    max_examples=examples(10),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )

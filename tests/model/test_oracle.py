@@ -711,7 +711,7 @@ def test_sweep_blocked_leaves_every_blob() -> None:
 
 # What holds for every registry.
 
-generated = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+generated = settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def pulled_by_digest(store: ModelStore, name: str, digest: Digest, seen: set[Digest]) -> Iterator[str]:

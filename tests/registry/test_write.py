@@ -338,7 +338,7 @@ names = st.sampled_from(["a", "a/b", "a/b/c", "a-b", "ab", "a/0", "z9/x__y"])
 tags = st.sampled_from(["1", "1-alpine", "1.0", "_x", "current", "index", "link", "Z"])
 
 
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(20))
 @given(st.lists(st.tuples(names, documents, tags), min_size=1, max_size=5))
 async def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, pushes: list[tuple[str, images.Document, str]]

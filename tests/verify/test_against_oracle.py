@@ -22,7 +22,7 @@ from tests.model.store import ModelStore
 from tests.verify.oracle import Name, verify_naively
 
 generated = settings(
-    max_examples=examples(15),
+    max_examples=examples(10),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
