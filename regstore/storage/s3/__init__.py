@@ -2,24 +2,26 @@
 
 Three clients, each for what it is best at:
 
-    signed here, over aiohttp    every request for objects: a signature (`sigv4`), one set of retry rules, one
-                                 count of requests, keys exactly as they are (`client`)
+    signed here, over `http`     every request for objects: a signature (`sigv4`), connections of our own, one set of
+                                 retry rules, one count of requests, keys exactly as they are (`client`); through
+                                 an HTTP proxy, aiohttp (`proxied`)
     boto3                        finds credentials wherever AWS tools find them, and renews them (`credentials`);
                                  its session reads profile, region and endpoint (`settings`)
     aioboto3                     work on the bucket itself, a dozen requests in all, whose many shapes its models
                                  know: create, public access, encryption, lifecycle, versioning, object lock
                                  (`S3Storage.aioboto3_client`, used by `regstore.seed`)
 
-Why objects are not left to an SDK (process CPU a GET of 71 bytes, loopback, 32 workers, alternating):
+Why objects are not left to an SDK, nor to a general HTTP client (processor time of the client a request of 71 bytes,
+loopback, 64 workers, one run of `python -m benchmarks.small_requests --count 4000`):
 
-                                   quiet, bare request    busy machine, whole client, three rounds
-    aiohttp, signed here           0.15, 0.16 ms          0.18, 0.20, 0.20 ms
-    obstore, sync in 8 threads     0.19, 0.20 ms          0.11, 0.14, 0.21 ms
-    obstore, async                 0.24, 0.29 ms          0.20, 0.23, 0.24 ms
+                                   PUT       GET
+    S3Storage, all of it           122 us    129 us
+    its transport and signature     84 us     87 us
+    aiohttp, signed likewise       277 us    285 us
+    obstore 0.12, async            300 us    442 us
 
-(0.01 ms of ours is the signature, where botocore's own signer takes 0.08 ms; a listing costs 2.5 us a key.)
-obstore 0.12, which is Rust's object_store, gains little or nothing, cannot name a key with `//`, `/./` or a
-leading `/`, and hides its retries; so it is not used.
+(botocore's own signer takes 80 us more; a listing costs 2.5 us a key.) obstore, which is Rust's object_store, also
+cannot name a key with `//`, `/./` or a leading `/`, and hides its retries; so it is not used.
 """
 
 from __future__ import annotations
