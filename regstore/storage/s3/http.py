@@ -187,12 +187,15 @@ class Server:
             self._watch = asyncio.get_running_loop().call_later(shortest, self._look)
 
 
-def _words(error: OSError) -> str:
+def _words(error: Exception) -> str:
     """asyncio's own say what was called, not what came of it; and of several addresses that were tried it joins the
     errors of all into one without errno."""
-    if error.errno and not isinstance(error, ssl.SSLError):
-        return os.strerror(error.errno)
-    return error.strerror or str(error) or type(error).__name__
+    if isinstance(error, OSError):
+        if error.errno and not isinstance(error, ssl.SSLError):
+            return os.strerror(error.errno)
+        if error.strerror:
+            return error.strerror
+    return str(error) or type(error).__name__
 
 
 class _Answer:
@@ -398,7 +401,7 @@ class _Connection(asyncio.Protocol):
             if answer.begun and exc is None and self._server_ended and self._until_closed(answer):
                 answer.ended = True
             elif answer.error is None:
-                words = "the server closed the connection" if exc is None else _words_of(exc)
+                words = "the server closed the connection" if exc is None else _words(exc)
                 answer.error = ConnectionResetError(words)
             answer.wake()
         self._blocked = False
@@ -457,7 +460,3 @@ class _Connection(asyncio.Protocol):
         if answer is not None and answer.begun:
             answer.ended = True
             answer.wake()
-
-
-def _words_of(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
