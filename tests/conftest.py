@@ -27,7 +27,8 @@ _PROGRAMS_OF_FIXTURE = {
     "start_registry": (distribution.PROGRAM,),
     "with_skopeo": (skopeo.PROGRAM,),
 }
-#: They run the same lines again and again; others measure these. Coverage would cost them half as much again.
+#: They run the same lines again and again, as do all cases of a test but its first; others measure these. Coverage
+#: would cost them half as much again.
 _UNMEASURED = (
     "backup/test_end_to_end.py",
     "backup/test_prune.py",
@@ -71,10 +72,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    measured = set()
     for item in items:
         programs = _programs_of(item)
-        if item.path.as_posix().endswith(_UNMEASURED):
+        function = item.nodeid.partition("[")[0]
+        if function in measured or item.path.as_posix().endswith(_UNMEASURED):
             item.add_marker("no_cover")
+        measured.add(function)
         if item.get_closest_marker("servers"):
             programs |= debian.PACKAGE_OF.keys()  # it may use any of them
         elif programs:
@@ -219,7 +223,7 @@ def start_registry() -> Iterator[Callable[..., Registry]]:
         yield start
 
 
-@pytest.fixture(params=["disk", "moto", "ceph"])
+@pytest.fixture(params=["disk", pytest.param("moto", marks=pytest.mark.slow), "ceph"])
 def registry_storage(request: pytest.FixtureRequest, tmp_path: Path) -> Path | S3Root:
     """A place for a registry on each kind of storage in turn: a folder, or a new bucket with a rootdirectory."""
     if request.param == "disk":

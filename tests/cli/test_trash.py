@@ -19,7 +19,8 @@ from regstore.runs import TRASH
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run, Said
-from tests.gc.clock import end_long_ago, until_all_is_older
+from tests.gc.clock import end_long_ago
+from tests.gc.scenes import write_long_ago
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
 
@@ -334,8 +335,7 @@ def test_a_versioned_bucket_is_said(
         from regstore.storage import open_storage
 
         async with open_storage(url) as storage:
-            await ModelStore.from_folder(store).write_storage(storage)
-            await until_all_is_older(storage)
+            await write_long_ago(ModelStore.from_folder(store), storage)
 
     run_async(fill())
     options = ("--grace", "0s", "--settle", "0s", "--yes", "--registry-cache", "none")

@@ -386,7 +386,7 @@ async def _check(
 # -- all of it
 
 
-async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *, pulls: int = 4) -> Fire:
+async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *, pulls: int = 2) -> Fire:
     """Burn as the options say, let gc run twice more, restart the registry where it caches, and look."""
     fire, promises = Fire(), Promises()
     writers = [Writer(number, registry.host, options, promises, fire) for number in range(options.writers)]
@@ -454,7 +454,7 @@ def open_root(root: Path | S3Root) -> Storage:
     )
 
 
-async def fire_on(root: Path | S3Root, options: FireOptions, *, cache: str = "none", pulls: int = 4) -> Fire:
+async def fire_on(root: Path | S3Root, options: FireOptions, *, cache: str = "none", pulls: int = 2) -> Fire:
     with stalling(root, options) as place, Registry(place, cache=cache) as registry:  # type: ignore[arg-type]
         async with open_root(root) as storage:
             return await set_fire(registry, storage, options, pulls=pulls)

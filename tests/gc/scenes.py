@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from regstore.digest import Digest
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
@@ -25,6 +27,12 @@ from tests.model.test_oracle import pulled_by_tag
 
 REGISTRY = "docker/"
 UPLOAD = "00000000-0000-4000-8000-000000000009"
+
+both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
+#: A run that serves takes every step that one offline takes.
+serving = pytest.mark.parametrize(
+    "offline", [pytest.param(True, id="offline", marks=pytest.mark.slow), pytest.param(False, id="serving")]
+)
 
 
 def options(*, offline: bool, grace: int = DAY, concurrency: int = 4, **more: Any) -> GcRunOptions:
@@ -157,8 +165,7 @@ def model_storage(store: ModelStore, **more: Any) -> ModelStorage:
     return ModelStorage(copy_of(store), now=NOW, **more)
 
 
-async def write_as_pushed(store: ModelStore, storage: Storage) -> None:
-    """Tags' current/link last, as a registry does it: the other way round looks like a push under way."""
-    for key in sorted(store, key=lambda key: (key.endswith("/current/link"), key)):
-        await storage.put(key, store.objects[key][0])
+async def write_long_ago(store: ModelStore, storage: Storage) -> None:
+    """So that all is older than what begins now, by a clock of whole seconds too."""
+    await store.write_storage(storage)
     await until_all_is_older(storage)

@@ -83,9 +83,15 @@ def run_gc(url: str, *options: str) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "registry_storage", ["disk", "ceph", pytest.param("moto", marks=pytest.mark.slow)], indirect=True
+    ("registry_storage", "mode"),
+    [
+        ("disk", "--offline"),
+        ("ceph", "serving"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in (("disk", "serving"), ("ceph", "--offline"))),
+        *(pytest.param("moto", mode, marks=pytest.mark.slow) for mode in ("--offline", "serving")),
+    ],
+    indirect=["registry_storage"],
 )
-@pytest.mark.parametrize("mode", ["--offline", "serving"])
 async def test_exactly_the_dead_goes_and_every_tag_pulls(
     registry_storage: Path | S3Root,
     start_registry: Callable[..., Registry],

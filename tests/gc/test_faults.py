@@ -14,16 +14,18 @@ from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
+    both,
     collect,
     collect_again,
     model_storage,
     options,
     registry,
     removed_blobs,
+    serving,
     small_registry,
     trash,
     wanted,
-    write_as_pushed,
+    write_long_ago,
 )
 from tests.gc.test_costs import images
 from tests.model.random_registry import DAY
@@ -31,8 +33,6 @@ from tests.model.store import ModelStore
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
 from tests.storage.faulty import FaultyStorage, Mutation
-
-both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
 
 
 def no_dangling_links(before: ModelStore, after: ModelStore) -> None:
@@ -44,7 +44,7 @@ def no_dangling_links(before: ModelStore, after: ModelStore) -> None:
             assert blob in after or blob not in before, f"{key} names nothing any more"
 
 
-@both
+@serving
 @pytest.mark.parametrize("error", [StorageError, StorageFull, AccessDenied])
 async def test_each_mutation_fails_once(
     offline: bool, error: Callable[[str], StorageError], request: pytest.FixtureRequest
@@ -75,7 +75,7 @@ async def test_each_mutation_fails_once(
 KINDS = {"tag": TagCurrentKey, "revision": RevisionLinkKey, "layer": LayerLinkKey, "blob": BlobKey}
 
 
-@both
+@serving
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_key_that_can_not_be_deleted(offline: bool, kind: str) -> None:
     """The later steps of its repository are left out, its blobs stay, the others go on, and the report names it."""
@@ -157,7 +157,7 @@ async def test_failures_are_told_by_reason() -> None:
     )
 
 
-@both
+@serving
 async def test_a_listing_that_fails_on_any_page(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=1)
@@ -197,7 +197,7 @@ async def test_a_failed_page_of_the_scan_makes_nothing_dead(area: str) -> None:
         assert trash(storage.store) == {}
 
 
-@both
+@serving
 async def test_credentials_that_expire_half_way(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=2)
@@ -248,7 +248,7 @@ async def test_manifests_that_can_not_be_read_stop_the_run(offline: bool) -> Non
         assert registry(storage.store) == before
 
 
-@both
+@serving
 @pytest.mark.parametrize("fault", ["reset", "truncate", "slow down", "internal error", "copy error"])
 async def test_faults_on_the_wire(ceph: S3Server, ceph_bucket: str, offline: bool, fault: str) -> None:
     before = small_registry()
@@ -265,7 +265,7 @@ async def test_faults_on_the_wire(ceph: S3Server, ceph_bucket: str, offline: boo
             retries=RetryPolicy(base=0.01),
         )
         async with S3Storage(settings) as storage:
-            await write_as_pushed(before, storage)
+            await write_long_ago(before, storage)
             match fault:
                 case "reset":
                     for operation in ("ListObjectsV2", "GetObject", "DeleteObjects", "CopyObject"):

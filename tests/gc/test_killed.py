@@ -21,6 +21,7 @@ from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
+    both,
     collect,
     collect_again,
     copy_of,
@@ -29,17 +30,16 @@ from tests.gc.scenes import (
     options,
     registry,
     removed_blobs,
+    serving,
     small_registry,
     trash,
     wanted,
-    write_as_pushed,
+    write_long_ago,
 )
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
 from tests.storage.faulty import FaultyStorage, died
-
-both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
 
 
 async def count_mutations(storage: Storage, run: GcRunOptions) -> int:
@@ -71,7 +71,7 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
     total = await count_mutations(model_storage(before), run)
     assert total > len(removed_blobs(before, dead)) + len(dead)
     every = request.config.getoption("--slow")
-    for number in points(total, 5):
+    for number in points(total, 3):
         for when in ("before", "after") if every or number == total else ("after",):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, die_at=number, when=when)
@@ -85,7 +85,7 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
                 raise AssertionError(where) from error
 
 
-@both
+@serving
 async def test_killed_again_in_the_next_run(offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, concurrency=1)
@@ -102,7 +102,7 @@ async def test_killed_again_in_the_next_run(offline: bool) -> None:
             await check_end(storage, storage.store, before, dead)
 
 
-@both
+@serving
 async def test_on_disk(tmp_path: Path, offline: bool) -> None:
     before = small_registry().on_disk()
     run = options(offline=offline, concurrency=1)
@@ -125,7 +125,7 @@ async def test_on_disk(tmp_path: Path, offline: bool) -> None:
         shutil.rmtree(root)
 
 
-@both
+@serving
 async def test_on_moto(moto: S3Server, offline: bool) -> None:
     before = small_registry()
     run = options(offline=offline, grace=0, concurrency=1)
@@ -144,7 +144,7 @@ async def test_on_moto(moto: S3Server, offline: bool) -> None:
             retries=RetryPolicy(base=0.01),
         )
         async with S3Storage(settings) as storage:
-            await write_as_pushed(before, storage)
+            await write_long_ago(before, storage)
             yield storage
 
     async with fresh() as storage:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,7 @@ from regstore.gc.policy import BrokenScope, Policy
 from regstore.gc.run import GcRunOptions
 from regstore.layout import BlobKey, TagCurrentKey, encode, repository_prefix
 from regstore.storage.base import Page
-from tests.gc.scenes import Watch, collect, copy_of, model_storage, options, registry
+from tests.gc.scenes import Watch, both, collect, copy_of, model_storage, options, registry
 from tests.gc.test_retention import Lines, generated, policies, tagged_registries, write_record
 from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
@@ -24,8 +23,6 @@ from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN
 from tests.model.retention_oracle import Record, choose
 from tests.model.store import ModelStore
-
-both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
 
 
 def run_options(policy: Policy | None, *, offline: bool, grace: int = DAY, **plan: object) -> GcRunOptions:

@@ -17,6 +17,7 @@ from regstore.storage.disk import DiskStorage
 from tests.gc.scenes import (
     UPLOAD,
     Watch,
+    both,
     collect,
     copy_of,
     journaled,
@@ -35,7 +36,6 @@ from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, HOUR, NOW, example_registry
 from tests.model.store import ModelStore
 
-both = pytest.mark.parametrize("offline", [True, False], ids=["offline", "serving"])
 STORES = {"small": small_registry, "example": example_registry}
 stores = pytest.mark.parametrize("name", STORES)
 

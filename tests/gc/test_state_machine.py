@@ -55,7 +55,7 @@ TAGS = ("t0", "t1")
 #: A policy may take it, once it is older than the grace.
 DROPPED = "t1"
 SECOND = 1_000_000
-EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 4
+EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 3
 
 
 @dataclass

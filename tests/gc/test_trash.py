@@ -41,7 +41,7 @@ from regstore.runs.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples, points
-from tests.gc.clock import until_all_is_older
+from tests.gc.scenes import write_long_ago
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW, example_registry, registries
@@ -208,9 +208,8 @@ async def s3(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_undo_on_s3(moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Small()
     async with s3(moto, moto_bucket, monkeypatch) as storage:
-        await small.builder.store.write_storage(storage)
+        await write_long_ago(small.builder.store, storage)
         before = registry_part(await ModelStore.from_storage(storage))
-        await until_all_is_older(storage)
         report = await collect(storage, grace=0)
         assert report.blobs == 8
         restored = await restore(storage)

@@ -26,13 +26,13 @@ def _held(fire: Fire) -> None:
 
 @pytest.mark.parametrize("cache", ["none", "inmemory"])
 async def test_no_grace(ceph: S3Server, ceph_bucket: str, cache: str) -> None:
-    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=4), cache=cache)
+    fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), FireOptions(seconds=3, runs=2), cache=cache)
     _held(fire)
     assert fire.moved
 
 
 async def test_grace_longer_than_a_push(ceph: S3Server, ceph_bucket: str) -> None:
-    options = FireOptions(seconds=10, grace=4.0, seed=2, passing=True)
+    options = FireOptions(seconds=9, runs=2, grace=4.0, seed=2, passing=True)
     fire = await fire_on(S3Root(ceph, ceph_bucket, "/reg"), options)
     _held(fire)
     assert fire.tags_dropped
@@ -40,7 +40,7 @@ async def test_grace_longer_than_a_push(ceph: S3Server, ceph_bucket: str) -> Non
 
 
 async def test_on_disk(tmp_path: Path) -> None:
-    fire = await fire_on(tmp_path / "registry", FireOptions(seconds=5, seed=3))
+    fire = await fire_on(tmp_path / "registry", FireOptions(seconds=3, runs=2, seed=3))
     _held(fire)
     assert fire.moved
 

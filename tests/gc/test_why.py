@@ -19,7 +19,7 @@ from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, re
 from tests.model.store import ModelStore
 
 
-@settings(generated, max_examples=12)
+@settings(generated, max_examples=6)
 @given(
     registries(disk=False), st.one_of(st.none(), policies()), st.sampled_from(GRACES), st.booleans(), st.booleans()
 )

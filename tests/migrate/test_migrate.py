@@ -956,9 +956,9 @@ async def test_a_listing_that_fails_stops_the_run(pair: Pair, side: str, page: i
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_write_that_fails_leaves_a_correct_target(pair: Pair, when: Any) -> None:
     pair.builder.push("a", pair.builder.index([pair.image(0, 1), pair.image(1, 2)]), "1")
-    number = -2
+    number = -4
     while True:
-        number += 3  # 1, 4, 7, …
+        number += 5  # 1, 6, 11, …
         pair.target.objects.clear()
         faulty = FaultyStorage(pair.there(), fail_at=number, when=when)
         try:

@@ -79,7 +79,7 @@ async def test_killed_at_each_mutation(when: str) -> None:
     await move(storage(store, "source"), storage(whole, "target"))
     number = 0
     while True:
-        number += 21 if number > 2 else 1  # every one would take minutes
+        number += 35 if number > 2 else 1  # every one would take minutes
         target = ModelStore()
         faulty = FaultyStorage(storage(target, "target"), die_at=number, when=when)  # type: ignore[arg-type]
         if not await died(move(storage(store, "source"), faulty)):

@@ -35,10 +35,10 @@ from tests.servers.s3 import S3Server
 MiB = 1024 * 1024
 
 
-def large_registry() -> ModelStore:
-    """Three images of a config and two layers each; of 3 MiB, and of 20 MiB."""
+def three_images(*sizes: int) -> ModelStore:
+    """Of a config and two layers each, one of so many bytes."""
     keys: dict[str, bytes] = {}
-    for number, size in enumerate((3 * MiB, 3 * MiB, 20 * MiB)):
+    for number, size in enumerate(sizes):
         layers = [images.layer(f"large {number}", size), images.layer(f"small {number}")]
         keys |= images.registry_keys("a", images.image(f"image {number}", layers), f"t{number}")
     return ModelStore.from_dict(keys, mtime=NOW - 30 * DAY)
@@ -46,7 +46,12 @@ def large_registry() -> ModelStore:
 
 @pytest.fixture(scope="module")
 def large() -> ModelStore:
-    return large_registry()
+    return three_images(MiB, MiB, 17 * MiB)
+
+
+@pytest.fixture(scope="module")
+def small() -> ModelStore:
+    return three_images(1000, 1000, 100_000)
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ async def test_bucket_to_bucket_moves_no_blob_bytes_through_us(
     ):
         result = await move(source, target)
         assert (result.blobs, result.partial) == (12, False)
-        assert result.blob_bytes > 26 * MiB
+        assert result.blob_bytes > 19 * MiB
         # Manifests are read for what they name; all else is listings, links and answers.
         moved = [store.counters.bytes_read + store.counters.bytes_written for store in (source, target)]
         assert max(moved) < 200_000
@@ -180,7 +185,7 @@ async def test_a_large_blob_is_copied_in_parts(
         assert not result.partial
         assert result.size_only >= 1
         requests = target.counters.requests
-        assert (requests["CopyObject"], requests["UploadPartCopy"], requests["CreateMultipartUpload"]) == (11, 5, 1)
+        assert (requests["CopyObject"], requests["UploadPartCopy"], requests["CreateMultipartUpload"]) == (11, 4, 1)
         assert without_ours(await contents(target)) == large.bodies()
 
 
@@ -220,7 +225,7 @@ async def test_copies_that_bring_no_answer_pass_through(
     [(403, "AccessDenied", 3), (404, "NoSuchBucket", 1), (501, "NotImplemented", 1), (400, "InvalidRequest", 3)],
 )
 async def test_a_server_that_does_not_copy(
-    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str, status: int, code: str, tried: int
+    small: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str, status: int, code: str, tried: int
 ) -> None:
     """Such as for credentials that do not see, or may not read, the source: the blobs pass through, and it is told."""
     notices: list[Event] = []
@@ -228,12 +233,12 @@ async def test_a_server_that_does_not_copy(
         proxy.answer(status, code, operation="CopyObject", times=None)
         server = moto.at(proxy.endpoint_url)
         async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
-            await large.write_storage(source)
+            await small.write_storage(source)
             result = await migrate(
                 source, target, MigrateOptions(concurrency=1), scanning=SCANNING, on_event=notices.append
             )
             assert (result.blobs, result.partial, result.size_only) == (12, False, 0)
-            assert without_ours(await contents(target)) == large.bodies()
+            assert without_ours(await contents(target)) == small.bodies()
         # Of a bad request it may be the checksum that is not liked.
         assert proxy.counts["CopyObject"] == tried * (2 if status in (400, 501) else 1)
     (notice,) = [event for event in notices if isinstance(event, Notice)]
@@ -241,13 +246,13 @@ async def test_a_server_that_does_not_copy(
 
 
 async def test_one_refused_copy_does_not_end_all_others(
-    large: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str
+    small: ModelStore, moto: S3Server, moto_bucket: str, moto_other: str
 ) -> None:
     with FaultProxy(moto.endpoint_url) as proxy:
         proxy.answer(403, "AccessDenied", operation="CopyObject", after=3, times=2)
         server = moto.at(proxy.endpoint_url)
         async with bucket_storage(server, moto_bucket) as source, bucket_storage(server, moto_other) as target:
-            await large.write_storage(source)
+            await small.write_storage(source)
             result = await move(source, target)
             assert (result.blobs, result.partial) == (12, False)
         assert proxy.counts["CopyObject"] == 12
@@ -347,7 +352,7 @@ async def test_a_large_blob_with_a_flipped_byte(
     large.write_folder(tmp_path)
     (path,) = [path for path in tmp_path.rglob("data") if path.stat().st_size > 16 * MiB]
     with path.open("r+b") as file:
-        file.seek(19 * MiB)
+        file.seek(16 * MiB)
         file.write(b"flipped")
     async with DiskStorage(tmp_path) as source, bucket_storage(s3_server, s3_bucket) as target:
         result = await move(source, target)
@@ -380,8 +385,17 @@ async def test_faults_are_ridden_out(
         assert await contents(target) == large.bodies()
 
 
-@pytest.mark.parametrize("at", ["source", "target"])
-@pytest.mark.parametrize("fault", ["reset", "truncate", "slow down", "internal error", "expired", "denied"])
+FAULTS = ["reset", "truncate", "slow down", "internal error", "expired", "denied"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "at"),
+    [(fault, "target") for fault in FAULTS]
+    + [
+        pytest.param(fault, "source", marks=pytest.mark.slow if number % 2 else ())
+        for number, fault in enumerate(FAULTS)
+    ],
+)
 async def test_faults_on_the_wire(
     fault: str, at: str, large: ModelStore, ceph: S3Server, ceph_bucket: str, tmp_path: Path
 ) -> None:
@@ -447,7 +461,10 @@ async def test_a_refused_listing_is_no_empty_store(
     assert not list((tmp_path / "there").rglob("data"))
 
 
-@pytest.mark.parametrize("point", ["/blobs/", "/_layers/", "/revisions/", "/tags/"])
+@pytest.mark.parametrize(
+    "point",
+    ["/blobs/", "/tags/", *(pytest.param(one, marks=pytest.mark.slow) for one in ("/_layers/", "/revisions/"))],
+)
 async def test_kill_9_and_again(
     tmp_path: Path, moto: S3Server, moto_bucket: str, isolated_environment: Path, point: str
 ) -> None:
@@ -503,7 +520,8 @@ async def test_the_parts_of_a_killed_upload_are_used_again(
         assert stored >= 3
         result = await move(source, target)
         assert not result.partial
-        assert target.counters.requests["UploadPart"] == 17 - stored
+        # A server under load may end a connection: that part is sent again.
+        assert 0 <= target.counters.requests["UploadPart"] - (17 - stored) <= target.counters.retries
         assert target.counters.requests.get("CreateMultipartUpload", 0) == 0
         assert [upload async for upload in target.list_multipart_uploads("")] == []
         found = await contents(target)

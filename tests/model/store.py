@@ -53,8 +53,9 @@ class ModelStore:
             os.utime(path, ns=(mtime * 1000, mtime * 1000))
 
     async def write_storage(self, storage: Storage) -> None:
-        """Puts every key. The storage gives its own mtimes."""
-        for key in sorted(self.objects):
+        """Puts every key. The storage gives its own mtimes. Tags come last, as a registry writes them: the other way
+        round looks like a push under way."""
+        for key in sorted(self.objects, key=lambda key: (key.endswith("/current/link"), key)):
             await storage.put(key, self.objects[key][0])
 
     def on_disk(self) -> ModelStore:

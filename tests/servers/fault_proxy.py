@@ -15,6 +15,7 @@ import contextlib
 import re
 import socket
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -276,6 +277,7 @@ class FaultProxy:
         self._thread.join()
 
     def _run(self) -> None:
+        sys.settrace(None)  # coverage would follow every line
         try:
             asyncio.run(self._serve())
         except BaseException as error:

@@ -73,7 +73,7 @@ async def test_killed_anywhere(pytestconfig: pytest.Config) -> None:
     mutations = len(storage.mutations)
     assert mutations > 20
     slow = pytestconfig.getoption("--slow")
-    for number in points(mutations, 4):
+    for number in points(mutations, 2):
         await kill(number, "after", end)
         if slow:
             await kill(number, "before", end)
