@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Final
 
 from regstore import layout
@@ -214,22 +215,50 @@ async def clean_up(target: Storage, options: MigrateOptions) -> None:
 
 
 class Budget:
-    """Bytes of memory that tasks share; one that wants more than there is gets all of it, alone."""
+    """Bytes of memory that tasks share, given out in the order of asking; one that wants more than there is gets all of
+    it, alone."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._free = size
-        self._changed = asyncio.Condition()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[None]:
-        size = min(size, self._size)
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._free >= size)
+    def hold(self, size: int) -> _Held:
+        return _Held(self, min(size, self._size))
+
+    async def take(self, size: int) -> None:
+        if size <= self._free and not self._waiting:
             self._free -= size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
         try:
-            yield
-        finally:
-            async with self._changed:
-                self._free += size
-                self._changed.notify_all()
+            await turn
+        except asyncio.CancelledError:
+            self.give(0 if turn.cancelled() else size)  # else its turn had just come
+            raise
+
+    def give(self, size: int) -> None:
+        self._free += size
+        while self._waiting:
+            wanted, turn = self._waiting[0]
+            if not turn.cancelled():
+                if wanted > self._free:
+                    return
+                self._free -= wanted
+                turn.set_result(None)
+            self._waiting.popleft()
+
+
+class _Held:
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget = budget
+        self._size = size
+
+    async def __aenter__(self) -> None:
+        await self._budget.take(self._size)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._budget.give(self._size)

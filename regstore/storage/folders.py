@@ -1,8 +1,10 @@
 """The blocking core of the disk backend: files of one folder tree, reached without ever leaving it.
 
-A key's folders are opened one below the other, each relative to the one above and refusing symbolic links
-(openat with O_NOFOLLOW), so no link, and no race with one, leads out of the root. The root itself may be a
-link. Functions here raise OSError, which `translated` turns into regstore's errors, and `Unsupported` for what a
+A key's folders are opened refusing symbolic links: all in one call where the system can (`openat2`), else, and to
+tell what is wrong, one below the other, each relative to the one above (openat with O_NOFOLLOW). So no link, and no
+race with one, leads out of the root. The root itself may be a link.
+
+Functions here raise OSError, which `translated` turns into regstore's errors, and `Unsupported` for what a
 disk cannot hold or regstore does not follow.
 """
 
@@ -28,6 +30,7 @@ from regstore.errors import (
     Unsupported,
 )
 from regstore.storage.base import ObjectInfo
+from regstore.storage.openat2 import open_below
 
 #: Files of at most this many bytes are read when they are looked at, for their MD5.
 SMALL: Final = 256
@@ -133,6 +136,9 @@ class Tree:
         """
         for attempt in range(ATTEMPTS):
             folder = self.open_root()
+            if parts and (below := open_below(folder, "/".join(parts), _WALK)) is not None:
+                os.close(folder)
+                return below
             done: list[str] = []
             try:
                 for part in parts:
@@ -204,7 +210,16 @@ class Tree:
     def open_file(self, key: str) -> int:
         """A descriptor of a regular file, to read (for the caller to close). NotFound when absent."""
         parts = split_to_read(key, self.root)
-        with translated(self.root, key):
+        root = self.open_root()
+        try:
+            file = open_below(root, key, _READ)
+        finally:
+            os.close(root)
+        if file is not None:
+            if st.S_ISREG(os.fstat(file).st_mode):
+                return file
+            os.close(file)
+        with translated(self.root, key):  # and what is wrong
             folder = self.open_folder(parts[:-1])
             try:
                 return open_regular(folder, parts[-1], self.root, key)
@@ -383,9 +398,13 @@ def _read_all(file: int) -> bytes:
     for _ in range(ATTEMPTS):
         size = os.fstat(file).st_size
         pieces, offset = [], 0
-        while piece := os.pread(file, max(size - offset, 0) + 1, offset):
+        while True:
+            wanted = max(size - offset, 0) + 1
+            piece = os.pread(file, wanted, offset)
             pieces.append(piece)
             offset += len(piece)
+            if not piece or (len(piece) < wanted and offset >= size):
+                break
         if offset == size == os.fstat(file).st_size:
             break
     return b"".join(pieces)

@@ -29,7 +29,7 @@ from regstore.errors import (
     Unsupported,
 )
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, LayerLinkKey, UnknownKey, decode, encode
-from regstore.storage import walk
+from regstore.storage import openat2, walk
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from tests.storage.conformance import SECOND, StorageConformance, keys, read, stream
@@ -67,7 +67,7 @@ class TestDisk(StorageConformance):
 
 
 class TestFaultyWithoutFaults(TestDisk):
-    """The wrapper for tests changes nothing where it is told of no fault."""
+    """The wrapper for tests changes nothing where it is told of no fault. Folders are opened one by one here."""
 
     many = 2_100
 
@@ -75,8 +75,10 @@ class TestFaultyWithoutFaults(TestDisk):
     async def storage(self, tmp_path: Path) -> AsyncIterator[Storage]:
         self.root = tmp_path / "root"
         self.root.mkdir()
-        async with FaultyStorage(DiskStorage(self.root)) as storage:
-            yield storage
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(openat2, "_is_known", False)
+            async with FaultyStorage(DiskStorage(self.root)) as storage:
+                yield storage
 
 
 @pytest.fixture
@@ -86,8 +88,13 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.fixture
-async def disk(root: Path) -> AsyncIterator[DiskStorage]:
+@pytest.fixture(params=["at once", "one by one"])
+async def disk(
+    root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[DiskStorage]:
+    """How folders are opened."""
+    if request.param == "one by one":
+        monkeypatch.setattr(openat2, "_is_known", False)
     async with DiskStorage(root) as storage:
         yield storage
 
@@ -290,6 +297,7 @@ async def test_a_folder_that_cannot_be_read_is_not_empty(
     disk: DiskStorage, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StorageError]
 ) -> None:
     fill(disk.root, "a/x", "b/x")
+    monkeypatch.setattr(openat2, "_is_known", False)
     with monkeypatch.context() as patch:
         fails(patch, "open", code, lambda path, *_: path == b"b")
         with pytest.raises(kind, match=f"{disk.root}/b"):
@@ -306,6 +314,43 @@ async def test_a_folder_that_cannot_be_read_is_not_empty(
             await disk.get("a/x")
         assert not isinstance(caught.value, NotFound)
         assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_file_is_opened_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(root, "a/b/c/d/e/file")
+    opened: list[Any] = []
+    real = os.open
+
+    def note(path: Any, *more: Any, **options: Any) -> int:
+        opened.append(path)
+        return real(path, *more, **options)
+
+    async with DiskStorage(root) as disk:
+        await disk.get("a/b/c/d/e/file")
+        if not openat2._is_known:
+            pytest.skip("this system has no openat2")
+        monkeypatch.setattr(os, "open", note)
+        assert await disk.get("a/b/c/d/e/file") == b"a/b/c/d/e/file"
+        assert opened == [root]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+async def test_a_system_without_openat2_is_asked_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    asked = 0
+
+    def call(folder: int, path: bytes, flags: int) -> int:
+        nonlocal asked
+        asked += 1
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(openat2, "_is_known", True)
+    monkeypatch.setattr(openat2, "_call", call)
+    fill(root, "a/x", "a/y")
+    async with DiskStorage(root) as disk:
+        assert [await disk.get(key) for key in ("a/x", "a/y")] == [b"a/x", b"a/y"]
+    assert asked == 1
 
 
 async def test_a_root_that_goes_away_is_no_empty_store(disk: DiskStorage) -> None:

@@ -142,24 +142,32 @@ class SignedClient:
             sha256 = sha256 or await asyncio.to_thread(body.hashed, hashlib.sha256())
         else:
             sha256 = sha256 or (hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256)
+
+        async def send(data: bytes | AsyncIterator[bytes | memoryview]) -> Answer:
+            response = await self._send(
+                credentials,
+                operation,
+                method,
+                key,
+                query,
+                headers or {},
+                data,
+                len(body),
+                sha256,
+                self._patience(patience, attempt),
+            )
+            return Answer(response.status, response.headers, await response.read())
+
         while True:
             attempt += 1
             try:
                 credentials = await self.credentials.get()
-                async with self._slots, _opened(body) as data:
-                    response = await self._send(
-                        credentials,
-                        operation,
-                        method,
-                        key,
-                        query,
-                        headers or {},
-                        data,
-                        len(body),
-                        sha256,
-                        self._patience(patience, attempt),
-                    )
-                    answer = Answer(response.status, response.headers, await response.read())
+                async with self._slots:
+                    if isinstance(body, Streamed):
+                        async with body.opened() as data:
+                            answer = await send(data)
+                    else:
+                        answer = await send(_slices(body) if isinstance(body, Pieces) else body)
                 self._answered = True
                 self.counters.bytes_read += len(answer.body)
                 if answer.status not in accept:
@@ -305,16 +313,6 @@ class SignedClient:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-@asynccontextmanager
-async def _opened(body: bytes | Pieces | Streamed) -> AsyncIterator[bytes | AsyncIterator[bytes | memoryview]]:
-    """What is sent in one try."""
-    if isinstance(body, Streamed):
-        async with body.opened() as pieces:
-            yield pieces
-    else:
-        yield _slices(body) if isinstance(body, Pieces) else body
 
 
 async def _slices(body: Pieces) -> AsyncIterator[bytes | memoryview]:
