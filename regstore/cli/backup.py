@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -129,6 +130,7 @@ def backup_create(
         raise InputError("no backup: give STORE and BACKUP")
     there = there_of(settings, backup, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
     put = put_options(storage_class, sse, sse_kms_key_id, acl)
+    keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         result = run_async(_create(settings, there, tuple(repo or ()), tuple(tag or ()), put, cache_dir, on_event))
     if as_json:
@@ -425,6 +427,7 @@ def backup_restore(
         concurrency=settings.concurrency,
     )
     there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         if dry_run:
             plan = run_async(_plan_restore(settings, there, options, on_event))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore import layout
+from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -137,6 +138,7 @@ def migrate(
     there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
     if delete and not dry_run and not confirm("Remove tags at DST that STORE no longer has?", yes=yes):
         return EXIT_OK
+    keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         done = run_async(_migrate(settings, there, options, dry_run, follow, create, on_event))
     summary, result, configuration = done

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -174,6 +175,7 @@ def verify(
             endpoint_url=repair_from_endpoint_url or settings.endpoint_url,
             profile=repair_from_profile or settings.profile,
         )
+    keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         found, repairs, left = run_async(_repair(settings, options, what, source, break_lock, on_event))
     if as_json:
