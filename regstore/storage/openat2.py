@@ -31,7 +31,7 @@ def open_below(folder: int, path: str, flags: int) -> int | None:
     if _call is None:
         _call = _prepare()
     try:
-        return _call(folder, path.encode(), flags)
+        return _call(folder, os.fsencode(path), flags)
     except OSError as error:
         if error.errno in _UNKNOWN:
             _is_known = False
