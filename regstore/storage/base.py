@@ -128,11 +128,6 @@ class Repeatable(ABC, AsyncIterable[bytes]):
     def again(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """All of it, from its start; leaving ends what is still being read."""
 
-    async def read(self) -> bytes:
-        """All of it at once, where it is small."""
-        async with self.again() as chunks:
-            return b"".join([chunk async for chunk in chunks])
-
 
 @runtime_checkable
 class ReadHandle(Protocol):

@@ -87,16 +87,6 @@ class BlobReader(Repeatable):
                 done += len(chunk)
                 self._on_read(done)
 
-    async def read(self) -> bytes:
-        if self._size > _WHOLE:
-            return await super().read()
-        try:
-            content = await self._storage.get(self._key)
-        except NotFound as error:
-            raise SourceGone(str(error)) from error
-        self._on_read(len(content))
-        return content
-
     async def aclose(self) -> None:
         for reading in self._reading:
             await reading.aclose()

@@ -27,7 +27,7 @@ def moto_server() -> Iterator[S3Server]:
 
 
 def _leave_unmeasured(server: Any) -> None:
-    """Coverage follows every line of every thread, whosever it is: moto would take four times as long."""
+    """Coverage follows every line of every thread, whosever it is: tests on moto took a quarter longer."""
     serve = server.process_request_thread
 
     def untraced(*arguments: Any) -> None:

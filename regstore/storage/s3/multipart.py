@@ -302,9 +302,11 @@ async def put_stream(
                 await asyncio.to_thread(unhashed.take(unhashed.size).update, verifier)
 
     def check() -> None:
+        if size is not None and total != size:
+            raise IntegrityError(f"{client.place.name(key)} has {total:,} bytes, not the {size:,} promised")
         if verifier is not None:
             unhashed.take(unhashed.size).update(verifier)
-        check_whole(client.place.name(key), total, size, verifier)
+            verifier.verify(client.place.name(key))
 
     stream = aiter(chunks)
     async for chunk in stream:
@@ -337,14 +339,6 @@ async def put_stream(
         await upload.finish_parts()
         await upload.complete(total)
     return total
-
-
-def check_whole(what: str, total: int, size: int | None, verifier: Verifier | None) -> None:
-    """IntegrityError, unless `total` bytes were promised, and what the verifier has seen is right."""
-    if size is not None and total != size:
-        raise IntegrityError(f"{what} has {total:,} bytes, not the {size:,} promised")
-    if verifier is not None:
-        verifier.verify(what)
 
 
 def copied_part_size(size: int) -> int:

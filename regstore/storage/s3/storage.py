@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, S
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final
 
-from regstore.digest import Digest, Verifier
+from regstore.digest import Digest
 from regstore.errors import (
     AccessDenied,
     AlreadyExists,
@@ -254,13 +254,6 @@ class S3Storage:
         async def put(data: bytes) -> None:
             await self._put(full, data, single, sha256.encoded if sha256 is not None else "")
 
-        if isinstance(chunks, Repeatable) and size is not None and size < STREAMED.start:
-            content = await chunks.read()
-            verifier = Verifier(digest)
-            verifier.update(content)
-            multipart.check_whole(self._client.place.name(full), len(content), size, verifier)
-            await put(content)
-            return size
         async with room:
             return await multipart.put_stream(
                 self._client, full, chunks, size=size, digest=digest, headers=headers, put=put, resume=resume
