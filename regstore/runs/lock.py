@@ -21,12 +21,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final
 
 from regstore.concurrency import for_each
 from regstore.errors import LockHeld, LockLost, NotFound, StorageError
 from regstore.runs import LOCKS, is_run, new_run
+from regstore.runs.process import is_certainly_dead, this_process
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.limit import limited
 
@@ -54,7 +54,7 @@ class Holder:
         pid = os.getpid()
         user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
         return cls(
-            run=run, command=command, user=user, host=platform.node(), pid=pid, process=_process(pid), lease=lease
+            run=run, command=command, user=user, host=platform.node(), pid=pid, process=this_process(), lease=lease
         )
 
     @classmethod
@@ -76,11 +76,8 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Certainly gone: a process of this very machine, boot and pid namespace that is no more."""
-        mine = _process(os.getpid())
-        if not self.process or not mine or self.process.split("/")[:2] != mine.split("/")[:2]:
-            return False
-        return _process(self.pid) != self.process
+        """Certainly gone, as far as this machine can tell."""
+        return is_certainly_dead(self.process)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,15 +266,3 @@ async def _read(storage: Storage, info: ObjectInfo) -> FoundLock | None:
 def clock() -> float:
     """Seconds, counting those that the machine slept, where the system can tell."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _process(pid: int) -> str:
-    """`<boot id>/<pid namespace>/<pid>/<start time>` of a running process; "" where /proc does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = Path("/proc/self/ns/pid").readlink().name
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    fields = stat.rpartition(")")[2].split()
-    return f"{boot}/{namespace}/{pid}/{fields[19]}" if fields[0] != "Z" else ""
