@@ -128,7 +128,7 @@ class Rule:
     """What happens to requests that match. `seen` counts the matching ones, `used` those that it was applied to."""
 
     matches: Callable[[Request], bool]
-    action: Literal["answer", "reset", "reset_after", "truncate", "delay", "hold", "edit"]
+    action: Literal["answer", "pretend", "reset", "reset_after", "truncate", "delay", "hold", "edit"]
     after: int = 0
     times: int | None = 1
     status: int = 503
@@ -138,6 +138,7 @@ class Rule:
     seconds: float = 0.0
     gate: Gate = field(default_factory=Gate)
     edit: Callable[[bytes], bytes] = bytes
+    body: bytes = b""
     seen: int = 0
     used: int = 0
 
@@ -191,6 +192,10 @@ class FaultProxy:
     def answer(self, status: int, code: str = "InternalError", *, headers: Any = None, **where: Any) -> Rule:
         """Do not forward; answer with S3's error body. See `rule` for `where`."""
         return self.rule("answer", status=status, code=code, headers=dict(headers or {}), **where)
+
+    def pretend(self, body: bytes, **where: Any) -> Rule:
+        """Do not forward; answer 200 with this body, as a server does that says it is done and did nothing."""
+        return self.rule("pretend", status=200, code="OK", body=body, **where)
 
     def reset(self, *, forwarded: bool = False, **where: Any) -> Rule:
         """Break the connection (RST): before anything is forwarded, or after the server has done its work."""
@@ -344,7 +349,7 @@ class FaultProxy:
                 elif rule.action == "reset":
                     _break(writer)
                     return False
-                elif rule.action == "answer":
+                elif rule.action in ("answer", "pretend"):
                     await self._discard_body(request, reader, writer)
                     writer.write(_error(request, rule))
                     await writer.drain()
@@ -556,8 +561,8 @@ def _keeps_alive(response: _Response) -> bool:
 def _error(request: Request, rule: Rule) -> bytes:
     code = rule.code
     body = (
-        b""
-        if request.method == "HEAD"
+        rule.body
+        if rule.body or request.method == "HEAD"
         else (
             '<?xml version="1.0" encoding="UTF-8"?>\n'
             f"<Error><Code>{code}</Code><Message>{_WORDS.get(code, code)}</Message>"
