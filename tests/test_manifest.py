@@ -207,6 +207,59 @@ def test_what_two_readers_could_read_differently_is_refused(document: dict[str, 
         parse(document)
 
 
+TWICE = [
+    ('{"layers": [%s], "layers": []}', "layers"),
+    ('{"layers": [], "layers": [%s]}', "layers"),
+    ('{"mediaType": "a/b", "layers": [%s], "mediaType": "a/b"}', "mediaType"),
+    ('{"manifests": [%s], "subject": null, "subject": {}}', "subject"),
+    ('{"layers": [{"digest": "sha256:' + "0" * 64 + '", %s]}', "digest"),
+    ('{"layers": [%s], "l\\u0061yers": []}', "layers"),
+    ('{"annotations": {"a": "\\n"}, "layers": [%s], "layers": []}', "layers"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), TWICE, ids=[text for text, _ in TWICE])
+def test_a_field_that_stands_twice_is_ambiguous(text: str, name: str) -> None:
+    """Some readers keep the first, others the last: a layer could be alive for one and dead for another."""
+    inner = json.dumps(descriptor("l"))
+    data = text % (inner[1:] if name == "digest" else inner)
+    with pytest.raises(InvalidManifest, match=f"ambiguous: the field '{name}' stands twice"):
+        parse_manifest(data.encode())
+
+
+@pytest.mark.parametrize(
+    "more", ['"a": "b"', '"a": "\\n"', '"a": "b", "a": "c"', '"a": "\\"", "a": ""', '"ä": "\\u00e4"']
+)
+def test_what_names_nothing_may_stand_twice(more: str) -> None:
+    data = '{"layers": [%s], "annotations": {%s}}' % (json.dumps(descriptor("l")), more)  # noqa: UP031
+    assert [str(layer.digest) for layer in parse_manifest(data.encode()).layers] == [descriptor("l")["digest"]]
+
+
+FIELD = st.tuples(
+    st.sampled_from(["layers", "size", "a", "\\u0073ize"]), st.sampled_from(["1", '"b"', '"\\""', "[]"])
+)
+
+
+@given(st.lists(FIELD, max_size=5), st.lists(FIELD, max_size=3))
+def test_fields_that_stand_twice_are_always_found(
+    outer: list[tuple[str, str]], inner: list[tuple[str, str]]
+) -> None:
+    def text(fields: list[tuple[str, str]]) -> str:
+        return ", ".join(f'"{name}": {value}' for name, value in fields)
+
+    def twice(fields: list[tuple[str, str]]) -> bool:
+        names = [json.loads(f'"{name}"') for name, _ in fields if name != "a"]
+        return len(names) > len(set(names))
+
+    data = f'{{"inner": {{{text(inner)}}}, {text([("mediaType", chr(34) * 2), *outer])}}}'
+    try:
+        parse_manifest(data.encode())
+        said = ""
+    except InvalidManifest as error:
+        said = str(error)
+    assert ("stands twice" in said) == (twice(outer) or twice(inner))
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -64,6 +64,13 @@ def parse_location(text: str) -> Location:
     if "\0" in text:
         raise InputError(f"{text!r} has a NUL in it; expected {_EXPECTED}")
     scheme = _SCHEME.match(text)
+    if (
+        scheme
+        and "@" in text[scheme.end() :].lstrip("/").partition("/")[0]
+        and scheme[1].lower() not in ("s3", "file")
+    ):
+        # Not echoed: what stands before the @ may be a secret.
+        raise InputError(f"a {scheme[1].lower()} URL is no location that regstore knows; expected {_EXPECTED}")
     name = scheme[1].lower() if scheme else ""
     if name == "s3" and text[3:].startswith("//"):
         bucket, _, root = text[5:].partition("/")

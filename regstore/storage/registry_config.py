@@ -187,7 +187,7 @@ def _section(parent: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise InputError(f"{where}: {name} must be a section of settings, not {section!r}")
+        raise InputError(f"{where}: {name} must be a section of settings, not a {type(section).__name__}")
     return section
 
 
@@ -264,6 +264,8 @@ def _redis(section: Mapping[str, Any], where: str) -> RedisSettings | None:
         found = [single]
     if not found:
         return None
+    if any("@" in addr for addr in found):  # not echoed, and the addresses are shown
+        raise InputError(f"{where}: redis.addr is host:port; the password belongs in redis.password")
     db = section.get("db") or 0
     if isinstance(db, str) and db.isdecimal():
         db = int(db)

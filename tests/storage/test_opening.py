@@ -440,3 +440,30 @@ async def test_opening_by_a_configuration(tmp_path: Path) -> None:
         settings = settings_of(storage)
         assert (settings.endpoint_url, settings.region, settings.path_style) == ("http://b", "r", False)
         assert (settings.profile, settings.access_key) == ("p", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "storage: {s3: {bucket: bbb, regionendpoint: 'http://me:hush@host'}}",
+        "storage: {s3: {bucket: bbb, regionendpoint: 'me:hush@host'}}",
+        "{storage: {s3: {bucket: bbb}}, redis: 'redis://:hush@cache:6379'}",
+        "{storage: {s3: {bucket: bbb}}, redis: {addr: 'redis://:hush@cache:6379'}}",
+        "{storage: {s3: {bucket: bbb}}, redis: {addrs: ['me:hush@cache:6379']}}",
+    ],
+)
+def test_a_password_in_the_wrong_place_of_a_configuration_is_not_repeated(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        open_registry_config(path, {})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://me:hush@bucket", "https://me:hush@host/bucket", "S3://me:hush@b", "redis://:hush@a"]
+)
+def test_a_password_in_a_location_is_not_repeated(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_location(text)
+    assert "hush" not in str(caught.value)

@@ -572,4 +572,4 @@ async def test_a_port_that_speaks_no_tls() -> None:
     async with serving(handle, trust=ssl.create_default_context()) as found:
         with pytest.raises(NotConnected) as caught:
             await found.get()
-        assert not caught.value.untrusted, "that is no matter of certificates"
+        assert caught.value.plain and not caught.value.untrusted, "that is no matter of certificates"

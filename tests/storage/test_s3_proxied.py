@@ -179,3 +179,14 @@ async def test_a_proxy_whose_url_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     async with opened() as storage:
         with pytest.raises(Unreachable, match="proxy"):
             await storage.get("key")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:hush@[bad", "http://me:hush@127.0.0.1:1", "http://me:hush@127.0.0.1:port"]
+)
+async def test_a_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("http_proxy", url)
+    async with opened() as storage:
+        with pytest.raises(Unreachable, match="proxy") as caught:
+            await storage.get("key")
+    assert "hush" not in str(caught.value)

@@ -9,6 +9,7 @@ import itertools
 import socket
 from collections.abc import AsyncIterator
 
+import botocore.exceptions
 import pytest
 from aiohttp import web
 
@@ -211,6 +212,58 @@ async def test_a_404_that_does_not_speak_s3_is_not_absence(fake: FakeS3, storage
     with pytest.raises(StorageError) as caught:
         await storage.get("key")
     assert not isinstance(caught.value, NotFound)
+
+
+PAGES = (b"<!DOCTYPE html><html><body>Console</body></html>", b"\n<html lang='en'/>", b"<HTML><BR></HTML>")
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("status", [200, 403, 404])
+async def test_a_web_page_is_no_s3(fake: FakeS3, storage: S3Storage, page: bytes, status: int) -> None:
+    fake.otherwise = answer(status, page)
+    with pytest.raises(Unreachable, match="is this the S3 port") as caught:
+        [page async for page in storage.list("")]
+    assert fake.url in str(caught.value)
+    assert storage.counters.requests == {"ListObjectsV2": 1}, "no use in asking again"
+
+
+async def test_a_web_page_between_answers_of_s3_is_a_proxys_trouble(fake: FakeS3, storage: S3Storage) -> None:
+    good = answer(body=listing("a"))
+    fake.answers = [good, answer(200, PAGES[0]), answer(502, PAGES[0]), good]
+    for _ in range(2):
+        assert [page.keys async for page in storage.list("")] == [["a"]]
+    assert storage.counters.retries == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"Client sent an HTTP request to an HTTPS server.\n",
+        b"<html><title>400 The plain HTTP request was sent to HTTPS port</title></html>",
+    ],
+)
+async def test_plain_http_on_a_port_of_https(fake: FakeS3, storage: S3Storage, said: bytes) -> None:
+    fake.otherwise = answer(400, said)
+    with pytest.raises(Unreachable, match="is it an https:// port"):
+        await storage.get("key")
+
+
+async def test_https_on_a_port_of_plain_http(fake: FakeS3) -> None:
+    settings = S3Settings(
+        bucket="bucket",
+        endpoint_url=fake.url.replace("http:", "https:"),
+        access_key="key",
+        secret_key="secret",
+        retries=RetryPolicy(base=0),
+    )
+    async with S3Storage(settings) as storage:
+        with pytest.raises(Unreachable, match="is it an http:// port"):
+            await storage.get("key")
+        assert storage.counters.requests == {"GetObject": 1}
+        with pytest.raises(botocore.exceptions.SSLError) as caught:
+            async with storage.aioboto3_client() as client:
+                await client.head_bucket(Bucket="bucket")
+        assert "is it an http:// port" in str(storage.translate(caught.value, "HeadBucket"))
 
 
 async def test_another_region_is_told_in_words(fake: FakeS3, storage: S3Storage) -> None:
@@ -473,7 +526,15 @@ async def test_what_hits_all_alike_raises(fake: FakeS3, storage: S3Storage, code
         await storage.delete_many(["a", "b"])
 
 
-@pytest.mark.parametrize("refusal", [error(501, "NotImplemented"), error(405, "MethodNotAllowed"), answer(405)])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(501, "NotImplemented"),
+        error(405, "MethodNotAllowed"),
+        answer(405),
+        error(400, "InvalidArgument"),  # Google Cloud Storage before 2022
+    ],
+)
 async def test_a_server_without_multi_delete(fake: FakeS3, storage: S3Storage, refusal: object) -> None:
     fake.answers = [refusal, answer(204), error(404, "NoSuchKey")]  # type: ignore[list-item]
     assert await storage.delete_many(["a", "b"]) == {"a": None, "b": None}
@@ -519,6 +580,16 @@ async def test_a_copy_keeps_class_and_encryption(fake: FakeS3, storage: S3Storag
     assert asked.headers["x-amz-storage-class"] == "STANDARD_IA"
     assert asked.headers["x-amz-server-side-encryption"] == "aws:kms"
     assert asked.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "key-1"
+
+
+async def test_copies_that_begin_together_ask_once_who_owns_objects(fake: FakeS3, storage: S3Storage) -> None:
+    async def respond(request: web.Request) -> web.StreamResponse:
+        asked = ENFORCED if "ownershipControls" in request.query else HEAD if request.method == "HEAD" else COPIED
+        return await asked(request)
+
+    fake.otherwise = respond
+    await asyncio.gather(*(storage.copy(f"a{number}", f"b{number}") for number in range(16)))
+    assert storage.counters.requests == {"HeadObject": 16, "GetBucketOwnershipControls": 1, "CopyObject": 16}
 
 
 async def test_a_copy_keeps_grants_to_others(fake: FakeS3, storage: S3Storage) -> None:

@@ -107,6 +107,33 @@ def test_what_is_no_endpoint(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://me:hush@host",
+        "http://me:hu/sh@host:9000",
+        "https://hush@host/base",
+        "me:hush@host",
+        "http://me:hush@[::1",
+    ],
+)
+def test_a_password_in_the_endpoint_is_refused_and_not_repeated(environment: Environment, url: str) -> None:
+    with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        S3Settings(bucket="b", endpoint_url=url)
+    assert "hush" not in str(caught.value) and "sh@" not in str(caught.value)
+    environment(AWS_ENDPOINT_URL=url)
+    with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY") as caught:
+        url_of()
+    assert "hush" not in str(caught.value) and "sh@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://host?X-Amz-Signature=hush", "http://[bad?hush", "http://host:port?hush"])
+def test_what_may_be_a_signature_is_not_repeated(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        url_of(endpoint_url=url)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "settings",
     [{"bucket": ""}, {"bucket": "a/b"}, {"root": "/a"}, {"root": "a/"}, {"access_key": "a"}, {"concurrency": 0}],
 )

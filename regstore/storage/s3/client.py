@@ -14,7 +14,7 @@ from regstore.events import Retry
 from regstore.storage.base import Counters
 from regstore.storage.limit import check_limit
 from regstore.storage.s3.credentials import CredentialSource
-from regstore.storage.s3.failures import Malformed, Place, Refusal, refused, unreachable
+from regstore.storage.s3.failures import Malformed, Place, Refusal, WebPage, refused, unreachable, web_page
 from regstore.storage.s3.http import NotConnected, Response, Server
 from regstore.storage.s3.pieces import Pieces
 from regstore.storage.s3.settings import (
@@ -80,6 +80,8 @@ class SignedClient:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._server: Server | ProxiedServer | None = None
         self._answered = False
+        #: Whether anything has come that only S3 says.
+        self._understood = False
 
     async def close(self) -> None:
         await self.credentials.close()
@@ -173,6 +175,7 @@ class SignedClient:
                 if answer.status not in accept:
                     raise answer.refusal()
                 result = parse(answer)
+                self._understood = self._understood or bool(answer.body)
                 self.counters.bytes_written += len(body)
                 return result
             except FAILED as error:
@@ -207,13 +210,15 @@ class SignedClient:
             if not error.transient or attempt >= tries:
                 raise refused(error, operation, about, self.place) from error
             asked = error.wait
+        elif isinstance(error, WebPage) and not self._understood:
+            raise web_page(what, self.place.endpoint) from error
         elif isinstance(error, Malformed):
             if attempt >= tries:
                 raise Unreachable(f"{self.place.endpoint} kept answering {what} with a broken body") from error
         elif isinstance(error, RegstoreError):
             raise error
         else:
-            if isinstance(error, NotConnected) and error.untrusted:
+            if isinstance(error, NotConnected) and (error.untrusted or error.plain):
                 tries = 1
             elif isinstance(error, (NotConnected, TimeoutError)) and not self._answered:
                 tries = min(tries, policy.first_contact)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from regstore.errors import AccessDenied, NotFound, Unsupported
@@ -48,6 +49,7 @@ class Copier:
     def __init__(self, client: SignedClient) -> None:
         self._client = client
         self._lists: bool | None = None
+        self._asking = asyncio.Lock()
 
     async def copy(self, source: str, target: str, head: Answer, default: PutOptions) -> None:
         """Full keys. head: of the source. Its storage class, encryption, content type, metadata and access
@@ -63,8 +65,9 @@ class Copier:
             raise NotFound(self._client.place.relative(source), self._client.place.url) from error
 
     async def _grants(self, key: str) -> dict[str, str]:
-        if self._lists is None:
-            self._lists = await self._has_lists()
+        async with self._asking:  # copies that begin together ask once
+            if self._lists is None:
+                self._lists = await self._has_lists()
         if not self._lists:
             return {}
         try:

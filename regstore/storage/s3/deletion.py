@@ -27,6 +27,10 @@ BATCHES_AT_A_TIME: Final = 3
 #: What XML 1.0 cannot say, or a parser would change: these keys are deleted one by one.
 _NOT_FOR_XML: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+#: How servers without DeleteObjects put it where they don't say 501: older Google Cloud Storage takes the POST for an
+#: upload by a form, and says 400 InvalidArgument.
+_NOT_UNDERSTOOD: Final = {"InvalidArgument", "InvalidRequest", "MalformedPOSTRequest"}
+
 T = TypeVar("T")
 Outcomes = dict[str, StorageError | None]
 
@@ -50,7 +54,7 @@ def _note_repeated(client: SignedClient, retried: Iterable[Exception]) -> None:
 
 
 class Deleter:
-    """Remembers that a server lacks DeleteObjects."""
+    """Remembers that a server lacks DeleteObjects; keys are deleted one by one then."""
 
     def __init__(self, client: SignedClient) -> None:
         self._client = client
@@ -80,8 +84,9 @@ class Deleter:
             if isinstance(error, (AuthenticationFailed, NoSuchBucket)):
                 raise
             refusal = error.__cause__
-            if isinstance(refusal, Refusal) and (refusal.lacks_operation or refusal.code == "MalformedXML"):
-                if refusal.lacks_operation:
+            lacking = isinstance(refusal, Refusal) and (refusal.lacks_operation or refusal.code in _NOT_UNDERSTOOD)
+            if lacking or (isinstance(refusal, Refusal) and refusal.code == "MalformedXML"):
+                if lacking:
                     self._multi = False
                 await self._one_by_one(keys, outcomes)
                 return

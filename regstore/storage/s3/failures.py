@@ -18,7 +18,7 @@ from regstore.errors import (
     Unreachable,
     Unsupported,
 )
-from regstore.storage.s3.http import NotConnected
+from regstore.storage.s3.http import NOT_TLS, NotConnected
 
 _EXPIRED: Final = "the session token has expired; get a new one and run the command again"
 _CREDENTIALS: Final = {
@@ -45,6 +45,10 @@ _REGION: Final = {
 _FULL: Final = {"QuotaExceeded", "StorageFull", "XMinioStorageFull", "InsufficientStorage", "EntityTooLarge"}
 _UNSUPPORTED: Final = {"NotImplemented", "MethodNotAllowed", "UnsupportedOperation"}
 _UNTRUSTED: Final = "the TLS certificate of {} was not accepted ({}); give its authority with a CA bundle"
+_PLAIN_PORT: Final = "{} does not speak TLS: is it an http:// port?"
+_WEB_PAGE: Final = (
+    "{} answered {} with a web page, not with S3's XML: is this the S3 port, and not that of a console?"
+)
 _TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 509})
 _TRANSIENT: Final = frozenset(
     {
@@ -88,10 +92,23 @@ class Place:
 
 
 class Refusal(Exception):
-    """An answer that is not what was asked for. status: of HTTP; code: S3's word, "" where there was none."""
+    """An answer that is not what was asked for. status: of HTTP; code: S3's word, "" where there was none.
 
-    def __init__(self, status: int, code: str = "", message: str = "", region: str = "", wait: float = 0.0) -> None:
+    is_page: the body is a web page. wants_tls: it says that this port wants https."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str = "",
+        message: str = "",
+        region: str = "",
+        wait: float = 0.0,
+        body: bytes = b"",
+    ) -> None:
         super().__init__(f"{status} {code}" + (f": {message}" if message else ""))
+        self.is_page = is_web_page(body)
+        #: As Go's servers, nginx and others put it, in a 400 that is no S3.
+        self.wants_tls = status == 400 and not code and b"https" in body[:1024].lower()
         self.status = status
         self.code = code
         self.message = message
@@ -139,12 +156,30 @@ class Malformed(Exception):
     """A body that is not the whole, valid answer: the request has failed and is sent again."""
 
 
+class WebPage(Malformed):
+    """A web page came where XML was to come: a console, a login, a proxy's own words."""
+
+
+def is_web_page(body: bytes) -> bool:
+    start = body[:512].lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))
+
+
+def web_page(what: str, endpoint: str) -> Unreachable:
+    """what: the operation and key."""
+    return Unreachable(_WEB_PAGE.format(endpoint, what))
+
+
 def refused(refusal: Refusal, operation: str, key: str, place: Place) -> RegstoreError:
     """The error for a refusal. operation: S3's name of it; key: full key or prefix, "" for the bucket."""
     code, status = refusal.code, refusal.status
     key = place.relative(key)
     what = f"{operation} of {key}" if key else operation
     detail = f" ({code or status}{': ' + refusal.message if refusal.message else ''})"
+    if refusal.wants_tls:
+        return Unreachable(f"{place.endpoint} speaks TLS only: is it an https:// port?")
+    if refusal.is_page and not refusal.transient:
+        return web_page(f"{what} ({status})", place.endpoint)
     if code == "NoSuchBucket":
         return NoSuchBucket(f"there is no bucket {place.bucket} at {place.endpoint}")
     if code in _CREDENTIALS:
@@ -177,6 +212,8 @@ def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
     if isinstance(error, NotConnected):
         if error.untrusted:
             return Unreachable(_UNTRUSTED.format(endpoint, error))
+        if error.plain:
+            return Unreachable(_PLAIN_PORT.format(endpoint))
         if error.no_address:
             return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
         return Unreachable(f"no connection to {endpoint} ({error}); is it the right endpoint?")
@@ -224,6 +261,8 @@ def _from_botocore(error: BaseException, what: str, place: Place) -> RegstoreErr
         return AuthenticationFailed(f"no AWS credentials for {place.endpoint}: {error}")
     if isinstance(error, (boto.TokenRetrievalError, boto.UnauthorizedSSOTokenError, boto.SSOTokenLoadError)):
         return AuthenticationFailed(f"the AWS credentials cannot be had: {error}")
+    if isinstance(error, boto.SSLError) and any(reason in str(error) for reason in NOT_TLS):
+        return Unreachable(_PLAIN_PORT.format(place.endpoint))
     if isinstance(error, boto.SSLError):
         return Unreachable(_UNTRUSTED.format(place.endpoint, error))
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):

@@ -28,14 +28,21 @@ _HELD: Final = _MiB // 2
 _JOINED: Final = 64 * 1024
 
 
+#: OpenSSL's words for an answer that is no TLS: by 1.1 and most of 3, and by 3.2 and later where the answer is longer.
+NOT_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL")
+
+
 class NotConnected(OSError):
     """No connection could be made; nothing was sent. no_address: the host's name says nothing. untrusted: its
-    certificate does not hold."""
+    certificate does not hold. plain: what answers speaks no TLS."""
 
-    def __init__(self, message: str, *, no_address: bool = False, untrusted: bool = False) -> None:
+    def __init__(
+        self, message: str, *, no_address: bool = False, untrusted: bool = False, plain: bool = False
+    ) -> None:
         super().__init__(message)
         self.no_address = no_address
         self.untrusted = untrusted
+        self.plain = plain
 
 
 class Response(Protocol):
@@ -163,6 +170,8 @@ class Server:
             raise NotConnected(error.strerror or str(error), no_address=True) from error
         except ssl.SSLCertVerificationError as error:
             raise NotConnected(str(error), untrusted=True) from error
+        except ssl.SSLError as error:
+            raise NotConnected(_words(error), plain=error.reason in NOT_TLS) from error
         except OSError as error:
             raise NotConnected(_words(error)) from error
         return connection

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regstore.storage.s3.http import KEPT, NotConnected, Response
+from regstore.storage.s3.http import KEPT, NOT_TLS, NotConnected, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,11 @@ class _Answer:
         self._response.close()
 
 
+def without_secrets(text: str) -> str:
+    """A message without what stands before the @ of a URL: a proxy's URL may hold a password."""
+    return re.sub(r"://[^/\s]*@", "://", text)
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """aiohttp's errors as those of `http`."""
@@ -107,12 +113,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError) as error:
-        raise NotConnected(str(error), untrusted=True) from error
+        plain = any(reason in str(error) for reason in NOT_TLS)
+        raise NotConnected(str(error), untrusted=not plain, plain=plain) from error
     except aiohttp.ClientConnectorDNSError as error:
         raise NotConnected(str(error), no_address=True) from error
     except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
-        raise NotConnected(f"through the proxy: {error}") from error
+        raise NotConnected(f"through the proxy: {without_secrets(str(error))}") from error
     except TimeoutError:
         raise TimeoutError("no answer in time") from None
     except aiohttp.ClientError as error:
-        raise ConnectionError(str(error) or type(error).__name__) from error
+        raise ConnectionError(without_secrets(str(error)) or type(error).__name__) from error

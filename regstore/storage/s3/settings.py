@@ -61,6 +61,8 @@ class S3Settings:
             raise InputError(f"the root {self.root!r} must have no slash at either end")
         if bool(self.access_key) != bool(self.secret_key):
             raise InputError("an access key and a secret key go together; give both or neither")
+        if self.endpoint_url:
+            refuse_secrets(self.endpoint_url)
         if self.concurrency < 1 or not 1 <= self.page_size <= 1000:
             raise InputError("concurrency must be at least 1, and page_size from 1 to 1,000")
 
@@ -98,6 +100,16 @@ class Endpoint:
             raise InputError(f"{key!r} cannot be a key in S3: it is not Unicode text") from error
 
 
+def refuse_secrets(url: str) -> None:
+    """InputError, which does not repeat it, where the URL of an endpoint has a user's name or a password in it: it is
+    printed, written into a registry's configuration, and kept in stores."""
+    if "@" in url:
+        raise InputError(
+            "the URL of the S3 endpoint has a user's name or a password in it (what stands before the @), and it is "
+            "shown and stored in many places: leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
 def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
     """InputError where the endpoint is no URL."""
     region = settings.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
@@ -106,13 +118,18 @@ def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
     if not url:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         url = f"https://s3.{region}.{suffix}"
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    refuse_secrets(url)
+    shown = url.partition("?")[0]  # what follows may be a signature
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+    except ValueError as error:
+        raise InputError(f"{shown!r} is not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise InputError(f"{url!r} is not the URL of an S3 endpoint, such as https://s3.example.org:9000")
+        raise InputError(f"{shown!r} is not the URL of an S3 endpoint, such as https://s3.example.org:9000")
     try:
         port = parts.port
     except ValueError as error:
-        raise InputError(f"{url!r} has no valid port") from error
+        raise InputError(f"{shown!r} has no valid port") from error
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     is_aws = name.endswith((".amazonaws.com", ".amazonaws.com.cn"))
     # A dot in the bucket's name does not fit the wildcard of AWS' certificate.

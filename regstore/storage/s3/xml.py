@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from regstore.storage.s3.failures import Malformed, Refusal
+from regstore.storage.s3.failures import Malformed, Refusal, WebPage, is_web_page
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -61,7 +61,11 @@ def parse_document(body: bytes) -> Any:
     try:
         root = etree.fromstring(body, _parser())
     except etree.XMLSyntaxError as error:
+        if is_web_page(body):
+            raise WebPage("the answer is a web page") from error
         raise Malformed(f"the answer is not whole XML: {error}") from error
+    if local_name(root).lower() == "html":
+        raise WebPage("the answer is a web page")
     if root.getroottree().docinfo.internalDTD is not None:
         raise Malformed("the answer has a document type, which S3 never sends")
     return root
@@ -113,10 +117,10 @@ def parse_refusal(status: int, body: bytes) -> Refusal:
         try:
             root = parse_document(body)
         except Malformed:
-            return Refusal(status)
+            return Refusal(status, body=body)
         if local_name(root) == "Error":
             return refusal_from(root, status)
-    return Refusal(status)
+    return Refusal(status, body=body)
 
 
 def unquote_key(text: str) -> str:
