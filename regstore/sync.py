@@ -294,4 +294,4 @@ def open(url: str | PathLike[str], **options: Unpack[Options]) -> Registry:
 
 
 async def _open(url: str | PathLike[str], options: Options) -> asynchronous.Registry:
-    return asynchronous.open_registry(url, **options)
+    return await asynchronous.open_registry(url, **options).__aenter__()

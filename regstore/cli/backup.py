@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -161,15 +162,15 @@ async def _create(
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
 
-def _made(settings: StoreSettings) -> Storage:
+@asynccontextmanager
+async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
     """The storage; a missing folder is made."""
-    from regstore.storage.opening import DiskLocation, parse_location
+    from regstore.storage.disk import DiskStorage
 
-    assert settings.store is not None
-    location = parse_location(settings.store)
-    if isinstance(location, DiskLocation):
-        location.root.mkdir(parents=True, exist_ok=True)
-    return settings.open()
+    async with settings.open() as storage:
+        if isinstance(storage, DiskStorage):
+            storage.root.mkdir(parents=True, exist_ok=True)
+        yield storage
 
 
 def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:

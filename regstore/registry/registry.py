@@ -87,6 +87,7 @@ class Registry:
         await self.storage.close()
 
     async def __aenter__(self) -> Registry:
+        await self.storage.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -36,6 +36,7 @@ from regstore.storage.hashing import hash_file
 from regstore.storage.limit import check_limit
 from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
 from regstore.storage.walk import Listing, remove_folders, sweep_empty_folders
+from regstore.storage.within import refuse_folder_within
 
 _COPY_STEP: Final = 64 << 20
 _DELETE_BATCH: Final = 250
@@ -415,6 +416,7 @@ class DiskStorage:
             self._threads.shutdown(wait=False)
 
     async def __aenter__(self) -> DiskStorage:
+        await refuse_folder_within(self.root)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -8,6 +8,7 @@ import binascii
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 from regstore.digest import Digest
@@ -44,6 +45,7 @@ from regstore.storage.s3.settings import S3Settings
 from regstore.storage.s3.streamed import STREAMED, Streamed
 from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
 from regstore.storage.streams import LARGE_STREAMS
+from regstore.storage.within import refuse_bucket_within
 
 #: A blob whose one request's connection has broken so often goes in parts.
 _STREAMED_TRIES: Final = 2
@@ -80,6 +82,10 @@ class S3Storage:
         self._in_parts_after_all = asyncio.Semaphore(LARGE_STREAMS)
 
     async def __aenter__(self) -> S3Storage:
+        bucket, root = self.settings.bucket, self.settings.root
+        await refuse_bucket_within(
+            self.url, bucket, root, lambda other: S3Storage(replace(self.settings, root=other, read_only=True))
+        )
         return self
 
     async def __aexit__(self, *exc: object) -> None:
