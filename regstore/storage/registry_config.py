@@ -3,6 +3,7 @@
 Distribution's `version: 0.1` YAML with its `REGISTRY_*` overrides, as its `configuration/parser.go` applies them:
 sorted by name, so that `REGISTRY_STORAGE` (which replaces the section) comes before
 `REGISTRY_STORAGE_S3_BUCKET`; each value is YAML; each part of the name is a key in upper case.
+GitLab's registry reads the same file, with a `database` section of its own and more names for its S3 drivers.
 Pure: the text and the environment are given.
 """
 
@@ -25,7 +26,10 @@ DEFAULT_ROOT: Final = "/var/lib/registry"
 _PREFIX: Final = "REGISTRY_"
 #: What lies in the storage section and is no driver.
 _NOT_DRIVERS: Final = frozenset(("maintenance", "cache", "delete", "redirect", "tag"))
-_S3_DRIVERS: Final = frozenset(("s3", "s3aws", "s3goamz"))
+#: `s3_v2` and `s3_v1` are GitLab's, by the AWS SDK that they use. Of the options that are read here theirs differ in
+#: one: `pathstyle`, where Distribution has `forcepathstyle` (registry/storage/driver/s3-aws/common of GitLab's).
+_S3_DRIVERS: Final = frozenset(("s3", "s3aws", "s3goamz", "s3_v1", "s3_v2"))
+_PATH_STYLE: Final = ("forcepathstyle", "pathstyle")
 # As Go's strconv.ParseBool, which the driver uses for text.
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
@@ -67,6 +71,8 @@ class RegistryConfig:
     proxy_remote_url: set for a pull-through cache. read_only: `storage.maintenance.readonly.enabled`.
     cache: where blob descriptors are cached: "none", "inmemory", "redis", or "unknown" (named, but not known here).
     put: how the registry stores its objects; ours are stored alike.
+    database: `database.enabled` of GitLab's registry, "true" or "prefer": new tags and manifests are in PostgreSQL.
+    tags_in: who keeps tags elsewhere than in the store: "Harbor", "OpenShift", or "".
     """
 
     kind: str
@@ -79,6 +85,8 @@ class RegistryConfig:
     delete_enabled: bool = False
     cache: str = "none"
     redis: RedisSettings | None = None
+    database: str = ""
+    tags_in: str = ""
 
 
 def parse_registry_config(
@@ -95,7 +103,7 @@ def parse_registry_config(
     for name, value in sorted((environ or {}).items()):
         path = name.removeprefix(_PREFIX).split("_")
         # Only these sections are read, and others hold lists and the like that need their own types.
-        if name.startswith(_PREFIX) and path[0] in ("STORAGE", "REDIS", "PROXY") and all(path):
+        if name.startswith(_PREFIX) and _is_read(path) and all(path):
             _override(config, path, _load(value, f"the environment's {name}"), name)
     storage = config.get("storage")
     if isinstance(storage, str):
@@ -142,7 +150,13 @@ def parse_registry_config(
         delete_enabled=_flag(_section(storage, "delete", where), "enabled", where),
         cache=_cache(_section(storage, "cache", where)),
         redis=_redis(_section(config, "redis", where), where),
+        database=_database(_section(config, "database", where), where),
+        tags_in=_tags_in(config),
     )
+
+
+def _is_read(path: list[str]) -> bool:
+    return path[0] in ("STORAGE", "REDIS", "PROXY") or path in (["DATABASE"], ["DATABASE", "ENABLED"])
 
 
 def _load(text: str | bytes, where: str) -> Any:
@@ -225,7 +239,7 @@ def _s3_access(parameters: Mapping[str, Any], where: str) -> S3Access:
         region=_text(parameters, "region"),
         endpoint_url=endpoint,
         # 2.x takes path style as the default with an endpoint, 3.x does not; unless it is said, S3Settings decides.
-        path_style=_flag(parameters, "forcepathstyle", where) if "forcepathstyle" in parameters else None,
+        path_style=next((_flag(parameters, name, where) for name in _PATH_STYLE if name in parameters), None),
         access_key=access_key if known else None,
         secret_key=secret_key if known else None,
         session_token=_text(parameters, "sessiontoken") if known else None,
@@ -252,6 +266,45 @@ def _cache(section: Mapping[str, Any]) -> str:
     if name is None:
         return "none"
     return name if name in ("inmemory", "redis") else "unknown"
+
+
+def _database(section: Mapping[str, Any], where: str) -> str:
+    """`prefer` leaves the choice to the registry's start-up, so it may be the database that it chose."""
+    value = _text(section, "enabled")
+    if value is not None and value.lower() == "prefer":
+        return "prefer"
+    return "true" if _flag(section, "enabled", f"{where}: database") else ""
+
+
+def _tags_in(config: Mapping[str, Any]) -> str:
+    """By names that only they use: OpenShift's middlewares and its access controller (dockerregistry's example
+    configurations), and what Harbor's installer and its chart write: the realm of 2.x, the token issuer of 1.x, and the
+    endpoint that tells its core of every push."""
+    auth = _inner(config, "auth")
+    middleware = _inner(config, "middleware")
+    if "openshift" in auth or any("openshift" in _names(found) for found in middleware.values()):
+        return "OpenShift"
+    told = (
+        _text(_inner(auth, "htpasswd"), "realm") == "harbor-registry-basic-realm"
+        or _text(_inner(auth, "token"), "issuer") == "harbor-token-issuer"
+        or "harbor" in _names(_inner(config, "notifications").get("endpoints"))
+    )
+    return "Harbor" if told else ""
+
+
+def _inner(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A section that regstore needs nothing else of: whatever is not one counts as empty."""
+    found = section.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _names(entries: Any) -> set[str]:
+    """Of a list of named things."""
+    return (
+        {str(each.get("name")) for each in entries if isinstance(each, dict)}
+        if isinstance(entries, list)
+        else set()
+    )
 
 
 def _redis(section: Mapping[str, Any], where: str) -> RedisSettings | None:

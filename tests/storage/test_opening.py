@@ -305,6 +305,69 @@ def test_redis_of_3_x() -> None:
 # -- overrides
 
 
+@pytest.mark.parametrize("driver", ["s3_v2", "s3_v1", "s3"])
+@pytest.mark.parametrize("path_style", [True, False])
+def test_the_drivers_of_gitlab(driver: str, path_style: bool) -> None:
+    """Its issue 523095: the driver of another AWS SDK has another name, and other words for the same bucket."""
+    text = f"""
+storage:
+  {driver}:
+    bucket: registry
+    region: eu-west-1
+    regionendpoint: http://minio:9000
+    pathstyle: {str(path_style).lower()}
+    checksum_disabled: true
+    loglevel: logdebug
+"""
+    config = parse_registry_config(text)
+    assert (config.kind, config.location) == ("s3", S3Location("registry"))
+    assert config.s3 is not None
+    assert (config.s3.endpoint_url, config.s3.path_style) == ("http://minio:9000", path_style)
+
+
+@pytest.mark.parametrize(
+    ("section", "environ", "database"),
+    [
+        ("", {}, ""),
+        ("database: {enabled: true}", {}, "true"),
+        ("database: {enabled: 'true'}", {}, "true"),
+        ("database: {enabled: prefer}", {}, "prefer"),
+        ("Database: {Enabled: PREFER}", {}, "prefer"),
+        ("database: {enabled: false, host: db}", {}, ""),
+        ("", {"REGISTRY_DATABASE_ENABLED": "true"}, "true"),
+        ("", {"REGISTRY_DATABASE_ENABLED": "prefer"}, "prefer"),
+        ("database: {enabled: true}", {"REGISTRY_DATABASE_ENABLED": "false"}, ""),
+        ("database: {enabled: true}", {"REGISTRY_DATABASE_PASSWORD": "@no: {yaml"}, "true"),
+    ],
+)
+def test_a_metadata_database_is_known(section: str, environ: dict[str, str], database: str) -> None:
+    assert parse_registry_config(f"storage: filesystem\n{section}", environ).database == database
+
+
+def test_a_word_for_the_database_that_is_not_known_is_no_guess() -> None:
+    with pytest.raises(InputError, match="database: enabled must be true or false"):
+        parse_registry_config("storage: filesystem\ndatabase: {enabled: perhaps}")
+
+
+@pytest.mark.parametrize(
+    ("section", "whose"),
+    [
+        ("middleware: {registry: [{name: openshift}], repository: [{name: openshift}]}", "OpenShift"),
+        ("middleware: {storage: [{name: openshift}]}", "OpenShift"),
+        ("auth: {openshift: {realm: openshift}}", "OpenShift"),
+        ("auth: {openshift: }", "OpenShift"),
+        ("auth: {htpasswd: {realm: harbor-registry-basic-realm, path: /etc/registry/passwd}}", "Harbor"),
+        ("auth: {token: {issuer: harbor-token-issuer, realm: 'https://h/service/token'}}", "Harbor"),
+        ("notifications: {endpoints: [{name: harbor, url: 'http://core:8080/service/notifications'}]}", "Harbor"),
+        ("auth: {htpasswd: {realm: basic-realm, path: /auth}}", ""),
+        ("middleware: {storage: [{name: cloudfront}]}\nnotifications: {endpoints: [{name: listener}]}", ""),
+        ("middleware: odd\nauth: [odd]\nnotifications: {endpoints: odd}", ""),
+    ],
+)
+def test_who_keeps_tags_elsewhere_is_known(section: str, whose: str) -> None:
+    assert parse_registry_config(f"storage: filesystem\n{section}").tags_in == whose
+
+
 def test_an_override_replaces_one_setting() -> None:
     config = parse(
         {"storage": {"s3": {**S3, "rootdirectory": "/old"}, "cache": {"blobdescriptor": "inmemory"}}},
