@@ -166,6 +166,8 @@ class Storage(Protocol):
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         """Every key that begins with `prefix` and sorts after `start_after`, in byte order, page by page.
 
+        Keys are strictly increasing across the whole listing, whatever the server sends: an entry that it repeats is
+        given once; StorageError, which ends the run, where one comes twice with different facts, or out of order.
         Keys come exactly as they are: `a//b`, `a/`, control and non-ASCII characters included (a file name
         that is not UTF-8 comes with its odd bytes as `\\xNN`; such a key can't be read by that name). Nothing
         under the prefix is no error: one empty, complete page. A page that cannot be had raises; it is never

@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from regstore.errors import NotFound
+from regstore.errors import NotFound, StorageError
 from regstore.layout import BLOBS, PREFIX, REPOSITORIES
 from regstore.storage.base import Page
 from regstore.storage.folders import Tree, facts, key_text, open_regular, split, translate
@@ -155,7 +156,21 @@ class Listing:
                 return
             raise translate(error, self._tree.root, prefix) from error
         entries.sort(reverse=True)
+        if any(one[0] == other[0] for one, other in pairwise(entries)):
+            entries = self._once(folder, prefix, entries)
         self._levels.append(_Level(folder, prefix, entries))
+
+    def _once(self, folder: int, prefix: str, entries: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """Some file systems give a name twice while the folder changes (readdir(3) says nothing of it); that is one
+        file. Two names that are one key can't be told apart (base.Storage.list: odd bytes come as `\\xNN`)."""
+        once = sorted(set(entries), reverse=True)
+        for one, other in pairwise(once):
+            if one[0] == other[0]:
+                os.close(folder)
+                raise StorageError(
+                    f"{self._tree.root}: {one[1]!r} and {other[1]!r} are both the key {prefix + one[0]!r}; rename one"
+                )
+        return once
 
     def _wanted(self, key: str) -> bool:
         """Whether a file's key, or any key below a folder's (which ends in `/`), is part of this listing."""

@@ -103,11 +103,13 @@ class World:
 
     coarse: times of whole seconds, as AWS gives them. stale: the registry has a descriptor cache that forgets nothing.
     conditional: the store has conditional writes.
+    repeats: its listings show entries twice.
     """
 
     coarse: bool = False
     stale: bool = False
     conditional: bool = True
+    repeats: bool = False
     store: ModelStore = field(default_factory=ModelStore)
     now: int = 1_700_000_000_000_000
     remembered: set[tuple[str, Digest]] = field(default_factory=set)

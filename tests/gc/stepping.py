@@ -19,7 +19,7 @@ class WorldStorage(ModelStorage):
     serves_in_parallel = False
 
     def __init__(self, world: World, *, page: int = 1000) -> None:
-        super().__init__(world.store, now=0, page=page)
+        super().__init__(world.store, now=0, page=page, repeats=world.repeats)
         self.serves_in_parallel = False
         self.world = world
 
@@ -30,20 +30,15 @@ class WorldStorage(ModelStorage):
         return Capabilities(conditional_put=self.world.conditional)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
-        complete = False
+        complete, last = False, None
         while not complete:
             await self.turn("list", prefix)
             keys = [key for key in self.store if key.startswith(prefix) and key > start_after]
             complete, keys = len(keys) <= self.page, keys[: self.page]
             infos = [self._info(key) for key in keys]
             start_after = keys[-1] if keys else start_after
-            yield Page(
-                keys,
-                [info.size for info in infos],
-                [info.etag for info in infos],
-                [info.mtime for info in infos],
-                complete,
-            )
+            yield self.shown(infos, last, complete=complete)
+            last = infos[-1] if infos else last
 
     async def stat(self, key: str) -> ObjectInfo:
         await self.turn("stat", key)

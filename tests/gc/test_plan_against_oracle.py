@@ -80,9 +80,18 @@ async def plan_and_compare(storage: Storage, store: ModelStore, delete_untagged:
 
 
 @generated
-@given(registries(disk=False), st.booleans(), st.sampled_from(GRACES), st.booleans(), st.sampled_from([1000, 7]))
-def test_on_a_store_like_s3(store: ModelStore, delete_untagged: bool, grace: int, etags: bool, page: int) -> None:
-    storage = ModelStorage(store, now=NOW, etags=etags, page=page)
+@given(
+    registries(disk=False),
+    st.booleans(),
+    st.sampled_from(GRACES),
+    st.booleans(),
+    st.sampled_from([1000, 7]),
+    st.booleans(),
+)
+def test_on_a_store_like_s3(
+    store: ModelStore, delete_untagged: bool, grace: int, etags: bool, page: int, repeats: bool
+) -> None:
+    storage = ModelStorage(store, now=NOW, etags=etags, page=page, repeats=repeats)
     asyncio.run(plan_and_compare(storage, store, delete_untagged, grace))
 
 

@@ -3,7 +3,8 @@
 Clients push, mount, tag and delete one request at a time (`actors`); the toolkit does one storage operation at a
 time (`stepping`); Hypothesis says who is next. A second toolkit tries the lock, a paused one wakes after its lease,
 one is killed, and its last delete may take effect much later, as may one that got no answer and was repeated. Others
-heal, undo and empty the trash. The registry may have a cache that forgets nothing, the store no conditional writes.
+heal, undo and empty the trash. The registry may have a cache that forgets nothing, the store no conditional writes,
+and listings that show entries twice.
 
 More: REGSTORE_EXAMPLES=2000 python -m pytest tests/gc/test_state_machine.py
 """
@@ -125,6 +126,7 @@ class GcMachine(RuleBasedStateMachine):
         page=st.sampled_from([4, 1000]),
         conditional=st.booleans(),
         empties=st.booleans(),
+        repeats=st.booleans(),
     )
     def begin(
         self,
@@ -136,9 +138,11 @@ class GcMachine(RuleBasedStateMachine):
         page: int,
         conditional: bool,
         empties: bool,
+        repeats: bool,
     ) -> None:
         self.world.coarse, self.world.stale, self.page = coarse, stale, page
         self.world.conditional = conditional
+        self.world.repeats = repeats
         self.cache = NoCache("inmemory" if stale else "none")
         self.options = GcRunOptions(
             plan=GcOptions(

@@ -18,6 +18,8 @@ from regstore.storage.base import (
     PutOptions,
     ReadHandle,
 )
+from regstore.storage.s3.order import in_order
+from regstore.storage.s3.xml import ListedPage
 from tests.model.store import ModelStore
 
 
@@ -31,12 +33,19 @@ class _Handle:
 
 
 class ModelStorage:
-    """now: the store's clock, which stands still. etags: MD5 of the body as on S3, or none, as some servers."""
+    """now: the store's clock, which stands still. etags: MD5 of the body as on S3, or none, as some servers.
+
+    repeats: a server that shows every other entry of a page twice, and the last of a page again on the next one (rustfs
+    #2439), behind what the S3 storage makes of such a listing.
+    """
 
     url = "model"
 
-    def __init__(self, store: ModelStore, *, now: int, page: int = 1000, etags: bool = True) -> None:
+    def __init__(
+        self, store: ModelStore, *, now: int, page: int = 1000, etags: bool = True, repeats: bool = False
+    ) -> None:
         self.store = store
+        self.repeats = repeats
         self.clock = now
         self.page = page
         self.etags = etags
@@ -58,16 +67,22 @@ class ModelStorage:
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         keys = [key for key in self.store if key.startswith(prefix) and key > start_after]
+        last = None
         for start in range(0, max(1, len(keys)), self.page):
             self.counters.count("list")
             infos = [self._info(key) for key in keys[start : start + self.page] if key in self.store]
-            yield Page(
-                [info.key for info in infos],
-                [info.size for info in infos],
-                [info.etag for info in infos],
-                [info.mtime for info in infos],
-                start + self.page >= len(keys),
-            )
+            yield self.shown(infos, last, complete=start + self.page >= len(keys))
+            last = infos[-1] if infos else last
+
+    def shown(self, infos: Sequence[ObjectInfo], last: ObjectInfo | None, *, complete: bool) -> Page:
+        """The page that the server's answer becomes. last: the entry before it."""
+        if self.repeats:
+            again = [info for number, info in enumerate(infos) for _ in range(2 if number % 2 else 1)]
+            infos = again if last is None else [last, *again]
+        keys, sizes = [info.key for info in infos], [info.size for info in infos]
+        etags, mtimes = [info.etag for info in infos], [info.mtime for info in infos]
+        page = in_order(ListedPage(keys, sizes, etags, mtimes, not complete, None, 2), last)
+        return Page(page.keys, page.sizes, page.etags, page.mtimes, complete)
 
     async def stat(self, key: str) -> ObjectInfo:
         self.counters.count("stat")

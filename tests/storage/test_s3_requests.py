@@ -99,18 +99,12 @@ async def test_a_cut_listing_is_asked_for_again_and_never_an_end(fake: FakeS3, s
     [
         [listing("b", "a", truncated=True, token="t")],
         [listing("b", truncated=True, token="t"), listing("a")],
-        [listing("b", truncated=True, token="t"), listing("b")],
     ],
 )
 async def test_keys_out_of_order_are_not_trusted(fake: FakeS3, storage: S3Storage, pages: list[str]) -> None:
     fake.answers = [answer(body=body) for body in pages]
     with pytest.raises(StorageError, match="cannot be trusted"):
         await keys_of(storage)
-
-
-async def test_one_unsorted_page_is_sorted(fake: FakeS3, storage: S3Storage) -> None:
-    fake.answers = [answer(body=listing("b", "a"))]
-    assert await keys_of(storage) == ["a", "b"]
 
 
 async def test_a_server_that_ignores_the_prefix_is_not_trusted(fake: FakeS3, storage: S3Storage) -> None:

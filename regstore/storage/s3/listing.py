@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import AsyncIterator
 from typing import Final
 
 from regstore.errors import StorageError
-from regstore.storage.base import Page
+from regstore.storage.base import ObjectInfo, Page
 from regstore.storage.s3.client import SignedClient
 from regstore.storage.s3.failures import Refusal
+from regstore.storage.s3.order import Disorder, in_order
 from regstore.storage.s3.xml import ListedPage, parse_list
 
 _NOT_FOR_XML: Final = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
@@ -33,35 +33,33 @@ class Lister:
     async def pages(self, root: str, prefix: str, start_after: str) -> AsyncIterator[Page]:
         """root: "" or with a slash at its end; prefix, start_after and the keys given are relative to it.
 
-        StorageError when the server sends keys that are not in byte order, or ends a page without saying how to
-        go on: what is then missing would look absent.
+        Every key once, strictly increasing (`order`). StorageError when the server sends keys that are not in byte
+        order, or that were not asked for, or one twice with different facts, or ends a page without saying how to go
+        on: what is then missing would look absent.
         """
         full = root + prefix
         last = root + start_after if start_after else ""
         token: str | None = None
         floor = ""
+        entry: ObjectInfo | None = None
         while True:
             if not token:
                 floor = last if _in_xml(last) != last else ""
             found = await self._page(full, last, token)
-            keys, sizes, etags, mtimes = found.keys, found.sizes, found.etags, found.mtimes
-            # The order of Python's strings is that of code points, and so of UTF-8 bytes.
-            if keys != sorted(keys):
-                if found.truncated or token:
-                    raise self._wrong(full, "is not in byte order")
-                order = sorted(range(len(keys)), key=keys.__getitem__)
-                keys = [keys[at] for at in order]
-                sizes = [sizes[at] for at in order]
-                etags = [etags[at] for at in order]
-                mtimes = [mtimes[at] for at in order]
-            if last and last == floor and (ahead := bisect_right(keys, floor)):
-                keys, sizes, etags, mtimes = keys[ahead:], sizes[ahead:], etags[ahead:], mtimes[ahead:]
+            if last and last == floor and found.keys:
+                found = found.only([key > floor for key in found.keys])
+            try:
+                found = in_order(found, entry)
+            except Disorder as error:
+                raise self._wrong(full, str(error)) from error
+            keys = found.keys
             if keys:
                 if keys[0] <= last:
                     raise self._wrong(full, f"shows {keys[0]!r} where it should come after {last!r}")
                 if not (keys[0].startswith(full) and keys[-1].startswith(full)):
                     raise self._wrong(full, "shows keys outside the prefix")
                 last = keys[-1]
+                entry = ObjectInfo(last, found.sizes[-1], found.etags[-1], found.mtimes[-1])
                 if root:
                     cut = len(root)
                     keys = [key[cut:] for key in keys]
@@ -69,7 +67,7 @@ class Lister:
                 if not keys and (not found.token or found.token == token):
                     raise self._wrong(full, "is cut off without saying where to go on")
                 token = found.token
-            yield Page(keys, sizes, etags, mtimes, not found.truncated)
+            yield Page(keys, found.sizes, found.etags, found.mtimes, not found.truncated)
             if not found.truncated:
                 return
 
@@ -102,4 +100,7 @@ class Lister:
 
     def _wrong(self, prefix: str, what: str) -> StorageError:
         where = f"{self._client.place.url}: the server's listing of {self._client.place.relative(prefix)!r}"
-        return StorageError(f"{where} {what}; it cannot be trusted")
+        return StorageError(
+            f"{where} {what}; it cannot be trusted, and nothing was done with it: the server lists wrongly (as rustfs "
+            "#2439 and #1165 did), so it must be mended or another one used"
+        )

@@ -32,8 +32,13 @@ async def abort(client: SignedClient, key: str, upload_id: str) -> None:
 
 
 async def list_uploads(client: SignedClient, prefix: str) -> AsyncGenerator[tuple[str, str, int], None]:
-    """(full key, upload id, start in microseconds) of each unfinished upload under the full prefix."""
+    """(full key, upload id, start in microseconds) of each unfinished upload under the full prefix, each once.
+
+    Servers differ in the order of these lists, and nothing here needs one: but an upload that is shown again, on this
+    page or on the one before, must have the same start, and the markers must go on, or the list is not believed.
+    """
     key_marker = id_marker = ""
+    before: dict[tuple[str, str], int] = {}
     while True:
         query = [("uploads", ""), ("encoding-type", "url"), ("max-uploads", "1000")]
         if prefix:
@@ -51,16 +56,29 @@ async def list_uploads(client: SignedClient, prefix: str) -> AsyncGenerator[tupl
             root, "EncodingType", "IsTruncated", "NextKeyMarker", "NextUploadIdMarker"
         )
         decode = unquote_key if encoding == "url" else str
+        shown: dict[tuple[str, str], int] = {}
         for entry in children(root, "Upload"):
-            key, upload_id, started = texts(entry, "Key", "UploadId", "Initiated")
-            if decode(key).startswith(prefix):
-                yield decode(key), upload_id, parse_time(started)
+            text, upload_id, initiated = texts(entry, "Key", "UploadId", "Initiated")
+            key, started = decode(text), parse_time(initiated)
+            known = shown.get((key, upload_id), before.get((key, upload_id)))
+            if known not in (None, started):
+                raise StorageError(
+                    f"{client.place.url}: the list of multipart uploads shows one of {key!r} twice, with different "
+                    "starts; it cannot be trusted"
+                )
+            shown[key, upload_id] = started
+            if known is None and key.startswith(prefix):
+                yield key, upload_id, started
         if truncated != "true":
             return
         following = decode(next_key)
         if not following or (following, next_id) == (key_marker, id_marker):
             raise StorageError(f"{client.place.url}: the list of multipart uploads is cut off without a marker")
-        key_marker, id_marker = following, next_id
+        if following < key_marker:
+            raise StorageError(
+                f"{client.place.url}: the list of multipart uploads goes backwards, to {following!r}"
+            )
+        key_marker, id_marker, before = following, next_id, shown
 
 
 async def upload_facts(client: SignedClient, key: str, upload_id: str, started: int) -> tuple[int, int] | None:

@@ -6,11 +6,12 @@ expected document raises Malformed; it never passes as an empty answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from itertools import compress
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -34,6 +35,16 @@ class ListedPage:
     truncated: bool
     token: str | None
     version: int
+
+    def only(self, wanted: Sequence[bool]) -> ListedPage:
+        """Of its entries, the wanted ones."""
+        return replace(
+            self,
+            keys=list(compress(self.keys, wanted)),
+            sizes=list(compress(self.sizes, wanted)),
+            etags=list(compress(self.etags, wanted)),
+            mtimes=list(compress(self.mtimes, wanted)),
+        )
 
 
 @lru_cache(maxsize=8192)
