@@ -22,7 +22,8 @@ from regstore.events import OnEvent
 if TYPE_CHECKING:
     from regstore.digest import Digest
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
-    from regstore.gc.trash import Emptied, EmptyOptions, Kept, TrashedRun
+    from regstore.gc.trash import Emptied, EmptyOptions, Kept
+    from regstore.runs.trashed import TrashedRun
 
 _SHOWN: Final = 20
 Run = Annotated[
@@ -85,8 +86,9 @@ def trash_list(
 async def _list(
     settings: StoreSettings, only: str | None, repository: str | None, digest: Digest | None
 ) -> tuple[str, list[TrashedRun], dict[str, int]]:
-    from regstore.gc.trash import count_links, find_trash
+    from regstore.gc.trash import count_links
     from regstore.gc.trash_search import runs_that_took
+    from regstore.runs.trashed import find_trash
 
     async with settings.open(read_only=True) as storage:
         runs = [each for each in await find_trash(storage) if only in (None, each.run)]

@@ -31,14 +31,21 @@ from regstore.inventory.scan import Scanner
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.manifest import EdgeKind
 from regstore.runs import TRASH, is_run, started_at
-from regstore.runs.journal import LATE, UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen, write_seen
+from regstore.runs.journal import (
+    LATE,
+    STALLED,
+    UNLINK,
+    Entry,
+    RunRecord,
+    find_runs,
+    read_parts,
+    read_seen,
+    write_seen,
+)
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
 
 _BATCH: Final = 10_000
-#: How long, in microseconds, a push goes on at most with what it found before a run took it. A registry checks all that
-#: a manifest names, then writes; it may stall between the two.
-STALLED: Final = 3600 * 1_000_000
 #: A registry writes a tag's two links one right after the other. What is older (microseconds) was cut short, or copied
 #: in another order: in a copied store every index link may be newer than its current/link.
 UNDER_WAY: Final = 600 * 1_000_000

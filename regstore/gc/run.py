@@ -34,7 +34,7 @@ from regstore.gc.going import SLICE, Going, Row
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.pushed_again import give_back, half_pushed
-from regstore.gc.trash import Emptied, TrashedRun, empty_runs, find_trash, forget_past, refuse_symbolic_links
+from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
@@ -42,6 +42,7 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.runs import RUNS
 from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, find_runs
 from regstore.runs.lock import Lock, clock
+from regstore.runs.trashed import TrashedRun, find_trash
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.streams import is_fatal
 

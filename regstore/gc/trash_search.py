@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.gc.trash import TrashedRun
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SeedKey, TagIndexKey, UnknownKey
 from regstore.runs.journal import read_parts
+from regstore.runs.trashed import TrashedRun
 from regstore.storage.base import Storage
 
 

@@ -45,6 +45,9 @@ _READERS: Final = 16
 #: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
 #: quarter of an hour; a suspended process goes on with its batch when it wakes.
 LATE: Final = 24 * 3600 * 1_000_000
+#: How long, in microseconds, a push goes on at most with what it found before a run took it. A registry checks all that
+#: a manifest names, then writes; it may stall between the two.
+STALLED: Final = 3600 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

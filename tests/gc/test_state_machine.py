@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from regstore.errors import InputError, LockHeld, LockLost, Refused
 from regstore.gc.caches import NoCache, RegistryCache
-from regstore.gc.heal import LATE, STALLED, Healed
+from regstore.gc.heal import Healed
 from regstore.gc.healing import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
@@ -46,6 +46,7 @@ from regstore.layout import (
     link_body,
 )
 from regstore.runs import lock as lock_module
+from regstore.runs.journal import LATE, STALLED
 from regstore.runs.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_tag

@@ -22,7 +22,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions, open_run
-from regstore.gc.trash import Emptied, EmptyOptions, count_links, empty_trash, find_trash
+from regstore.gc.trash import Emptied, EmptyOptions, count_links, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     BlobKey,
@@ -38,6 +38,7 @@ from regstore.layout import (
 from regstore.manifest import EdgeKind, parse_manifest
 from regstore.runs import RUNS, TRASH
 from regstore.runs.lock import break_locks, hold_lock
+from regstore.runs.trashed import find_trash
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples, points
