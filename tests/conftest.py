@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,8 +68,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     set_factor(20 if config.getoption("--slow") else 1)
     gc.set_threshold(50_000, 20, 20)  # as the command line does
+    _take_signals_as_usual()
     # Servers of session scope start before any function fixture: forget the machine's settings here already.
     _isolate(os.environ, Path(tempfile.gettempdir()) / "regstore-tests-no-home")
+
+
+def _take_signals_as_usual() -> None:
+    """In the background of a shell that is not interactive SIGINT and SIGQUIT are ignored, and SIGHUP below nohup. What
+    a test starts would inherit that, and never hear of its Ctrl-C."""
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGQUIT, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
