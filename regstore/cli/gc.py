@@ -81,7 +81,8 @@ def gc(
         typer.Option(
             metavar="REPO[@DIGEST]|all",
             show_default=False,
-            help="Revisions that can't be read may go, with their tags, and no longer protect the repository.",
+            help="Revisions that are lost or damaged, also when read again, may go with their tags, and no longer"
+            " protect the repository. What is sound and only not understood goes by its digest alone.",
         ),
     ] = None,
     explain: Annotated[

@@ -4,8 +4,10 @@
     gc_broken_tag(repository, name, digest)           tags that point at them; never one that a policy protects
     gc_sound_revision                                 the other revision links
 
-Left alone all the same: one younger than the grace, whose push may not be over, and a link too long to be read. Where
-something that stays needs such a revision, or the repository is protected for another reason, all of it stays.
+Left alone all the same: one younger than the grace, whose push may not be over; a link too long to be read; and a
+document whose bytes are right, or were never read, and that is only not understood: that one goes where its digest is
+named, never as one of many. What could not be read is not broken (`gc.confirm`). Where something that stays needs such
+a revision, or the repository is protected for another reason, all of it stays.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from collections.abc import Iterable, Sequence
 
 from regstore.gc.policy import BrokenScope
 from regstore.inventory.inventory import Inventory, text_sql
-from regstore.inventory.scan import LINK_MAX
 
 #: SQL for what is wrong with the link of a revision `x`; null where nothing is.
 LINK_REASON = f"""case
@@ -42,12 +43,15 @@ def find_broken(inventory: Inventory, scopes: Sequence[BrokenScope], *, cutoff: 
         select x.repository, x.digest,
             coalesce({LINK_REASON}, 'manifest ' || {text_sql("x.digest")} || ' can''t be read: ' || m.reason) as reason
         from revision_link x join repository r on r.id = x.repository left join manifest m on m.digest = x.digest
-        where (x.target is distinct from x.digest or m.state <> 'ok')
+        where (x.target is not distinct from x.digest and m.state <> 'ok'
+                or x.target is distinct from x.digest and x.body is not null)
             and x.mtime < {cutoff}
-            and (x.target is not null or x.body is not null or x.size <= {LINK_MAX})
-            and ({str(everywhere).lower()} or exists (
-                from broken_scope s where s.name = r.name and (s.digest is null or s.digest = x.digest)
-            ))
+            and (
+                coalesce(m.state, 'ok') in ('ok', 'missing', 'mismatch') and ({str(everywhere).lower()} or exists (
+                    from broken_scope s where s.name = r.name and s.digest is null))
+                or coalesce(m.state, 'ok') in ('ok', 'missing', 'mismatch', 'invalid', 'too large') and exists (
+                    from broken_scope s where s.name = r.name and s.digest = x.digest)
+            )
         """
     )
     inventory.execute("drop table broken_scope")

@@ -27,6 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, NotFound, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.confirm import confirm_broken
 from regstore.gc.counts import Counts, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
@@ -210,6 +211,13 @@ class GcRun:
         if policy is not None and policy.needs_time:
             await load_record(self._storage, self.inventory)
         await self._read_created(self.inventory)
+        await confirm_broken(
+            self._storage,
+            self.inventory,
+            Scanner(self._storage, self.inventory, self._options.scan, self._on_event),
+            self._options.plan.drop_broken,
+            concurrency=self._options.scan.concurrency,
+        )
         self.summary = await in_thread(self._plan)  # the lock is kept meanwhile
 
     def _plan(self) -> GcSummary:

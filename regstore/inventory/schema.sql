@@ -96,7 +96,8 @@ create table unknown (
 );
 
 -- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest
--- says), 'invalid' (not understood without guessing), 'too large'.
+-- says), 'invalid' (not understood without guessing), 'too large', 'unsure' (wrong once, and not known to be wrong:
+-- `gc.confirm`).
 create table manifest (
     digest blob not null,
     state varchar not null,

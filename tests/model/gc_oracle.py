@@ -148,6 +148,13 @@ class Store:
         except InvalidManifest:
             return None
 
+    def riddle(self, digest: Digest) -> bool:
+        """Nothing is wrong with its bytes, as far as they were read: it is only not understood."""
+        blob = self.blobs.get(digest)
+        if blob is None or self.manifest(digest) is not None:
+            return False
+        return len(blob.body) > MAX_SIZE or digest.matches(blob.body)
+
     def damaged(self, digest: Digest) -> bool:
         """ "present as a blob but not readable" """
         return digest in self.blobs and self.manifest(digest) is None
@@ -192,11 +199,13 @@ def _expand(store: Store, repository: Repository, reached: set[Digest], expandab
 @dataclass(frozen=True)
 class Consent:
     """What the operator lets go besides. dropped: tags that a policy takes, by repository; guarded: tags that never
-    go; broken: whether a revision (repository, digest) may go when it can't be read."""
+    go; broken: whether a revision (repository, digest) may go when it can't be read; named: also when it is only not
+    understood."""
 
     dropped: Mapping[str, Set[str]] = field(default_factory=dict)
     guarded: Mapping[str, Set[str]] = field(default_factory=dict)
     broken: Callable[[str, Digest], bool] = lambda name, digest: False
+    named: Callable[[str, Digest], bool] = lambda name, digest: False
 
 
 class Marking:
@@ -225,7 +234,10 @@ class Marking:
         self.broken = {
             digest
             for digest, link in repository.revisions.items()
-            if consent.broken(repository.name, digest)
+            if (
+                consent.named(repository.name, digest)
+                or (consent.broken(repository.name, digest) and not store.riddle(digest))
+            )
             and (link.body != str(digest).encode() or store.manifest(digest) is None)
             and not self.young(link)
             and len(link.body) <= _LINK_MAX

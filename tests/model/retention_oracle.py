@@ -42,6 +42,7 @@ class Choice:
             broken=lambda name, digest: any(
                 scope.name is None or (scope.name == name and scope.digest in (None, digest)) for scope in scopes
             ),
+            named=lambda name, digest: any((scope.name, scope.digest) == (name, digest) for scope in scopes),
         )
 
 
