@@ -128,6 +128,20 @@ def gc(
             "--allow-empty", help="Go on though no blobs, or no links, show where the last run left some."
         ),
     ] = False,
+    allow_gone: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            show_default=False,
+            help="Go on though such repositories have lost all tags since the last run: team/**.",
+        ),
+    ] = None,
+    max_lost: Annotated[
+        float,
+        typer.Option(
+            parser=parse_share, metavar="SHARE", help="Refuse where more of the links have gone since the last run."
+        ),
+    ] = "50%",  # type: ignore[assignment]
     break_lock: Annotated[
         bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
     ] = False,
@@ -147,6 +161,7 @@ def gc(
     a later gc or `regstore trash empty` deletes them.
     """
     from regstore.gc.plan import GcOptions
+    from regstore.gc.policy import Pattern
     from regstore.gc.run import GcRunOptions
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
@@ -176,6 +191,8 @@ def gc(
         settle=settle / 1_000_000,
         max_delete=max_delete,
         allow_empty=allow_empty,
+        allow_gone=tuple(map(Pattern.repository, allow_gone or [])),
+        max_lost=max_lost,
         trash_older_than=trash_days * 86_400_000_000,
     )
     shown = progress(quiet=settings.quiet)
@@ -254,6 +271,7 @@ async def _collect(
                 _print_plan(storage.url, run, options)
             run.check_share()
             if run.nothing_to_do:
+                await run.remember()
                 if as_json:
                     nothing = GcReport(run="", trashed=options.trash, healed=run.healed, overdue=run.overdue)
                     emit_json({"plan": _plan_json(storage.url, run), "result": asdict(nothing)})

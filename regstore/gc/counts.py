@@ -1,17 +1,24 @@
-"""What the last run of gc left in the store, in numbers: a listing that shows nothing of it is not believed.
+"""What the last run of gc left in the store: a listing that shows much less of it is not believed (`gc.vanished`).
 
-    regstore/counts.json    {"blobs": …, "links": …}
+    regstore/counts.json    {"blobs": …, "links": …, "tagged": …, "runs": […]}
 
-It lies beside the journals, for these go when the trash is emptied.
+It lies beside the journals, for these go when the trash is emptied. tagged: the repositories that had tags, a line
+each, "<tags> <name>", sorted, compressed with gzip, in base64: some 5 bytes a repository. Files of older versions have
+neither it nor the runs, and older versions read blobs and links only.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from regstore.errors import NotFound
+from regstore.inventory.inventory import Inventory
 from regstore.layout import STATE
 from regstore.storage.base import Storage
 
@@ -20,10 +27,13 @@ COUNTS: Final = f"{STATE}counts.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """links: tags, revisions and layer links."""
+    """links: tags, revisions and layer links. tagged: tags of each repository that has any. runs: those whose journals
+    stood in the store then, the run that wrote this among them."""
 
     blobs: int = 0
     links: int = 0
+    tagged: Mapping[str, int] = field(default_factory=dict)
+    runs: frozenset[str] = frozenset()
 
     def missing_in(self, now: Counts) -> str:
         """What is not there at all any more, such as "4 blobs"; "" where nothing is."""
@@ -35,13 +45,45 @@ class Counts:
         return " and ".join(gone)
 
 
+def count_inventory(
+    inventory: Inventory, *, runs: Collection[str], gone_links: int = 0, gone_tags: str = ""
+) -> Counts:
+    """What the inventory holds. gone_links: how many of its links have been removed since it was made; gone_tags: the
+    table of the tags (repository, name) among them."""
+    gone = f"anti join {gone_tags} using (repository, name)" if gone_tags else ""
+    tagged = inventory.all(
+        f"select r.name, count(*) from (from tag {gone}) t join repository r on r.id = t.repository group by r.name"
+    )
+    return Counts(
+        blobs=inventory.count("blob"),
+        links=sum(map(inventory.count, ("tag", "revision_link", "layer_link"))) - gone_links,
+        tagged=dict(tagged),
+        runs=frozenset(runs),
+    )
+
+
 async def read_counts(storage: Storage) -> Counts | None:
+    """None where no run has left any, or where they can't be read."""
     try:
         known = json.loads(await storage.get(COUNTS))
-        return Counts(blobs=int(known["blobs"]), links=int(known["links"]))
-    except (NotFound, ValueError, KeyError, TypeError):
+        packed = base64.b64decode(known.get("tagged", ""), validate=True)
+        lines = gzip.decompress(packed).decode().splitlines() if packed else []
+        return Counts(
+            blobs=int(known["blobs"]),
+            links=int(known["links"]),
+            tagged={name: int(tags) for tags, _, name in (line.partition(" ") for line in lines)},
+            runs=frozenset(map(str, known.get("runs", ()))),
+        )
+    except (NotFound, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error):
         return None
 
 
 async def write_counts(storage: Storage, counts: Counts) -> None:
-    await storage.put(COUNTS, json.dumps(asdict(counts)).encode())
+    lines = "".join(f"{tags} {name}\n" for name, tags in sorted(counts.tagged.items()))
+    known = {
+        "blobs": counts.blobs,
+        "links": counts.links,
+        "tagged": base64.b64encode(gzip.compress(lines.encode(), 6, mtime=0)).decode(),
+        "runs": sorted(counts.runs),
+    }
+    await storage.put(COUNTS, json.dumps(known).encode())

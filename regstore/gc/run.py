@@ -28,20 +28,22 @@ from regstore.errors import InputError, NotARegistry, NotFound, Refused, Storage
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.confirm import confirm_broken
-from regstore.gc.counts import Counts, read_counts, write_counts
+from regstore.gc.counts import Counts, count_inventory, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.going import SLICE, Going, Row
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
+from regstore.gc.policy import Pattern
 from regstore.gc.pushed_again import give_back, half_pushed
 from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links
+from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UploadKey
 from regstore.runs import RUNS
-from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, find_runs
+from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock, clock
 from regstore.runs.trashed import TrashedRun, find_trash
 from regstore.storage.base import MultipartUpload, Page, Storage
@@ -74,6 +76,8 @@ class GcRunOptions:
     offline: the registry is stopped or read-only, so no second look is needed.
     trash: keep removed blobs in the trash; False only with offline.
     allow_empty: go on where the last run left blobs, or links, and this one sees none.
+    allow_gone: repositories that may have lost all their tags since the last run, with no run of ours having taken
+    them; max_lost: the share, 0 to 1, of the links that may have gone so.
     trash_older_than: empty what runs that ended so long ago (microseconds) left in the trash, where the registry's
     cache and `TrashedRun.may_go_at` allow it; None keeps it.
     """
@@ -85,6 +89,8 @@ class GcRunOptions:
     settle: float = 60.0
     max_delete: float = 0.5
     allow_empty: bool = False
+    allow_gone: tuple[Pattern, ...] = ()
+    max_lost: float = 0.5
     trash_older_than: int | None = None
 
     def __post_init__(self) -> None:
@@ -92,6 +98,8 @@ class GcRunOptions:
             raise InputError("without trash (--no-trash) there is no way back: that is allowed only with --offline")
         if not 0 <= self.max_delete <= 1:
             raise InputError("the share of blobs that may go (--max-delete) is from 0% to 100%")
+        if not 0 <= self.max_lost <= 1:
+            raise InputError("the share of links that may have gone (--max-lost) is from 0% to 100%")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +193,9 @@ class GcRun:
         self._past: Past
         self.expired: list[TrashedRun] = []
         self.overdue: tuple[str, ...] = ()
+        #: What the last run left, and the runs whose journals are kept.
+        self._last: Counts | None = None
+        self._runs: set[str] = set()
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures = Failures(storage.url)
         self._kept_back = 0
@@ -199,7 +210,7 @@ class GcRun:
 
     async def prepare(self) -> None:
         records = await find_runs(self._storage)
-        await self._refuse_what_is_no_registry(bool(records))
+        await self._refuse_what_is_no_registry(records)
         refuse_symbolic_links(self._storage)
         if self._lock is not None:
             self._past = await Past.load(self._storage, self.inventory)
@@ -228,26 +239,37 @@ class GcRun:
         if policy is not None:
             await read_created(self._storage, inventory, policy, self._options.scan, on_event=self._on_event)
 
-    def _count(self) -> Counts:
-        links = sum(map(self.inventory.count, ("tag", "revision_link", "layer_link")))
-        return Counts(
-            blobs=self.inventory.count("blob"),
-            links=links - sum(self._unlinked[step] for step in (Step.TAG, Step.REVISION, Step.LAYER)),
-        )
+    async def remember(self) -> None:
+        """That this run has come to its end without a change, for the next one to compare with. Written where it is not
+        what the last one has left."""
+        now = count_inventory(self.inventory, runs=self._runs)
+        if now != self._last and self._lock is not None:
+            await write_counts(self._storage, now)
 
-    async def _refuse_what_is_no_registry(self, had_runs: bool) -> None:
-        last, now = await read_counts(self._storage), self._count()
-        if last and (missing := last.missing_in(now)):
-            if not self._options.allow_empty:
+    async def _refuse_what_is_no_registry(self, records: Sequence[RunRecord]) -> None:
+        self._runs = {record.run for record in records}
+        self._last, now = await read_counts(self._storage), count_inventory(self.inventory, runs=self._runs)
+        if self._last is not None:
+            await self._refuse_what_vanished(self._last, now, records)
+        if self._last or records or self.inventory.key_count():
+            return
+        await require_registry(self._storage, layout.PREFIX)  # the seed alone: an empty registry
+
+    async def _refuse_what_vanished(self, last: Counts, now: Counts, records: Sequence[RunRecord]) -> None:
+        url, options = self._storage.url, self._options
+        if missing := last.missing_in(now):
+            if not options.allow_empty:
                 raise Refused(
-                    f"{self._storage.url} shows none of the {missing} that the last run left in it; if that is right, "
+                    f"{url} shows none of the {missing} that the last run left in it; if that is right, "
                     "say --allow-empty"
                 )
             if self._lock is not None:
                 await write_counts(self._storage, now)
-        if last or had_runs or self.inventory.key_count():
+        if options.allow_empty:
             return
-        await require_registry(self._storage, layout.PREFIX)  # the seed alone: an empty registry
+        vanished = await find_vanished(self._storage, last, now, records)
+        if refusal := vanished.refusal(allow_gone=options.allow_gone, max_lost=options.max_lost):
+            raise Refused(f"{url}: {refusal}")
 
     async def _find_expired(self) -> None:
         age = self._options.trash_older_than
@@ -326,7 +348,15 @@ class GcRun:
             overdue=self.overdue,
             versioned=(await self._storage.capabilities()).versioned,
         )
-        await write_counts(self._storage, self._count())
+        await write_counts(
+            self._storage,
+            count_inventory(
+                self.inventory,
+                runs=self._runs | {self._lock.run},
+                gone_links=sum(self._unlinked[step] for step in (Step.TAG, Step.REVISION, Step.LAYER)),
+                gone_tags="gc_dead_tag",
+            ),
+        )
         await self._journal.end({**asdict(report), "cache": self._cache.kind})
         return report
 

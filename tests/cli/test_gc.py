@@ -11,6 +11,8 @@ import pytest
 from regstore.cli import output
 from regstore.errors import AccessDenied
 from regstore.events import Event, Progress
+from regstore.gc.counts import COUNTS
+from regstore.layout import REPOSITORIES
 from regstore.runs import RUNS
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run
@@ -51,6 +53,19 @@ def test_where_nothing_is_to_do_no_run_is_written(run: Run, store: Path) -> None
     assert said.code == PARTIAL  # the damaged repository
     assert said.json["result"]["run"] == "" and said.json["result"]["blobs"] == 0
     assert not runs(store)
+
+
+def test_a_run_with_nothing_to_do_remembers_what_stands(run: Run, store: Path) -> None:
+    """So that the next one misses what has gone; a yes to that is remembered likewise."""
+    assert "nothing to remove" in run("gc", store, *NOTHING).out
+    counts = (store / COUNTS).stat().st_mtime_ns
+    run("gc", store, *NOTHING)
+    assert (store / COUNTS).stat().st_mtime_ns == counts, "nothing has changed, and nothing was written"
+    shutil.rmtree(store / REPOSITORIES / "team/worker")
+    run("gc", store, "--dry-run").failed(4, "team/worker (1 tag)", "not mounted", "--allow-gone team/worker")
+    run("gc", store, *NOTHING).failed(4, "--allow-gone team/worker")
+    run("gc", store, *NOTHING, "--allow-gone", "team/*")
+    assert "nothing to remove" in run("gc", store, *NOTHING).out
 
 
 def test_json_shows_no_plan_to_agree_to(run: Run, store: Path) -> None:

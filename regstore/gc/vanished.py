@@ -1,0 +1,92 @@
+"""Is what the last run of gc left still there? Where much of it is gone and no run of ours took it, gc stops: an
+unmounted folder or a lost prefix looks like repositories that nobody has any more, and their blobs like garbage.
+
+Clients delete repositories, too, by the registry's API: so a person can say yes, and the run that then ends remembers
+what stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from regstore.errors import IntegrityError
+from regstore.gc.counts import Counts
+from regstore.gc.policy import Pattern
+from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
+from regstore.runs.journal import UNLINK, RunRecord, read_parts
+from regstore.storage.base import Storage
+
+_NAMED: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanished:
+    """repositories: that had tags at the last run and have none now, with how many they had. links: how many fewer
+    there are than the `links_before`, tags, revisions and layer links together. What runs since took is not in it."""
+
+    repositories: Mapping[str, int]
+    links: int
+    links_before: int
+
+    def refusal(self, *, allow_gone: Sequence[Pattern], max_lost: float) -> str:
+        """Why a run must not go on, "" where it may; both are what the operator allows."""
+        reasons, options = [], []
+        gone = [name for name in self.repositories if not any(pattern.matches(name) for pattern in allow_gone)]
+        if gone:
+            reasons.append(
+                f"{self._named(gone)} had tags at the last run and {'have' if len(gone) > 1 else 'has'} none now"
+            )
+            options.append(f"--allow-gone {gone[0] if len(gone) == 1 else repr('**')}")
+        if self.links > self.links_before * max_lost:
+            share = self.links / self.links_before
+            reasons.append(
+                f"{self.links:,} of the {self.links_before:,} links that the last run left ({share:.0%}) are gone, "
+                f"more than --max-lost {max_lost:.0%} allows"
+            )
+            options.append(f"--max-lost {-(-self.links * 100 // self.links_before)}%")
+        if not reasons:
+            return ""
+        return (
+            f"{', and '.join(reasons)}; no run of regstore took them. If a folder is not mounted, or a prefix is lost, "
+            f"bring it back first; if clients deleted them, say {' '.join(options)} once"
+        )
+
+    def _named(self, names: Sequence[str]) -> str:
+        counts = ((name, self.repositories[name]) for name in names[:_NAMED])
+        shown = [f"{name} ({tags:,} tag{'s' * (tags != 1)})" for name, tags in counts]
+        if len(names) > _NAMED:
+            shown.append(f"{len(names) - _NAMED:,} more repositories")
+        return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+
+
+async def find_vanished(storage: Storage, last: Counts, now: Counts, records: Sequence[RunRecord]) -> Vanished:
+    """records: every run whose journal is kept. They are read only where something is gone."""
+    gone = {name: tags for name, tags in sorted(last.tagged.items()) if name not in now.tagged}
+    lost = max(0, last.links - now.links)
+    if gone or lost:
+        tags, links = await _taken(storage, [record for record in records if record.run not in last.runs])
+        gone = {name: count for name, count in gone.items() if tags.get(name, 0) < count}
+        lost = max(0, lost - links)
+    return Vanished(repositories=gone, links=lost, links_before=last.links)
+
+
+async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], int]:
+    """Tags of each repository, and links in all, that these runs took: gc, migrate --delete, verify, restore."""
+    tags: dict[str, int] = {}
+    links: set[str] = set()
+    for record in records:
+        try:
+            async for entries in read_parts(storage, record.parts):
+                for entry in entries:
+                    key = decode(entry.key)
+                    if entry.op != UNLINK or entry.key in links:
+                        continue
+                    if isinstance(key, TagCurrentKey):
+                        tags[key.name] = tags.get(key.name, 0) + 1
+                    if isinstance(key, TagCurrentKey | RevisionLinkKey | LayerLinkKey):
+                        links.add(entry.key)
+        except IntegrityError:
+            continue  # what can't be read excuses nothing
+    return tags, len(links)
