@@ -1,7 +1,8 @@
 """`backup create`: a snapshot of a registry that may be serving, and what blobs the backup lacks.
 
 Requests, for a store of N links and blobs and a backup of M blobs, with nothing new: 2 listings of the links, one of
-the blobs (N/1000 each), one of the backup (M/1000), and two small objects written; no blob is read.
+the blobs (N/1000 each), 2 of the backup (M/1000 each: what it has, and the proof that all is there that the snapshot
+needs, right before that is written), and two small objects written; no blob is read.
 """
 
 from __future__ import annotations
@@ -168,6 +169,8 @@ class _Run:
         self._missing: dict[str, frozenset[Digest]] = {}
         self._unlinked: set[str] = set()
         self._kept_packs: dict[str, tuple[int, str]] = {}
+        #: The sizes of the packs that the snapshot names, as they are stored.
+        self._pack_sizes: dict[str, int] = {}
         self._packs = self._reread = 0
 
     async def create(self, begun: int) -> CreateResult:
@@ -184,8 +187,7 @@ class _Run:
             raise _no_registry(self._storage)
         await self._copy_all()
         await self._write_packs()
-        if self._copying.new_blobs or self._packs:
-            await self._prove_all_there()
+        await self._prove_all_there()
         snapshot = self._snapshot(begun)
         body = form.encode_snapshot(snapshot)
         key = form.snapshot_key(snapshot.run, body)
@@ -297,7 +299,9 @@ class _Run:
         lacking: list[str] = []
 
         async def look(row: tuple[str, int, str]) -> None:
-            if not await self._has_pack(*row):
+            if await self._has_pack(*row):
+                self._pack_sizes[row[0]] = self._kept_packs[row[0]][0]
+            else:
                 lacking.append(row[0])
 
         rows = self._inventory.all("select encoded, octet_length(body), md5(body) from backup_pack")
@@ -312,6 +316,7 @@ class _Run:
 
     async def _write_pack(self, row: tuple[str, bytes]) -> None:
         await self._backup.put(form.pack_key(row[0]), bytes(row[1]), options=self._options.put)
+        self._pack_sizes[row[0]] = len(row[1])
         self._packs += 1
 
     async def _has_pack(self, encoded: str, size: int, md5: str) -> bool:
@@ -329,17 +334,22 @@ class _Run:
         return True
 
     async def _prove_all_there(self) -> None:
+        """By a listing, also of what was there before: a run may take a day, or sleep one, and what it found at its
+        beginning is then no proof of anything. IntegrityError otherwise."""
         await self._list_backup()
         lacking = self._inventory.all(
             "select distinct n.digest from backup_need n"
             " anti join backup_blob b on b.digest = n.digest and b.size = n.size limit 1"
         )
-        packs = {summary.pack for summary in self._summaries.values()} - self._kept_packs.keys()
+        needed = {summary.pack for summary in self._summaries.values()}
+        packs = sorted(
+            pack for pack in needed if self._kept_packs.get(pack, (None, ""))[0] != self._pack_sizes[pack]
+        )
         if lacking or packs:
-            what = f"blob {Digest.from_raw(bytes(lacking[0][0]))}" if lacking else f"pack {packs.pop()}"
+            what = f"blob {Digest.from_raw(bytes(lacking[0][0]))}" if lacking else f"pack {packs[0]}"
             raise IntegrityError(
-                f"{what} was written to {self._backup.url} and is not listed there now; no snapshot was published: "
-                "does something else delete there? Run create again"
+                f"{what} was in {self._backup.url} in this run, and is not listed there with its size now; no "
+                "snapshot was published: does something else delete there? Run create again"
             )
 
     def _snapshot(self, begun: int) -> Snapshot:

@@ -48,11 +48,13 @@ holds one digest as text, without a newline: a layer's its `target`, any other t
 passed since the newest was written, by the backup's clock, it counts. A lease is more than 0 and counts as 86400 s at
 most; one that can't be read, or is nonsense, counts as 1800 s. The intent of a listed snapshot counts no more.
 
-**Order.** `create` writes an intent, then blobs, then packs, lists the blobs again where it wrote any, and writes the
-snapshot last: whatever is listed below `snapshots/` is complete, at any instant. `prune` deletes in reverse.
+**Order.** `create` writes an intent, then blobs, then packs, lists both again, also where it wrote none, and writes
+the snapshot last: whatever is listed below `snapshots/` is complete, at any instant. `prune` deletes in reverse.
 Two rules keep them apart: `create` withdraws where it sees a lock after it has written its intent, and `prune`
 collects nothing where it sees an intent that counts after it has taken the lock. Of two that start together at least
 one sees the other. `create` publishes only within 0.9 leases of its newest intent file, and only while that is listed.
+`prune` removes the intents that have expired before it lists the snapshots: whose intent that was has published by
+then, and is seen, or does not publish any more.
 `restore` writes an intent too, where it may and no prune is under way. In any case it looks whether the snapshot is
 still listed when something of it is missing.
 """

@@ -16,6 +16,7 @@ from regstore.backup.format import INTENTS, intent_key, parse_intent_key, parse_
 from regstore.errors import LockHeld, LockLost, StorageError
 from regstore.runs.lock import clock, find_locks
 from regstore.storage.base import PutOptions, Storage
+from regstore.storage.limit import limited
 
 LEASE: Final = 1800.0
 #: No intent counts as if it had a longer lease, whatever it says. Seconds.
@@ -65,21 +66,46 @@ class Intent:
                 continue
 
     async def publish(self, key: str, body: bytes) -> None:
-        """Write the snapshot, if this intent still stands; LockLost otherwise, with nothing written."""
-        left = self._lease * 0.9 - (clock() - self._written)
-        listed = False
-        async for page in self._storage.list(f"{INTENTS}{self.run}/"):
-            listed = listed or bool(page.keys)
-        if left <= 0 or not listed:
-            raise LockLost(
-                f"snapshot {self.run} is not published: its intent expired while the run was suspended, or the store "
-                "did not answer; run create again, what was copied stays"
-            )
+        """Write the snapshot, if this intent still stands; LockLost otherwise, with nothing written.
+
+        Where the intent stands after that, too, every prune that took it for expired sees the snapshot: it clears such
+        intents before it lists snapshots. Where it does not, LockLost says that the snapshot may not be whole.
+        """
+        if not await self._is_listed():
+            raise self._expired()
+        self._check_age()
         try:
-            async with asyncio.timeout(left):
-                await self._storage.put(key, body, options=self._put)
+            with limited(self._check_age):
+                async with asyncio.timeout(self._left()):
+                    await self._storage.put(key, body, options=self._put)
         except TimeoutError as error:
             raise LockLost(f"snapshot {self.run} could not be published in time; run create again") from error
+        if not await self._is_listed():
+            # Not taken back: a prune that has seen it may have forgotten others for it.
+            raise LockLost(
+                f"while snapshot {self.run} was being published, its intent was removed as if it had expired: a prune "
+                "may have deleted what it needs; see `regstore backup check`, and run create again"
+            )
+
+    async def _is_listed(self) -> bool:
+        async for page in self._storage.list(f"{INTENTS}{self.run}/"):
+            if page.keys:
+                return True
+        return False
+
+    def _left(self) -> float:
+        """Seconds in which the snapshot may still be written."""
+        return self._lease * 0.9 - (clock() - self._written)
+
+    def _check_age(self) -> None:
+        if self._left() <= 0:
+            raise self._expired()
+
+    def _expired(self) -> LockLost:
+        return LockLost(
+            f"snapshot {self.run} is not published: its intent expired while the run was suspended, or the store "
+            "did not answer; run create again, what was copied stays"
+        )
 
 
 @asynccontextmanager
@@ -151,7 +177,11 @@ async def lease_of(storage: Storage, keys: list[str]) -> float:
 
 
 async def live_intents(storage: Storage, now: int) -> tuple[list[str], list[str]]:
-    """The runs whose intents count at this time of the backup's clock; the keys of all others."""
+    """The runs whose intents count at this time of the backup's clock; the keys of those that have expired.
+
+    That its process is dead ends no intent: what it sent last may still be on its way to the store. One of a listed
+    snapshot counts no more, and stays until it expires: its run looks for it after it has published.
+    """
     newest, keys = await find_intents(storage)
     finished = set()
     if newest:
@@ -160,8 +190,8 @@ async def live_intents(storage: Storage, now: int) -> tuple[list[str], list[str]
     live, stale = [], []
     for run, written in sorted(newest.items()):
         lease = await lease_of(storage, keys[run])
-        if run in finished or written + int(_COUNTS_FOR * lease * _SECOND) < now:
+        if written + int(_COUNTS_FOR * lease * _SECOND) < now:
             stale += keys[run]
-        else:
+        elif run not in finished:
             live.append(run)
     return live, stale

@@ -8,7 +8,7 @@ the grace stays too.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -87,7 +87,8 @@ class _Run:
         self._keys: dict[str, str] = {}
         self._stale: list[str] = []
 
-    async def plan(self) -> PrunePlan:
+    async def plan(self, clear: Callable[[], Awaitable[None]] | None = None) -> PrunePlan:
+        """clear: what removes expired intents, before anything is looked at that is decided upon."""
         if not await check_marker(self._storage):
             raise NotARegistry(
                 f"{self._storage.url} has no {form.MARKER}, so it may hold something else than a backup: nothing is "
@@ -96,6 +97,9 @@ class _Run:
         now = await self._storage.now()
         # The intents before the snapshots: a create that ended in between has published by then.
         live, self._stale = await live_intents(self._storage, now)
+        if clear is not None:
+            # Who held one of these publishes no more from here on, or has published, and is listed now.
+            await clear()
         listed = await list_snapshots(self._storage, concurrency=self._options.concurrency)
         self._keys = listed.keys
         forget, unreadable = self._forget(listed)
@@ -247,13 +251,15 @@ class _Run:
         )
 
     async def prune(self, lock: Lock) -> PruneResult:
-        plan = await self.plan()
-        result = PruneResult(plan=plan)
+        failures: list[str] = []
+        plan = await self.plan(lambda: self._clear_intents(lock, failures))
+        result = PruneResult(plan=plan, failures=failures)
+        if failures:
+            return result  # an intent that stays lets its run publish
         going = [*(self._keys[one.run] for one in plan.forget.forgotten), *plan.unreadable]
-        result.snapshots = await self._delete(lock, going, "forgetting snapshots", result)
+        result.snapshots = await self._delete(lock, going, "forgetting snapshots", result.failures)
         if result.failures:
             return result  # a snapshot that stays keeps what it needs
-        await self._clear_intents(lock, result)
         if plan.blocked:
             return result
         for kind in ("pack", "blob", "temporary"):
@@ -262,29 +268,29 @@ class _Run:
                     "select key, size from present where kind = ? and dead and not young order by key", [kind]
                 )
             )
-            failures = len(result.failures)
-            gone = await self._delete(lock, list(sizes), f"deleting {kind}s", result)
+            before = len(result.failures)
+            gone = await self._delete(lock, list(sizes), f"deleting {kind}s", result.failures)
             if kind == "pack":
                 result.packs = gone
             elif kind == "blob":
                 result.blobs = gone
-                result.bytes = sum(sizes.values()) if len(result.failures) == failures else 0
+                result.bytes = sum(sizes.values()) if len(result.failures) == before else 0
         await self._abort_uploads(lock)
         return result
 
-    async def _clear_intents(self, lock: Lock, result: PruneResult) -> None:
-        await self._delete(lock, self._stale, "clearing intents", result)
+    async def _clear_intents(self, lock: Lock, failures: list[str]) -> None:
+        await self._delete(lock, self._stale, "clearing intents", failures)
         async with lock.batch():
             # A folder that is emptied while a create makes it is made again by that.
             await self._storage.remove_empty_folders(form.INTENTS, older_than=await self._storage.now() + 1)
 
-    async def _delete(self, lock: Lock, keys: Sequence[str], phase: str, result: PruneResult) -> int:
+    async def _delete(self, lock: Lock, keys: Sequence[str], phase: str, failures: list[str]) -> int:
         gone = 0
         for start in range(0, len(keys), _BATCH):
             async with lock.batch():
                 outcomes = await self._storage.delete_many(keys[start : start + _BATCH])
             gone += sum(error is None for error in outcomes.values())
-            result.failures += (f"{key}: {error}" for key, error in outcomes.items() if error is not None)
+            failures += (f"{key}: {error}" for key, error in outcomes.items() if error is not None)
             self._on_event(Progress(phase=phase, done=gone, total=len(keys), unit="objects"))
         return gone
 

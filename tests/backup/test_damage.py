@@ -104,6 +104,25 @@ async def test_a_damaged_pack_is_found_and_written_anew(how: str) -> None:
     assert (await read_all(memory(backup))).damage == []
 
 
+async def test_a_pack_under_the_name_of_another_is_damage() -> None:
+    """A whole pack of the same repository, as it was a day before: only its digest tells."""
+    backup = await backed_up()
+    newest = await take(memory(small(extra=True)), memory(backup, now=NOW + DAY))
+    first = (await list_snapshots(memory(backup))).snapshots[0]
+    right, wrong = (pack_key(one.repositories["b/c"].pack) for one in (newest.snapshot, first))
+    backup.objects[right] = backup.objects[wrong]
+    found = await read_all(memory(backup))
+    assert [(one.kind, one.subject) for one in found.damage] == [("pack", right)]
+    restored = await give_back(memory(backup), memory(target := ModelStore()))
+    assert restored.left_out == ["b/c: all of it, for its pack is damaged"]
+    assert encode(TagCurrentKey("b/c", "latest")) not in target
+    pruned = await collect(memory(backup, now=NOW + LATER), last=1)
+    assert (bool(pruned.plan.blocked), pruned.snapshots, pruned.blobs) == (True, 0, 0)
+    assert (await take(memory(small(extra=True)), memory(backup, now=NOW + DAY))).packs == 1
+    assert not (await read_all(memory(backup))).damage
+    assert not reader.problems(backup.bodies())
+
+
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
 async def test_a_damaged_snapshot_is_found_and_keeps_everything(how: str) -> None:
     backup = await backed_up()

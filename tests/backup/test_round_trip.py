@@ -125,6 +125,8 @@ async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_pa
     assert {key.partition("/")[0] for key in new} == {"snapshots"}  # the intent is gone again
     assert backup.counters.requests["put"] - written["put"] == 2
     assert backup.counters.requests["get"] - written.get("get", 0) == 1  # the marker
+    # What is newer, locks, blobs and packs; blobs and packs again, as the proof; the intent before and after the put.
+    assert backup.counters.requests["list"] - written["list"] == 8
     assert second.snapshot.new_blobs == 0
     assert source.counters.requests["list"] - read["list"] <= 4
 

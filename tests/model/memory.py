@@ -18,6 +18,7 @@ from regstore.storage.base import (
     PutOptions,
     ReadHandle,
 )
+from regstore.storage.limit import check_limit
 from regstore.storage.s3.order import in_order
 from regstore.storage.s3.xml import ListedPage
 from tests.model.store import ModelStore
@@ -106,6 +107,7 @@ class ModelStorage:
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
+        check_limit()
         self.counters.count("put")
         if if_absent and key in self.store:
             raise AlreadyExists(f"{key} is there already")
@@ -130,6 +132,7 @@ class ModelStorage:
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
         self.counters.count("delete", -(-len(keys) // 1000))
         for key in keys:
+            check_limit()
             self.store.objects.pop(key, None)
         return dict.fromkeys(keys)
 
