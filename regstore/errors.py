@@ -11,6 +11,9 @@
     │   ├── AccessDenied                   credentials are known, but may not do this
     │   ├── AuthenticationFailed           credentials are missing, wrong or expired
     │   ├── Unreachable                    no answer, or only 5xx, after all retries
+    │   │   └── NoConnection               nothing answers at this address: no request fares better
+    │   ├── Archived                       the object is there; nobody can read it before it is restored
+    │   ├── Outage                         not one object but most can't be read (`storage.outage`)
     │   ├── StorageFull                    quota or disk used up
     │   ├── AlreadyExists                  a conditional create found a key
     │   ├── IntegrityError                 bytes do not match what was promised
@@ -90,6 +93,18 @@ class AuthenticationFailed(StorageError):
 
 
 class Unreachable(StorageError):
+    pass
+
+
+class NoConnection(Unreachable):
+    pass
+
+
+class Archived(StorageError):
+    pass
+
+
+class Outage(StorageError):
     pass
 
 

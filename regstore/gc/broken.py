@@ -6,8 +6,9 @@
 
 Left alone all the same: one younger than the grace, whose push may not be over; a link too long to be read; and a
 document whose bytes are right, or were never read, and that is only not understood: that one goes where its digest is
-named, never as one of many. What could not be read is not broken (`gc.confirm`). Where something that stays needs such
-a revision, or the repository is protected for another reason, all of it stays.
+named, never as one of many. What could not be read is not broken (`gc.confirm`, and the state `unreadable`): it may be
+sound. Where something that stays needs such a revision, or the repository is protected for another reason, all of it
+stays.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from regstore.inventory.inventory import Inventory, text_sql
 #: SQL for what is wrong with the link of a revision `x`; null where nothing is.
 LINK_REASON = f"""case
     when x.target = x.digest then null
+    when x.unread is not null then 'the link of revision ' || {text_sql("x.digest")} || ' can''t be read: ' || x.unread
     else 'the link of revision ' || {text_sql("x.digest")} || case
         when x.target is not null then ' names another digest'
         when x.size = 0 then ' is empty'

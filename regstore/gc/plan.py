@@ -7,7 +7,8 @@ The rules, for each repository:
 - a tag that names a digest (`sha256-<hex>`, cosign's `.sig`, `.att`, `.sbom`) follows the manifest it names, when that
   manifest is a revision of the same repository and the tag's own target does not hold it;
 - a repository with anything that can't be read and verified is *protected*: nothing in it is unlinked, and all it
-  links counts as live;
+  links counts as live. So it is, too, where a link is one that the store does not give: a sha256 link's path says what
+  it keeps, a tag keeps all that its history names, and of a sha512 link only the body knows, so no blob goes at all;
 - a link younger than the grace is a root, whatever names it;
 - a tag that a policy drops (`gc.retention`) is no root, and goes;
 - a revision that can't be read, where the operator lets such go (`gc.broken`), goes with the tags that point at it.
@@ -270,13 +271,23 @@ class _Planner:
             where m.state not in ('ok', 'missing') and not {_is_broken("x.target")}
             """
         )
+        run(
+            f"""
+            insert into gc_protected
+            select repository, 'the link of tag ' || name || ' can''t be read: ' || unread
+            from tag where unread is not null
+            union all
+            select repository, 'the link of layer ' || {text_sql("digest")} || ' can''t be read: ' || unread
+            from layer_link where unread is not null
+            """
+        )
         if self._options.delete_untagged:
             run(
                 """
                 insert into gc_protected
                 select repository, 'the link of tag ' || name
                     || case when size = 0 then ' is empty' else ' is damaged' end
-                from tag where target is null
+                from tag where target is null and unread is null
                 """
             )
         self._spare("select repository from gc_protected")
@@ -299,6 +310,8 @@ class _Planner:
             revisions += f" where mtime >= {self._cutoff} or repository in (select repository from gc_protected)"
         odd = (
             "select repository, digest, true from legacy_revision"
+            " union all select repository, i.digest, true from tag_index i"
+            " join tag t using (repository, name) where t.unread is not null"
             f" union all select {_NOWHERE}, digest, followed from unknown_digest"
         )
         self._reach.add(f"{young_links} union all {tags} union all {revisions} union all {odd}")
@@ -776,11 +789,12 @@ class _Planner:
             )
             union all
             select r.name || ': the link of tag ' || t.name || ' is damaged'
-            from tag t join repository r on r.id = t.repository where t.target is null
+            from tag t join repository r on r.id = t.repository where t.target is null and t.unread is null
             union all
             select r.name || ': the link of layer ' || {text_sql("l.digest")} || ' is damaged'
             from layer_link l join repository r on r.id = l.repository
-            where l.target is null or l.target <> l.digest and octet_length(l.digest) = 32
+            where l.unread is null
+                and (l.target is null or l.target <> l.digest and octet_length(l.digest) = 32)
             order by 1
             """
         )

@@ -445,14 +445,14 @@ class GcRun:
     async def _delete(self, going: Going) -> None:
         """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
         assert self._lock is not None
+        failed: set[str] = set()
         for rows in going.slices():
             await self._lock.guard()
-            known = await self._with_bodies(rows)
+            known = await self._with_bodies(rows, failed)
             going.drop(sorted({row.key for row in rows} - {row.key for row in known}))
             await self._journal.write(
                 Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in known
             )
-        failed: set[str] = set()
         for step in Step:
             for rows in going.slices(step):
                 failed |= await self._delete_some(step, [row for row in rows if _repository(row.key) not in failed])
@@ -493,8 +493,9 @@ class GcRun:
         self._tags_back += back
         return busy
 
-    async def _with_bodies(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Links whose bodies no listing proved are read, for a way back; one that is gone is left out."""
+    async def _with_bodies(self, rows: Sequence[Row], unread: set[str]) -> Sequence[Row]:
+        """Links whose bodies no listing proved are read, for a way back; one that is gone is left out, and so is one
+        that can't be read. unread: gets the repositories of such."""
         found: dict[str, bytes | None] = {}
 
         async def read(row: Row) -> None:
@@ -502,9 +503,15 @@ class GcRun:
                 found[row.key] = await self._storage.get(row.key)
             except NotFound:
                 found[row.key] = None
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                found[row.key] = None
+                unread.add(_repository(row.key))
+                self._failures.add(row.key, error)
 
-        unread = [row for row in rows if row.body is None and row.step is not Step.UPLOAD and row.size <= LINK_MAX]
-        await for_each(unread, read, concurrency=self._options.scan.concurrency)
+        bare = [row for row in rows if row.body is None and row.step is not Step.UPLOAD and row.size <= LINK_MAX]
+        await for_each(bare, read, concurrency=self._options.scan.concurrency)
         read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
         return [row for row in read_rows if row.key not in found or row.body is not None]
 
@@ -626,6 +633,17 @@ class GcRun:
     def _choose(self, look: Inventory) -> None:
         plan_blobs(look, self._options.plan, now=self.inventory.scanned_at)
         look.execute("delete from main.gc_candidate where digest not in (select digest from gc_dead_blob)")
+        # A repository that has become unreadable may need the very links that this run took from it.
+        look.execute(
+            """
+            delete from main.gc_candidate where digest in (
+                select unnest([l.digest, l.target]) from main.layer_link l
+                join main.gc_dead_layer_link using (repository, digest)
+                join main.repository r on r.id = l.repository
+                where r.name in (select name from repository join gc_protected p on p.repository = id)
+            )
+            """
+        )
 
     async def _remove_blobs(self) -> None:
         """Move the candidates to the trash, or delete them, a thousand at a time in the order of their keys."""

@@ -186,14 +186,17 @@ class Inventory:
         sizes: list[int] = []
         etags: list[str] = []
         mtimes: list[int] = []
+        archived: dict[str, str] = {}
         for page in pages:
             keys += page.keys
             sizes += page.sizes
             etags += page.etags
             mtimes += page.mtimes
+            archived |= page.archived
         if not keys:
             return
         self._allow_memory(len(keys))
+        self.insert("archived", {"key": ("utf8", list(archived)), "class": ("utf8", list(archived.values()))})
         batch = arrow_table(
             {"key": ("utf8", keys), "size": ("int64", sizes), "etag": ("utf8", etags), "mtime": ("int64", mtimes)}
         )
@@ -231,13 +234,13 @@ _INGEST_BLOBS = "insert into blob select digest, size, mtime from located where 
 
 #: Where a link's body is not yet known: `target` stays null until `scan` has resolved or read it.
 _INGEST = (
-    "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime"
+    "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime, null"
     " from located where kind = 'layer_link'",
-    "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime"
+    "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime, null"
     " from located where kind = 'revision_link'",
     "insert into signature_link select repository, revision, digest, sound, size, mtime"
     " from located where kind = 'signature_link'",
-    "insert into tag select repository, label, null, null, size, mtime from located where kind = 'tag'",
+    "insert into tag select repository, label, null, null, size, mtime, null from located where kind = 'tag'",
     "insert into tag_etag select repository, label, etag from located where kind = 'tag'",
     "insert into tag_index select repository, label, digest, sound, size, mtime from located"
     " where kind = 'tag_index'",

@@ -99,7 +99,9 @@ def _up_to(page: Page, last: str) -> Page:
     if not last or not page.keys or page.keys[-1] <= last:
         return page
     count = bisect.bisect_right(page.keys, last)
-    return Page(page.keys[:count], page.sizes[:count], page.etags[:count], page.mtimes[:count], page.complete)
+    keys = page.keys[:count]
+    archived = {key: page.archived[key] for key in keys if key in page.archived} if page.archived else {}
+    return Page(keys, page.sizes[:count], page.etags[:count], page.mtimes[:count], page.complete, archived)
 
 
 def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:

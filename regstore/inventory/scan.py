@@ -3,6 +3,9 @@
 The order is part of gc's safety (DESIGN: step 3): blobs are listed first, then the links, so a blob that is in the
 inventory and that no link of the inventory reaches was unreferenced after it had been listed.
 
+One object that the store has and does not give is damage of that object: a manifest in the state `unreadable`, or a
+link whose `unread` says why (`storage.outage` says when that is an outage instead, which ends the scan).
+
 Requests for N keys in S ranges with M unseen manifests: at most N/1000 + S ListObjectsV2, M GetObject, none for
 links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads.
 """
@@ -13,19 +16,21 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from regstore import layout
 from regstore.concurrency import for_each, in_thread, task_group
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, InvalidManifest, NotFound, Unsupported
+from regstore.errors import AccessDenied, InvalidManifest, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
 from regstore.storage.base import MultipartUpload, Page, Storage
+from regstore.storage.outage import OutageWatch
 
 _BATCH_KEYS: Final = 40_000
 _BATCH_MANIFESTS: Final = 4_000
@@ -53,7 +58,7 @@ class ScanOptions:
 async def scan(
     storage: Storage, options: ScanOptions | None = None, *, on_event: OnEvent = ignore
 ) -> AsyncIterator[Inventory]:
-    """The inventory of a store, closed on exit. Raises on the first page or object that can't be had."""
+    """The inventory of a store, closed on exit. Raises on the first page that can't be had."""
     options = options or ScanOptions.default()
     inventory = Inventory(options.inventory, memory_limit=options.memory_limit)
     try:
@@ -100,6 +105,7 @@ class Scanner:
         self._concurrency = options.concurrency
         self._intake = _Intake(inventory)
         self._links_read = 0
+        self._manifests = OutageWatch(storage, self._other_blobs)
 
     async def run(self) -> None:
         self._inventory.scanned_at = await self._storage.now()
@@ -151,6 +157,7 @@ class Scanner:
             for wanted in (_FIRST_MANIFESTS, _CHILD_MANIFESTS):
                 while rows := self._inventory.all(f"{wanted} limit {_SLICE}"):
                     read = await self._read_batch(rows, cache, read)
+            await self._manifests.end()
         finally:
             cache.close()
 
@@ -235,25 +242,56 @@ class Scanner:
         """Read what size and ETag did not prove, and set target and body."""
         names: dict[int, str] = {}
         for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
-            unread = f"from {table} where target is null and body is null and size <= {LINK_MAX}"
+            unread = f"from {table} where target is null and body is null and unread is null and size <= {LINK_MAX}"
+            watch = OutageWatch(self._storage, partial(self._other_links, table, column))
             while rows := self._inventory.all(f"select repository, {column} {unread} limit {_SLICE}"):
                 names = names or dict(self._inventory.all("select id, name from repository"))
-                await self._read_slice(table, column, rows, names)
+                await self._read_slice(table, column, rows, names, watch)
+            await watch.end()
+
+    def _other_blobs(self, most: int, failed: Sequence[str]) -> list[str]:
+        rows = self._inventory.all(
+            "select digest from blob where size > 0 and digest not in (select unnest(?::blob[]))"
+            " and digest not in (select digest from archived_blob) order by hash(digest) limit ?",
+            [[key.digest.raw for text in failed if isinstance(key := layout.decode(text), layout.BlobKey)], most],
+        )
+        return [layout.encode(layout.BlobKey(Digest.from_raw(bytes(raw)))) for (raw,) in rows]
+
+    def _other_links(self, table: str, column: str, most: int, failed: Sequence[str]) -> list[str]:
+        rows = self._inventory.all(
+            f"select r.name, t.{column} from {table} t join repository r on r.id = t.repository"
+            f" where size > 0 order by hash(r.name, t.{column}) limit ?",
+            [most + len(failed)],
+        )
+        bad = set(failed)
+        keys = (_link_key(table, name, label) for name, label in rows)
+        return [key for key in keys if key not in bad][:most]
 
     async def _read_slice(
-        self, table: str, column: str, rows: Sequence[tuple[int, Any]], names: dict[int, str]
+        self,
+        table: str,
+        column: str,
+        rows: Sequence[tuple[int, Any]],
+        names: dict[int, str],
+        watch: OutageWatch,
     ) -> None:
-        bodies: list[tuple[int, Any, bytes]] = []
+        bodies: list[tuple[int, Any, bytes | None, str | None]] = []
         gone: list[tuple[int, Any]] = []
 
         async def read(row: tuple[int, Any]) -> None:
             repository, label = row
+            key = _link_key(table, names[repository], label)
             try:
-                body = await self._storage.get(_link_key(table, names[repository], label))
+                body = await self._storage.get(key)
             except NotFound:
                 gone.append(row)
+            except StorageError as error:
+                await watch.bad(key, error)
+                bodies.append((repository, label, None, str(error)))
                 return
-            bodies.append((repository, label, body))
+            else:
+                bodies.append((repository, label, body, None))
+            watch.good()
             self._links_read += 1
             self._on_event(Progress(phase="reading links", done=self._links_read, unit="links"))
 
@@ -261,18 +299,22 @@ class Scanner:
         await in_thread(self._store_bodies, table, column, bodies, gone)
 
     def _store_bodies(
-        self, table: str, column: str, bodies: Sequence[tuple[int, Any, bytes]], gone: Sequence[tuple[int, Any]]
+        self,
+        table: str,
+        column: str,
+        bodies: Sequence[tuple[int, Any, bytes | None, str | None]],
+        gone: Sequence[tuple[int, Any]],
     ) -> None:
         kind = "utf8" if column == "name" else "binary"
-        parsed = [layout.parse_link(body) for _, _, body in bodies]
-        own = [label if column == "digest" else None for _, label, _ in bodies]
+        parsed = [None if body is None else layout.parse_link(body) for _, _, body, _ in bodies]
+        own = [label if column == "digest" else None for _, label, _, _ in bodies]
         targets = [digest.raw if digest else None for digest in parsed]
         kept = [
             None if target is not None and (column == "name" or target == digest) else body
-            for target, digest, (_, _, body) in zip(targets, own, bodies, strict=True)
+            for target, digest, (_, _, body, _) in zip(targets, own, bodies, strict=True)
         ]
         self._inventory.execute(
-            "create or replace temp table found (repository integer, target blob, body blob,"
+            "create or replace temp table found (repository integer, target blob, body blob, unread varchar,"
             f" label {'varchar' if kind == 'utf8' else 'blob'})"
         )
         self._inventory.insert(
@@ -282,10 +324,11 @@ class Scanner:
                 "label": (kind, [row[1] for row in bodies]),
                 "target": ("binary", targets),
                 "body": ("binary", kept),
+                "unread": ("utf8", [row[3] for row in bodies]),
             },
         )
         self._inventory.execute(
-            f"update {table} set target = found.target, body = found.body from found"
+            f"update {table} set target = found.target, body = found.body, unread = found.unread from found"
             f" where {table}.repository = found.repository and {table}.{column} = found.label"
         )
         for repository, label in gone:
@@ -345,10 +388,16 @@ class Scanner:
 
     async def _read_manifest(self, raw: bytes) -> ParsedManifest | tuple[bytes, int, str, str]:
         digest = Digest.from_raw(raw)
+        key = layout.encode(layout.BlobKey(digest))
         try:
-            data = await self._storage.get(layout.encode(layout.BlobKey(digest)))
+            data = await self._storage.get(key)
         except NotFound:
+            self._manifests.good()
             return raw, 0, "missing", "its blob is missing"
+        except StorageError as error:
+            await self._manifests.bad(key, error)
+            return raw, 0, "unreadable", str(error)
+        self._manifests.good()
         if not digest.matches(data):
             what = "it is empty" if not data else f"its {len(data):,} bytes have another digest"
             return raw, len(data), "mismatch", what
@@ -401,6 +450,9 @@ _FIRST_MANIFESTS: Final = """
         select digest from legacy_revision
         union
         select digest from unknown_digest where followed
+        union
+        -- one of these is what such a tag names
+        select digest from tag_index join tag using (repository, name) where tag.unread is not null
     )
     select digest, any_value(blob.size) from (from wanted anti join manifest using (digest))
     left join blob using (digest) group by digest

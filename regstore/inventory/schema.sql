@@ -13,14 +13,16 @@ create table blob (
 );
 
 -- target: what the link's body names, null where it names nothing. body: the bytes, only where they are not exactly
--- the link's own digest (null too where they were too long to read: then size tells).
+-- the link's own digest (null too where they were too long to read: then size tells). unread: why the store did not
+-- give them, null where it did or was not asked.
 create table layer_link (
     repository integer not null,
     digest blob not null,
     target blob,
     body blob,
     size bigint not null,
-    mtime bigint not null
+    mtime bigint not null,
+    unread varchar
 );
 
 create table revision_link (
@@ -29,7 +31,8 @@ create table revision_link (
     target blob,
     body blob,
     size bigint not null,
-    mtime bigint not null
+    mtime bigint not null,
+    unread varchar
 );
 
 -- Schema1 signatures as v2.0 to 2.4 stored them, one link each below the revision. sound: LIST proved that the link's
@@ -50,7 +53,8 @@ create table tag (
     target blob,
     body blob,
     size bigint not null,
-    mtime bigint not null
+    mtime bigint not null,
+    unread varchar
 );
 
 -- Used while scanning: what LIST said of each tag's link.
@@ -95,9 +99,19 @@ create table unknown (
     mtime bigint not null
 );
 
+-- Keys whose storage class, as the listing has it, says that they can't be read at once; hardly any.
+create table archived (
+    key varchar not null,
+    class varchar not null
+);
+
+create view archived_blob as
+select unhex(split_part(key, '/', 7)) as digest, any_value(class) as class from archived
+where regexp_full_match(key, '{blobs}(?:{blob})/data') group by key;
+
 -- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest
--- says), 'invalid' (not understood without guessing), 'too large', 'unsure' (wrong once, and not known to be wrong:
--- `gc.confirm`).
+-- says), 'invalid' (not understood without guessing), 'too large', 'unreadable' (the store has it and does not give
+-- it: nothing is known of it), 'unsure' (wrong once, and not known to be wrong: `gc.confirm`).
 create table manifest (
     digest blob not null,
     state varchar not null,

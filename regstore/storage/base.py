@@ -10,7 +10,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -35,7 +35,9 @@ class Page:
     """One page of a listing, as columns of equal length, in byte order of the UTF-8 keys.
 
     complete: nothing follows this page. Only then has the listing ended; a page may be short, or empty,
-    and not complete.
+    and not complete. archived: storage classes of keys that the listing says can't be read at once (S3's GLACIER and
+    DEEP_ARCHIVE); nothing else is in it. A copy that was restored for a while can be read all the same, and what
+    Intelligent-Tiering has archived is not shown: only reading tells (`Archived`).
     """
 
     keys: list[str]
@@ -43,6 +45,7 @@ class Page:
     etags: list[str]
     mtimes: list[int]
     complete: bool
+    archived: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -175,7 +178,7 @@ class Storage(Protocol):
         links are neither listed nor followed on a disk.
 
         On a disk, where reading is as cheap as looking, files of at most 256 bytes have their content's MD5 as
-        etag, as S3 gives it; larger ones have "".
+        etag, as S3 gives it; larger ones, and those that can't be read, have "".
 
         NoSuchBucket when the bucket, or the root folder itself, is missing.
         """

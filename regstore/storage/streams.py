@@ -12,8 +12,10 @@ from regstore.digest import Digest, Verifier
 from regstore.errors import (
     AuthenticationFailed,
     IntegrityError,
+    NoConnection,
     NoSuchBucket,
     NotFound,
+    Outage,
     StorageError,
     StorageFull,
 )
@@ -165,4 +167,4 @@ async def verified_size(storage: Storage, key: str, digest: Digest, size: int = 
 
 def is_fatal(error: StorageError) -> bool:
     """Whether every other blob would fail alike."""
-    return isinstance(error, AuthenticationFailed | NoSuchBucket | StorageFull)
+    return isinstance(error, AuthenticationFailed | NoSuchBucket | NoConnection | Outage | StorageFull)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as st
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Final
 
 from regstore.errors import NotFound, StorageError
 from regstore.layout import BLOBS, PREFIX, REPOSITORIES
-from regstore.storage.base import Page
+from regstore.storage.base import ObjectInfo, Page
 from regstore.storage.folders import Tree, facts, key_text, open_regular, split, translate
 
 PAGE_KEYS: Final = 2_000
@@ -24,6 +25,12 @@ KEPT_FOLDERS: Final = frozenset(
 _STEP: Final = 500
 _BELOW: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+#: What is wrong with one file, whatever its folder says of it: permissions, or a disk that lost its content.
+UNREADABLE: Final = frozenset(
+    number
+    for name in ("EACCES", "EPERM", "EIO", "EUCLEAN", "EBADMSG", "ENODATA", "EREMOTEIO")
+    if (number := getattr(errno, name, None)) is not None
+)
 
 
 @dataclass(slots=True)
@@ -97,12 +104,30 @@ class Listing:
             except OSError as error:
                 if error.errno in _GONE:
                     continue
-                raise translate(error, self._tree.root, key) from error
+                found = self._look_at(level.folder, name, key, error)
+                if found is None:
+                    continue
+                info = found
             keys.append(key)
             sizes.append(info.size)
             etags.append(info.etag)
             mtimes.append(info.mtime)
         return Page(keys, sizes, etags, mtimes, not self._levels)
+
+    def _look_at(self, folder: int, name: bytes, key: str, error: OSError) -> ObjectInfo | None:
+        """A file that can't be read is listed all the same, with no ETag: whoever reads it is told why. None where it
+        is gone, or no file."""
+        if error.errno not in UNREADABLE:
+            raise translate(error, self._tree.root, key) from error
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as again:
+            raise translate(again, self._tree.root, key) from again
+        if not st.S_ISREG(found.st_mode):
+            return None
+        return ObjectInfo(key, found.st_size, "", found.st_mtime_ns // 1000)
 
     def _open_first(self) -> None:
         above = self._prefix.rpartition("/")[0]

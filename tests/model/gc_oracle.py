@@ -41,6 +41,7 @@ NAME = "name"
 REVISION_LINK = "revision link"
 REVISION_UNREADABLE = "revision unreadable"
 MANIFEST_UNREADABLE = "manifest unreadable"
+LINK_UNREAD = "link not given"
 TAG_LINK = "tag link"
 NEEDED = "broken revision needed"
 
@@ -69,6 +70,10 @@ class Expected:
     @property
     def dead(self) -> frozenset[str]:
         return self.dead_links | self.uploads | self.blobs
+
+
+#: In place of content that the store does not give.
+UNREAD = b"not given"
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,12 @@ class Repository:
 class Store:
     """The keys, decoded."""
 
-    def __init__(self, model: ModelStore) -> None:
+    def __init__(self, model: ModelStore, unread: Set[str] = frozenset()) -> None:
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[Digest, Link] = {}
         self.unknown: set[str] = set()
         for key, (body, mtime) in model.objects.items():
-            self._add(key, Link(body, mtime))
+            self._add(key, Link(UNREAD if key in unread else body, mtime))
 
     def _add(self, key: str, link: Link) -> None:
         decoded = decode(key)
@@ -239,6 +244,7 @@ class Marking:
                 or (consent.broken(repository.name, digest) and not store.riddle(digest))
             )
             and (link.body != str(digest).encode() or store.manifest(digest) is None)
+            and UNREAD not in (link.body, store.blobs.get(digest, link).body)
             and not self.young(link)
             and len(link.body) <= _LINK_MAX
         }
@@ -302,6 +308,10 @@ class Marking:
             self.kept_tags.add(tag)
             if link.target is not None:
                 root(link.target)
+            if link.body == UNREAD:  # it names one of these
+                for name, digest in repository.tag_indexes:
+                    if name == tag:
+                        root(digest)
         # "Every layer link that is young is a root as well (its digest and its target), not expanded."
         for digest, link in repository.layers.items():
             if self.young(link):
@@ -350,7 +360,12 @@ class Marking:
         for digest in repository.legacy_revisions:
             if self.store.manifest(digest) is None:
                 reasons.add(REVISION_UNREADABLE)
+        for layer in repository.layers.values():
+            if layer.body == UNREAD:
+                reasons.add(LINK_UNREAD)
         for link in repository.tags.values():
+            if link.body == UNREAD:
+                reasons.add(LINK_UNREAD)
             # "a tag of r whose current/link body does not parse, when delete_untagged"
             if link.target is None and self.delete_untagged:
                 reasons.add(TAG_LINK)
@@ -380,10 +395,12 @@ def expected(
     uploads_older_than: int,
     multipart: Sequence[tuple[str, int]] | None = (),
     consent: Consent | None = None,
+    unread: Set[str] = frozenset(),
 ) -> Expected:
     """now, grace and uploads_older_than in µs. multipart: unfinished S3 multipart uploads as (key, time of the newest
-    part); None when the store would not list them, and then no upload is dead."""
-    store = Store(model)
+    part); None when the store would not list them, and then no upload is dead. unread: keys that the store does not
+    give."""
+    store = Store(model, unread)
     newest: dict[tuple[str, str], int] = {}
     for key, time in multipart or ():
         decoded = decode(key)

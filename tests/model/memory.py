@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from regstore.digest import Digest, Verifier
-from regstore.errors import AccessDenied, AlreadyExists, NotFound, StorageError
+from regstore.errors import AccessDenied, AlreadyExists, Archived, NotFound, StorageError
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -38,6 +38,9 @@ class ModelStorage:
 
     repeats: a server that shows every other entry of a page twice, and the last of a page again on the next one (rustfs
     #2439), behind what the S3 storage makes of such a listing.
+
+    unreadable: keys that are listed and not given, with the error that comes instead; archived: those whose class a
+    listing shows, too (GLACIER), of which no error need be said.
     """
 
     url = "model"
@@ -55,6 +58,8 @@ class ModelStorage:
         self.symlinks: tuple[str, ...] = ()
         self.multipart_uploads: list[MultipartUpload] = []
         self.multipart_uploads_denied = False
+        self.unreadable: dict[str, StorageError] = {}
+        self.archived: dict[str, str] = {}
 
     def _info(self, key: str) -> ObjectInfo:
         if key not in self.store:
@@ -82,8 +87,17 @@ class ModelStorage:
             infos = again if last is None else [last, *again]
         keys, sizes = [info.key for info in infos], [info.size for info in infos]
         etags, mtimes = [info.etag for info in infos], [info.mtime for info in infos]
-        page = in_order(ListedPage(keys, sizes, etags, mtimes, not complete, None, 2), last)
-        return Page(page.keys, page.sizes, page.etags, page.mtimes, complete)
+        archived = {info.key: self.archived[info.key] for info in infos if info.key in self.archived}
+        page = in_order(ListedPage(keys, sizes, etags, mtimes, not complete, None, 2, archived), last)
+        return Page(page.keys, page.sizes, page.etags, page.mtimes, complete, page.archived)
+
+    def _content(self, key: str) -> bytes:
+        self._info(key)
+        if key in self.archived:
+            raise Archived(f"{self.url}: {key} is archived; restore it first (InvalidObjectState)")
+        if key in self.unreadable:
+            raise self.unreadable[key]
+        return self.store.objects[key][0]
 
     async def stat(self, key: str) -> ObjectInfo:
         self.counters.count("stat")
@@ -91,8 +105,7 @@ class ModelStorage:
 
     async def get(self, key: str) -> bytes:
         self.counters.count("get")
-        self._info(key)
-        return self.store.objects[key][0]
+        return self._content(key)
 
     def open_read(
         self, key: str, *, start: int = 0, length: int | None = None
@@ -138,8 +151,7 @@ class ModelStorage:
 
     async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
         self.counters.count("copy")
-        self._info(source)
-        self.store.objects[target] = (self.store.objects[source][0], self.clock)
+        self.store.objects[target] = (self._content(source), self.clock)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         await self.copy(source, target)

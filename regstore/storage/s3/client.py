@@ -45,6 +45,7 @@ SLOWEST: Final = 50_000
 #: A request that has failed: refused, or not answered in full. What the transport raises is an OSError.
 FAILED: Final = (Refusal, Malformed, OSError)
 _USER_AGENT: Final = "regstore"
+_READS: Final = ("GetObject", "HeadObject")
 #: Bodies above this many bytes are hashed in a thread, and written in slices of so many.
 _SLICE: Final = 1024 * 1024
 
@@ -209,7 +210,7 @@ class SignedClient:
         if isinstance(error, Refusal):
             if not error.transient or attempt >= tries:
                 raise refused(error, operation, about, self.place) from error
-            asked = error.wait
+            asked = error.wait if error.asks_to_wait else 0.0
         elif isinstance(error, WebPage) and not self._understood:
             raise web_page(what, self.place.endpoint) from error
         elif isinstance(error, Malformed):
@@ -222,6 +223,8 @@ class SignedClient:
                 tries = 1
             elif isinstance(error, (NotConnected, TimeoutError)) and not self._answered:
                 tries = min(tries, policy.first_contact)
+            elif isinstance(error, TimeoutError) and operation in _READS:
+                tries = min(tries, policy.unanswered)
             elif broken is not None:
                 tries = min(tries, broken)
             if attempt >= tries:

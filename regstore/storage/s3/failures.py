@@ -8,8 +8,10 @@ from typing import Final
 from regstore.errors import (
     AccessDenied,
     AlreadyExists,
+    Archived,
     AuthenticationFailed,
     IntegrityError,
+    NoConnection,
     NoSuchBucket,
     NotFound,
     RegstoreError,
@@ -121,6 +123,11 @@ class Refusal(Exception):
         return self.code in _TRANSIENT or (self.status in _TRANSIENT_STATUS and self.code not in _UNSUPPORTED)
 
     @property
+    def asks_to_wait(self) -> bool:
+        """It is the server as a whole that is busy: then its Retry-After counts. Not of an object that can't be had."""
+        return self.status in (429, 503) or self.code in _TOO_FAST
+
+    @property
     def certain(self) -> bool:
         """What was asked for was not done, and will not be. Of other errors of a server nobody knows."""
         return self.code in _TOO_FAST or (400 <= self.status < 500 and self.code != "InternalError")
@@ -195,7 +202,7 @@ def refused(refusal: Refusal, operation: str, key: str, place: Place) -> Regstor
     if code in _FULL or status == 507:
         return StorageFull(f"{place.url}: {what} failed, the storage is full or the quota used up{detail}")
     if code == "InvalidObjectState":
-        return StorageError(f"{place.url}: {what} failed, the object is archived; restore it first{detail}")
+        return Archived(f"{place.url}: {what} failed, the object is archived; restore it first{detail}")
     if code == "PreconditionFailed" or status == 412:
         return AlreadyExists(f"{place.url}: {what} found the key in another state than required{detail}")
     if code in ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"):
@@ -211,12 +218,12 @@ def unreachable(error: BaseException, what: str, endpoint: str) -> Unreachable:
     """For a connection that cannot be made, or that keeps breaking."""
     if isinstance(error, NotConnected):
         if error.untrusted:
-            return Unreachable(_UNTRUSTED.format(endpoint, error))
+            return NoConnection(_UNTRUSTED.format(endpoint, error))
         if error.plain:
-            return Unreachable(_PLAIN_PORT.format(endpoint))
+            return NoConnection(_PLAIN_PORT.format(endpoint))
         if error.no_address:
-            return Unreachable(f"the host of {endpoint} has no address: check the endpoint's name")
-        return Unreachable(f"no connection to {endpoint} ({error}); is it the right endpoint?")
+            return NoConnection(f"the host of {endpoint} has no address: check the endpoint's name")
+        return NoConnection(f"no connection to {endpoint} ({error}); is it the right endpoint?")
     if isinstance(error, TimeoutError):
         return Unreachable(f"{endpoint} gave no answer to {what} in time")
     return Unreachable(f"the connection to {endpoint} failed during {what} ({error or type(error).__name__})")

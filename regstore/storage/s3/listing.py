@@ -67,7 +67,8 @@ class Lister:
                 if not keys and (not found.token or found.token == token):
                     raise self._wrong(full, "is cut off without saying where to go on")
                 token = found.token
-            yield Page(keys, found.sizes, found.etags, found.mtimes, not found.truncated)
+            archived = {key[len(root) :]: name for key, name in found.archived.items()}
+            yield Page(keys, found.sizes, found.etags, found.mtimes, not found.truncated, archived)
             if not found.truncated:
                 return
 

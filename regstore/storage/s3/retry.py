@@ -12,12 +12,15 @@ class RetryPolicy:
 
     tries: requests in all, the first included. first_contact: tries when no connection can be made, or no answer
     comes, and this storage has had no answer yet, so that a wrong endpoint is told soon. first_patience: seconds that
-    such an answer is waited for at the first try; each further one waits that much longer. base, cap: seconds.
+    such an answer is waited for at the first try; each further one waits that much longer. unanswered: tries of reading
+    one object when no answer comes in time, from a server that does answer: one object must not cost many minutes.
+    base, cap: seconds.
     """
 
     tries: int = 8
     first_contact: int = 3
     first_patience: float = 20.0
+    unanswered: int = 3
     base: float = 0.1
     cap: float = 20.0
 

@@ -7,7 +7,7 @@ expected document raises Malformed; it never passes as an empty answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -19,12 +19,16 @@ from regstore.storage.s3.failures import Malformed, Refusal, WebPage, is_web_pag
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+#: Storage classes of objects that must be restored before they can be read; GLACIER_IR is read at once. (Amazon S3 User
+#: Guide, "Understanding S3 Glacier storage classes".)
+ARCHIVE_CLASSES: Final = ("GLACIER", "DEEP_ARCHIVE")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
     """One LIST answer; keys as the server has them, whole. token: None when the server gave none.
 
+    archived: as in `storage.base.Page`.
     version: 1 when the server answered a V2 question in the old form (it then ignored start-after).
     """
 
@@ -35,6 +39,7 @@ class ListedPage:
     truncated: bool
     token: str | None
     version: int
+    archived: dict[str, str] = field(default_factory=dict)
 
     def only(self, wanted: Sequence[bool]) -> ListedPage:
         """Of its entries, the wanted ones."""
@@ -170,7 +175,16 @@ def parse_list(body: bytes) -> ListedPage:
         truncated == "true",
         root.findtext(f"{ns}NextContinuationToken") or None,
         1 if old else 2,
+        _find_archived(root, ns, body, keys),
     )
+
+
+def _find_archived(root: Any, ns: str, body: bytes, keys: list[str]) -> dict[str, str]:
+    """Of hardly any page: so the elements are looked at only where such a word stands in it (as in GLACIER_IR, too)."""
+    if not any(name.encode() in body for name in ARCHIVE_CLASSES):
+        return {}
+    classes = [entry.findtext(f"{ns}StorageClass") for entry in root.iterfind(f"{ns}Contents")]
+    return {key: name for key, name in zip(keys, classes, strict=True) if name in ARCHIVE_CLASSES}
 
 
 @lru_cache(maxsize=8)
