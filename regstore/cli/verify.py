@@ -130,8 +130,8 @@ def verify(
 ) -> int:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
 
-    A push or a deletion meanwhile is no damage: what looks wrong is looked at again. Exit code 6 when there is damage;
-    3 when there is none but a blob can't be read, or a manifest can't be understood.
+    A push or a deletion meanwhile is no damage: what looks wrong is looked at again. Exit code 6 when there is damage,
+    or something can't be read or is archived; 3 when there is none but a manifest can't be understood.
     """
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
@@ -253,6 +253,8 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
         "damage": findings.damage,
         "unreadable_manifests": findings.counts.get(FaultKind.MANIFEST_UNREADABLE, 0),
         "unreadable_blobs": findings.counts.get(FaultKind.BLOB_UNREADABLE, 0),
+        "unreadable_links": findings.counts.get(FaultKind.LINK_UNREADABLE, 0),
+        "archived": findings.counts.get(FaultKind.ARCHIVED, 0),
         "repositories": findings.repositories,
         "tags": {"total": findings.tags, "touched": findings.tags_touched, "broken": findings.tags_broken},
         "revisions": findings.revisions,

@@ -223,6 +223,10 @@ class Inventory:
         for statement in _INGEST:
             self.execute(statement)
 
+    def note_archived(self, key: str) -> None:
+        """Reading it told; its listing may have, too."""
+        self.execute("insert into archived select ?, '' where ? not in (select key from archived)", [key, key])
+
     def count(self, table: str) -> int:
         return int(self.one(f"select count(*) from {table}"))
 

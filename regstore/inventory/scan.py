@@ -23,7 +23,7 @@ from typing import Any, Final
 from regstore import layout
 from regstore.concurrency import for_each, in_thread, task_group
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, InvalidManifest, NotFound, StorageError, Unsupported
+from regstore.errors import AccessDenied, Archived, InvalidManifest, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
 from regstore.inventory.inventory import Inventory
@@ -105,7 +105,7 @@ class Scanner:
         self._concurrency = options.concurrency
         self._intake = _Intake(inventory)
         self._links_read = 0
-        self._manifests = OutageWatch(storage, self._other_blobs)
+        self._manifests = OutageWatch(storage, self.other_blobs)
 
     async def run(self) -> None:
         self._inventory.scanned_at = await self._storage.now()
@@ -243,13 +243,19 @@ class Scanner:
         names: dict[int, str] = {}
         for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
             unread = f"from {table} where target is null and body is null and unread is null and size <= {LINK_MAX}"
-            watch = OutageWatch(self._storage, partial(self._other_links, table, column))
+            watch = OutageWatch(self._storage, partial(self.other_links, table, column))
             while rows := self._inventory.all(f"select repository, {column} {unread} limit {_SLICE}"):
                 names = names or dict(self._inventory.all("select id, name from repository"))
                 await self._read_slice(table, column, rows, names, watch)
             await watch.end()
 
-    def _other_blobs(self, most: int, failed: Sequence[str]) -> list[str]:
+    async def _not_given(self, watch: OutageWatch, key: str, error: StorageError) -> None:
+        """Raises where that is no damage of the one object."""
+        await watch.bad(key, error)
+        if isinstance(error, Archived):
+            self._inventory.note_archived(key)
+
+    def other_blobs(self, most: int, failed: Sequence[str]) -> list[str]:
         rows = self._inventory.all(
             "select digest from blob where size > 0 and digest not in (select unnest(?::blob[]))"
             " and digest not in (select digest from archived_blob) order by hash(digest) limit ?",
@@ -257,7 +263,7 @@ class Scanner:
         )
         return [layout.encode(layout.BlobKey(Digest.from_raw(bytes(raw)))) for (raw,) in rows]
 
-    def _other_links(self, table: str, column: str, most: int, failed: Sequence[str]) -> list[str]:
+    def other_links(self, table: str, column: str, most: int, failed: Sequence[str]) -> list[str]:
         rows = self._inventory.all(
             f"select r.name, t.{column} from {table} t join repository r on r.id = t.repository"
             f" where size > 0 order by hash(r.name, t.{column}) limit ?",
@@ -286,7 +292,7 @@ class Scanner:
             except NotFound:
                 gone.append(row)
             except StorageError as error:
-                await watch.bad(key, error)
+                await self._not_given(watch, key, error)
                 bodies.append((repository, label, None, str(error)))
                 return
             else:
@@ -395,7 +401,7 @@ class Scanner:
             self._manifests.good()
             return raw, 0, "missing", "its blob is missing"
         except StorageError as error:
-            await self._manifests.bad(key, error)
+            await self._not_given(self._manifests, key, error)
             return raw, 0, "unreadable", str(error)
         self._manifests.good()
         if not digest.matches(data):

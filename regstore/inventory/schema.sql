@@ -99,14 +99,15 @@ create table unknown (
     mtime bigint not null
 );
 
--- Keys whose storage class, as the listing has it, says that they can't be read at once; hardly any.
+-- Keys whose storage class, as the listing has it, says that they can't be read at once, and those of which reading
+-- told (class '': Intelligent-Tiering archives what still lists as its own class); hardly any.
 create table archived (
     key varchar not null,
     class varchar not null
 );
 
 create view archived_blob as
-select unhex(split_part(key, '/', 7)) as digest, any_value(class) as class from archived
+select unhex(split_part(key, '/', 7)) as digest, key, any_value(class) as class from archived
 where regexp_full_match(key, '{blobs}(?:{blob})/data') group by key;
 
 -- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest

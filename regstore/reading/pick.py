@@ -18,12 +18,14 @@ def plan_reading(
         with listed as (
             select b.digest, b.size, coalesce(c.time, b.mtime) as time
             from blob b left join reading_changed c on c.digest = b.digest
+            -- what is archived is known to give nothing
+            anti join archived_blob a on a.digest = b.digest
         )
         select b.digest, b.size, b.time, nullif(p.proved, 0) as proved, m.digest is not null as manifest,
             s.digest is not null or coalesce(p.proved = 0, false) as suspect
         from listed b
         left join reading_proof p on p.digest = b.digest and p.size = b.size and p.time = b.time
-        left join (select distinct digest from manifest where state in ('ok', 'invalid', 'mismatch')) m
+        left join (select distinct digest from manifest where state in ('ok', 'invalid', 'mismatch', 'unreadable')) m
             on m.digest = b.digest
         left join reading_suspect s on s.digest = b.digest
         """

@@ -16,7 +16,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,22 +24,15 @@ from typing import Final
 
 from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
-from regstore.errors import (
-    AccessDenied,
-    AuthenticationFailed,
-    NoSuchBucket,
-    NotFound,
-    StorageError,
-    Unreachable,
-    Unsupported,
-)
+from regstore.errors import Archived, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.reading.pick import plan_reading
 from regstore.reading.proofs import Proof, Proofs
 from regstore.reading.read_data import Checksums, Wanted
 from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
-from regstore.storage.streams import LARGE_STREAMS, RANGED, read_blob
+from regstore.storage.outage import OutageWatch
+from regstore.storage.streams import LARGE_STREAMS, RANGED, is_fatal, read_blob
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
@@ -52,8 +45,6 @@ _SMALL: Final = 64 << 10
 #: (blobs up to so many bytes, so many at a time). Few of the large ones, so that some are through when the time is
 #: over; each of them is read in several ranges at a time.
 _LANES: Final = ((1 << 20, 128), (RANGED, 16), (None, LARGE_STREAMS))
-#: Errors that are not about the one blob.
-OF_ALL: Final = (AccessDenied, AuthenticationFailed, NoSuchBucket, Unreachable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +115,7 @@ class BlobReader:
         self._unsaved: list[Proof] = []
         self._checksums = {"agree": 0, "differ": 0, "absent": 0}
         self._trusted = 0
+        self._watch = OutageWatch(storage, self._others)
         self.rotten: dict[bytes, str] = {}
         self.unread: dict[bytes, str] = {}
         self.gone: list[bytes] = []
@@ -187,6 +179,7 @@ class BlobReader:
                     await for_each(self._batches(), self._read_direct, concurrency=cores + 1)
                 else:
                     await self._read_lanes()
+                await self._watch.end()
             finally:
                 self._stopped = True
                 self._flush()
@@ -292,9 +285,27 @@ class BlobReader:
             update(chunks)
         return size, running.hexdigest()
 
+    def _others(self, most: int, failed: Sequence[str]) -> list[str]:
+        bad = set(failed)
+        rows = self._inventory.connection.cursor()
+        try:
+            rows.execute(
+                "select digest from blob where size > 0 and digest not in (select digest from archived_blob)"
+                " order by hash(digest) limit ?",
+                [most + len(failed)],
+            )
+            keys = [self._key_of(Digest.from_raw(bytes(raw))) for (raw,) in rows.fetchall()]
+        finally:
+            rows.close()
+        return [key for key in keys if key not in bad][:most]
+
     async def _judge(self, blob: _Blob, outcome: tuple[int, str] | StorageError) -> None:
+        key = self._key_of(blob.digest)
         wrong = self._wrong(blob, outcome)
-        if wrong:
+        if isinstance(outcome, Archived):
+            self.unread[blob.raw] = wrong
+            self._inventory.note_archived(key)
+        elif wrong:
             # Once more: what came over a bad line is not the store's fault, nor damage.
             again = await self._hash(blob)
             if again is None:  # the time is over: the next run looks there first
@@ -307,6 +318,7 @@ class BlobReader:
                 self.unstable.append(f"{blob.digest}: {wrong} at first, then as it should be")
                 wrong = ""
             elif isinstance(again, StorageError):
+                await self._watch.bad(key, again)
                 self.unread[blob.raw] = wrong_again
             elif again == outcome:
                 self.rotten[blob.raw] = wrong
@@ -315,6 +327,8 @@ class BlobReader:
         elif isinstance(outcome, NotFound):
             self.gone.append(blob.raw)
             return
+        if blob.raw not in self.unread:
+            self._watch.good()
         self._blobs += 1
         if wrong:
             self._proofs.save([Proof(blob.raw, blob.size, blob.time, 0)])
@@ -324,9 +338,9 @@ class BlobReader:
     def _wrong(self, blob: _Blob, outcome: tuple[int, str] | StorageError) -> str:
         if isinstance(outcome, NotFound):
             return ""
-        if isinstance(outcome, OF_ALL):
-            raise outcome
         if isinstance(outcome, StorageError):
+            if is_fatal(outcome):
+                raise outcome
             return f"it can't be read: {outcome}"
         size, encoded = outcome
         if encoded == blob.digest.encoded:

@@ -18,10 +18,9 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.reading.reader import OF_ALL
 from regstore.runs.journal import UNLINK, Entry
 from regstore.storage.base import ObjectInfo, Storage
-from regstore.storage.streams import verified_size
+from regstore.storage.streams import is_fatal, verified_size
 from regstore.verify.plan import FaultKind
 from regstore.verify.work import Work
 
@@ -131,7 +130,7 @@ class _Dropping:
             if not await self._stand(faults):
                 return "what was missing or damaged is right now"
         except StorageError as error:
-            if isinstance(error, OF_ALL):
+            if is_fatal(error):
                 raise
             return f"what was missing or damaged can't be looked at: {error}"
         keys.sort(key=lambda info: info.key != current)

@@ -14,7 +14,10 @@ What is held against what, for each repository:
 - a tag's folder has its current/link. Its history, and the signatures of schema1, have sound links
   (`verify_odd_link(area, repository, tag, revision, digest, size, mtime, body)` are those that were read and are not).
 
-A blob that could not be read (table `verify_unread(digest, detail)`) is neither sound nor damaged: nothing is known.
+A blob or link that the store has and does not give (table `verify_unread(digest, detail)`; `unread` of a link) is
+named, for no registry can serve it, and it is damage of that key. But of what it holds nothing is known: nothing is
+repaired, rewritten or dropped on such evidence. Of what is archived the listing's word is taken, unless somebody could
+read it all the same (`verify_at_hand(key)`: a copy that was restored for a while).
 
 A layer link that no manifest needs and whose blob is gone is a leftover, no damage: garbage-collect of Distribution
 2.x leaves one for each layer it removes. In a pull-through cache nothing that is absent is damage.
@@ -40,7 +43,10 @@ _FOREIGN: Final = int(EdgeKind.FOREIGN_LAYER)
 _SUBJECT: Final = int(EdgeKind.SUBJECT)
 ODD_LINK_COLUMNS: Final = (
     "area varchar, repository integer, tag varchar, revision blob, "
-    "digest blob, size bigint, mtime bigint, body blob"
+    "digest blob, size bigint, mtime bigint, body blob, unread varchar"
+)
+ARCHIVED_LINK_COLUMNS: Final = (
+    "key varchar, class varchar, area varchar, repository varchar, digest blob, tag varchar"
 )
 #: Faults that a summary names; all are counted.
 FAULTS_NAMED: Final = 10_000
@@ -50,6 +56,8 @@ class FaultKind(StrEnum):
     BLOB_MISSING = "blob missing"
     BLOB_DAMAGED = "blob damaged"  # its bytes were read, and are others
     BLOB_UNREADABLE = "blob unreadable"  # the store has it and does not give its bytes: nothing is known of them
+    LINK_UNREADABLE = "link unreadable"  # likewise
+    ARCHIVED = "archived"  # a blob or a link that nobody can read before it is restored
     SIZE_DIFFERS = "size differs"
     LINK_DAMAGED = "link damaged"
     LINK_MISSING = "link missing"
@@ -57,7 +65,7 @@ class FaultKind(StrEnum):
 
     @property
     def is_damage(self) -> bool:
-        return self not in (FaultKind.MANIFEST_UNREADABLE, FaultKind.BLOB_UNREADABLE)
+        return self is not FaultKind.MANIFEST_UNREADABLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +120,10 @@ class Fault:
                 return "--repair-from a store or a backup that has it; a push does not replace it"
             case FaultKind.BLOB_UNREADABLE:
                 return "nothing: see why the store does not give it; move it away if it is lost, then --repair-from"
+            case FaultKind.LINK_UNREADABLE:
+                return "nothing: see why the store does not give it; move it away if it is lost, then push again"
+            case FaultKind.ARCHIVED:
+                return "restore it, copy it to a class that is read at once, and let no lifecycle rule archive it again"
             case FaultKind.SIZE_DIFFERS if "the manifest is wrong" in self.detail:
                 return "push the image again: what its manifest says was wrong from the start"
             case FaultKind.SIZE_DIFFERS:
@@ -196,6 +208,8 @@ class _Planner:
         run("create table if not exists verify_unread (digest blob not null, detail varchar not null)")
         run("create table if not exists verify_proven (digest blob not null)")
         run(f"create table if not exists verify_odd_link ({ODD_LINK_COLUMNS})")
+        run(f"create table if not exists verify_archived_link ({ARCHIVED_LINK_COLUMNS})")
+        run("create table if not exists verify_at_hand (key varchar not null)")
         run("drop table if exists verify_fault")
         run("create or replace sequence verify_number")
         run(
@@ -322,7 +336,19 @@ class _Planner:
         )
         self._add_blobs(
             FaultKind.BLOB_UNREADABLE,
-            "select digest, detail from verify_unread",
+            "select digest, detail from verify_unread where digest not in (select digest from archived_blob)"
+            " union all select digest, 'it can''t be read: ' || reason from manifest"
+            " where state = 'unreadable' and digest not in (select digest from archived_blob)",
+            strikes="select repository, stored as digest from verify_required",
+        )
+        self._add_blobs(
+            FaultKind.ARCHIVED,
+            f"""
+            select digest, {_ARCHIVED} as detail from archived_blob
+            where digest in (select stored from verify_required)
+                and key not in (from verify_at_hand)
+                and digest not in (select digest from manifest where state in ('ok', 'mismatch', 'invalid'))
+            """,
             strikes="select repository, stored as digest from verify_required",
         )
         self._add_blobs(
@@ -374,6 +400,38 @@ class _Planner:
 
     def find_links(self) -> None:
         run = self._inventory.execute
+        for area in ("revision", "layer", "tag"):
+            label = "x.digest, null" if area != "tag" else "null, x.name"
+            run(
+                f"""
+                insert into verify_fault (kind, area, repository, digest, tag, size, mtime, detail)
+                select '{FaultKind.LINK_UNREADABLE}', '{area}', x.repository, {label}, x.size, x.mtime,
+                    'it can''t be read: ' || x.unread
+                from {area}{"" if area == "tag" else "_link"} x join repository r on r.id = x.repository
+                where x.unread is not null and not exists (
+                    from verify_archived_link a where a.area = '{area}' and a.repository = r.name
+                        and a.digest is not distinct from {label.split(", ")[0]}
+                        and a.tag is not distinct from {label.split(", ")[1]}
+                )
+                order by 3, 4, 5
+                """
+            )
+        run(
+            f"""
+            insert into verify_fault (kind, area, repository, tag, digest, size, mtime, detail)
+            select '{FaultKind.LINK_UNREADABLE}', area, repository, tag, digest, size, mtime,
+                'it can''t be read: ' || unread
+            from verify_odd_link where unread is not null order by area, repository, tag, digest
+            """
+        )
+        run(
+            f"""
+            insert into verify_fault (kind, area, repository, digest, tag, detail)
+            select '{FaultKind.ARCHIVED}', a.area, r.id, a.digest, a.tag, {_ARCHIVED}
+            from verify_archived_link a join repository r on r.name = a.repository
+            where key not in (from verify_at_hand) order by 2, 3, 4, 5
+            """
+        )
         for area in ("revision", "layer"):
             run(
                 f"""
@@ -387,8 +445,8 @@ class _Planner:
                         when x.size > {LINK_MAX} then 'it has ' || x.size || ' bytes'
                         else 'its ' || x.size || ' bytes are no digest' end
                 from {area}_link x
-                where x.target is null or x.target <> x.digest
-                    and {"true" if area == "revision" else "octet_length(x.digest) = 32"}
+                where x.unread is null and (x.target is null or x.target <> x.digest
+                    and {"true" if area == "revision" else "octet_length(x.digest) = 32"})
                 order by 3, 4
                 """
             )
@@ -397,7 +455,7 @@ class _Planner:
             insert into verify_fault (kind, area, repository, tag, size, mtime, body, detail)
             select '{FaultKind.LINK_DAMAGED}', 'tag', repository, name, size, mtime, body,
                 case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are no digest' end
-            from tag where target is null order by repository, name
+            from tag where target is null and unread is null order by repository, name
             """
         )
         run(
@@ -405,7 +463,7 @@ class _Planner:
             insert into verify_fault (kind, area, repository, tag, digest, size, mtime, body, detail)
             select '{FaultKind.LINK_DAMAGED}', area, repository, tag, digest, size, mtime, body,
                 case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are not this digest' end
-            from verify_odd_link order by area, repository, tag, digest
+            from verify_odd_link where unread is null order by area, repository, tag, digest
             """
         )
         if not self._pull_through:
@@ -609,5 +667,9 @@ class _Planner:
 #: Tags that damage touches.
 _TOUCHED: Final = (
     f"(select v.* from verify_touched v join verify_fault f on f.id = v.fault"
-    f" where f.kind not in ('{FaultKind.MANIFEST_UNREADABLE}', '{FaultKind.BLOB_UNREADABLE}'))"
+    f" where f.kind <> '{FaultKind.MANIFEST_UNREADABLE}')"
 )
+#: SQL for what is said of a row of `archived`. class: "" where reading told.
+_ARCHIVED: Final = """case class
+    when '' then 'it is archived, as reading it tells (a listing does not show what Intelligent-Tiering archives)'
+    else 'its storage class is ' || class end || ': nobody can pull it before it is restored'"""

@@ -22,16 +22,15 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError, StorageFull
+from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.reading.read_data import Checksums
-from regstore.reading.reader import OF_ALL
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, PutOptions, Storage
-from regstore.storage.streams import copy_blob, verified_size
+from regstore.storage.streams import copy_blob, is_fatal, verified_size
 from regstore.verify.copies import Copies, Links
 from regstore.verify.drop import drop_broken_tags
 from regstore.verify.options import VerifyOptions
@@ -147,7 +146,7 @@ class _Mending:
             except NotFound:
                 continue
             except StorageError as error:
-                if isinstance(error, (*OF_ALL, StorageFull)):
+                if is_fatal(error):
                     raise
                 self._work.failures[str(digest)] = str(error)
         return None
@@ -235,8 +234,10 @@ class _Mending:
             return True
         try:
             return await self._storage.get(key) == body
-        except NotFound:
-            return False
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            return False  # gone, or not to be seen: neither is written over
 
     async def _is_there(self, digest: Digest) -> bool:
         try:
@@ -304,6 +305,7 @@ class _Mending:
             join repository r on r.id = x.repository
             where r.name = ? and x.digest = ? and x.pull and f.kind in
                 ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.BLOB_UNREADABLE}',
+                '{FaultKind.LINK_UNREADABLE}', '{FaultKind.ARCHIVED}',
                 '{FaultKind.LINK_DAMAGED}', '{FaultKind.LINK_MISSING}')
             """,
             [name, manifest.raw],

@@ -19,17 +19,19 @@ from typing import Any, Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import NotARegistry, NotFound, Refused
+from regstore.errors import NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX, Scanner
-from regstore.layout import BlobKey, SignatureLinkKey, TagIndexKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.reading.proofs import Proofs
 from regstore.reading.read_data import Wanted
 from regstore.reading.reader import BlobReader, Reading
 from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.outage import OutageWatch
+from regstore.storage.streams import is_fatal
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import IDENTITY, ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
+from regstore.verify.plan import ARCHIVED_LINK_COLUMNS, IDENTITY, ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +79,15 @@ class Verification:
     async def run(self) -> VerifyReport:
         """Scan, read, and find. Blobs that have another size than a manifest says are read in any case."""
         await self._scanner.run()
+        self._find_archived_links()
         await self._read_odd_links()
         await self._refuse_what_cannot_be_seen()
         self.pull_through = await self._is_pull_through()
         reading = None
         self._store_known()
         findings = plan_verify(self.inventory, pull_through=self.pull_through)
+        if await self._try_archived():
+            findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if self._options.read is not None or FaultKind.SIZE_DIFFERS in findings.counts:
             reading = await self._read()
             findings = plan_verify(self.inventory, pull_through=self.pull_through)
@@ -90,6 +95,59 @@ class Verification:
             findings = await self._confirm()
         return VerifyReport(
             store=self._storage.url, findings=findings, reading=reading, pull_through=self.pull_through
+        )
+
+    async def _try_archived(self) -> bool:
+        """Ask what a listing calls archived, and a tag needs, for its first byte: whether any was given, since it was
+        restored for a while. A link that LIST proved is known, and yet no registry can read it."""
+        inventory = self.inventory
+        rows = inventory.all(
+            f"""
+            select a.key from archived_blob a
+            join verify_fault f on f.digest = a.digest and f.kind = '{FaultKind.ARCHIVED}'
+            where a.class <> '' and a.digest not in (select digest from manifest)
+            union select key from verify_archived_link where class <> ''
+            """
+        )
+        at_hand: list[str] = []
+
+        async def look(row: tuple[str]) -> None:
+            (key,) = row
+            try:
+                async with self._storage.open_read(key, length=1) as handle:
+                    async for _ in handle:
+                        pass
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                return
+            at_hand.append(key)
+
+        await for_each(rows, look, concurrency=self._options.scan.concurrency)
+        inventory.insert("verify_at_hand", {"key": ("utf8", at_hand)})
+        return bool(at_hand)
+
+    def _find_archived_links(self) -> None:
+        inventory = self.inventory
+        found: list[tuple[str, str, str, str, bytes | None, str | None]] = []
+        for text, name in inventory.all(
+            f"select distinct key, class from archived where starts_with(key, '{layout.REPOSITORIES}')"
+        ):
+            match layout.decode(text):
+                case LayerLinkKey() as key:
+                    found.append((text, name, "layer", key.name, key.digest.raw, None))
+                case RevisionLinkKey() as key:
+                    found.append((text, name, "revision", key.name, key.digest.raw, None))
+                case TagCurrentKey() as key:
+                    found.append((text, name, "tag", key.name, None, key.tag))
+        inventory.execute(f"create or replace table verify_archived_link ({ARCHIVED_LINK_COLUMNS})")
+        columns = ("key", "class", "area", "repository", "digest", "tag")
+        inventory.insert(
+            "verify_archived_link",
+            {
+                name: ("binary" if name == "digest" else "utf8", [row[number] for row in found])
+                for number, name in enumerate(columns)
+            },
         )
 
     async def _read(self) -> Reading:
@@ -152,6 +210,7 @@ class Verification:
         inventory = self.inventory
         inventory.execute(f"create or replace table verify_odd_link ({ODD_LINK_COLUMNS})")
         odd: list[tuple[Any, ...]] = []
+        watch = OutageWatch(self._storage, self._scanner.other_blobs)
 
         async def look(row: tuple[Any, ...]) -> None:
             name, area, repository, tag, revision, raw, size, mtime = row
@@ -164,9 +223,15 @@ class Verification:
                 try:
                     body = await self._storage.get(layout.encode(key))
                 except NotFound:
+                    watch.good()
                     return
+                except StorageError as error:
+                    await watch.bad(layout.encode(key), error)
+                    odd.append((area, repository, tag, revision, digest.raw, size, mtime, None, str(error)))
+                    return
+                watch.good()
             if body != layout.link_body(digest):
-                odd.append((area, repository, tag, revision, digest.raw, size, mtime, body))
+                odd.append((area, repository, tag, revision, digest.raw, size, mtime, body, None))
 
         rows = inventory.execute(
             """
@@ -178,6 +243,7 @@ class Verification:
             """
         ).fetchall()
         await for_each(rows, look, concurrency=self._options.scan.concurrency)
+        await watch.end()
         columns = [description.split() for description in ODD_LINK_COLUMNS.split(", ")]
         inventory.insert(
             "verify_odd_link",
@@ -216,7 +282,7 @@ class Verification:
             )
         ]
         await self._stat_blobs(missing)
-        inventory.execute("delete from manifest where state = 'mismatch'")
+        inventory.execute("delete from manifest where state in ('mismatch', 'unreadable')")
         await self._scanner.read_manifests()
         names = [
             name
@@ -272,7 +338,11 @@ class Verification:
         inventory.execute(
             f"delete from unknown u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
         )
+        inventory.execute(
+            f"delete from archived u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
+        )
         await self._scanner.list_repositories(names)
+        self._find_archived_links()
         await self._read_odd_links()
         await self._scanner.read_manifests()
 

@@ -180,7 +180,7 @@ async def test_a_bad_line_is_no_damage() -> None:
     assert len(report.reading.unstable) == 1
 
 
-async def test_a_blob_that_can_not_be_read_is_no_damage() -> None:
+async def test_a_blob_that_can_not_be_read_is_damage_of_it_alone() -> None:
     store = pristine()
     key = images.blob_key(SINGLE.blobs[1].digest)
 
