@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
 from regstore.cli.progress import Shown, progress
@@ -367,6 +368,7 @@ def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
         "sweep_blocked": summary.sweep_blocked or None,
         "uploads_blocked": summary.uploads_blocked or None,
         "problems": list(summary.problems),
+        **notes_json(summary),
     }
 
 
@@ -402,6 +404,8 @@ def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
             emit(f"  {problem}")
     if summary.unknown:
         emit(f"\n{counted(summary.unknown, 'unknown key')}, not touched")
+    for note in plan_notes(summary):
+        emit(f"\n{note}")
     emit()
 
 
@@ -459,6 +463,8 @@ def _print_report(report: GcReport) -> None:
     )
     if report.kept_back:
         emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
+    for note in report_notes(report):
+        emit(note)
     print_healed(report.healed.blobs, report.healed.links)
     if report.emptied.runs:
         emit(

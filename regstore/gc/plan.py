@@ -34,6 +34,7 @@ from regstore import layout
 from regstore.gc.broken import LINK_REASON, find_broken, keep_broken
 from regstore.gc.policy import BrokenScope, Policy
 from regstore.gc.retention import Fate, Retention
+from regstore.gc.staying import Young, find_young
 from regstore.inventory.inventory import Inventory, path_sql, text_sql
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import LINK_MAX
@@ -148,6 +149,7 @@ class GcSummary:
     problems: tuple[str, ...] = field(default=())
     rules: tuple[RuleShare, ...] = ()
     broken: tuple[BrokenRevision, ...] = ()
+    young: Young = field(default_factory=Young)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -677,6 +679,7 @@ class _Planner:
             problems=tuple(self._problems()),
             rules=tuple(self._rules()),
             broken=tuple(self._broken()),
+            young=find_young(self._inventory, cutoff=self._cutoff, now=self._now),
         )
 
     def _uploads_blocked(self) -> str:

@@ -62,6 +62,8 @@ _CANDIDATES: Final = """
     select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
     from gc_dead_blob order by position
 """
+#: Blobs that a report names where they are not as planned.
+_NAMED: Final = 5
 #: Empty folders younger than this stay while the registry serves; in microseconds.
 _FOLDERS_STAY: Final = 600 * 1_000_000
 #: v2.x finds repositories by `_layers`, v3 by `_manifests`; a repository without them would lose its blobs to the
@@ -106,6 +108,7 @@ class GcRunOptions:
 class GcReport:
     """What a run did. Sizes in bytes, seconds for the time it took.
 
+    vanished: dead blobs that somebody else had deleted when their turn came, and the digests of some of them.
     kept_back: planned, but left alone because it was in use, or had changed, when its turn came.
     failures: keys that the store would not delete, with its words: a line a reason.
     emptied: older runs whose trash went for good; overdue: those that the registry's cache may still answer for.
@@ -122,6 +125,8 @@ class GcReport:
     blobs: int = 0
     blob_bytes: int = 0
     upload_bytes: int = 0
+    vanished: int = 0
+    vanished_digests: tuple[str, ...] = ()
     kept_back: int = 0
     folders: int = 0
     seconds: float = 0.0
@@ -199,6 +204,8 @@ class GcRun:
         self._unlinked: dict[Step, int] = dict.fromkeys(Step, 0)
         self._failures = Failures(storage.url)
         self._kept_back = 0
+        #: Dead blobs that were not there any more when their turn came.
+        self._vanished: list[_Blob] = []
         self._tags_back: list[str] = []
         self._given_back = Healed()
         self._uploads_gone: set[tuple[str, str]] = set()
@@ -340,6 +347,8 @@ class GcRun:
             upload_bytes=self._upload_bytes,
             trashed=self._options.trash,
             healed=self.healed + healed + self._given_back + Healed(links=tuple(self._tags_back)),
+            vanished=len(self._vanished),
+            vanished_digests=tuple(digest_text(blob.raw) for blob in self._vanished[:_NAMED]),
             kept_back=self._kept_back,
             folders=folders,
             seconds=time.monotonic() - started,
@@ -654,21 +663,23 @@ class GcRun:
             self._on_event(Progress(phase="removing blobs", done=done, total=total, unit="blobs"))
             done += len(batch)
             dead = await self._still_dead(batch)
+            known = len(self._vanished)
             taken = await (self._trash(dead) if self._options.trash else self._delete_blobs(dead)) if dead else []
             self._gone += len(taken)
             self._gone_bytes += sum(blob.size for blob in taken)
+            gone = [*taken, *self._vanished[known:]]
             self.inventory.insert(
                 "gc_gone",
                 {
-                    "digest": ("binary", [blob.raw for blob in taken]),
-                    "position": ("int64", [blob.position for blob in taken]),
+                    "digest": ("binary", [blob.raw for blob in gone]),
+                    "position": ("int64", [blob.position for blob in gone]),
                 },
             )
             self.inventory.execute(
                 f"delete from blob where digest in (select digest from gc_gone where position >= {first})"
             )
             self.inventory.execute(f"delete from gc_candidate where position <= {position}")
-            await self._cache.forget_blobs(str(Digest.from_raw(blob.raw)) for blob in taken)
+            await self._cache.forget_blobs(digest_text(blob.raw) for blob in gone)
         self._on_event(Progress(phase="removing blobs", done=done, total=max(total, done), unit="blobs"))
 
     def _candidates(self, after: int) -> list[_Blob]:
@@ -721,6 +732,7 @@ class GcRun:
                 else:
                     await self._storage.copy(blob.key, prefix + blob.key, size=blob.size)
             except NotFound:
+                self._vanished.append(blob)
                 return
             except StorageError as error:
                 outcomes[blob.key] = error

@@ -1,0 +1,43 @@
+"""What `regstore gc` says beside the plan: why little goes, and what was not as planned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from regstore.cli.output import counted, moment, size
+
+if TYPE_CHECKING:
+    from regstore.gc.plan import GcSummary
+    from regstore.gc.run import GcReport
+
+
+def notes_json(summary: GcSummary) -> dict[str, Any]:
+    young = asdict(summary.young)
+    for name in ("oldest", "latest"):
+        young[name] = None if young[name] is None else moment(young[name])
+    return {"young": young}
+
+
+def plan_notes(summary: GcSummary) -> Iterator[str]:
+    young = summary.young
+    if (young.blobs or young.links) and young.oldest is not None and summary.blobs.dead <= young.blobs:
+        yield (
+            f"{counted(young.blobs, 'blob')} ({size(young.blob_bytes)}) and {counted(young.links, 'link')} are younger "
+            f"than the grace and stay for now, the oldest from {moment(young.oldest)} (--grace says how long)"
+        )
+    if young.latest is not None:
+        yield (
+            f"the times of {counted(young.ahead, 'key')} lie in the future, the latest {moment(young.latest)}: what "
+            "wrote or copied these has a wrong clock; they stay until the grace is over after that"
+        )
+
+
+def report_notes(report: GcReport) -> Iterator[str]:
+    if report.vanished:
+        yield (
+            f"{counted(report.vanished, 'dead blob')} had gone when their turn came, such as "
+            f"{report.vanished_digests[0]}: something else deletes from this store, too (the registry's own "
+            "garbage-collect, a lifecycle rule, another tool); only one should"
+        )
