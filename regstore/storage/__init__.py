@@ -16,7 +16,8 @@ from regstore.storage.base import (
 )
 
 if TYPE_CHECKING:
-    from regstore.storage.location import DiskLocation, S3Location, parse_location
+    from regstore.storage.backends import parse_location
+    from regstore.storage.location import DiskLocation, S3Location
     from regstore.storage.opening import OpenOptions, open_registry_config, open_storage, read_registry_config
     from regstore.storage.registry_config import RegistryConfig
 

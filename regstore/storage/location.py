@@ -1,23 +1,33 @@
-"""Where a store is, as a person writes it: `s3://bucket[/rootdirectory]`, a path, or `file:///path`. Pure."""
+"""Where a store is, as a person writes it: `s3://bucket[/rootdirectory]`, a path, or `file:///path`. Pure.
+
+Each backend has a kind of location here, and a function that makes one of a URL of its scheme; `storage.backends` knows
+which belong together."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final, Protocol
 from urllib.parse import unquote
 
 from regstore.errors import InputError
 
-_EXPECTED: Final = "s3://bucket[/rootdirectory], a folder's path, or file:///folder"
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+EXPECTED: Final = "s3://bucket[/rootdirectory], a folder's path, or file:///folder"
 #: Loose: servers other than AWS allow upper case, underscores, and more than 63 characters.
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
+class Location(Protocol):
+    """`str()` gives it as a person would write it."""
+
+    #: Of its URLs, in lower case: the backend's name.
+    scheme: ClassVar[str]
+
+
 @dataclass(frozen=True, slots=True)
 class DiskLocation:
+    scheme: ClassVar[str] = "file"
     root: Path
 
     def __str__(self) -> str:
@@ -28,6 +38,7 @@ class DiskLocation:
 class S3Location:
     """root: the registry's rootdirectory as a key's beginning: no slash at either end, "" for the whole bucket."""
 
+    scheme: ClassVar[str] = "s3"
     bucket: str
     root: str = ""
 
@@ -43,7 +54,16 @@ class S3Location:
         return f"s3://{self.bucket}" + (f"/{self.root}" if self.root else "")
 
 
-Location = DiskLocation | S3Location
+@dataclass(frozen=True, slots=True)
+class MemoryLocation:
+    """A store in this process's memory, by any name. root: as of a bucket."""
+
+    scheme: ClassVar[str] = "memory"
+    name: str
+    root: str = ""
+
+    def __str__(self) -> str:
+        return f"memory://{self.name}" + (f"/{self.root}" if self.root else "")
 
 
 def normalize_root(rootdirectory: str) -> str:
@@ -54,42 +74,34 @@ def normalize_root(rootdirectory: str) -> str:
     return rootdirectory.strip("/")
 
 
-def parse_location(text: str) -> Location:
-    """InputError where the text is none of the three forms. Looks at nothing but the text.
-
-    Nothing is percent-decoded in `s3://`: what follows the bucket is the root as the keys have it.
-    """
-    if not text.strip():
-        raise InputError(f"no store is named; expected {_EXPECTED}")
-    if "\0" in text:
-        raise InputError(f"{text!r} has a NUL in it; expected {_EXPECTED}")
-    scheme = _SCHEME.match(text)
-    if (
-        scheme
-        and "@" in text[scheme.end() :].lstrip("/").partition("/")[0]
-        and scheme[1].lower() not in ("s3", "file")
-    ):
+def parse_s3(text: str) -> S3Location | None:
+    """None where that is no URL of a bucket. Nothing is percent-decoded: what follows the bucket is the root as the
+    keys have it."""
+    if not text[3:].startswith("//"):
+        return None
+    bucket, _, root = text[5:].partition("/")
+    if "@" in bucket:
         # Not echoed: what stands before the @ may be a secret.
-        raise InputError(f"a {scheme[1].lower()} URL is no location that regstore knows; expected {_EXPECTED}")
-    name = scheme[1].lower() if scheme else ""
-    if name == "s3" and text[3:].startswith("//"):
-        bucket, _, root = text[5:].partition("/")
-        if "@" in bucket:
-            # Not echoed: what stands before the @ may be a secret.
-            raise InputError("credentials do not belong into an s3:// URL; set AWS_ACCESS_KEY_ID and so on")
-        if not bucket:
-            raise InputError(f"{text!r} names no bucket; expected s3://bucket[/rootdirectory]")
-        return S3Location(bucket, normalize_root(root))
-    if name == "file":
-        rest = text[5:]
-        if rest.startswith("//"):
-            host, slash, path = rest[2:].partition("/")
-            if host not in ("", "localhost"):
-                raise InputError(f"{text!r} names the host {host!r}; expected file:///folder, with three slashes")
-            rest = slash + path
-        if not rest:
-            raise InputError(f"{text!r} names no folder; expected file:///folder")
-        return DiskLocation(Path(unquote(rest)))
-    if text.lower().startswith(("s3:", "file:")) or (scheme and text[scheme.end() :].startswith("/")):
-        raise InputError(f"{text!r} is no location that regstore knows; expected {_EXPECTED}")
-    return DiskLocation(Path(text))
+        raise InputError("credentials do not belong into an s3:// URL; set AWS_ACCESS_KEY_ID and so on")
+    if not bucket:
+        raise InputError(f"{text!r} names no bucket; expected s3://bucket[/rootdirectory]")
+    return S3Location(bucket, normalize_root(root))
+
+
+def parse_file(text: str) -> DiskLocation | None:
+    """None where that is no URL of a folder."""
+    rest = text[5:]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host not in ("", "localhost"):
+            raise InputError(f"{text!r} names the host {host!r}; expected file:///folder, with three slashes")
+        rest = slash + path
+    if not rest:
+        raise InputError(f"{text!r} names no folder; expected file:///folder")
+    return DiskLocation(Path(unquote(rest)))
+
+
+def parse_memory(text: str) -> MemoryLocation | None:
+    """None where that is no URL of a store in memory."""
+    name, _, root = text[9:].partition("/")
+    return MemoryLocation(name, normalize_root(root)) if text[7:].startswith("//") and name else None

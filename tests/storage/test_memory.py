@@ -7,9 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from regstore.errors import AccessDenied
+import regstore
+from regstore.errors import AccessDenied, InputError
+from regstore.gc.run import GcRunOptions, open_run
+from regstore.storage import parse_location
 from regstore.storage.base import Storage
 from regstore.storage.memory import MemoryStorage, forget, objects_of
+from tests.registry.stores import push
+from tests.servers import images
 from tests.storage.conformance import StorageConformance
 
 
@@ -62,3 +67,18 @@ async def test_opened_to_be_looked_at_it_changes_nothing() -> None:
             await change
     assert looking.contents() == {"key": b"body"}
     forget("looked-at")
+
+
+async def test_the_library_works_on_a_store_in_memory() -> None:
+    assert str(parse_location("memory://lib/a/b/")) == "memory://lib/a/b"
+    for text in ("memory:lib", "memory://", "memory:///root"):
+        with pytest.raises(InputError, match="expected"):
+            parse_location(text)
+    async with regstore.open("memory://lib/root") as registry:
+        repository = registry.repository("team/app")
+        document = images.multiarch("x")
+        await push(repository, document, "1.0")
+        assert [tag.name async for tag in repository.tags] == ["1.0"]
+    async with MemoryStorage("lib", "root") as storage, open_run(storage, GcRunOptions()) as run:
+        assert run.summary.nothing_to_do and run.summary.blobs.total == len(document.closure())
+    forget("lib")
