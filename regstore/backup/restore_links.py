@@ -20,8 +20,9 @@ from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound
 from regstore.inventory.scan import LINK_MAX
 from regstore.runs.journal import REWRITTEN, Entry, Journal
-from regstore.runs.lock import Lock, clock
+from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.clock import clock
 
 AT_ONCE: Final = 8
 _BATCH_SECONDS: Final = 1.0

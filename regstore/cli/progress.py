@@ -19,12 +19,17 @@ _PAUSE: Final = 5.0
 
 
 class Retries:
-    """Shows requests that are tried again, not more than one in a few seconds: a busy server refuses thousands."""
+    """Shows requests that are tried again, not more than one in a few seconds: a busy server refuses thousands; and
+    each notice once."""
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._said: set[str] = set()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.message not in self._said:
+            self._said.add(event.message)
+            _line(event.message)
         if isinstance(event, Retry) and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PAUSE
             about = f" of {event.key}" if event.key else ""
@@ -158,8 +163,10 @@ def _line(message: str) -> None:
 
 
 def retries(*, quiet: bool = False) -> OnEvent:
-    """For a storage: shows what it tries again, on a terminal."""
-    return ignore if quiet or not sys.stderr.isatty() else Retries()
+    """For a storage: shows its notices, and on a terminal what it tries again."""
+    if quiet:
+        return ignore
+    return Retries() if sys.stderr.isatty() else _Notices().show
 
 
 def progress(*, quiet: bool = False) -> Shown:

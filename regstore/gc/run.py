@@ -44,9 +44,10 @@ from regstore.inventory.tag_record import load_record
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UploadKey
 from regstore.runs import RUNS
 from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
-from regstore.runs.lock import Lock, clock
+from regstore.runs.lock import Lock
 from regstore.runs.trashed import TrashedRun, find_trash
 from regstore.storage.base import MultipartUpload, Page, Storage
+from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal
 
 _BATCH: Final = 1000

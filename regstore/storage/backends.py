@@ -37,7 +37,8 @@ class OpenOptions:
     ca_bundle: path of a PEM file to trust. concurrency: requests (files, on a disk) at once.
     create: make the root folder of a disk if it is missing; of no meaning for S3. read_only: for who only looks: every
     change is refused, `capabilities` tries nothing, and a disk's `now` is this computer's clock.
-    on_event: told of each request to S3 that is tried again (`Retry`), which may say why nothing happens.
+    on_event: told of each request to S3 that is tried again (`Retry`), which may say why nothing happens,
+    and of a clock that is in doubt (`Notice`).
     """
 
     endpoint_url: str | None = None

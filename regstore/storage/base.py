@@ -323,6 +323,15 @@ class TellsChanges(Protocol):
 
 
 @runtime_checkable
+class TellsDate(Protocol):
+    """A store whose answers bear a Date, which whatever is between here and there may have written."""
+
+    async def date(self) -> int | None:
+        """In microseconds; None where there is none."""
+        ...
+
+
+@runtime_checkable
 class KeepsChecksums(Protocol):
     """A store that keeps a checksum beside an object (S3's additional checksums)."""
 

@@ -397,8 +397,10 @@ class DiskStorage:
             try:
                 file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
                 try:
-                    os.write(file, b"0")
-                    os.fsync(file)  # the server's time, where there is a server
+                    # The server's time, where there is a server; on a full disk that of the empty file.
+                    with suppress(OSError):
+                        os.write(file, b"0")
+                        os.fsync(file)
                     return os.fstat(file).st_mtime_ns // 1000
                 finally:
                     os.close(file)

@@ -20,7 +20,7 @@ from regstore.runs.lock import find_locks
 from regstore.seed.probe import probe_permissions
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.seed.seeding import seed
-from regstore.storage.base import Storage
+from regstore.storage.base import Storage, TellsDate
 
 _SECOND: Final = 1_000_000
 _DAY: Final = 24 * 3600 * _SECOND
@@ -138,17 +138,29 @@ async def _capabilities(storage: Storage, write_probe: bool) -> list[Line]:
 
 
 async def _clock(storage: Storage, write_probe: bool) -> list[Line]:
-    if not storage.url.startswith("s3://"):
+    if not isinstance(storage, TellsDate):
         return []
     before = time.time_ns() // 1000
-    store = await storage.now()
+    date = await storage.date()
     after = time.time_ns() // 1000
-    # The store's answer has whole seconds.
-    skew = max(0, before - (store + _SECOND), store - after)
-    if skew < _SKEW_ODD:
-        return [_ok("clock", "the store's and this computer's agree")]
-    make = _fail if skew >= _SKEW_BAD else _warn
-    return [make("clock", f"the store's is {skew // _SECOND:,} s off this computer's", "set the clock (NTP)")]
+    if date is None:
+        return [_warn("clock", "the answers bear no Date", "regstore goes by the times of what it puts")]
+    # The answer has whole seconds.
+    skew = max(0, before - (date + _SECOND), date - after)
+    lines = []
+    if skew >= _SKEW_ODD:
+        make = _fail if skew >= _SKEW_BAD else _warn
+        lines.append(
+            make("clock", f"the store's is {skew // _SECOND:,} s off this computer's", "set the clock (NTP)")
+        )
+    if write_probe:
+        own = abs(await storage.now() - date)
+        if own >= _SKEW_ODD:
+            detail = (
+                f"the Date of its answers is {own // _SECOND:,} s off the times that the store gives to objects"
+            )
+            lines.append(_warn("clock", detail, "a proxy's clock? regstore goes by the objects' times"))
+    return lines or [_ok("clock", "the store's and this computer's agree")]
 
 
 async def _locks(storage: Storage, write_probe: bool) -> list[Line]:

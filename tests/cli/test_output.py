@@ -81,6 +81,7 @@ class Terminal(io.StringIO):
 def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
+    of_the_store = progress.retries()
     with progress.progress() as on_event:
         on_event(Progress(phase="listing blobs", done=1, total=10))
         on_event(Progress(phase="listing blobs", done=10, total=10, detail="a1"))
@@ -88,12 +89,15 @@ def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
         for attempt in (1, 2):  # told once in a few seconds
             on_event(Retry(operation="PutObject", key="k", attempt=attempt, reason="503"))
         on_event(Progress(phase="copying", done=5, unit="bytes"))
+    for _ in range(2):
+        of_the_store(Notice(message="of the store"))
     shown = terminal.getvalue()
     assert "listing blobs" in shown
     assert "copying" in shown
     assert "something \\x1b odd" in shown
     assert "PutObject of k: attempt 1 failed (503), trying again" in shown
     assert "attempt 2" not in shown
+    assert shown.count("of the store") == 1
 
 
 def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +106,12 @@ def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatc
         on_event(Progress(phase="listing blobs", done=1, total=10))
         for _ in range(2):
             on_event(Notice(message="something \x1b odd"))
-    assert sys.stderr.getvalue() == "regstore: something \\x1b odd\n"  # type: ignore[attr-defined]
-    assert progress.retries() is ignore
+    on_event = progress.retries()
+    on_event(Retry(operation="PutObject", key="k", attempt=1, reason="503"))
+    for _ in range(2):
+        on_event(Notice(message="of the store"))
+    said = "regstore: something \\x1b odd\nregstore: of the store\n"
+    assert sys.stderr.getvalue() == said  # type: ignore[attr-defined]
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress.progress(quiet=True) as on_event:
         assert on_event is ignore

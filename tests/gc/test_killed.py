@@ -8,13 +8,18 @@ every point is, in every test; without, some that are spread evenly.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from regstore.errors import LockHeld
 from regstore.gc.run import GcRunOptions
+from regstore.runs import lock as lock_module
+from regstore.runs import process as process_module
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
@@ -40,6 +45,8 @@ from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
 from tests.storage.faulty import FaultyStorage, died
+
+ROOT = Path(process_module.__file__).parents[2]
 
 
 async def count_mutations(storage: Storage, run: GcRunOptions) -> int:
@@ -83,6 +90,40 @@ async def test_on_a_store_like_s3(offline: bool, request: pytest.FixtureRequest)
                 await check_end(storage, storage.store, before, dead)
             except AssertionError as error:
                 raise AssertionError(where) from error
+
+
+async def test_its_lock_stands_while_its_process_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was cut off from the store only, and what /proc hides (`hidepid=2`) may run; when the kernel says that it is
+    gone, nobody needs to break its lock."""
+    before = small_registry()
+    run = options(offline=False, concurrency=1)
+    storage = model_storage(before)
+    code = "from regstore.runs.process import this_process; print(this_process(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout is not None and other.stdin is not None
+        process = other.stdout.readline().strip()
+        with monkeypatch.context() as patch:
+            patch.setattr(lock_module, "this_process", lambda: process)
+            assert await died(collect(FaultyStorage(storage, die_at=5, when="after"), run))
+        after = dict(storage.store.objects)
+        number = process.split("/")[3]
+        shutil.copytree("/proc/sys/kernel/random", tmp_path / "sys/kernel/random", copy_function=_copy)
+        (tmp_path / "self").symlink_to("/proc/self")
+        with monkeypatch.context() as patch:
+            patch.setattr(process_module, "_PROC", tmp_path)
+            assert not (tmp_path / number).exists()
+            with pytest.raises(LockHeld):
+                await collect(storage, run)
+        assert storage.store.objects == after
+        other.stdin.close()
+    await collect(storage, run)
+    await check_end(storage, storage.store, before, wanted(before, run).dead)
+
+
+def _copy(source: str, target: str) -> None:
+    Path(target).write_bytes(Path(source).read_bytes() if source.endswith("boot_id") else b"")
 
 
 @serving

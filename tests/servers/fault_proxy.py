@@ -17,9 +17,11 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -163,6 +165,7 @@ class FaultProxy:
     """A context manager. `endpoint_url` is where clients go instead of `upstream`.
 
     delay: seconds that every request waits before it is forwarded, as a network would make it.
+    clock: seconds by which its own clock, which writes the Date of every answer, is ahead; None: there is no Date.
     counts: requests that came, by operation ("PutObject"); methods: by HTTP method. Refused ones count too.
     bytes_in, bytes_out: bodies of requests, bodies of answers.
     """
@@ -171,6 +174,7 @@ class FaultProxy:
         parts = urlsplit(upstream)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
         self.delay = delay
+        self.clock: int | None = 0
         self.counts: Counter[str] = Counter()
         self.methods: Counter[str] = Counter()
         self.requests: list[Request] = []
@@ -396,6 +400,7 @@ class FaultProxy:
         except ConnectionError:
             pass  # the server may have refused before it had read all: its answer is there
         response = await upstream.response()
+        response.head = self._dated(response.head)
         if rule is not None and rule.action == "reset_after":
             await self._answer_body(request, response, upstream, None)
             _break(writer)
@@ -425,6 +430,15 @@ class FaultProxy:
         if not keep:
             upstream.close()
         return keep and request.headers.get("connection", "").lower() != "close"
+
+    def _dated(self, head: bytes) -> bytes:
+        if self.clock == 0:
+            return head
+        head = re.sub(rb"\r\nDate:[^\r\n]*", b"", head, flags=re.IGNORECASE)
+        if self.clock is None:
+            return head
+        date = formatdate(time.time() + self.clock, usegmt=True).encode()
+        return head.replace(b"\r\n", b"\r\nDate: " + date + b"\r\n", 1)
 
     async def _answer_body(
         self, request: Request, response: _Response, upstream: _Upstream, writer: asyncio.StreamWriter | None

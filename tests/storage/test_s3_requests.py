@@ -7,7 +7,9 @@ import base64
 import hashlib
 import itertools
 import socket
+import time
 from collections.abc import AsyncIterator
+from email.utils import formatdate
 
 import botocore.exceptions
 import pytest
@@ -353,9 +355,17 @@ async def test_why_a_head_failed_is_asked_with_a_get(fake: FakeS3, storage: S3St
         await storage.stat("key")
 
 
-async def test_now_is_the_servers(fake: FakeS3, storage: S3Storage) -> None:
-    fake.answers = [answer(Date=LAST_MODIFIED)]
-    assert await storage.now() == 1795428000000000
+async def test_now_is_when_the_server_says_that_something_was_put(fake: FakeS3, storage: S3Storage) -> None:
+    fake.answers = [answer(), answer(body=b"x", Last_Modified=LAST_MODIFIED, Date=formatdate(usegmt=True))]
+    await storage.put("key", b"")
+    assert 0 <= await storage.now() - 1795428000000000 < 60_000_000
+    assert [asked.method for asked in fake.asked] == ["PUT", "HEAD"]
+
+
+async def test_now_is_the_date_that_this_computer_confirms(fake: FakeS3, storage: S3Storage) -> None:
+    now = time.time()
+    fake.answers = [answer(Date=formatdate(now - 5, usegmt=True))]
+    assert await storage.now() == int(now - 5) * 1_000_000
 
 
 # Writing

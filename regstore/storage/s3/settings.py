@@ -33,7 +33,8 @@ class S3Settings:
     ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
     being read not counted). page_size: keys asked for in a LIST, at most 1,000. put: how objects are stored that
     are put without options of their own.
-    read_only: refuse every request that changes anything. on_event: told of each that is tried again (`Retry`).
+    read_only: refuse every request that changes anything. on_event: told of each that is tried again
+    (`Retry`), and of a clock that is in doubt (`Notice`).
     """
 
     bucket: str

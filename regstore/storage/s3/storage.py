@@ -34,6 +34,7 @@ from regstore.storage.base import (
     ReadHandle,
     Repeatable,
 )
+from regstore.storage.clock import StoreClock
 from regstore.storage.s3 import failures, multipart, unfinished
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier, option_headers
@@ -77,6 +78,7 @@ class S3Storage:
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
         self._bucket_seen = False
+        self._clock = StoreClock(self, self.date, read_only=settings.read_only, on_event=settings.on_event)
         #: Sizes that go in one request, as far as is known of what lies between; and room for those that did not.
         self._streamed = STREAMED
         self._in_parts_after_all = asyncio.Semaphore(LARGE_STREAMS)
@@ -120,6 +122,7 @@ class S3Storage:
             self._lister = Lister(self._client)
         async for page in self._lister.pages(self._root, prefix, start_after):
             self._bucket_seen = True
+            self._clock.listed(page)
             yield page
 
     # One object
@@ -207,6 +210,7 @@ class S3Storage:
             await self._create(self._full(key), data, headers)
         else:
             await self._put(self._full(key), data, headers)
+        self._clock.wrote(key)
 
     async def _put(self, full: str, data: bytes, headers: Mapping[str, str], sha256: str = "") -> None:
         # The signature covers the SHA-256 of the body: the server refuses what did not arrive as sent.
@@ -286,6 +290,7 @@ class S3Storage:
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
         if self._deleter is None:
             self._deleter = Deleter(self._client)
+        self._clock.deleted(keys)
         found = await self._deleter.delete_many([self._full(key) for key in keys])
         return {key[len(self._root) :]: outcome for key, outcome in found.items()}
 
@@ -338,7 +343,11 @@ class S3Storage:
         return 0
 
     async def now(self) -> int:
-        """From the Date of a HEAD on the bucket: whole seconds, rounded down, so nothing looks older than it is."""
+        """As `StoreClock` says: by the time of what was put last, or else by the Date of a HEAD on the bucket."""
+        return await self._clock.now()
+
+    async def date(self) -> int | None:
+        """Whole seconds, rounded down, so nothing looks older than it is."""
         answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
         if answer.status != 200:
             answer = await self._client.call(
@@ -347,11 +356,10 @@ class S3Storage:
                 query=[("list-type", "2"), ("max-keys", "1"), *([("prefix", self._root)] if self._root else [])],
                 parse=_whole,
             )
-        date = answer.headers.get("date", "")
         try:
-            return parse_http_time(date)
-        except failures.Malformed as error:
-            raise StorageError(f"{self._client.place.endpoint} sends no Date, so its clock is unknown") from error
+            return parse_http_time(answer.headers.get("date", ""))
+        except failures.Malformed:
+            return None
 
     async def capabilities(self) -> Capabilities:
         async with self._probing:
