@@ -8,6 +8,7 @@ import typer
 
 from regstore.cli.output import counted, emit, emit_json, printable
 from regstore.cli.progress import progress
+from regstore.cli.registry_cache import CacheOptions, told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.errors import EXIT_FAILURE, EXIT_OK
@@ -51,5 +52,7 @@ def doctor(
 async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, list[Line]]:
     from regstore.verify.doctor import examine
 
-    async with settings.open(read_only=not write_probe) as storage:
-        return storage.url, await examine(storage, write_probe=write_probe, on_event=on_event)
+    storage, config = settings.open_with_config(read_only=not write_probe)
+    cache, _ = told_cache(CacheOptions(config_path=settings.registry_config), config)
+    async with storage:
+        return storage.url, await examine(storage, write_probe=write_probe, cache=cache, on_event=on_event)

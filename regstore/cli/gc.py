@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +13,26 @@ from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
 from regstore.cli.progress import Shown, progress
-from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
+from regstore.cli.registry_cache import (
+    CacheOption,
+    CacheOptions,
+    DebugUrls,
+    Left,
+    RedisUrl,
+    open_cache,
+    remember_cache,
+)
 from regstore.cli.retention import broken_scopes, policy_of, print_retention, retention_json, show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.trash import VERSIONED, print_healed
+from regstore.cli.trash import print_healed
 from regstore.cli.values import parse_duration, parse_share
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.run import GcReport, GcRun, GcRunOptions
+    from regstore.runs.known_cache import KnownCache
     from regstore.storage.base import Storage
 
 _SHARES_SHOWN = 20
@@ -117,6 +125,16 @@ def gc(
     ] = 7,
     registry_cache: CacheOption = None,
     redis_url: RedisUrl = None,
+    registry_debug_url: DebugUrls = None,
+    restart_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            show_default=False,
+            help="Restarts every registry process whose cache is in its memory, and returns when that is done: a line "
+            "for /bin/sh. Run last, where anything in the trash waits for it, so that the next gc may free that.",
+        ),
+    ] = None,
     max_delete: Annotated[
         float,
         typer.Option(
@@ -195,6 +213,14 @@ def gc(
         allow_gone=tuple(map(Pattern.repository, allow_gone or [])),
         max_lost=max_lost,
         trash_older_than=trash_days * 86_400_000_000,
+        restart_command=restart_command,
+    )
+    told = CacheOptions(
+        registry_cache=registry_cache,
+        redis_url=redis_url,
+        debug_urls=registry_debug_url or [],
+        restart_command=restart_command,
+        config_path=settings.registry_config,
     )
     shown = progress(quiet=settings.quiet)
     with shown:
@@ -204,7 +230,7 @@ def gc(
             )
         if dry_run:
             return run_async(_show(settings.open(read_only=True), options, as_json, shown))
-        return run_async(_collect(settings, registry_cache, redis_url, options, as_json, yes, break_lock, shown))
+        return run_async(_collect(settings, told, options, as_json, yes, break_lock, shown))
 
 
 async def _explain(
@@ -241,15 +267,14 @@ async def _show(storage: Storage, options: GcRunOptions, as_json: bool, shown: S
 
 async def _collect(
     settings: StoreSettings,
-    registry_cache: str | None,
-    redis_url: str | None,
+    told: CacheOptions,
     options: GcRunOptions,
     as_json: bool,
     yes: bool,
     break_lock: bool,
     shown: Shown,
 ) -> int:
-    from regstore.gc.run import GcReport, open_run, require_registry
+    from regstore.gc.run import open_run, require_registry
     from regstore.runs.lock import break_locks
 
     storage, config = settings.open_with_config()
@@ -258,7 +283,7 @@ async def _collect(
             "the registry's configuration says that it is read-only: if every registry process runs with it, "
             "--offline needs no second look"
         )
-    async with storage, open_cache(registry_cache, redis_url, config) as cache:
+    async with storage, open_cache(storage, told, config) as cache:
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
@@ -268,19 +293,21 @@ async def _collect(
             open_run(storage, options, lock, cache=cache, on_event=shown.show) as run,
         ):
             shown.clear()
+            await remember_cache(storage, cache.known)
             if not as_json:
                 _print_plan(storage.url, run, options)
             run.check_share()
             if run.nothing_to_do:
                 await run.remember()
+                nothing = await run.rest()
+                shown.clear()
                 if as_json:
-                    nothing = GcReport(run="", trashed=options.trash, healed=run.healed, overdue=run.overdue)
-                    emit_json({"plan": _plan_json(storage.url, run), "result": asdict(nothing)})
-                    return _exit_code(run.summary)
-                print_healed(run.healed.blobs, run.healed.links)
-                emit("nothing to remove")
-                _print_overdue(run.overdue)
-                return _exit_code(run.summary)
+                    emit_json(_report_json(storage.url, run, nothing, cache.known))
+                else:
+                    print_healed(run.healed.blobs, run.healed.links)
+                    emit("nothing to remove")
+                    _print_freeing(nothing, cache.known)
+                return _exit_code(run.summary, nothing)
             if run.expired and not as_json:
                 emit(
                     f"the trash of {counted(len(run.expired), 'older run')} is emptied, too: "
@@ -296,12 +323,12 @@ async def _collect(
             report = await run.apply()
             shown.clear()
             if as_json:
-                emit_json({"plan": _plan_json(storage.url, run), "result": asdict(report)})
+                emit_json(_report_json(storage.url, run, report, cache.known))
             else:
-                _print_report(report)
+                _print_report(report, cache.known)
             if report.failures:
                 return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
-            return _exit_code(run.summary)
+            return _exit_code(run.summary, report)
 
 
 async def _agreed(yes: bool) -> bool:
@@ -327,8 +354,15 @@ async def _agreed(yes: bool) -> bool:
         loop.remove_reader(sys.stdin)
 
 
-def _exit_code(summary: GcSummary) -> int:
+def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:
+    if report is not None and report.restart is not None and not report.restart.done:
+        return EXIT_PARTIAL
     return EXIT_PARTIAL if summary.protected or summary.sweep_blocked or summary.uploads_blocked else EXIT_OK
+
+
+def _report_json(store: str, run: GcRun, report: GcReport, known: KnownCache) -> dict[str, Any]:
+    result = asdict(report) | Left(known, report.not_freed).json()
+    return {"plan": _plan_json(store, run), "result": result}
 
 
 def _plan_json(store: str, run: GcRun) -> dict[str, Any]:
@@ -445,16 +479,18 @@ def _print_shares(summary: GcSummary) -> None:
     )
 
 
-def _print_overdue(runs: Sequence[str]) -> None:
-    if runs:
-        emit(
-            f"the trash of {counted(len(runs), 'older run')} stays: the registry's cache may still answer for its "
-            "blobs. Say --registry-cache where there is none or it is Redis; or restart every registry process, and "
-            "run `regstore trash empty --restarted-after TIME`"
-        )
+def _print_freeing(report: GcReport, known: KnownCache) -> None:
+    """What the cache is, what was done about it, and what takes space still."""
+    restart = report.restart
+    if restart is not None and restart.done:
+        emit(f"the registry was restarted, in {restart.seconds:.1f} s")
+    elif restart is not None:
+        said = f", and said: {restart.output}" if restart.output else ""
+        emit_error(f"the restart command {restart.outcome}; it frees nothing{said}")
+    Left(known, report.not_freed).show()
 
 
-def _print_report(report: GcReport) -> None:
+def _print_report(report: GcReport, known: KnownCache) -> None:
     links = f"{counted(report.revisions, 'revision')}, {counted(report.layer_links, 'layer link')}"
     where = "moved to the trash" if report.trashed else "deleted"
     emit(
@@ -471,10 +507,8 @@ def _print_report(report: GcReport) -> None:
             f"the trash of {counted(len(report.emptied.runs), 'older run')} is emptied: "
             f"{counted(report.emptied.blobs, 'blob')} ({size(report.emptied.blob_bytes)}) deleted"
         )
-    _print_overdue(report.overdue)
-    if report.versioned and (report.blobs or report.emptied.blobs):
-        emit(VERSIONED)
+    _print_freeing(report, known)
     for failure in report.failures:
         emit_error(printable(failure))
     if report.blobs and report.trashed:
-        emit(f"run {report.run}: undo with `regstore trash restore`, free the space with `regstore trash empty`")
+        emit(f"run {report.run}: undo with `regstore trash restore`")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from regstore.cli.output import counted, emit, emit_json
 from regstore.cli.progress import progress
-from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
+from regstore.cli.registry_cache import CacheOption, CacheOptions, RedisUrl, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import CacheDir, DryRun
@@ -38,7 +38,10 @@ def heal(
         scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
     )
     with progress(quiet=settings.quiet) as on_event:
-        url, healed = run_async(_heal(settings, options, registry_cache, redis_url, dry_run, on_event))
+        cache = CacheOptions(
+            registry_cache=registry_cache, redis_url=redis_url, config_path=settings.registry_config
+        )
+        url, healed = run_async(_heal(settings, options, cache, dry_run, on_event))
     if as_json:
         emit_json({"store": url, "dry_run": dry_run, "blobs": list(healed.blobs), "links": list(healed.links)})
         return
@@ -54,8 +57,7 @@ def heal(
 async def _heal(
     settings: StoreSettings,
     options: HealOptions,
-    told: str | None,
-    redis_url: str | None,
+    told: CacheOptions,
     dry_run: bool,
     on_event: OnEvent,
 ) -> tuple[str, Healed]:
@@ -66,5 +68,6 @@ async def _heal(
     async with storage:
         if dry_run:
             return storage.url, await plan_heal(storage, options, on_event=on_event)
-        async with open_cache(told, redis_url, config) as cache, hold_lock(storage, command="heal") as lock:
+        async with open_cache(storage, told, config) as cache, hold_lock(storage, command="heal") as lock:
+            await remember_cache(storage, cache.known)
             return storage.url, await heal_store(storage, options, lock, cache=cache, on_event=on_event)

@@ -12,7 +12,17 @@ import typer
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
-from regstore.cli.registry_cache import CacheOption, RedisUrl, open_cache
+from regstore.cli.registry_cache import (
+    CacheOption,
+    CacheOptions,
+    DebugUrls,
+    Left,
+    RedisUrl,
+    find_left,
+    known_cache,
+    open_cache,
+    remember_cache,
+)
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.values import parse_duration, parse_time
@@ -59,9 +69,11 @@ def trash_list(
     from regstore.digest import Digest
 
     wanted = Digest.parse(digest) if digest is not None else None
-    url, runs, links = run_async(_list(settings, run, repo, wanted))
+    url, runs, links, left = run_async(_list(settings, run, repo, wanted))
     if as_json:
-        emit_json({"store": url, "runs": [_run_json(run) | {"links": links[run.run]} for run in runs]})
+        emit_json(
+            {"store": url, "runs": [_run_json(run) | {"links": links[run.run]} for run in runs], **left.json()}
+        )
     elif runs:
         rows = [
             [
@@ -75,6 +87,8 @@ def trash_list(
             for run in runs
         ]
         emit(table(["RUN", "ENDED", "COMMAND", "BLOBS", "SIZE", "LINKS"], rows, right=(3, 4, 5)))
+        emit()
+        left.show()
     elif not settings.quiet:
         emit_error(
             f"the trash of {url} is empty"
@@ -85,17 +99,23 @@ def trash_list(
 
 async def _list(
     settings: StoreSettings, only: str | None, repository: str | None, digest: Digest | None
-) -> tuple[str, list[TrashedRun], dict[str, int]]:
+) -> tuple[str, list[TrashedRun], dict[str, int], Left]:
     from regstore.gc.trash import count_links
     from regstore.gc.trash_search import runs_that_took
+    from regstore.runs.not_freed import not_freed
     from regstore.runs.trashed import find_trash
 
-    async with settings.open(read_only=True) as storage:
-        runs = [each for each in await find_trash(storage) if only in (None, each.run)]
+    storage, config = settings.open_with_config(read_only=True)
+    async with storage:
+        known = await known_cache(storage, CacheOptions(config_path=settings.registry_config), config)
+        found = await find_trash(storage)
+        runs = [each for each in found if only in (None, each.run)]
         runs = await runs_that_took(
             storage, runs, repository=repository, digest=digest, concurrency=settings.concurrency
         )
-        return storage.url, runs, await count_links(storage, runs, concurrency=settings.concurrency)
+        links = await count_links(storage, runs, concurrency=settings.concurrency)
+        now = await storage.now()
+        return storage.url, runs, links, Left(known, not_freed(found, known.as_of(now), now=now))
 
 
 @store_command
@@ -182,6 +202,7 @@ def trash_empty(
     ] = None,
     registry_cache: CacheOption = None,
     redis_url: RedisUrl = None,
+    registry_debug_url: DebugUrls = None,
     restarted_after: Annotated[
         int | None,
         typer.Option(
@@ -226,7 +247,13 @@ def trash_empty(
         settle=settle / 1_000_000,
         scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir()),
     )
-    url, ready, kept = run_async(_choose(settings, options, registry_cache, redis_url))
+    told = CacheOptions(
+        registry_cache=registry_cache,
+        redis_url=redis_url,
+        debug_urls=registry_debug_url or [],
+        config_path=settings.registry_config,
+    )
+    url, ready, kept, left = run_async(_choose(settings, options, told))
     if not as_json:
         _print_runs(url, ready)
         for each in kept:
@@ -234,66 +261,61 @@ def trash_empty(
     if dry_run or not ready:
         if as_json:
             runs = [_run_json(each) for each in ready]
-            emit_json({"store": url, "runs": runs, "kept": [asdict(each) for each in kept]})
+            emit_json({"store": url, "runs": runs, "kept": [asdict(each) for each in kept], **left.json()})
+        else:
+            left.show()
         return EXIT_PARTIAL if kept else EXIT_OK
     if not confirm("Delete this for good?", yes=yes):
         emit_error("nothing was deleted")
         return EXIT_OK
     with progress(quiet=settings.quiet) as on_event:
-        emptied, versioned = run_async(_empty(settings, options, registry_cache, redis_url, on_event))
+        emptied, versioned, left = run_async(_empty(settings, options, told, on_event))
     if as_json:
-        emit_json({"store": url, "versioned": versioned, **emptied_json(emptied)})
+        emit_json({"store": url, "versioned": versioned, **asdict(emptied), **left.json()})
     else:
         emit(
             f"emptied {counted(len(emptied.runs), 'run')}: {counted(emptied.blobs, 'blob')} "
             f"({size(emptied.blob_bytes)}) deleted"
         )
         print_healed(emptied.healed.blobs, emptied.healed.links)
-        if versioned and emptied.blobs:
-            emit(VERSIONED)
+        left.show()
     for failure in emptied.failures:
         emit_error(failure)
     return EXIT_PARTIAL if emptied.failures or emptied.kept else EXIT_OK
 
 
 async def _choose(
-    settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None
-) -> tuple[str, list[TrashedRun], list[Kept]]:
+    settings: StoreSettings, options: EmptyOptions, told: CacheOptions
+) -> tuple[str, list[TrashedRun], list[Kept], Left]:
     from regstore.gc.trash import choose_runs
 
     storage, config = settings.open_with_config(read_only=True)
-    async with storage, open_cache(told, redis_url, config) as cache:
+    async with storage, open_cache(storage, told, config) as cache:
         ready, kept = await choose_runs(storage, options, cache)
-        return storage.url, ready, kept
+        return storage.url, ready, kept, await find_left(storage, cache.known)
 
 
 async def _empty(
-    settings: StoreSettings, options: EmptyOptions, told: str | None, redis_url: str | None, on_event: OnEvent
-) -> tuple[Emptied, bool | None]:
+    settings: StoreSettings, options: EmptyOptions, told: CacheOptions, on_event: OnEvent
+) -> tuple[Emptied, bool | None, Left]:
     from regstore.gc.trash import empty_trash
 
     storage, config = settings.open_with_config()
     async with (
         storage,
-        open_cache(told, redis_url, config) as cache,
+        open_cache(storage, told, config) as cache,
         hold_lock_openly(storage, command="trash empty") as lock,
     ):
+        await remember_cache(storage, cache.known)
         emptied = await empty_trash(storage, options, lock, cache=cache, on_event=on_event)
-        return emptied, (await storage.capabilities()).versioned
-
-
-VERSIONED: Final = (
-    "the bucket keeps versions: nothing is free until noncurrent versions expire (a lifecycle rule of the bucket)"
-)
+        versioned = (await storage.capabilities()).versioned
+        deleted = (emptied.blobs, emptied.blob_bytes) if versioned else None
+        return emptied, versioned, await find_left(storage, cache.known, versions=deleted)
 
 
 def print_healed(blobs: tuple[str, ...], links: tuple[str, ...]) -> None:
     if blobs or links:
         emit(f"given back: {counted(len(blobs), 'blob')}, {counted(len(links), 'link')}")
-
-
-def emptied_json(emptied: Emptied) -> dict[str, Any]:
-    return asdict(emptied)
 
 
 def _print_runs(url: str, runs: list[TrashedRun]) -> None:

@@ -16,22 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from regstore.errors import InputError, Unreachable
+from regstore.runs.known_cache import KnownCache
+from regstore.runs.registry_state import CacheKind
 from regstore.storage.registry_config import RedisSettings
 
-CacheKind = Literal["none", "inmemory", "redis", "unknown"]
 _BATCH: Final = 1000
 _TIMEOUT: Final = 30.0
 
 
 class RegistryCache(Protocol):
-    """kind: what the registry uses. can_forget: nothing answers any more for what was forgotten."""
+    """known: what the registry uses, and what that allows. in_reach: `forget_links` and `forget_blobs` reach it."""
 
-    kind: CacheKind
-    can_forget: bool
+    known: KnownCache
+    in_reach: bool
 
     async def forget_links(self, links: Iterable[tuple[str, str]]) -> int:
         """(repository, digest) of layer and revision links that were removed; how many entries there were."""
@@ -45,11 +46,12 @@ class RegistryCache(Protocol):
 
 
 class NoCache:
-    """No cache at all; or, with can_forget false, one in the registry's own memory, out of reach."""
+    """No cache at all, or one that is out of reach: in the registry's own memory, or a Redis at an unknown address."""
 
-    def __init__(self, kind: CacheKind = "none") -> None:
-        self.kind: CacheKind = kind
-        self.can_forget = kind == "none"
+    in_reach = False
+
+    def __init__(self, kind: CacheKind = "none", *, known: KnownCache | None = None) -> None:
+        self.known = known or KnownCache(kind=kind)
 
     async def forget_links(self, links: Iterable[tuple[str, str]]) -> int:
         return 0
@@ -64,10 +66,10 @@ class NoCache:
 class RedisCache:
     """The registry's Redis: one server, a cluster (several addresses), or sentinels. Made by `open_redis`."""
 
-    kind: CacheKind = "redis"
-    can_forget = True
+    in_reach = True
 
-    def __init__(self, client: Any, where: str) -> None:
+    def __init__(self, client: Any, where: str, known: KnownCache) -> None:
+        self.known = known
         self._client = client
         self._where = where
 
@@ -119,7 +121,7 @@ def _link_commands(links: Iterable[tuple[str, str]]) -> Iterator[tuple[str, ...]
             yield "DEL", f"blobs::{digest}"
 
 
-async def open_redis(settings: RedisSettings | str) -> RedisCache:
+async def open_redis(settings: RedisSettings | str, *, known: KnownCache | None = None) -> RedisCache:
     """The Redis of a registry's configuration, or at a URL (redis:// or rediss://); it is asked for a sign of life.
 
     InputError where the `redis` package is not installed or the URL is none. Close it.
@@ -152,7 +154,7 @@ async def open_redis(settings: RedisSettings | str) -> RedisCache:
             client = RedisCluster(startup_nodes=[ClusterNode(*address) for address in addresses], **access)
         else:
             client = redis.asyncio.Redis(host=addresses[0][0], port=addresses[0][1], db=settings.db, **access)
-    cache = RedisCache(client, where)
+    cache = RedisCache(client, where, known or KnownCache(kind="redis"))
     try:
         await cache.check()
     except BaseException:

@@ -31,6 +31,7 @@ from regstore.gc.confirm import confirm_broken
 from regstore.gc.counts import Counts, count_inventory, read_counts, write_counts
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
+from regstore.gc.freeing import Freeing
 from regstore.gc.going import SLICE, Going, Row
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
@@ -45,7 +46,9 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.runs import RUNS
 from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock
-from regstore.runs.trashed import TrashedRun, find_trash
+from regstore.runs.not_freed import NotFreed
+from regstore.runs.registry_state import Restart
+from regstore.runs.trashed import TrashedRun
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal
@@ -83,6 +86,8 @@ class GcRunOptions:
     them; max_lost: the share, 0 to 1, of the links that may have gone so.
     trash_older_than: empty what runs that ended so long ago (microseconds) left in the trash, where the registry's
     cache and `TrashedRun.may_go_at` allow it; None keeps it.
+    restart_command: restarts the registry once this run is over (`gc.restart`), where its cache is in its memory and
+    anything in the trash waits for that.
     """
 
     plan: GcOptions = field(default_factory=GcOptions)
@@ -95,6 +100,7 @@ class GcRunOptions:
     allow_gone: tuple[Pattern, ...] = ()
     max_lost: float = 0.5
     trash_older_than: int | None = None
+    restart_command: str | None = None
 
     def __post_init__(self) -> None:
         if not self.trash and not self.offline:
@@ -114,6 +120,7 @@ class GcReport:
     failures: keys that the store would not delete, with its words: a line a reason.
     emptied: older runs whose trash went for good; overdue: those that the registry's cache may still answer for.
     versioned: the bucket keeps what is deleted as noncurrent versions, so no space is free until these expire.
+    restart: of the registry, where the restart command was run. not_freed: what lies in the trash still, and why.
     """
 
     run: str
@@ -135,6 +142,8 @@ class GcReport:
     emptied: Emptied = field(default_factory=Emptied)
     overdue: tuple[str, ...] = ()
     versioned: bool | None = False
+    restart: Restart | None = None
+    not_freed: NotFreed = field(default_factory=NotFreed)
 
     @property
     def nothing_went(self) -> bool:
@@ -197,8 +206,13 @@ class GcRun:
         self.summary: GcSummary
         self.healed = Healed()
         self._past: Past
-        self.expired: list[TrashedRun] = []
-        self.overdue: tuple[str, ...] = ()
+        self._freeing = Freeing(
+            storage,
+            cache,
+            older_than=options.trash_older_than,
+            offline=options.offline,
+            command=options.restart_command,
+        )
         #: What the last run left, and the runs whose journals are kept.
         self._last: Counts | None = None
         self._runs: set[str] = set()
@@ -225,7 +239,7 @@ class GcRun:
             await self._past.note_seen(self._storage, self._lock)
             await forget_past(self.inventory, self._cache, self._past.records)
             self.healed = await self._healer(self.inventory).run()
-            await self._find_expired()
+            await self._freeing.find()
         policy = self._options.plan.policy
         if policy is not None and policy.needs_time:
             await load_record(self._storage, self.inventory)
@@ -279,20 +293,13 @@ class GcRun:
         if refusal := vanished.refusal(allow_gone=options.allow_gone, max_lost=options.max_lost):
             raise Refused(f"{url}: {refusal}")
 
-    async def _find_expired(self) -> None:
-        age = self._options.trash_older_than
-        if age is not None:
-            now = await self._storage.now()
-            quiet = self._options.offline
-            old = [
-                run
-                for run in await find_trash(self._storage)
-                if run.ended <= now - age and run.may_go_at(quiet=quiet) <= now
-            ]
-            if self._cache.can_forget:
-                self.expired = old
-            else:
-                self.overdue = tuple(run.run for run in old)
+    @property
+    def expired(self) -> list[TrashedRun]:
+        return self._freeing.expired
+
+    @property
+    def overdue(self) -> tuple[str, ...]:
+        return self._freeing.overdue
 
     @property
     def nothing_to_do(self) -> bool:
@@ -367,8 +374,23 @@ class GcRun:
                 gone_tags="gc_dead_tag",
             ),
         )
-        await self._journal.end({**asdict(report), "cache": self._cache.kind})
-        return report
+        kind = self._cache.known.kind
+        told = self._cache.in_reach or kind != "redis"  # of one out of reach another run sees to it
+        done = await self._journal.end({**asdict(report), "cache": kind if told else "unknown"})
+        if self._options.trash:
+            self._freeing.add(self._lock.run, done, blobs=self._gone, blob_bytes=self._gone_bytes)
+        return await self._told_what_is_left(report)
+
+    async def rest(self) -> GcReport:
+        """Where nothing is to do: no run is written, but what earlier ones left may wait for a restart."""
+        report = GcReport(run="", trashed=self._options.trash, healed=self.healed, overdue=self.overdue)
+        return await self._told_what_is_left(report)
+
+    async def _told_what_is_left(self, report: GcReport) -> GcReport:
+        restart = await self._freeing.restart(self._lock, self._on_event) if self._lock is not None else None
+        versions = (report.blobs + report.emptied.blobs, report.blob_bytes + report.emptied.blob_bytes)
+        left = self._freeing.left(report.emptied.runs, versions=versions if report.versioned else None)
+        return replace(report, restart=restart, not_freed=left)
 
     # Unlinking
 
@@ -531,7 +553,7 @@ class GcRun:
 
     async def _forget(self) -> None:
         """Once more, all that went: a request that was under way may have told the cache of it again."""
-        if self._cache.kind != "redis":
+        if not self._cache.in_reach:
             return
         cursor = self.inventory.connection.cursor()
         rows = cursor.execute(f"select key from main.gc_unlink where step in ({Step.REVISION}, {Step.LAYER})")

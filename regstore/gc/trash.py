@@ -26,6 +26,7 @@ from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs import RUNS, TRASH
 from regstore.runs.journal import UNLINK, Entry, RunRecord, read_parts
+from regstore.runs.known_cache import KnownCache
 from regstore.runs.lock import Lock
 from regstore.runs.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
@@ -99,14 +100,15 @@ async def choose_runs(
             raise InputError(f"{storage.url} has no run {options.run} in its trash; see `regstore trash list`")
     elif options.older_than is not None:
         runs = [run for run in runs if run.ended <= now - options.older_than]
+    known = cache.known.as_of(now)
     ready: list[TrashedRun] = []
     kept: list[Kept] = []
     young: list[Kept] = []
     for run in runs:
-        restarted = options.restarted_after is not None and options.restarted_after > run.ended
+        restarted = known.was_restarted_after(run, options.restarted_after)
         may_go_at = run.may_go_at(quiet=options.offline or restarted)
-        if not is_forgotten(run, cache, options.restarted_after):
-            kept.append(Kept(run=run.run, reason="the registry's cache may still answer for its blobs"))
+        if not known.has_forgotten(run, options.restarted_after):
+            kept.append(Kept(run=run.run, reason=f"{known.because}; to free it: {known.to_free}"))
         elif may_go_at > now:
             young.append(Kept(run=run.run, reason=_too_young(run, may_go_at)))
         else:
@@ -114,13 +116,7 @@ async def choose_runs(
     if young and not ready:
         raise Refused(f"nothing is emptied: run {young[0].run} stays: {young[0].reason}")
     if kept and not ready:
-        known = "in the registry's memory" if cache.kind == "inmemory" else "not known"
-        since = ", which must be later than the run's end" if options.restarted_after is not None else ""
-        raise Refused(
-            f"the registry's descriptor cache is {known}, and it may still answer for blobs of {len(kept)} "
-            f"{'run' if len(kept) == 1 else 'runs'}: a push would then refer to what is gone. Restart every registry "
-            f"process and say --restarted-after TIME{since}; or say --registry-cache none where there is no cache"
-        )
+        raise _may_answer(known, len(kept), restarted=options.restarted_after is not None)
     return ready, kept + young
 
 
@@ -137,9 +133,17 @@ def _too_young(run: TrashedRun, may_go_at: int) -> str:
     )
 
 
-def is_forgotten(run: TrashedRun, cache: RegistryCache, restarted_after: int | None) -> bool:
-    """Whether no cache answers any more for what the run removed (where it can forget: once it was told to)."""
-    return cache.can_forget or (restarted_after is not None and restarted_after > run.ended)
+def _may_answer(known: KnownCache, runs: int, *, restarted: bool) -> Refused:
+    held = f"the blobs of {runs} {'run' if runs == 1 else 'runs'}"
+    if known.doubt:
+        return Refused(f"nothing is emptied, {held} among it: {known.doubt}; {known.settle}")
+    what = "in the registry's memory" if known.kind == "inmemory" else "not known"
+    since = ", which must be later than the run's end" if restarted else ""
+    return Refused(
+        f"the registry's descriptor cache is {what}, and it may still answer for {held}: a push would then refer to "
+        f"what is gone. Restart every registry process and say --restarted-after TIME{since}; or say --registry-cache "
+        "none where there is no cache; or give the --registry-debug-url of each, which says when it was started"
+    )
 
 
 async def empty_trash(
@@ -188,7 +192,7 @@ def refuse_symbolic_links(storage: Storage) -> None:
 
 async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:
     """Make the cache forget what the runs removed; how many entries there were."""
-    if cache.kind != "redis":
+    if not cache.in_reach:
         return 0
     forgotten = 0
     for run in runs:
@@ -211,9 +215,9 @@ async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[Tra
 
 async def forget_past(inventory: Inventory, cache: RegistryCache, runs: Sequence[RunRecord]) -> None:
     """Make the cache forget what earlier runs removed (by `Past`'s relations), but for those that saw to it."""
-    if cache.kind != "redis":
+    if not cache.in_reach:
         return
-    clean = [record.run for record in runs if record.done and record.done.get("cache") == cache.kind]
+    clean = [record.run for record in runs if record.done and record.done.get("cache") == cache.known.kind]
     unclean = "run not in (select unnest(?::varchar[]))"
     links = inventory.all(f"select distinct name, digest from removed where {unclean}", [clean])
     await cache.forget_links((name, digest_text(raw)) for name, raw in links)

@@ -8,6 +8,7 @@
   runs/<run>/done.json            what was done, once it was
   trash/<run>/<key as it was>     blobs that were taken away
   counts.json                     what the last gc left (`gc.counts`)
+  registry.json                   what is remembered of the registry's cache (`registry_state`)
 """
 
 from __future__ import annotations

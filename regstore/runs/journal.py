@@ -81,9 +81,12 @@ class Journal:
         lines = b"".join(_line(entry) for entry in entries)
         await self._storage.put(f"{RUNS}{self.run}/{self._parts:06d}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
 
-    async def end(self, what: dict[str, Any]) -> None:
+    async def end(self, what: dict[str, Any]) -> dict[str, Any]:
+        """What `done.json` says now."""
         repeated = self._storage.counters.repeated_deletes - self._repeated
-        await self._put("done.json", {**what, "repeated_deletes": repeated})
+        done = {**what, "repeated_deletes": repeated}
+        await self._put("done.json", done)
+        return done
 
     async def _put(self, name: str, what: dict[str, Any]) -> None:
         await self._storage.put(f"{RUNS}{self.run}/{name}", json.dumps(what, indent=1, sort_keys=True).encode())

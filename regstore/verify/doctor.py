@@ -8,15 +8,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from regstore import layout
 from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError, StorageError, Unsupported
 from regstore.events import OnEvent, Progress, ignore
 from regstore.layout import UnknownKey
-from regstore.runs import TRASH, is_run
 from regstore.runs.journal import find_runs
+from regstore.runs.known_cache import judge_cache
 from regstore.runs.lock import find_locks
+from regstore.runs.not_freed import look_at_trash
+from regstore.runs.registry_state import CacheWord, read_state
 from regstore.seed.probe import probe_permissions
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.seed.seeding import seed
@@ -46,8 +49,17 @@ class Line:
     advice: str = ""
 
 
-async def examine(storage: Storage, *, write_probe: bool = False, on_event: OnEvent = ignore) -> list[Line]:
-    """Everything that was looked at. Raises nothing about the store itself: that is a line."""
+async def examine(
+    storage: Storage,
+    *,
+    write_probe: bool = False,
+    cache: CacheWord | None = None,
+    on_event: OnEvent = ignore,
+) -> list[Line]:
+    """Everything that was looked at. Raises nothing about the store itself: that is a line.
+
+    cache: what the registry's configuration says of its descriptor cache, beside what the store remembers.
+    """
     try:
         await anext(storage.list(layout.PREFIX), None)
     except NoSuchBucket as error:
@@ -61,6 +73,7 @@ async def examine(storage: Storage, *, write_probe: bool = False, on_event: OnEv
         ("clock", _clock),
         ("locks", _locks),
         ("runs", _runs),
+        ("trash", partial(_trash, told=cache)),
         ("keys", _keys),
         ("uploads", _uploads),
     ):
@@ -183,26 +196,23 @@ async def _runs(storage: Storage, write_probe: bool) -> list[Line]:
     locked = {lock.holder.run for lock in await find_locks(storage)}
     records = [record for record in await find_runs(storage) if record.run not in locked]
     cut = [record.run for record in records if record.parts and record.done is None]
-    lines = [
+    return [
         _warn("runs", f"{len(cut)} cut short, such as {cut[-1]}", "run gc again: it finishes what was begun")
         if cut
         else _ok("runs", f"{len(records)} in the journal, none cut short")
     ]
-    number = size = 0
-    runs = set()
-    async for page in storage.list(TRASH):
-        for key, each in zip(page.keys, page.sizes, strict=True):
-            run = key[len(TRASH) :].partition("/")[0]
-            if is_run(run):
-                runs.add(run)
-                number += 1
-                size += each
-    if number:
-        detail = f"{number:,} objects of {len(runs)} runs, {size:,} bytes"
-        lines.append(_warn("trash", detail, "when all is well: `regstore trash empty`"))
-    else:
-        lines.append(_ok("trash", "empty"))
-    return lines
+
+
+async def _trash(storage: Storage, write_probe: bool, *, told: CacheWord | None) -> list[Line]:
+    known = judge_cache(told, await read_state(storage))
+    lines = [_warn("cache", known.doubt, known.settle) if known.doubt else _ok("cache", str(known))]
+    left = await look_at_trash(storage, known)
+    for part in left.parts:
+        detail = (
+            f"not freed yet: {part.blobs:,} blobs of {len(part.runs)} runs, {part.blob_bytes:,} bytes, because "
+        )
+        lines.append(_warn("trash", detail + part.because, f"to free it: {part.to_free}"))
+    return lines if left.parts else [*lines, _ok("trash", "empty")]
 
 
 async def _keys(storage: Storage, write_probe: bool) -> list[Line]:

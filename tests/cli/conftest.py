@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -88,3 +89,11 @@ def demo_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "registry"
     run_async(build_demo_registry(folder, now=datetime.now(UTC)))
     return folder
+
+
+@pytest.fixture
+def demo_copy(demo_registry: Path, tmp_path: Path) -> Path:
+    """A copy of the demo's registry, without what is damaged there, to be changed."""
+    copy = Path(shutil.copytree(demo_registry, tmp_path / "registry"))
+    shutil.rmtree(copy / "docker/registry/v2/repositories/legacy")
+    return copy

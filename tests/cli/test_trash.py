@@ -17,6 +17,7 @@ from regstore.digest import Digest
 from regstore.gc.counts import COUNTS
 from regstore.runs import TRASH
 from regstore.runs.lock import hold_lock
+from regstore.runs.registry_state import REGISTRY_STATE
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run, Said
 from tests.gc.clock import end_long_ago
@@ -65,9 +66,15 @@ def test_list(run: Run, store: Path) -> None:
     said = run("trash", "list", store)
     assert (said.code, said.out) == (0, "")
     assert "is empty" in said.err
-    assert run("trash", "list", "--json", store).json == {"store": str(store), "runs": []}
+    listed = run("trash", "list", "--json", store).json
+    assert (listed["store"], listed["runs"], listed["not_freed"]["bytes"]) == (str(store), [], 0)
     collect(run, store)
-    headings, line = (line.split() for line in run("trash", "list", store).out.splitlines())
+    headings, line, empty, cache, left = (line.split() for line in run("trash", "list", store).out.splitlines())
+    assert (empty, cache[:3], left[:6]) == (
+        [],
+        ["cache:", "not", "known,"],
+        ["not", "freed", "yet:", "1.8", "MiB", "in"],
+    )
     assert headings == ["RUN", "ENDED", "COMMAND", "BLOBS", "SIZE", "LINKS"]
     assert line[2:] == ["gc", str(BLOBS), "1.8", "MiB", str(LINKS)]
     (found,) = run("trash", "list", "--json", store).json["runs"]
@@ -179,9 +186,9 @@ def test_empty(run: Run, store: Path) -> None:
     before = registry_part(store)
     said = run("trash", "empty", store, "--registry-cache", "none", "--yes")
     assert (said.code, said.err) == (0, "")
-    assert said.out.endswith(f"emptied 1 run: {BLOBS} blobs (1.8 MiB) deleted\n")
+    assert f"emptied 1 run: {BLOBS} blobs (1.8 MiB) deleted\ncache: none, as --registry-cache said on " in said.out
     assert registry_part(store) == before
-    assert [key for key in ModelStore.from_folder(store) if key.startswith("regstore/")] == [COUNTS]
+    assert [key for key in ModelStore.from_folder(store) if key.startswith("regstore/")] == [COUNTS, REGISTRY_STATE]
 
 
 def test_empty_after_a_restart(run: Run, store: Path) -> None:
@@ -273,7 +280,7 @@ def test_gc_empties_older_trash_where_it_may(run: Run, store: Path) -> None:
     collect(run, store)
     end_long_ago(store)
     said = run("gc", store, "--delete-untagged", "--settle", "0s", "--yes", "--trash-days", "0")
-    assert "the trash of 1 older run stays: the registry's cache may still answer" in said.out
+    assert "not freed yet: 1.8 MiB in 1 run, because the registry's cache is not known" in said.out
     assert len(in_trash(store)) == BLOBS
     said = run("gc", store, "--settle", "0s", "--trash-days", "0", "--registry-cache", "none")
     assert said.code == 4  # deleting for good needs a yes, too

@@ -66,6 +66,11 @@ class Registry:
         return f"127.0.0.1:{self._port}"
 
     @property
+    def debug_url(self) -> str:
+        """Where it tells its metrics."""
+        return f"http://127.0.0.1:{self._debug_port}"
+
+    @property
     def pid(self) -> int:
         assert self._child is not None
         return self._child.pid
@@ -238,7 +243,7 @@ class Registry:
             "http": {
                 "addr": self.host,
                 "secret": "not-secret",
-                "debug": {"addr": f"127.0.0.1:{self._debug_port}"},
+                "debug": {"addr": f"127.0.0.1:{self._debug_port}", "prometheus": {"enabled": True}},
             },
             "health": {"storagedriver": {"enabled": self.health, "interval": "1s", "threshold": 2}},
             "validation": {"manifests": {"urls": {"allow": ["^https?://"]}}},
