@@ -3,8 +3,8 @@
 A manifest never changes: its digest names its bytes. So what was verified and parsed once is kept, in one SQLite
 file, private to the user, whose name carries the parser's version. Only readable manifests are kept: a damaged one
 may be repaired. What comes back decides what is deleted, so each row carries a checksum, and one that fails it is
-as good as absent. The cache is a convenience: when it can't be read or written, `load` finds nothing and `save`
-does nothing, and `trouble` says why.
+as good as absent; and a file that another user may have written is not used (`storage.private`). The cache is a
+convenience: when it can't be read or written, `load` finds nothing and `save` does nothing, and `trouble` says why.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from regstore.digest import Digest
+from regstore.errors import InputError
 from regstore.manifest import PARSER_VERSION, Manifest
+from regstore.storage.private import open_private_database
 
 _HEAD: Final = struct.Struct("<BBq")
 _CHUNK: Final = 500
@@ -65,11 +67,8 @@ class ManifestCache:
             if default_cache_dir() is None:  # nobody chose that
                 self.trouble = f"{_FORGOTTEN}: the user has no home directory; name a folder with --cache-dir"
             return
-        path = folder / f"manifests-v{PARSER_VERSION}.sqlite"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
+            connection = open_private_database(folder, f"manifests-v{PARSER_VERSION}.sqlite")
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.execute(
@@ -82,8 +81,8 @@ class ManifestCache:
                 " checksum blob not null) without rowid"
             )
             self._connection = connection
-        except (OSError, sqlite3.Error) as error:
-            self._give_up(path, error)
+        except (InputError, OSError, sqlite3.Error) as error:
+            self._give_up("the manifest cache", error)
 
     def load(self, digests: Sequence[bytes]) -> Iterator[ParsedManifest]:
         """Those of the digests that are known, in no order."""

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from regstore.errors import InputError
+from regstore.storage.private import open_private_database
+
 _BATCH: Final = 10_000
 
 
@@ -37,11 +40,8 @@ class Proofs:
         self._connection: sqlite3.Connection | None = None
         if folder is None:
             return
-        path = folder / "proofs-v1.sqlite"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
+            connection = open_private_database(folder, "proofs-v1.sqlite")
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.execute(
@@ -49,7 +49,7 @@ class Proofs:
                 " mtime integer not null, proved integer not null, primary key (store, digest)) without rowid"
             )
             self._connection = connection
-        except (OSError, sqlite3.Error) as error:
+        except (InputError, OSError, sqlite3.Error) as error:
             self._give_up(error)
 
     def load(self) -> Iterator[list[Proof]]:
