@@ -9,7 +9,7 @@ await prune(backup, PruneOptions(keep=Retention(daily=7)), lock=lock)
 from regstore.backup.check import CheckResult, Damage, check
 from regstore.backup.create import CreateResult, create
 from regstore.backup.format import Snapshot
-from regstore.backup.opening import choose, list_snapshots, passed_over
+from regstore.backup.opening import choose, list_snapshots, passed_over, untold
 from regstore.backup.options import CreateOptions, PruneOptions, RestoreOptions, Retention
 from regstore.backup.prune import PrunePlan, PruneResult, plan_prune, prune
 from regstore.backup.restore import RestorePlan, RestoreResult, plan_restore, restore
@@ -38,4 +38,5 @@ __all__ = [
     "plan_restore",
     "prune",
     "restore",
+    "untold",
 ]

@@ -52,7 +52,8 @@ class Damage:
 class CheckResult:
     """What was found. read_…: blobs whose bytes were hashed; known_…: not read, for they were proved within max_age;
     left_…: chosen, but the time was over. unneeded: blobs that no snapshot needs, where that is known. unread: what
-    can't be read, which is no damage. unstable: read wrong once, and right the second time. Sizes in bytes."""
+    can't be read, which is no damage. unstable: read wrong once, and right the second time. notes: what is odd, and no
+    damage. Sizes in bytes."""
 
     snapshots: int = 0
     packs: int = 0
@@ -69,6 +70,7 @@ class CheckResult:
     seconds: float = 0.0
     damage: list[Damage] = field(default_factory=list)
     unread: list[Damage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     unstable: list[str] = field(default_factory=list)
 
     @property
@@ -163,6 +165,12 @@ class _Check:
             chosen: tuple[Snapshot, ...] = listed.snapshots
         else:
             chosen = (choose(listed, snapshot, storage.url),)
+        result.notes += (
+            f"snapshot {one.run} {listed.doubtful[one.run]}: prune counts it for nothing and lets it stay until it is "
+            "named (--forget), latest passes it over"
+            for one in chosen
+            if one.run in listed.doubtful
+        )
         self._all_known = snapshot is None and not listed.damaged
         self._use(chosen)
 
@@ -177,6 +185,7 @@ class _Check:
             snapshots=tuple(both[run] for run in sorted(both)),
             keys=first.keys | second.keys,
             damaged={key: why for key, why in second.damaged.items() if key in first.damaged},
+            doubtful=first.doubtful | second.doubtful,
         )
 
     async def _miss_snapshots(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.copying import Copying
+from regstore.backup.dating import SKEW
 from regstore.backup.format import LeftOut, PackSummary, Snapshot
 from regstore.backup.intent import Intent, hold_intent
 from regstore.backup.opening import is_temporary, prepare
@@ -28,8 +29,9 @@ from regstore.errors import IntegrityError, NotARegistry, NotFound
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
-from regstore.runs import new_run
+from regstore.runs import new_run, started_at
 from regstore.storage.base import Page, Storage
+from regstore.storage.identity import place_of
 
 #: Packs written, and held in memory, at a time.
 _PACKS_AT_ONCE: Final = 128
@@ -74,11 +76,17 @@ async def create(
     began = time.monotonic()
     await prepare(backup, options.put, first=lambda: _look_at(source))
     begun = await backup.now()
-    run = new_run(begun, after=await _newest(backup, begun))
+    ahead = await _ahead(backup, begun)
+    near = max((run for run in ahead if started_at(run) <= begun + SKEW), default="")
+    if near:  # the order of snapshots does not depend on which server's clock was asked
+        begun = max(begun, started_at(near))
+    run = new_run(begun, after=near)
+    after = tuple(run for run in ahead if run > near and started_at(run) > begun + SKEW)
+    place = await place_of(source)
     async with hold_intent(backup, run, lease=options.lease, put=options.put) as intent:
         with Inventory(scanning.inventory, memory_limit=scanning.memory_limit) as inventory:
             creating = _Run(source, backup, inventory, options, scanning, intent, on_event)
-            result = await creating.create(begun)
+            result = await creating.create(begun, place, after)
     result.seconds = time.monotonic() - began
     return result
 
@@ -98,14 +106,15 @@ def _no_registry(source: Storage) -> NotARegistry:
     )
 
 
-async def _newest(backup: Storage, begun: int) -> str:
-    """The newest snapshot of the second in which this one begins, "" where there is none."""
+async def _ahead(backup: Storage, begun: int) -> list[str]:
+    """The snapshots of the second in which this one begins, and those dated later, in their order."""
     second = new_run(begun)[:16]
-    found = ""
-    async for page in backup.list(form.SNAPSHOTS + second):
-        for key in page.keys:
-            found = max(found, form.parse_snapshot_key(key) or "")
-    return found
+    return [
+        run
+        async for page in backup.list(form.SNAPSHOTS, start_after=form.SNAPSHOTS + second)
+        for key in page.keys
+        if (run := form.parse_snapshot_key(key)) is not None
+    ]
 
 
 class _Rows:
@@ -173,7 +182,7 @@ class _Run:
         self._pack_sizes: dict[str, int] = {}
         self._packs = self._reread = 0
 
-    async def create(self, begun: int) -> CreateResult:
+    async def create(self, begun: int, place: str, after: tuple[str, ...]) -> CreateResult:
         self._inventory.execute("create table backup_blob (digest blob not null, size bigint not null)")
         self._inventory.execute(
             "create table backup_need (repository varchar not null, digest blob not null, size bigint not null)"
@@ -188,7 +197,7 @@ class _Run:
         await self._copy_all()
         await self._write_packs()
         await self._prove_all_there()
-        snapshot = self._snapshot(begun)
+        snapshot = self._snapshot(begun, place, after)
         body = form.encode_snapshot(snapshot)
         key = form.snapshot_key(snapshot.run, body)
         await self._intent.publish(key, body)
@@ -352,7 +361,7 @@ class _Run:
                 "snapshot was published: does something else delete there? Run create again"
             )
 
-    def _snapshot(self, begun: int) -> Snapshot:
+    def _snapshot(self, begun: int, place: str, after: tuple[str, ...]) -> Snapshot:
         blobs, size = self._inventory.all(
             "select count(*), coalesce(sum(size), 0)::bigint from"
             " (select digest, any_value(size) as size from backup_need group by digest)"
@@ -361,6 +370,8 @@ class _Run:
             run=self._intent.run,
             begun=begun,
             source=self._storage.url,
+            place=place,
+            after=after,
             repository_patterns=self._options.repositories,
             tag_patterns=self._options.tags,
             repositories=self._summaries,

@@ -16,13 +16,17 @@ garbage-collect finds anything here.
 
 **A snapshot** is a JSON object:
 
-    {"format": "regstore-backup", "version": 1, "run": RUN, "begun": TIME, "source": URL,
+    {"format": "regstore-backup", "version": 1, "run": RUN, "begun": TIME, "source": URL, "place": TEXT,
+     "after": [RUN…],
      "options": {"repositories": [PATTERN…], "tags": [PATTERN…]},
      "repositories": {NAME: {"pack": 64 HEX, "tags": N, "manifests": N, "layers": N, "blobs": N, "bytes": N}},
      "blobs": N, "bytes": N, "new_blobs": N, "new_bytes": N,
      "left_out": [{"repository": NAME, "tag": TAG or "", "what": TEXT, "reason": TEXT}…]}
 
-TIME is in microseconds since 1970, UTC. `blobs` and `bytes` count each blob once; `new_…` is what this run copied.
+TIME is in microseconds since 1970, UTC. `place` tells the registry's store from every other one, where `source` may be
+written the same (`regstore.storage.identity`); older versions did not write it. `after`, which may be absent: the
+snapshots that were listed when this one was begun although they are dated more than ten minutes later. `blobs` and
+`bytes` count each blob once; `new_…` is what this run copied.
 
 **A pack** is gzip of JSON objects, one a line, in this order; digests are text, `sha256:<hex>`:
 
@@ -339,11 +343,13 @@ class PackSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A root over packs. Times in microseconds, sizes in bytes."""
+    """A root over packs. Times in microseconds, sizes in bytes. place: "" where an older version did not say it."""
 
     run: str
     begun: int
     source: str
+    place: str = ""
+    after: tuple[str, ...] = ()
     repository_patterns: tuple[str, ...] = ()
     tag_patterns: tuple[str, ...] = ()
     repositories: Mapping[str, PackSummary] = field(default_factory=dict)
@@ -360,7 +366,7 @@ class Snapshot:
     @property
     def scope(self) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
         """Snapshots of one scope follow each other; those of another are kept apart when old ones go."""
-        return self.source, self.repository_patterns, self.tag_patterns
+        return self.place or f"somewhere, {self.source}", self.repository_patterns, self.tag_patterns
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
@@ -370,6 +376,8 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
         "run": snapshot.run,
         "begun": snapshot.begun,
         "source": snapshot.source,
+        "place": snapshot.place,
+        **({"after": snapshot.after} if snapshot.after else {}),
         "options": {"repositories": snapshot.repository_patterns, "tags": snapshot.tag_patterns},
         "repositories": {
             name: {
@@ -405,6 +413,9 @@ def decode_snapshot(body: bytes, key: str) -> Snapshot:
             raise ValueError(document["version"])
         if document["run"] != run or type(document["begun"]) is not int:
             raise ValueError(document["run"])
+        place, after = document.get("place", ""), document.get("after", [])
+        if type(place) is not str or not all(type(run) is str for run in after):
+            raise ValueError(place, after)
         for known in document["repositories"].values():
             if parse_pack_key(pack_key(known["pack"])) is None:
                 raise ValueError(known["pack"])
@@ -412,6 +423,8 @@ def decode_snapshot(body: bytes, key: str) -> Snapshot:
             run=document["run"],
             begun=document["begun"],
             source=document["source"],
+            place=place,
+            after=tuple(after),
             repository_patterns=tuple(document["options"]["repositories"]),
             tag_patterns=tuple(document["options"]["tags"]),
             repositories={name: PackSummary(**known) for name, known in document["repositories"].items()},

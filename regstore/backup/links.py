@@ -46,7 +46,11 @@ class BackedUpLinks:
         if name == self._name:
             return self._pack
         if self._snapshots is None:
-            self._snapshots = (await list_snapshots(self._backup)).snapshots
+            listed = await list_snapshots(self._backup)
+            # Those whose date can't be right count as the oldest.
+            self._snapshots = tuple(
+                sorted(listed.snapshots, key=lambda one: (one.run not in listed.doubtful, one.run))
+            )
         newest_first = [one for one in reversed(self._snapshots) if name in one.repositories]
         newest_first.sort(key=lambda one: any(left.repository == name for left in one.left_out))
         self._name, self._pack = name, None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from regstore import layout
 from regstore.backup import format as form
+from regstore.backup.dating import doubtful
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.soundness import contradiction
 from regstore.concurrency import for_each
@@ -24,11 +25,13 @@ class NotABackup(NotARegistry):
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """What is below `snapshots/`: the readable, oldest first; and of each other key, what is wrong with it."""
+    """What is below `snapshots/`: the readable, oldest first; and of each other key, what is wrong with it. doubtful:
+    of each run whose date can't be right, why (`dating`)."""
 
     snapshots: tuple[Snapshot, ...]
     keys: dict[str, str]
     damaged: dict[str, str]
+    doubtful: dict[str, str] = field(default_factory=dict)
 
 
 async def check_marker(storage: Storage) -> bool:
@@ -68,12 +71,12 @@ async def prepare(storage: Storage, put: PutOptions | None, *, first: Callable[[
 
 async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
     """Read every snapshot. One that vanishes meanwhile was forgotten. NotABackup where there is nothing at all."""
-    found: list[str] = []
+    found: dict[str, int] = {}
     damaged: dict[str, str] = {}
     async for page in storage.list(form.SNAPSHOTS):
-        for key in page.keys:
+        for key, mtime in zip(page.keys, page.mtimes, strict=True):
             if form.parse_snapshot_key(key) is not None:
-                found.append(key)
+                found[key] = mtime
             elif not is_nothing(key):
                 damaged[key] = "is no snapshot's name"
     if not found and not await check_marker(storage):
@@ -90,10 +93,13 @@ async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
 
     await for_each(found, read, concurrency=concurrency)
     snapshots.sort(key=lambda pair: pair[1].run)
+    readable = tuple(snapshot for _, snapshot in snapshots)
+    written = {snapshot.run: found[key] for key, snapshot in snapshots}
     return Listed(
-        snapshots=tuple(snapshot for _, snapshot in snapshots),
+        snapshots=readable,
         keys={snapshot.run: key for key, snapshot in snapshots},
         damaged=damaged,
+        doubtful=doubtful(readable, written, await storage.now()) if readable else {},
     )
 
 
@@ -150,8 +156,8 @@ def choose(listed: Listed, text: str, where: str) -> Snapshot:
     """The snapshot that an ID, the beginning of one, `latest`, or a time (ISO 8601, UTC where it names no zone) names.
 
     `latest` is the newest of the whole registry (without patterns), or where there is none of that, the newest of the
-    only scope there is; a time, the same of those that were begun by then. InputError where that is none, or where
-    it could be one of several.
+    only scope there is; a time, the same of those that were begun by then. One whose date can't be right is taken only
+    where its scope has no other. InputError where that is none, or where it could be one of several.
     """
     same = _with_id(listed, text)
     if same:
@@ -167,19 +173,53 @@ def choose(listed: Listed, text: str, where: str) -> Snapshot:
     if not snapshots:
         raise InputError(f"{where} has no snapshot from {text} or before; the oldest is {listed.snapshots[0].run}")
     snapshots = [one for one in snapshots if not (one.repository_patterns or one.tag_patterns)] or snapshots
-    newest = {one.scope: one for one in snapshots}
-    if len(newest) > 1:
-        which = "; ".join(f"{one.run} is of {scope_text(one)}" for one in newest.values())
+    newest = {one.scope: one for one in snapshots if one.run in listed.doubtful}
+    newest |= {one.scope: one for one in snapshots if one.run not in listed.doubtful}
+    named = [one for one in newest.values() if not any(_goes_on(other, one) for other in newest.values())]
+    if len(named) > 1:
+        which = "; ".join(f"{one.run} is of {scope_text(one, apart=True)}" for one in named)
         raise InputError(f"{text} could be several snapshots of {where}: {which}; give an ID")
-    return snapshots[-1]
+    return named[0]
+
+
+def _goes_on(one: Snapshot, other: Snapshot) -> bool:
+    """Whether this one is newer than the other, which an older version made of a source that is written the same: then
+    it is taken, and `untold` says so."""
+    same = one.source == other.source and one.scope[1:] == other.scope[1:]
+    return bool(one.place) and not other.place and same and one.run > other.run
+
+
+def untold(listed: Listed, text: str, chosen: Snapshot) -> list[str]:
+    """What older versions did not write down, of the chosen snapshot or of those that it was taken instead of."""
+    if _with_id(listed, text):
+        return []
+    unknown = [one for one in listed.snapshots if not one.place and one.source == chosen.source]
+    if not unknown:
+        return []
+    many = (
+        f"{len(unknown):,} snapshots, such as {unknown[-1].run}, do"
+        if len(unknown) > 1
+        else f"{unknown[0].run} does"
+    )
+    return [
+        f"{many} not say which store {chosen.source} was, as an older regstore made it: another server's, or another "
+        f"computer's, may have been written the same; {chosen.run} was taken, see `regstore backup list`"
+    ]
 
 
 def passed_over(listed: Listed, text: str, chosen: Snapshot) -> list[str]:
-    """The damaged snapshots that `text` would have named instead of the chosen one, and what is wrong with them."""
+    """The snapshots that `text` may have meant instead of the chosen one, and what is wrong with them: damaged ones,
+    and those whose date can't be right."""
     if _with_id(listed, text):
         return []
     moment = None if text == _LATEST else _parse_time(text)
-    return [
+    odd = [
+        f"snapshot {one.run} {listed.doubtful[one.run]}: "
+        + ("it was taken, for there is no other" if one.run == chosen.run else f"{chosen.run} was taken instead")
+        for one in listed.snapshots
+        if one.run in listed.doubtful and one.scope == chosen.scope and one.run >= chosen.run
+    ]
+    return odd + [
         f"{why}; it is newer than {chosen.run}, which was taken instead"
         for key, why in sorted(listed.damaged.items())
         if (run := form.parse_snapshot_key(key)) is not None
@@ -188,11 +228,21 @@ def passed_over(listed: Listed, text: str, chosen: Snapshot) -> list[str]:
     ]
 
 
-def scope_text(snapshot: Snapshot) -> str:
-    """`s3://bucket`, `repositories library/* of s3://bucket`, `tags v1.* of …`, as a user reads it."""
+def scope_text(snapshot: Snapshot, *, apart: bool = False) -> str:
+    """`s3://bucket`, `repositories library/* of s3://bucket`, `tags v1.* of …`, as a user reads it. apart: also what
+    tells the source from others that are written the same."""
+    source = place_text(snapshot) if apart else snapshot.source
     parts = (("repositories", snapshot.repository_patterns), ("tags", snapshot.tag_patterns))
     told = [f"{what} {', '.join(patterns)}" for what, patterns in parts if patterns]
-    return " of ".join([" and ".join(told), snapshot.source] if told else [snapshot.source])
+    return " of ".join([" and ".join(told), source] if told else [source])
+
+
+def place_text(snapshot: Snapshot) -> str:
+    """The source, and what tells it from others that are written the same."""
+    source, place = snapshot.source, snapshot.place
+    if not place:
+        return f"{source} (an older regstore did not say which)"
+    return place if place.startswith(source) else f"{source} ({place})"
 
 
 def _with_id(listed: Listed, text: str) -> list[Snapshot]:

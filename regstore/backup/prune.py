@@ -150,7 +150,7 @@ class _Run:
             )
         if self._options.keep is None:
             return keep_all(listed.snapshots, "not named", named), unreadable
-        plan = plan_forget(left, self._options.keep)
+        plan = plan_forget(left, self._options.keep, doubtful=listed.doubtful)
         gone = {one.run for one in (*named, *plan.forgotten)}
         forgotten = tuple(one for one in listed.snapshots if one.run in gone)
         return ForgetPlan(kept=plan.kept, forgotten=forgotten), unreadable

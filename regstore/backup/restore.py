@@ -19,7 +19,7 @@ from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.intent import hold_intent
-from regstore.backup.opening import check_marker, choose, list_snapshots, passed_over, read_pack
+from regstore.backup.opening import check_marker, choose, list_snapshots, passed_over, read_pack, untold
 from regstore.backup.options import RestoreOptions, refuse_unmatched
 from regstore.backup.plan import select
 from regstore.backup.restore_links import AT_ONCE, Conflict, Guard, LinkWriter, plan_links
@@ -50,7 +50,7 @@ from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_s
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePlan:
-    """What a restore would do. missing_…: that the store lacks. damaged, absent: as in `RestoreResult`. Sizes in
+    """What a restore would do. missing_…: that the store lacks. damaged, absent, notes: as in `RestoreResult`. Sizes in
     bytes."""
 
     snapshot: Snapshot
@@ -65,6 +65,7 @@ class RestorePlan:
     conflicts: tuple[Conflict, ...]
     damaged: tuple[str, ...]
     absent: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def partial(self) -> bool:
@@ -73,8 +74,9 @@ class RestorePlan:
 
 @dataclass(kw_only=True)
 class RestoreResult:
-    """What a run did. damaged: what the backup could not give, newer snapshots among it, and left_out: what was not
-    restored because of it. absent: what was asked for, and the snapshot had left out when it was made."""
+    """What a run did. damaged: what the backup could not give, newer snapshots among it, and those whose date can't be
+    right; left_out: what was not restored because of it. absent: what was asked for, and the snapshot had left out when
+    it was made. notes: what can't be told of the snapshot that was chosen."""
 
     snapshot: Snapshot
     blobs: int = 0
@@ -87,6 +89,7 @@ class RestoreResult:
     damaged: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def partial(self) -> bool:
@@ -171,6 +174,7 @@ async def _opened(
     with Inventory() as inventory:
         run = _Run(backup, store, inventory, options, snapshot, listed.keys[snapshot.run], on_event)
         run.damaged += passed_over(listed, options.snapshot, snapshot)
+        run.notes += untold(listed, options.snapshot, snapshot)
         yield run
 
 
@@ -196,6 +200,7 @@ class _Run:
         self._tags: set[str] = set()
         self._unread_packs = False
         self.damaged: list[str] = []
+        self.notes: list[str] = []
         self._lost: set[Digest] = set()
         self._failures = 0
         self._missing = False
@@ -352,10 +357,11 @@ class _Run:
             conflicts=tuple(sorted(conflicts)),
             damaged=tuple(self.damaged),
             absent=tuple(self._absent()),
+            notes=tuple(self.notes),
         )
 
     async def restore(self, lock: Lock) -> RestoreResult:
-        result = RestoreResult(snapshot=self._snapshot, absent=self._absent())
+        result = RestoreResult(snapshot=self._snapshot, absent=self._absent(), notes=self.notes)
         await self._collect()
         await lock.guard()
         await remove_leftovers(self._store, self._inventory)

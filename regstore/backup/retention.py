@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,13 +28,27 @@ def keep_all(snapshots: Sequence[Snapshot], why: str, forgotten: Sequence[Snapsh
     )
 
 
-def plan_forget(snapshots: Sequence[Snapshot], keep: Retention) -> ForgetPlan:
-    """Each scope (source and patterns) by itself; of one, the newest snapshot always stays, and so does the newest that
+def plan_forget(
+    snapshots: Sequence[Snapshot], keep: Retention, *, doubtful: Mapping[str, str] | None = None
+) -> ForgetPlan:
+    """Each scope (place and patterns) by itself; of one, the newest snapshot always stays, and so does the newest that
     left nothing out: one that did may lack what everybody wants back. Of a day, week or month, too, the newest that
-    left nothing out counts as the newest, where there is one."""
+    left nothing out counts as the newest, where there is one.
+
+    Those whose date can't be right (doubtful: run to reason) stay, and count for nothing; so do those that don't say
+    which store they are of: they may be another's only ones."""
+    doubtful = doubtful or {}
     reasons: dict[str, list[str]] = {}
-    for scope in {snapshot.scope for snapshot in snapshots}:
-        newest_first = sorted((one for one in snapshots if one.scope == scope), key=_order, reverse=True)
+    counted = []
+    for one in snapshots:
+        if one.run in doubtful:
+            reasons[one.run] = [f"not counted: it {doubtful[one.run]}"]
+        elif not one.place:
+            reasons[one.run] = ["not counted: an older regstore did not say which store it is of"]
+        else:
+            counted.append(one)
+    for scope in {snapshot.scope for snapshot in counted}:
+        newest_first = sorted((one for one in counted if one.scope == scope), key=_order, reverse=True)
         for rule, chosen in _chosen(newest_first, keep).items():
             for snapshot in chosen:
                 reasons.setdefault(snapshot.run, []).append(rule)

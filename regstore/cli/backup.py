@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Snapshot,
     )
     from regstore.backup.compare import Difference, TagShown
+    from regstore.backup.opening import Listed
     from regstore.storage.base import PutOptions, Storage
 
 _SHOWN: Final = 20
@@ -154,7 +155,10 @@ async def _create(
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
     from regstore.storage.base import store_with
+    from regstore.storage.identity import keep_id
 
+    async with here.open() as source:
+        await keep_id(source)  # the only thing that is ever written there, and only where that may be
     options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
     scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
     async with here.open(read_only=True) as source, _made(there) as backup:
@@ -211,6 +215,7 @@ def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "id": snapshot.run,
         "time": moment(snapshot.begun),
         "source": snapshot.source,
+        "place": snapshot.place,
         "repository_patterns": list(snapshot.repository_patterns),
         "tag_patterns": list(snapshot.tag_patterns),
         "repositories": {name: asdict(known) for name, known in snapshot.repositories.items()},
@@ -229,9 +234,13 @@ def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
 @_backup_command
 def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
     """List the snapshots, oldest first."""
-    url, snapshots, damaged = run_async(_list(settings))
+    from regstore.backup.opening import place_text
+
+    url, listed = run_async(_list(settings))
+    snapshots, damaged, doubtful = listed.snapshots, listed.damaged, listed.doubtful
     if as_json:
-        emit_json({"backup": url, "snapshots": [_snapshot_json(one) for one in snapshots], "damaged": damaged})
+        shown = [_snapshot_json(one) for one in snapshots]
+        emit_json({"backup": url, "snapshots": shown, "damaged": damaged, "doubtful": doubtful})
     elif snapshots:
         rows = [
             [
@@ -242,7 +251,9 @@ def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
                 size(one.bytes),
                 size(one.new_bytes),
                 count(len(one.left_out)),
-                one.source,
+                place_text(one)
+                if len({other.place for other in snapshots if other.source == one.source}) > 1
+                else one.source,
             ]
             for one in snapshots
         ]
@@ -251,15 +262,15 @@ def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
     elif not settings.quiet:
         emit_error(f"{url} has no snapshot yet")
     _print_some([f"{key}: {why}" for key, why in sorted(damaged.items())])
+    _print_some([f"{run} {why}" for run, why in sorted(doubtful.items())])
     return EXIT_DAMAGE if damaged else EXIT_OK
 
 
-async def _list(settings: StoreSettings) -> tuple[str, list[Snapshot], dict[str, str]]:
+async def _list(settings: StoreSettings) -> tuple[str, Listed]:
     from regstore.backup import list_snapshots
 
     async with _place(settings, read_only=True) as backup:
-        listed = await list_snapshots(backup)
-        return backup.url, list(listed.snapshots), listed.damaged
+        return backup.url, await list_snapshots(backup)
 
 
 @_backup_command
@@ -275,10 +286,13 @@ def backup_show(
 
     Exit codes: 0 done; 3 a newer snapshot than the one shown is damaged.
     """
-    chosen, tags, damaged = run_async(_show(settings, snapshot))
+    chosen, tags, damaged, notes = run_async(_show(settings, snapshot))
     tags = [one for one in tags if one.new or not new]
     if as_json:
-        emit_json(_snapshot_json(chosen) | {"shown_tags": [asdict(one) for one in tags], "damaged": damaged})
+        emit_json(
+            _snapshot_json(chosen)
+            | {"shown_tags": [asdict(one) for one in tags], "damaged": damaged, "notes": notes}
+        )
         return EXIT_PARTIAL if damaged else EXIT_OK
     emit(_heading(chosen))
     emit(
@@ -293,6 +307,7 @@ def backup_show(
     emit(table(["TAG", "DIGEST", "SIZE", "SET", ""], rows, right=(2,)))
     _print_some([str(one) for one in chosen.left_out])
     _print_some(damaged)
+    _print_some(notes)
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 
@@ -306,17 +321,21 @@ def _heading(snapshot: Snapshot) -> str:
     return f"{_named(snapshot)}, begun {moment(snapshot.begun)}"
 
 
-async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str]]:
-    from regstore.backup import choose, list_snapshots, passed_over
+async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:
+    from regstore.backup import choose, list_snapshots, passed_over, untold
     from regstore.backup.compare import show_tags
 
     async with _place(settings, read_only=True) as backup:
         listed = await list_snapshots(backup)
         chosen = choose(listed, text, backup.url)
-        earlier = [one for one in listed.snapshots if one.scope == chosen.scope and one.run < chosen.run]
+        earlier = [
+            one
+            for one in listed.snapshots
+            if one.scope == chosen.scope and one.run < chosen.run and one.run not in listed.doubtful
+        ]
         before = earlier[-1] if earlier else None
         shown = await show_tags(backup, chosen, before, concurrency=settings.concurrency)
-        return chosen, shown, passed_over(listed, text, chosen)
+        return chosen, shown, passed_over(listed, text, chosen), untold(listed, text, chosen)
 
 
 @_backup_command
@@ -512,6 +531,7 @@ def _print_plan(plan: RestorePlan) -> None:
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in plan.conflicts])
     _print_some(list(plan.damaged))
     _print_absent(plan.absent)
+    _print_some(list(plan.notes))
 
 
 def _print_absent(absent: Sequence[str]) -> None:
@@ -541,6 +561,7 @@ def _result_json(result: RestoreResult) -> dict[str, Any]:
         "damaged": result.damaged,
         "left_out": result.left_out,
         "absent": result.absent,
+        "notes": result.notes,
     }
 
 
@@ -553,6 +574,7 @@ def _print_restored(result: RestoreResult) -> None:
     _print_some(result.damaged)
     _print_some([f"not restored: {one}" for one in result.left_out])
     _print_absent(result.absent)
+    _print_some(result.notes)
 
 
 # -- check
@@ -696,6 +718,7 @@ def _print_checked(result: CheckResult) -> None:
     for one in result.unread:
         emit_error(f"{one.kind} {one.subject}: {one.reason}")
         _print_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
+    _print_some(result.notes)
     for line in result.unstable:
         emit_error(f"read differently twice, so the way here is not to be trusted: {line}")
     if not result.damage:
@@ -732,7 +755,7 @@ def backup_prune(
 ) -> int:
     """Forget old snapshots, and delete the blobs that no other needs.
 
-    Snapshots of each source, and of the same patterns, are counted apart. Of each, the newest always stays, and the
+    Snapshots of each store, and of the same patterns, are counted apart. Of each, the newest always stays, and the
     newest that left nothing out. While something is damaged, only what --forget names goes; while a create or a
     restore runs, only snapshots.
 

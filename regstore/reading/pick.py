@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from regstore.inventory.inventory import Inventory
 from regstore.reading.read_data import ReadData
+
+#: Microseconds that the clocks of one store's servers may differ by.
+CLOCKS_DIFFER: Final = 600 * 1_000_000
 
 
 def plan_reading(
@@ -40,7 +45,12 @@ def plan_reading(
     if read.share is not None:
         total = inventory.one("select coalesce(sum(size), 0)::bigint from reading_blob where not manifest")
         budget = -int(-total * read.share // 1) if read.share < 1 else None
-    fresh = "true" if max_age is None else f"coalesce(proved < {now - max_age}, true)"
+    # What was proved in times to come was proved by a wrong clock, nobody knows when.
+    fresh = (
+        "true"
+        if max_age is None
+        else f"coalesce(proved not between {now - max_age} and {now + CLOCKS_DIFFER}, true)"
+    )
     inventory.execute(
         f"""
         create or replace table reading_pick as

@@ -27,7 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import Archived, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.reading.pick import plan_reading
+from regstore.reading.pick import CLOCKS_DIFFER, plan_reading
 from regstore.reading.proofs import Proof, Proofs
 from regstore.reading.read_data import Checksums, Wanted
 from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
@@ -385,7 +385,7 @@ class BlobReader:
         if wanted.max_age is not None:
             known, known_bytes = inventory.all(
                 "select count(*), coalesce(sum(size), 0)::bigint from reading_blob"
-                f" where not manifest and proved >= {now - wanted.max_age}"
+                f" where not manifest and proved between {now - wanted.max_age} and {now + CLOCKS_DIFFER}"
             )[0]
         never, never_bytes, oldest = inventory.all(
             f"""

@@ -68,7 +68,7 @@ class DiskStorage:
         #: Keys of the symbolic links that listings came upon so far.
         self.symlinks: set[str] = set()
         self._tree = Tree(self.root, create=create)
-        self._read_only = read_only
+        self.read_only = read_only
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="regstore-disk")
         self._closed = False
         self._capabilities: Capabilities | None = None
@@ -95,7 +95,7 @@ class DiskStorage:
 
     async def _change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`_run`, for what writes."""
-        if self._read_only:
+        if self.read_only:
             raise AccessDenied(f"{self.url} was opened to be looked at only: nothing is changed there")
         return await self._run(call, *args, **kwargs)
 
@@ -103,7 +103,7 @@ class DiskStorage:
         async with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
-                    conditional_put=not self._read_only and await self._run(self._probe_conditional_put),
+                    conditional_put=not self.read_only and await self._run(self._probe_conditional_put),
                     atomic_rename=True,
                     folders=True,
                     versioned=False,
@@ -387,7 +387,7 @@ class DiskStorage:
     async def now(self) -> int:
         """The time that a file made under `regstore/` gets; this computer's own where none can be made, or may be
         (`read_only`)."""
-        return time.time_ns() // 1000 if self._read_only else await self._run(self._now)
+        return time.time_ns() // 1000 if self.read_only else await self._run(self._now)
 
     def _now(self) -> int:
         name = TEMPORARY + uuid.uuid4().hex

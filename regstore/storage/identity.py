@@ -1,16 +1,45 @@
-"""What tells a store from every other one, however it was written."""
+"""What tells a store from every other one, however it was written.
+
+A bucket is told by its endpoint. A folder's path tells nothing: two computers, or two containers, have one of the same
+name. So `keep_id` leaves an ID in the store, `regstore/id`, where it may be written:
+
+    {"id": 32 HEX, "inode": N, "computer": HEX or ""}
+
+A copy of the folder has that file too, and must not be taken for the folder: there the file has another inode
+number than it says (no two files of a file system have one), or the computer is known to be another. Where only
+blocks were copied, and the computer can't be told (in a container), nothing tells the two apart.
+
+The computer is told by /etc/machine-id, hashed, as machine-id(5) asks for. An image of a container has none, or an
+empty one; the host's name changes with every container, so it tells only where nothing else does.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
 import os
+import platform
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+from regstore.errors import AlreadyExists, StorageError, Unsupported
+from regstore.layout import PREFIX, STATE
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.storage.folders import Tree
+from regstore.storage.newfile import NewFile
+
+ID: Final = STATE + "id"
+_MACHINE_ID: Final = Path("/etc/machine-id")
 
 
 def identity_of(storage: Storage) -> str:
-    """A folder's path without symbolic links; a bucket and root with their endpoint, as buckets of two servers may have
-    one name (AWS has each name once, whatever the endpoint). Nothing tells the folders of two computers apart."""
+    """Within one computer: a folder's path without symbolic links; a bucket and root with their endpoint, as buckets of
+    two servers may have one name (AWS has each name once, whatever the endpoint)."""
     if isinstance(storage, DiskStorage):
         return os.path.realpath(storage.root)
     from regstore.storage.s3 import S3Storage
@@ -20,3 +49,86 @@ def identity_of(storage: Storage) -> str:
         endpoint = make_endpoint(storage.settings, open_session(storage.settings))
         return f"{storage.url} at {'AWS' if endpoint.is_aws else endpoint.url.rstrip('/').lower()}"
     return storage.url
+
+
+async def place_of(storage: Storage) -> str:
+    """As `identity_of`, among all computers. Only reads."""
+    if not isinstance(storage, DiskStorage):
+        return identity_of(storage)
+    try:
+        body = await storage.get(ID)
+    except StorageError:
+        body = b""
+    return await asyncio.to_thread(_place_of_folder, storage.root, body)
+
+
+def _place_of_folder(root: Path, body: bytes) -> str:
+    path, computer = os.path.realpath(root), _computer()
+    where = f"{path} on computer {computer or platform.node()}"
+    try:
+        known = _Id.parse(body)
+        inode = (root / ID).stat().st_ino
+    except (OSError, ValueError):
+        return where
+    if known.computer and computer and known.computer != computer:
+        return f"folder {known.id}, copied to {where}"
+    if known.inode == inode:
+        return f"folder {known.id}"
+    return f"folder {known.id}, copied to {where if computer else f'{path} as inode {inode}'}"
+
+
+async def keep_id(storage: Storage) -> None:
+    """Give a registry's folder its ID, if it has none and may be written. What is no registry is left alone."""
+    if isinstance(storage, DiskStorage) and not storage.read_only and (storage.root / PREFIX).is_dir():
+        with suppress(StorageError):
+            await asyncio.to_thread(_write_id, storage.root)
+
+
+def _write_id(root: Path) -> None:
+    if os.path.lexists(root / ID):
+        return
+    for if_absent in (True, False):  # not every file system has hard links
+        file = NewFile(Tree(root), ID)
+        try:
+            body = {"id": secrets.token_hex(16), "inode": file.inode, "computer": _computer()}
+            file.write(json.dumps(body).encode() + b"\n")
+            file.publish(if_absent=if_absent)
+            return
+        except AlreadyExists:
+            return
+        except Unsupported:
+            continue
+        finally:
+            file.discard()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Id:
+    id: str
+    inode: int
+    computer: str
+
+    @classmethod
+    def parse(cls, body: bytes) -> _Id:
+        """ValueError where it can't be read."""
+        try:
+            known = json.loads(body)
+            found = cls(id=known["id"], inode=known["inode"], computer=known["computer"])
+            if (
+                len(bytes.fromhex(found.id)) != 16
+                or type(found.inode) is not int
+                or type(found.computer) is not str
+            ):
+                raise ValueError(known)
+        except (KeyError, TypeError) as error:
+            raise ValueError(body) from error
+        return found
+
+
+def _computer() -> str:
+    """ "" where it can't be told."""
+    try:
+        known = _MACHINE_ID.read_bytes().strip()
+        return hashlib.sha256(b"regstore " + bytes.fromhex(known.decode())).hexdigest()[:16] if known else ""
+    except (OSError, ValueError):
+        return ""

@@ -69,6 +69,11 @@ class NewFile:
                 self.discard()
                 raise
 
+    @property
+    def inode(self) -> int:
+        """Its number in the file system, which it keeps when it is published."""
+        return os.fstat(self._file).st_ino
+
     def write(self, data: bytes | memoryview) -> None:
         with translated(self._tree.root, self._key):
             rest = memoryview(data)

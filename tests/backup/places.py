@@ -35,7 +35,10 @@ SEEDED = "_regstore/seed"
 
 
 def memory(store: ModelStore | None = None, **more: Any) -> ModelStorage:
-    return ModelStorage(store if store is not None else ModelStore(), **({"now": NOW} | more))
+    """now: when it is not given, no earlier than what is in the store was written."""
+    store = store if store is not None else ModelStore()
+    newest = max((mtime for _, mtime in store.objects.values()), default=0)
+    return ModelStorage(store, **({"now": max(NOW, newest)} | more))
 
 
 def open_place(place: Path | S3Root) -> Storage:

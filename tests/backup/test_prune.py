@@ -46,7 +46,7 @@ from tests.storage.faulty import FaultyStorage, died
 
 def snapshot(begun: int, source: str = "one", *, complete: bool = True) -> Snapshot:
     left_out = () if complete else (LeftOut(repository="a", tag="1", what="tag 1", reason="was left out"),)
-    return Snapshot(run=new_run(begun), begun=begun, source=source, left_out=left_out)
+    return Snapshot(run=new_run(begun), begun=begun, source=source, place=source, left_out=left_out)
 
 
 def kept(snapshots: list[Snapshot], **keep: int) -> list[int]:

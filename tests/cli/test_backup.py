@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 from tests.backup.reader import problems, snapshots
+from tests.backup.test_interrupted import small
 from tests.cli.conftest import Run, Start
 from tests.servers.process import wait_until
 
@@ -157,3 +158,28 @@ def test_a_terminated_create_leaves_a_sound_backup(
     assert run("backup", "create", demo_registry, backup).code == 3
     assert not problems(objects_of(backup))
     assert run("backup", "check", backup, "--read-data", "all").code == 0
+
+
+def test_two_folders_of_one_path_are_two_in_a_backup(run: Run, tmp_path: Path) -> None:
+    """As two computers that back up to one place: each night the other's registry lies at the path."""
+    store, backup = tmp_path / "registry", tmp_path / "backup"
+    taken = []
+    for name in ("one", "two"):
+        small(extra=name == "two").write_folder(store)
+        taken.append(run("backup", "create", store, backup, "--json").json["snapshot"])
+        store.rename(tmp_path / name)
+    assert taken[0]["source"] == taken[1]["source"]
+    places = [one["place"] for one in taken]
+    assert places[0] != places[1]
+    run("restore", backup, tmp_path / "restored").failed(2, "give an ID", *places, *(one["id"] for one in taken))
+    assert not (tmp_path / "restored").exists()
+    pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--json")
+    assert (pruned.code, pruned.json["forgotten"]) == (0, [])
+    shown = run("backup", "list", backup).out
+    assert all(place in shown for place in places)
+    # A run of the next night goes on with its own.
+    (tmp_path / "one").rename(store)
+    third = run("backup", "create", store, backup, "--json").json["snapshot"]
+    assert third["place"] == places[0]
+    pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--json")
+    assert [one["id"] for one in pruned.json["forgotten"]] == [taken[0]["id"]]
