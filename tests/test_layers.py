@@ -20,6 +20,7 @@ LAYERS = (
     PURE,
     frozenset({"concurrency"}),
     frozenset({"storage"}),
+    frozenset({"tagging"}),
     frozenset({"registry", "runs", "seed"}),
     frozenset({"inventory"}),
     frozenset({"reading"}),

@@ -24,11 +24,11 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each, in_thread
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, NotFound
+from regstore.errors import NotFound
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.manifest import EdgeKind
 from regstore.runs import TRASH, is_run, started_at
 from regstore.runs.journal import (
@@ -44,11 +44,9 @@ from regstore.runs.journal import (
 )
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
+from regstore.tagging import UNDER_WAY, put_missing
 
 _BATCH: Final = 10_000
-#: A registry writes a tag's two links one right after the other. What is older (microseconds) was cut short, or copied
-#: in another order: in a copied store every index link may be newer than its current/link.
-UNDER_WAY: Final = 600 * 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,50 +374,3 @@ class Healer:
             )
         await self._scanner.read_manifests()
         return Healed(links=tuple(sorted(key for key, _ in rows)))
-
-
-async def put_missing(storage: Storage, key: str, body: bytes, *, since: int | None = None) -> bool:
-    """Write a link unless one is there; whether it was written. Atomic where the store can do that.
-
-    Elsewhere a tag's current/link that a registry writes at the same moment may be written over. Then its index link
-    says so: the newest one is what current/link names in the end. since: the time of the index link that `body` was
-    taken from, in microseconds; without it, one counts that was written while this goes on.
-    """
-    if (await storage.capabilities()).conditional_put:
-        try:
-            await storage.put(key, body, if_absent=True)
-        except AlreadyExists:
-            return False
-        return True
-    tag = layout.decode(key)
-    if not isinstance(tag, TagCurrentKey):
-        try:
-            await storage.stat(key)
-        except NotFound:
-            await storage.put(key, body)
-            return True
-        return False
-    before = await _list_tag(storage, tag)
-    if tag in before:
-        return False
-    while True:
-        await storage.put(key, body)
-        pushed = {
-            index: mtime
-            for index, mtime in (await _list_tag(storage, tag)).items()
-            if isinstance(index, TagIndexKey)
-            and (mtime > since if since is not None else mtime != before.get(index))
-        }
-        newest = layout.link_body(max(pushed, key=lambda index: pushed[index]).digest) if pushed else body
-        if newest == body:
-            return True
-        body = newest
-
-
-async def _list_tag(storage: Storage, tag: TagCurrentKey) -> dict[layout.Key, int]:
-    """All links of the tag, with their times."""
-    return {
-        layout.decode(key): mtime
-        async for page in storage.list(f"{layout.tags_prefix(tag.name)}{tag.tag}/")
-        for key, mtime in zip(page.keys, page.mtimes, strict=True)
-    }

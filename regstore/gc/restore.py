@@ -17,7 +17,6 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.events import OnEvent, Progress, ignore
-from regstore.gc.heal import put_missing
 from regstore.gc.restore_plan import (
     BlobBack,
     Conflict,
@@ -33,6 +32,7 @@ from regstore.layout import BlobKey
 from regstore.runs.journal import write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
+from regstore.tagging import put_missing
 
 __all__ = ["Conflict", "RestoreOptions", "RestorePlan", "Restored", "apply_restore", "plan_restore"]
 

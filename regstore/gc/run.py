@@ -8,8 +8,8 @@
 
 LIST passes over `repositories/`: one for the scan; while the registry serves also one before and one after the
 unlinking, of the repositories that lose something only, one before blobs are moved, again whenever that takes longer
-than some minutes, and one after `settle`; and one of the tags of repositories that lose tags (`pushed_again`). One copy
-a blob and one DeleteObjects a thousand keys.
+than some minutes, and one after `settle`; and one of the tags of repositories that lose tags (`runs.pushed_again`). One
+copy a blob and one DeleteObjects a thousand keys.
 """
 
 from __future__ import annotations
@@ -36,22 +36,24 @@ from regstore.gc.going import SLICE, Going, Row
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.policy import Pattern
-from regstore.gc.pushed_again import give_back, half_pushed
+from regstore.gc.pushed_again import half_pushed
 from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links
 from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UploadKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
 from regstore.runs import RUNS
 from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
 from regstore.runs.lock import Lock
 from regstore.runs.not_freed import NotFreed
+from regstore.runs.pushed_again import give_back
 from regstore.runs.registry_state import Restart
 from regstore.runs.trashed import TrashedRun
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal
+from regstore.tagging import remove_tag_folders
 
 _BATCH: Final = 1000
 #: What is unlinked between two looks at the repositories concerned.
@@ -509,7 +511,7 @@ class GcRun:
         if step is Step.TAG and not self._options.offline:
             stopped |= await self._keep_pushed_tags(rows)
         if step in (Step.TAG, Step.TAG_INDEX):
-            await self._remove_tag_folders(keys)
+            await remove_tag_folders(self._storage, keys)
         return stopped
 
     async def _keep_pushed_tags(self, rows: Sequence[Row]) -> set[str]:
@@ -523,7 +525,7 @@ class GcRun:
             concurrency=self._options.scan.concurrency,
         )
         self._tags_back += back
-        return busy
+        return {tag.name for tag in busy}
 
     async def _with_bodies(self, rows: Sequence[Row], unread: set[str]) -> Sequence[Row]:
         """Links whose bodies no listing proved are read, for a way back; one that is gone is left out, and so is one
@@ -563,25 +565,6 @@ class GcRun:
         await self._cache.forget_blobs(
             digest_text(raw) for (raw,) in self.inventory.all("select digest from gc_gone")
         )
-
-    async def _remove_tag_folders(self, keys: Sequence[str]) -> None:
-        """On a disk a tag's folder without a link would still list as a tag. Only folders that held these keys go, and
-        what is above them and empty then: a push has just made the others.
-
-        A push comes to current/ when it has written its link below index/: so current/ goes only when index/ went."""
-        if not (await self._storage.capabilities()).folders:
-            return
-        emptied: dict[str, set[str]] = {}
-        for text in keys:
-            key = layout.decode(text)
-            if isinstance(key, TagCurrentKey | TagIndexKey):
-                digests = emptied.setdefault(f"{layout.tags_prefix(key.name)}{key.tag}", set())
-                if isinstance(key, TagIndexKey):
-                    digests.add(f"{key.digest.algorithm}/{key.digest.encoded}")
-        for tag, digests in sorted(emptied.items()):
-            below = [*sorted(digests), *sorted({"sha256", *(digest.partition("/")[0] for digest in digests)})]
-            folders = [f"{tag}/index/{name}" for name in below]
-            await self._storage.remove_folders([*folders, f"{tag}/index", f"{tag}/current", tag])
 
     async def _look_after(self, names: Sequence[str], removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
