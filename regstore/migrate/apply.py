@@ -7,7 +7,8 @@ blocks all that reaches it, and the rest goes on. The store is the journal: the 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from regstore import layout
@@ -33,12 +34,56 @@ from regstore.storage.streams import (
     SourceGone,
     is_fatal,
 )
+from regstore.tagging import replace_tag
 
 _ROWS: Final = 2000
 #: Between two words on how far the blobs are.
 _TELL_SECONDS: Final = 0.1
 #: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
 _FAILURES_IN_A_ROW: Final = 20
+
+
+#: Tags to set; where they are looked at, also the index links that this pass writes, and those that the target had.
+_TAGS: Final = """
+    with looked_at as (
+        select t.repository, m.target as place, t.name from migrate_tag t
+        join migrate_repository m on m.id = t.repository where {looked_at}
+    ),
+    written as (
+        select w.repository, w.name, list(x.digest) as digests
+        from looked_at w join migrate_tag_index x using (repository, name) group by all
+    ),
+    history as (
+        select w.repository, w.name, list((i.digest, i.mtime)) as links from looked_at w
+        join dst.repository o on o.name = w.place
+        join dst.tag_index i on i.repository = o.id and i.name = w.name group by all
+    )
+    select m.name, m.target, t.name, t.target, t.mtime, t.present, t.was, w.digests, h.links from migrate_tag t
+    join migrate_repository m on m.id = t.repository
+    left join written w on w.repository = t.repository and w.name = t.name
+    left join history h on h.repository = t.repository and h.name = t.name
+    anti join migrate_blocked b on b.digest = t.target
+"""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the pass knows of a tag at the target. present: it was listed. history: the times of its index links as
+    listed, in microseconds. written: those that this pass writes."""
+
+    present: bool
+    history: Mapping[Digest, int]
+    written: Sequence[Digest]
+
+    @classmethod
+    def of(
+        cls, present: bool, written: Sequence[bytes] | None, history: Sequence[tuple[bytes, int]] | None
+    ) -> _Seen:
+        return cls(
+            present,
+            {Digest.from_raw(bytes(raw)): mtime for raw, mtime in history or ()},
+            [Digest.from_raw(bytes(raw)) for raw in written or ()],
+        )
 
 
 class Applier:
@@ -352,12 +397,9 @@ class Applier:
         ):
             digest = Digest.from_raw(bytes(raw))
             await self._skip(layout.TagCurrentKey(origin, name), origin, f"tag {name} ({digest})")
-        rows = self._rows(
-            "select m.name, m.target, t.name, t.target, t.mtime, t.present, t.was from migrate_tag t"
-            " join migrate_repository m on m.id = t.repository anti join migrate_blocked b on b.digest = t.target"
-        )
         total = self._inventory.count("migrate_tag")
         conditional = bool(total) and (await self._target.capabilities()).conditional_put
+        rows = self._rows(_TAGS.format(looked_at="present" if conditional else "true"))
         done = 0
 
         for number, chunk in enumerate(_chunks(rows, tag_record.LINES)):
@@ -374,18 +416,18 @@ class Applier:
                 )
                 for row in chunk
             }
-            present = {(row[1], row[2]) for row in chunk if row[5]}
+            seen = {(row[1], row[2]): _Seen.of(row[5], row[7], row[8]) for row in chunk}
             await tag_record.write_tags(self._target, self._name, number, list(lines.values()), done=False)
             lost: list[tuple[str, str]] = []
 
             async def one(
                 line: TagLine,
-                present: set[tuple[str, str]] = present,
+                seen: dict[tuple[str, str], _Seen] = seen,
                 lost: list[tuple[str, str]] = lost,
             ) -> None:
                 nonlocal done
                 place = (line.repository, line.tag)
-                if not await self._set_tag(line, place in present, conditional):
+                if not await self._set_tag(line, seen[place], conditional):
                     lost.append(place)
                 done += 1
                 self._on_event(Progress(phase="setting tags", done=done, total=total, unit="tags"))
@@ -395,25 +437,31 @@ class Applier:
                 del lines[place]
             await tag_record.write_tags(self._target, self._name, number, list(lines.values()), done=True)
 
-    async def _set_tag(self, line: TagLine, present: bool, conditional: bool) -> bool:
+    async def _set_tag(self, line: TagLine, seen: _Seen, conditional: bool) -> bool:
         """False when somebody set it since the target was listed: then it is kept."""
-        key = layout.TagCurrentKey(line.repository, line.tag)
-        text, body = layout.encode(key), layout.link_body(line.digest)
-        overwrite = self._options.overwrite_tags
-        if present or overwrite or not conditional:
-            found = None if overwrite else await self._body(text)
-            if found is not None and found != body and (line.was is None or found != layout.link_body(line.was)):
-                self._conflict(line, found)
-                return False
-            await self._target.put(text, body, options=self._options.put)
+        key, body = layout.TagCurrentKey(line.repository, line.tag), layout.link_body(line.digest)
+        text, put = layout.encode(key), self._options.put
+        found: bytes | None = None
+        if self._options.overwrite_tags:
+            await self._target.put(text, body, options=put)
+        elif seen.present or not conditional:
+            found = await replace_tag(
+                self._target,
+                key,
+                body,
+                expected={None} if line.was is None else {None, layout.link_body(line.was)},
+                known=seen.history,
+                ours={line.digest, *seen.written},
+                options=put,
+            )
         else:
             try:
-                await self._target.put(text, body, if_absent=True, options=self._options.put)
+                await self._target.put(text, body, if_absent=True, options=put)
             except AlreadyExists:
-                found = await self._body(text)
-                if found != body:
-                    self._conflict(line, found or b"")
-                    return False
+                found = await self._body(text) or b""
+        if found is not None and found != body:
+            self._conflict(line, found)
+            return False
         self._result.tags += 1
         return True
 
