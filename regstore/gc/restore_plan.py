@@ -111,6 +111,8 @@ class _Planner:
         self._present: dict[Digest, int | None] = {}
         self._wanted: set[Digest] = set()
         self._conflicts: list[Conflict] = []
+        #: Times of index links that the run did not take, the newest of each tag.
+        self._pushed: dict[TagCurrentKey, int] = {}
 
     async def read_journal(self) -> None:
         """Links and blobs that the run took, and where copies of blobs are: its own before those of later runs."""
@@ -195,6 +197,8 @@ class _Planner:
                     self._conflict(text, "another link stands there now")
             elif entry.body is None:
                 self._conflict(text, "the journal does not say what it held")
+            elif isinstance(key, TagCurrentKey) and self._pushed.get(key, 0) > entry.mtime:
+                self._conflict(text, "it was pushed since, as its history says")
             elif text in void:
                 self._conflict(text, "it came back after the run, and was removed by somebody else since")
             elif lost and (gone := sorted(map(str, await self._closure(_named(key, entry)) & lost))):
@@ -249,11 +253,13 @@ class _Planner:
 
         async def list_one(name: str) -> None:
             async for page in self._storage.list(layout.repository_prefix(name) + "_"):
-                for key in page.keys:
+                for key, mtime in zip(page.keys, page.mtimes, strict=True):
                     if key in wanted:
                         found.append(key)
                     elif key.startswith(layout.revisions_prefix(name)):
                         bodies[key] = b""
+                    else:
+                        self._note_pushed(key, mtime)
 
         async def read(key: str) -> None:
             body = await body_of(self._storage, key)
@@ -264,6 +270,13 @@ class _Planner:
         await for_each(names, list_one, concurrency=self._options.concurrency)
         await for_each(found, read, concurrency=self._options.concurrency)
         return bodies
+
+    def _note_pushed(self, text: str, mtime: int) -> None:
+        """An index link that the run did not take tells when its tag was pushed since."""
+        key = layout.decode(text)
+        if isinstance(key, TagIndexKey):
+            tag = TagCurrentKey(key.name, key.tag)
+            self._pushed[tag] = max(mtime, self._pushed.get(tag, 0))
 
     def _without_lost_tags(self, links: Sequence[LinkKey], bodies: Mapping[str, bytes]) -> list[LinkKey]:
         """A tag comes back only with what it names: a manifest that the repository no longer links was deleted."""
