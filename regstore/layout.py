@@ -30,6 +30,10 @@ from regstore.errors import InvalidDigest
 PREFIX: Final = "docker/registry/v2/"
 BLOBS: Final = PREFIX + "blobs/"
 REPOSITORIES: Final = PREFIX + "repositories/"
+#: What GitLab's registry says of its metadata (`inventory.whose`).
+LOCKFILES: Final = "docker/registry/lockfiles/"
+DATABASE_IN_USE: Final = LOCKFILES + "database-in-use"
+FILESYSTEM_IN_USE: Final = LOCKFILES + "filesystem-in-use"
 #: Present beside `docker/` when the store belongs to a pull-through cache.
 SCHEDULER_STATE: Final = "scheduler-state.json"
 #: Everything of our own (locks, journals, trash): beside `docker/`, where no registry looks.

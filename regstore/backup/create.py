@@ -1,8 +1,9 @@
 """`backup create`: a snapshot of a registry that may be serving, and what blobs the backup lacks.
 
 Requests, for a store of N links and blobs and a backup of M blobs, with nothing new: 2 listings of the links, one of
-the blobs (N/1000 each), 2 of the backup (M/1000 each: what it has, and the proof that all is there that the snapshot
-needs, right before that is written), and two small objects written; no blob is read.
+the blobs (N/1000 each), one LIST to learn whether links are the whole truth, 2 listings of the backup (M/1000 each:
+what it has, and the proof that all is there that the snapshot needs, right before that is written), and two small
+objects written; no blob is read.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ async def create(
 
     Every tag in the snapshot has a value that it held during the run, and is complete; across repositories there is
     no single moment. What was broken at the source is left out and named (`CreateResult.partial`). Raises LockHeld
-    while a prune is under way, and whatever else goes wrong, in the backup, on the way or at the source as a whole;
-    nothing is published then, what was copied stays, and the next run goes on from it.
+    while a prune is under way, Refused where the metadata is in a database (`inventory.whose`: a pack holds what a
+    repository's links reach, so there is no place in a backup for a blob that nothing links), and whatever else
+    goes wrong, in the backup, on the way or at the source as a whole; nothing is published then, what was copied
+    stays, and the next run goes on from it.
     """
     options = options or CreateOptions()
     scanning = scanning or ScanOptions.default()

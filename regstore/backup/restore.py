@@ -41,6 +41,7 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.runs import new_run
 from regstore.runs.lock import Lock
 from regstore.seed.seeding import SEED_BODY
@@ -51,7 +52,8 @@ from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_s
 @dataclass(frozen=True, kw_only=True)
 class RestorePlan:
     """What a restore would do. missing_…: that the store lacks. damaged, absent, notes: as in `RestoreResult`. Sizes in
-    bytes."""
+    bytes. database: what says that the store's metadata is in a database, so that `restore` is refused; "" if
+    nothing."""
 
     snapshot: Snapshot
     repositories: int
@@ -66,6 +68,7 @@ class RestorePlan:
     damaged: tuple[str, ...]
     absent: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    database: str = ""
 
     @property
     def partial(self) -> bool:
@@ -116,8 +119,9 @@ async def restore(
     """Restore, under the store's lock. An empty store gets the seeds of `seed-bucket` too.
 
     A blob that the backup has lost, or that does not match its digest, is named, and the tags and manifests that
-    need it are left out; the rest goes on. While it runs, an intent keeps prune from beginning to collect, where the
-    backup may be written to. Where a prune forgot the snapshot all the same, that raises.
+    need it are left out; the rest goes on. Refused where the store's metadata is in a database (`inventory.whose`).
+    While it runs, an intent keeps prune from beginning to collect, where the backup may be written to. Where a
+    prune forgot the snapshot all the same, that raises.
     """
     began = time.monotonic()
     await refuse_target(backup, store)
@@ -358,9 +362,11 @@ class _Run:
             damaged=tuple(self.damaged),
             absent=tuple(self._absent()),
             notes=tuple(self.notes),
+            database="" if self._missing else await database_in_use(self._store),
         )
 
     async def restore(self, lock: Lock) -> RestoreResult:
+        refuse_database(self._store.url, await database_in_use(self._store), Use.WRITE)
         result = RestoreResult(snapshot=self._snapshot, absent=self._absent(), notes=self.notes)
         await self._collect()
         await lock.guard()

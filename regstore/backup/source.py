@@ -24,6 +24,7 @@ from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
 from regstore.runs.journal import UNLINK, find_runs, read_parts, read_seen
@@ -62,11 +63,12 @@ class Source:
         self._doubted: set[str] = set()
 
     async def load(self) -> None:
-        await self._scanner.list_links()
+        await self._scanner.list_links(ask_whose=False)  # the second listing asks
         self._refuse_patterns_of_nothing()
         later = self.inventory.child()
         try:
             await Scanner(self.storage, later, self._scanning, self._on_event).list_links()
+            refuse_database(self.storage.url, later.database, Use.BACK_UP)
             moving = self._differing(later)
             self._adopt(later, moving)
         finally:

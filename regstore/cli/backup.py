@@ -31,6 +31,7 @@ from regstore.cli.target import (
     there_of,
 )
 from regstore.cli.values import parse_duration, parse_read_data
+from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
 
@@ -154,6 +155,7 @@ async def _create(
     from regstore.backup import CreateOptions, create
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
+    from regstore.inventory.whose import Use
     from regstore.storage.base import store_with
     from regstore.storage.identity import keep_id
 
@@ -161,7 +163,9 @@ async def _create(
         await keep_id(source)  # the only thing that is ever written there, and only where that may be
     options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
     scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
-    async with here.open(read_only=True) as source, _made(there) as backup:
+    source, config = here.open_with_config(read_only=True)
+    refuse_told(source.url, config, Use.BACK_UP)
+    async with source, _made(there) as backup:
         store_with(backup, put)
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
@@ -454,7 +458,7 @@ def backup_restore(
         else:
             result = run_async(_restore(settings, there, options, break_lock, on_event))
     if dry_run:
-        emit_json(_plan_json(plan)) if as_json else _print_plan(plan)
+        emit_json(_plan_json(plan)) if as_json else _print_plan(plan, target)
         return EXIT_PARTIAL if plan.partial else EXIT_OK
     emit_json(_result_json(result)) if as_json else _print_restored(result)
     return EXIT_PARTIAL if result.partial else EXIT_OK
@@ -518,7 +522,8 @@ def _plan_json(plan: RestorePlan) -> dict[str, Any]:
     return asdict(replace(plan, snapshot=None)) | {"snapshot": plan.snapshot.run}  # type: ignore[arg-type]
 
 
-def _print_plan(plan: RestorePlan) -> None:
+def _print_plan(plan: RestorePlan, store: str) -> None:
+    say_whose(store, plan.database)
     emit(_heading(plan.snapshot))
     emit(
         f"{counted(plan.repositories, 'repository', 'repositories')}, {counted(plan.tags, 'tag')}, "

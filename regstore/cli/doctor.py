@@ -11,11 +11,12 @@ from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.whose import say_whose
 from regstore.errors import EXIT_FAILURE, EXIT_OK
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.verify.doctor import Line
+    from regstore.verify.doctor import Examination
 
 
 @store_command
@@ -31,7 +32,8 @@ def doctor(
     Each line is ok, warn or fail, with what to do. Exit code 1 when one fails. `regstore verify` looks deeper.
     """
     with progress(quiet=settings.quiet) as on_event:
-        url, lines = run_async(_examine(settings, write_probe, on_event))
+        url, found = run_async(_examine(settings, write_probe, on_event))
+    lines, database = found.lines, found.database
     failed = sum(line.state == "fail" for line in lines)
     warned = sum(line.state == "warn" for line in lines)
     if as_json:
@@ -39,8 +41,11 @@ def doctor(
             {"name": line.name, "state": str(line.state), "detail": line.detail, "advice": line.advice or None}
             for line in lines
         ]
-        emit_json({"store": url, "checks": checks, "failed": failed, "warnings": warned})
+        emit_json(
+            {"store": url, "database": database or None, "checks": checks, "failed": failed, "warnings": warned}
+        )
     else:
+        say_whose(url, database)
         for line in lines:
             emit(printable(f"{line.state:<5} {line.name}: {line.detail}"))
             if line.advice:
@@ -49,10 +54,13 @@ def doctor(
     return EXIT_FAILURE if failed else EXIT_OK
 
 
-async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, list[Line]]:
+async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, Examination]:
+    from regstore.inventory.whose import database_told
     from regstore.verify.doctor import examine
 
     storage, config = settings.open_with_config(read_only=not write_probe)
     cache, _ = told_cache(CacheOptions(config_path=settings.registry_config), config)
     async with storage:
-        return storage.url, await examine(storage, write_probe=write_probe, cache=cache, on_event=on_event)
+        told = database_told(config)
+        found = await examine(storage, write_probe=write_probe, cache=cache, database=told, on_event=on_event)
+        return storage.url, found

@@ -12,6 +12,7 @@ from regstore.cli.output import count, counted, emit, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.whose import say_whose
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ def du(
 ) -> None:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
     with progress(quiet=settings.quiet) as on_event:
-        url, usage = run_async(_measure(settings, cache_dir, on_event))
+        url, database, usage = run_async(_measure(settings, cache_dir, on_event))
     shown = usage.repositories[:limit]
     if as_json:
         repositories = [asdict(one) | {"total": one.total} for one in shown]
-        emit_json({"store": url} | asdict(usage) | {"repositories": repositories})
+        emit_json({"store": url, "database": database or None} | asdict(usage) | {"repositories": repositories})
         return
+    say_whose(url, database)
     rows = [
         [
             one.name,
@@ -65,11 +67,13 @@ def du(
         emit(f"  in open uploads: {size(usage.upload_bytes)}")
 
 
-async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: OnEvent) -> tuple[str, Usage]:
+async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: OnEvent) -> tuple[str, str, Usage]:
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions, scan
     from regstore.inventory.usage import plan_usage
+    from regstore.inventory.whose import database_told
 
     options = ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
-    async with settings.open(read_only=True) as storage, scan(storage, options, on_event=on_event) as inventory:
-        return storage.url, plan_usage(inventory)
+    storage, config = settings.open_with_config(read_only=True)
+    async with storage, scan(storage, options, on_event=on_event) as inventory:
+        return storage.url, inventory.database or database_told(config), plan_usage(inventory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,13 +27,14 @@ from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import print_healed
 from regstore.cli.values import parse_duration, parse_share
+from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.run import GcReport, GcRun, GcRunOptions
     from regstore.runs.known_cache import KnownCache
-    from regstore.storage.base import Storage
+    from regstore.storage.registry_config import RegistryConfig
 
 _SHARES_SHOWN = 20
 
@@ -141,6 +142,20 @@ def gc(
             parser=parse_share, metavar="SHARE", help="Refuse to remove more of the blobs, or by rules of the tags."
         ),
     ] = "50%",  # type: ignore[assignment]
+    untagged_repositories: Annotated[
+        bool,
+        typer.Option(
+            "--untagged-repositories",
+            help="With --delete-untagged, also repositories that have no tag at all may lose all their manifests.",
+        ),
+    ] = False,
+    tags_are_complete: Annotated[
+        bool,
+        typer.Option(
+            "--tags-are-complete",
+            help="Every tag that matters is in the store, though its registry is Harbor's or OpenShift's.",
+        ),
+    ] = False,
     allow_empty: Annotated[
         bool,
         typer.Option(
@@ -214,6 +229,8 @@ def gc(
         max_lost=max_lost,
         trash_older_than=trash_days * 86_400_000_000,
         restart_command=restart_command,
+        untagged_repositories=untagged_repositories,
+        tags_complete=tags_are_complete,
     )
     told = CacheOptions(
         registry_cache=registry_cache,
@@ -225,16 +242,23 @@ def gc(
     shown = progress(quiet=settings.quiet)
     with shown:
         if explain or why:
-            return run_async(
-                _explain(settings.open(read_only=True), options, explain or [], why or [], as_json, shown)
-            )
+            return run_async(_explain(settings, options, explain or [], why or [], as_json, shown))
         if dry_run:
-            return run_async(_show(settings.open(read_only=True), options, as_json, shown))
+            return run_async(_show(settings, options, as_json, shown))
         return run_async(_collect(settings, told, options, as_json, yes, break_lock, shown))
 
 
+def _with_config(options: GcRunOptions, config: RegistryConfig | None) -> GcRunOptions:
+    """With what the registry's configuration says of whose it is."""
+    from regstore.inventory.whose import database_told
+
+    if config is None:
+        return options
+    return replace(options, database=database_told(config), tags_in=config.tags_in)
+
+
 async def _explain(
-    storage: Storage,
+    settings: StoreSettings,
     options: GcRunOptions,
     tags: list[str],
     digests: list[str],
@@ -245,23 +269,31 @@ async def _explain(
     from regstore.gc.run import open_run
 
     wanted = [Digest.parse(digest) for digest in digests]
-    async with storage, open_run(storage, options, on_event=shown.show) as run:
+    storage, config = settings.open_with_config(read_only=True)
+    async with storage, open_run(storage, _with_config(options, config), on_event=shown.show) as run:
         shown.clear()
+        if not as_json:
+            say_whose(storage.url, run.database)
         show_reasons(storage.url, run, options.plan, tags, wanted, as_json=as_json)
     return EXIT_OK
 
 
-async def _show(storage: Storage, options: GcRunOptions, as_json: bool, shown: Shown) -> int:
+async def _show(settings: StoreSettings, options: GcRunOptions, as_json: bool, shown: Shown) -> int:
     from regstore.gc.run import open_run
 
+    storage, config = settings.open_with_config(read_only=True)
+    options = _with_config(options, config)
     async with storage, open_run(storage, options, on_event=shown.show) as run:
         shown.clear()
         if as_json:
             emit_json(_plan_json(storage.url, run))
         else:
+            say_whose(storage.url, run.database)
             _print_plan(storage.url, run, options)
             if run.summary.nothing_to_do:
                 emit("nothing to remove")
+            for stop in run.stops:
+                emit(f"refused without --dry-run: {stop}")
         return _exit_code(run.summary)
 
 
@@ -275,9 +307,12 @@ async def _collect(
     shown: Shown,
 ) -> int:
     from regstore.gc.run import open_run, require_registry
+    from regstore.inventory.whose import Use
     from regstore.runs.lock import break_locks
 
     storage, config = settings.open_with_config()
+    options = _with_config(options, config)
+    refuse_told(storage.url, config, Use.REMOVE)
     if config is not None and config.read_only and not options.offline:
         emit_error(
             "the registry's configuration says that it is read-only: if every registry process runs with it, "
@@ -296,7 +331,7 @@ async def _collect(
             await remember_cache(storage, cache.known)
             if not as_json:
                 _print_plan(storage.url, run, options)
-            run.check_share()
+            run.check()
             if run.nothing_to_do:
                 await run.remember()
                 nothing = await run.rest()
@@ -366,7 +401,8 @@ def _report_json(store: str, run: GcRun, report: GcReport, known: KnownCache) ->
 
 
 def _plan_json(store: str, run: GcRun) -> dict[str, Any]:
-    return summary_json(store, run.summary) | retention_json(run.inventory, run.summary)
+    whose = {"database": run.database or None, "stops": run.stops}
+    return summary_json(store, run.summary) | whose | retention_json(run.inventory, run.summary)
 
 
 def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
@@ -396,6 +432,7 @@ def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
         },
         "protected": [{"name": one.name, "reasons": list(one.reasons)} for one in summary.protected],
         "emptied": list(summary.emptied),
+        "untagged": list(summary.untagged),
         "by_repository": [asdict(share) for share in summary.shares],
         "orphans": {"blobs": summary.orphan_blobs, "bytes": summary.orphan_blob_bytes},
         "unknown_keys": summary.unknown,

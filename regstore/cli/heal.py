@@ -10,6 +10,7 @@ from regstore.cli.registry_cache import CacheOption, CacheOptions, RedisUrl, ope
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import CacheDir, DryRun
+from regstore.cli.whose import database_of, say_whose
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -41,10 +42,19 @@ def heal(
         cache = CacheOptions(
             registry_cache=registry_cache, redis_url=redis_url, config_path=settings.registry_config
         )
-        url, healed = run_async(_heal(settings, options, cache, dry_run, on_event))
+        url, database, healed = run_async(_heal(settings, options, cache, dry_run, on_event))
     if as_json:
-        emit_json({"store": url, "dry_run": dry_run, "blobs": list(healed.blobs), "links": list(healed.links)})
+        emit_json(
+            {
+                "store": url,
+                "database": database or None,
+                "dry_run": dry_run,
+                "blobs": list(healed.blobs),
+                "links": list(healed.links),
+            }
+        )
         return
+    say_whose(url, database)
     for one in (*healed.blobs, *healed.links):
         emit(one)
     found = f"{counted(len(healed.blobs), 'blob')}, {counted(len(healed.links), 'link')}"
@@ -60,14 +70,16 @@ async def _heal(
     told: CacheOptions,
     dry_run: bool,
     on_event: OnEvent,
-) -> tuple[str, Healed]:
+) -> tuple[str, str, Healed]:
     from regstore.gc.healing import heal_store, plan_heal
     from regstore.runs.lock import hold_lock
 
     storage, config = settings.open_with_config(read_only=dry_run)
     async with storage:
+        database = await database_of(storage, config)
         if dry_run:
-            return storage.url, await plan_heal(storage, options, on_event=on_event)
+            return storage.url, database, await plan_heal(storage, options, on_event=on_event)
         async with open_cache(storage, told, config) as cache, hold_lock(storage, command="heal") as lock:
             await remember_cache(storage, cache.known)
-            return storage.url, await heal_store(storage, options, lock, cache=cache, on_event=on_event)
+            healed = await heal_store(storage, options, lock, cache=cache, on_event=on_event)
+            return storage.url, database, healed

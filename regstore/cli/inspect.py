@@ -10,6 +10,7 @@ from regstore.cli.output import counted, emit, emit_json, moment, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.tags import description_json, kind
+from regstore.cli.whose import database_of, say_whose
 from regstore.digest import Digest
 from regstore.errors import InputError
 from regstore.reference import parse_tag
@@ -36,6 +37,8 @@ def inspect(
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
     name, wanted = _split(reference)
     facts = run_async(_read(settings, name, wanted))
+    if not as_json:
+        say_whose(facts["store"], facts["database"] or "")
     if as_json:
         emit_json(facts)
     elif "digest" in facts:
@@ -56,10 +59,12 @@ def _split(reference: str) -> tuple[str, Digest | str | None]:
 async def _read(settings: StoreSettings, name: str, wanted: Digest | str | None) -> dict[str, Any]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open(read_only=True)) as registry:
+    storage, config = settings.open_with_config(read_only=True)
+    async with Registry(storage) as registry:
         repository = registry.repository(name)
         facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
-        return {"store": registry.url, "repository": name} | facts
+        database = await database_of(storage, config)
+        return {"store": registry.url, "database": database or None, "repository": name} | facts
 
 
 async def _manifest(repository: Repository, wanted: Digest | str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from regstore.cli.output import count, emit, emit_error, emit_json, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.whose import database_of, say_whose
 from regstore.events import OnEvent, Progress
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ def ls(
 ) -> None:
     """List the repositories of a store."""
     with progress(quiet=settings.quiet) as on_event:
-        url, rows = run_async(_read(settings, long, on_event))
+        url, database, rows = run_async(_read(settings, long, on_event))
+    if not as_json:
+        say_whose(url, database, to_stderr=True)
     if as_json:
-        emit_json({"store": url, "repositories": rows})
+        emit_json({"store": url, "database": database or None, "repositories": rows})
     elif long and rows:
         cells = [[row["name"], count(row["tags"]), count(row["revisions"])] for row in rows]
         emit(table(["REPOSITORY", "TAGS", "REVISIONS"], cells, right=(1, 2)))
@@ -39,15 +42,17 @@ def ls(
         emit_error(f"no repositories in {url} yet")
 
 
-async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
+async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, str, list[dict[str, Any]]]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open(read_only=True)) as registry:
+    storage, config = settings.open_with_config(read_only=True)
+    async with Registry(storage) as registry:
         rows = []
         async for repository in registry.repositories():
             rows.append(await _facts(repository) if long else {"name": repository.name})
             on_event(Progress(phase="listing repositories", done=len(rows), unit="repositories"))
-        return registry.url, sorted(rows, key=lambda row: row["name"])
+        database = await database_of(storage, config)
+        return registry.url, database, sorted(rows, key=lambda row: row["name"])
 
 
 async def _facts(repository: Repository) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -167,18 +167,27 @@ async def _migrate(
 ) -> tuple[MigrateSummary | None, MigrateResult | None, dict[str, Any]]:
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
+    from regstore.inventory.whose import database_told
     from regstore.migrate import check_source, migrate, plan_only
+    from regstore.migrate.metadata import Metadata, notes_on_metadata, refuse_metadata
 
     scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
-    async with here.open(read_only=dry_run) as source, there.open(read_only=dry_run) as target:
+    source, config = here.open_with_config(read_only=dry_run)
+    told = database_told(config)
+    async with source, there.open(read_only=dry_run) as target:
+        if not dry_run:
+            refuse_metadata(Metadata(source=told), source.url, target.url, options)
         if create and not dry_run:
-            await check_source(source, target)
+            await check_source(source, target, options)
             await _create(target, options, on_event)
         elif not create:
             await _check_is_there(target)
         if dry_run:
             summary = await plan_only(source, target, options, create=create, scanning=scanning, on_event=on_event)
-            return summary, None, {}
+            notes = dict.fromkeys(
+                [*notes_on_metadata(Metadata(source=told), source.url, target.url), *summary.notes]
+            )
+            return replace(summary, notes=tuple(notes)), None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
         return None, result, _configuration(target)
 
@@ -234,6 +243,8 @@ _KINDS = (
 
 
 def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
+    for note in summary.notes:
+        emit(note)
     emit(f"{summary.source} to {summary.target}\n")
     rows = []
     for name, title in _KINDS:
@@ -273,6 +284,8 @@ def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
 
 
 def _print_result(result: MigrateResult) -> None:
+    for note in result.notes:
+        emit(note)
     rate = result.blob_bytes / result.seconds if result.seconds else 0
     if not (result.objects or result.deleted):
         emit("Nothing to do.")
@@ -304,8 +317,6 @@ def _print_result(result: MigrateResult) -> None:
 
 
 def _print_left(found: MigrateSummary | MigrateResult) -> None:
-    for note in found.notes:
-        emit_error(note)
     _some("damaged at the source, left out", [str(problem) for problem in found.damaged])
     _some(
         "tag kept at the target, which somebody else set (--overwrite-tags)",

@@ -155,6 +155,7 @@ def show_reasons(
         emit_json(
             {
                 "store": url,
+                "database": run.database or None,
                 "explain": {text: [asdict(reason) for reason in reasons] for text, reasons in explained.items()},
                 "why": [asdict(one) for one in whys],
             }

@@ -10,6 +10,7 @@ from regstore.cli.output import count, emit, emit_error, emit_json, moment, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.whose import database_of, say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, RegstoreError
 from regstore.events import OnEvent, Progress
 
@@ -30,10 +31,12 @@ def tags(
     if repository is None:
         raise InputError("no repository: say its name after the store")
     with progress(quiet=settings.quiet) as on_event:
-        url, rows = run_async(_read(settings, repository, on_event))
+        url, database, rows = run_async(_read(settings, repository, on_event))
     damaged = [row for row in rows if row["problem"] is not None]
+    if not as_json:
+        say_whose(url, database, to_stderr=True)
     if as_json:
-        emit_json({"store": url, "repository": repository, "tags": rows})
+        emit_json({"store": url, "database": database or None, "repository": repository, "tags": rows})
     elif rows:
         headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
         emit(table(headings, _cells(rows), right=(3, 5)))
@@ -61,17 +64,18 @@ def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-async def _read(settings: StoreSettings, name: str, on_event: OnEvent) -> tuple[str, list[dict[str, Any]]]:
+async def _read(settings: StoreSettings, name: str, on_event: OnEvent) -> tuple[str, str, list[dict[str, Any]]]:
     from regstore.registry import Registry
 
-    async with Registry(settings.open(read_only=True)) as registry:
+    storage, config = settings.open_with_config(read_only=True)
+    async with Registry(storage) as registry:
         repository = registry.repository(name)
         rows = []
         async for tag, description in repository.describe_tags():
             problem = None if description is not None else await _problem(repository, tag)
             rows.append({"tag": tag, "problem": problem} | (description_json(description) if description else {}))
             on_event(Progress(phase="reading tags", done=len(rows), unit="tags"))
-        return registry.url, rows
+        return registry.url, await database_of(storage, config), rows
 
 
 async def _problem(repository: Repository, tag: str) -> str:

@@ -26,6 +26,7 @@ from regstore.cli.registry_cache import (
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.values import parse_duration, parse_time
+from regstore.cli.whose import refuse_told
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -288,8 +289,10 @@ async def _choose(
     settings: StoreSettings, options: EmptyOptions, told: CacheOptions
 ) -> tuple[str, list[TrashedRun], list[Kept], Left]:
     from regstore.gc.trash import choose_runs
+    from regstore.inventory.whose import Use
 
     storage, config = settings.open_with_config(read_only=True)
+    refuse_told(storage.url, config, Use.REMOVE)
     async with storage, open_cache(storage, told, config) as cache:
         ready, kept = await choose_runs(storage, options, cache)
         return storage.url, ready, kept, await find_left(storage, cache.known)

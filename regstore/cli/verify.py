@@ -15,6 +15,7 @@ from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.target import Acl, Sse, SseKmsKeyId, StorageClass, put_options
 from regstore.cli.values import parse_duration, parse_read_data
+from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -190,11 +191,13 @@ def verify(
 
 
 async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:
+    from regstore.inventory.whose import database_told
     from regstore.verify.run import verify as look
 
     storage, config = settings.open_with_config(read_only=True)
     async with storage:
-        return await look(storage, _with_config(options, config), on_event=on_event)
+        report = await look(storage, _with_config(options, config), on_event=on_event)
+        return replace(report, database=report.database or database_told(config))
 
 
 async def _repair(
@@ -209,11 +212,13 @@ async def _repair(
 
     from regstore.backup.links import BackedUpLinks
     from regstore.backup.repair import is_backup
+    from regstore.inventory.whose import Use
     from regstore.runs.lock import break_locks, hold_lock
     from regstore.storage.base import PutOptions, store_with
     from regstore.verify.repair import repair
 
     storage, config = settings.open_with_config()
+    refuse_told(storage.url, config, Use.REPAIR)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage)
         other = None if source is None else await stack.enter_async_context(source.open())
@@ -249,6 +254,7 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
     findings = report.findings
     return {
         "store": report.store,
+        "database": report.database or None,
         "pull_through": report.pull_through,
         "damage": findings.damage,
         "unreadable_manifests": findings.counts.get(FaultKind.MANIFEST_UNREADABLE, 0),
@@ -286,6 +292,7 @@ def _fault_json(fault: Fault) -> dict[str, Any]:
 
 def _print(report: VerifyReport) -> None:
     findings = report.findings
+    say_whose(report.store, report.database)
     emit(
         f"{report.store}: {counted(findings.repositories, 'repository', 'repositories')}, "
         f"{counted(findings.tags, 'tag')}, {counted(findings.revisions, 'manifest')}, "

@@ -125,7 +125,8 @@ class BrokenRevision:
 
 @dataclass(frozen=True, kw_only=True)
 class GcSummary:
-    """The plan in numbers. Sizes in bytes."""
+    """The plan in numbers. Sizes in bytes. untagged: repositories that have no tag and would lose all revisions, for
+    want of one."""
 
     blobs: Count
     blob_bytes: int
@@ -150,6 +151,7 @@ class GcSummary:
     rules: tuple[RuleShare, ...] = ()
     broken: tuple[BrokenRevision, ...] = ()
     young: Young = field(default_factory=Young)
+    untagged: tuple[str, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -680,7 +682,22 @@ class _Planner:
             rules=tuple(self._rules()),
             broken=tuple(self._broken()),
             young=find_young(self._inventory, cutoff=self._cutoff, now=self._now),
+            untagged=tuple(self._untagged()),
         )
+
+    def _untagged(self) -> list[str]:
+        if not self._options.delete_untagged:
+            return []
+        rows = self._inventory.all(
+            """
+            select r.name from repository r
+            join (select repository, count(*) as number from revision_link group by all) v on v.repository = r.id
+            join (select repository, count(*) as number from gc_dead_revision group by all) d on d.repository = r.id
+            where v.number = d.number and not exists (from tag t where t.repository = r.id)
+            order by r.name
+            """
+        )
+        return [name for (name,) in rows]
 
     def _uploads_blocked(self) -> str:
         why = self._inventory.multipart_uploads_unknown

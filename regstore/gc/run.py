@@ -37,11 +37,13 @@ from regstore.gc.heal import Healed, Healer, Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.policy import Pattern
 from regstore.gc.pushed_again import half_pushed
+from regstore.gc.stops import stops
 from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links
 from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
+from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
 from regstore.runs import RUNS
 from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
@@ -90,6 +92,9 @@ class GcRunOptions:
     cache and `TrashedRun.may_go_at` allow it; None keeps it.
     restart_command: restarts the registry once this run is over (`gc.restart`), where its cache is in its memory and
     anything in the trash waits for that.
+    untagged_repositories: yes to the end of repositories that have revisions and no tag at all.
+    database, tags_in: what the registry's configuration says (`inventory.whose.database_told`, and its `tags_in`).
+    tags_complete: all the same, every tag that matters is in the store.
     """
 
     plan: GcOptions = field(default_factory=GcOptions)
@@ -103,6 +108,10 @@ class GcRunOptions:
     max_lost: float = 0.5
     trash_older_than: int | None = None
     restart_command: str | None = None
+    untagged_repositories: bool = False
+    database: str = ""
+    tags_in: str = ""
+    tags_complete: bool = False
 
     def __post_init__(self) -> None:
         if not self.trash and not self.offline:
@@ -233,6 +242,8 @@ class GcRun:
         self._applied = False
 
     async def prepare(self) -> None:
+        if self._lock is not None:
+            refuse_database(self._storage.url, self.database, Use.REMOVE)
         records = await find_runs(self._storage)
         await self._refuse_what_is_no_registry(records)
         refuse_symbolic_links(self._storage)
@@ -308,23 +319,20 @@ class GcRun:
         """Neither in the plan, nor in the trash."""
         return self.summary.nothing_to_do and not self.expired
 
-    def check_share(self) -> None:
-        """Refused when more of the blobs would go than `max_delete` allows, or more of the tags, by the policy."""
-        blobs, tags = self.summary.blobs, self.summary.tags
-        by_policy = sum(rule.dropped for rule in self.summary.rules)
-        too_many = [
-            f"{dead:,} of {total:,} {what} ({dead / total:.0%})"
-            for what, dead, total in (
-                ("blobs", blobs.dead, blobs.total),
-                ("tags, by the retention rules,", by_policy, tags.total),
-            )
-            if dead > total * self._options.max_delete
-        ]
-        if too_many:
-            raise Refused(
-                f"{' and '.join(too_many)} would go, more than --max-delete {self._options.max_delete:.0%} allows; "
-                "look at the plan with --dry-run, then allow it"
-            )
+    @property
+    def database(self) -> str:
+        """What says that the registry's metadata is in a database; "" where nothing does."""
+        return self.inventory.database or self._options.database
+
+    @property
+    def stops(self) -> list[str]:
+        """Why `apply` refuses the plan."""
+        return stops(self.summary, self._options)
+
+    def check(self) -> None:
+        """Refused where something stops it."""
+        if found := self.stops:
+            raise Refused("; ".join(found))
 
     async def apply(self) -> GcReport:
         """Carry the plan out, once. Interrupted at any point, the next run finishes or begins again."""
@@ -333,8 +341,10 @@ class GcRun:
         if self._applied:
             raise InputError("a plan is applied once; open a new run")
         self._applied = True
-        self.check_share()
+        self.check()
         started = time.monotonic()
+        # The plan may have waited for somebody's yes, and each look at all links from here on asks again.
+        refuse_database(self._storage.url, await database_in_use(self._storage), Use.REMOVE)
         await try_deleting(self._storage, f"{RUNS}{self._lock.run}/none")
         self._journal = Journal(self._storage, self._lock.run)
         await self._journal.begin(self._description())
@@ -632,6 +642,8 @@ class GcRun:
         try:
             scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
             await scanner.list_links()
+            if choose:
+                refuse_database(self._storage.url, look.database, Use.REMOVE)
             await scanner.read_manifests()
             if heal:
                 await Past.load(self._storage, look)

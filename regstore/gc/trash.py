@@ -23,6 +23,7 @@ from regstore.gc.failures import Failures
 from regstore.gc.heal import Healed, Healer, Past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
+from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.runs import RUNS, TRASH
 from regstore.runs.journal import UNLINK, Entry, RunRecord, read_parts
@@ -88,8 +89,11 @@ async def choose_runs(
 ) -> tuple[list[TrashedRun], list[Kept]]:
     """The runs that may be emptied, and those that were asked for and must stay.
 
+    What gc took from a registry with a metadata database before that was known is the only copy of live blobs.
+
     InputError for a run that is not there, or a time that has not come. Refused where nothing may go.
     """
+    refuse_database(storage.url, await database_in_use(storage), Use.REMOVE)
     now = await storage.now()
     if options.restarted_after is not None and options.restarted_after > now:
         raise InputError("--restarted-after says a time that has not come yet, by the store's clock")
@@ -164,6 +168,7 @@ async def empty_trash(
         on_event(Progress(phase=f"waiting {options.settle:g} s for pushes that the cache misled", done=0, unit="s"))
         await asyncio.sleep(options.settle)
     async with scan(storage, options.scan, on_event=on_event) as inventory:
+        refuse_database(storage.url, inventory.database, Use.REMOVE)
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)
     emptied = await empty_runs(storage, lock, ready, on_event=on_event)
     return replace(emptied, kept=tuple(kept), healed=healed)

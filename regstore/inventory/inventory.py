@@ -64,6 +64,8 @@ class Inventory:
         self.complete = False
         #: Why the store would not list unfinished multipart uploads: then no upload's age is known. "" where it did.
         self.multipart_uploads_unknown = ""
+        #: What says that a database holds the metadata, when all links were listed: then they are not the whole truth.
+        self.database = ""
         self._path = path
         self._file = self._folder / "inventory.duckdb"
         try:
@@ -106,6 +108,7 @@ class Inventory:
         child.ranges = 0
         child._keys = 0
         child.multipart_uploads_unknown = ""
+        child.database = ""
         child.connection = self.connection.cursor()
         child.execute(f"create schema {child._schema}")
         child.execute(f"set schema = '{child._schema}'")

@@ -7,7 +7,8 @@ One object that the store has and does not give is damage of that object: a mani
 link whose `unread` says why (`storage.outage` says when that is an outage instead, which ends the scan).
 
 Requests for N keys in S ranges with M unseen manifests: at most N/1000 + S ListObjectsV2, M GetObject, none for
-links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads.
+links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads, and
+one LIST to learn whether links are the whole truth (`inventory.whose`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
+from regstore.inventory.whose import database_in_use
 from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.outage import OutageWatch
@@ -117,12 +119,14 @@ class Scanner:
         """Before `list_links`, which puts them into the inventory together with what it finds."""
         await self._list(layout.BLOBS, "listing blobs")
 
-    async def list_links(self) -> None:
-        """Links, tags and uploads, with every body known that can be known."""
+    async def list_links(self, *, ask_whose: bool = True) -> None:
+        """Links, tags and uploads, with every body known that can be known, and whether they are the whole truth."""
         async with task_group() as group:
             group.create_task(self._list(layout.REPOSITORIES, "listing repositories"))
             uploads = group.create_task(self._find_multipart_uploads())
         await self._intake.flush()
+        if ask_whose:  # now: a mark that came while the links were listed counts
+            self._inventory.database = await database_in_use(self._storage)
         self._store_multipart_uploads(uploads.result())
         await self._resolve()
 

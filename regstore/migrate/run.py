@@ -20,9 +20,11 @@ from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.inventory.whose import database_in_use
 from regstore.migrate.apply import Applier
 from regstore.migrate.deletion import delete_tags
 from regstore.migrate.estimate import Sides
+from regstore.migrate.metadata import Metadata, carry_mark, notes_on_metadata, refuse_metadata
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import NOBODY, Others, Pause, find_others, wait_for_others
 from regstore.migrate.plan import plan_migrate
@@ -48,15 +50,17 @@ class _Planned:
     name: str
     place: str
     merge: Mapping[str, int]
+    metadata: Metadata
 
 
-async def check_source(source: Storage, target: Storage) -> None:
+async def check_source(source: Storage, target: Storage, options: MigrateOptions) -> None:
     """One page of the source, before anything is made at the target: NotARegistry where it shows nothing of one.
-    InputError where both are one place."""
+    InputError where both are one place. Refused where its links are not the whole truth (`migrate.metadata`)."""
     _check_places(source, target)
     page = await anext(source.list(layout.PREFIX), None)
     if page is None or not page.keys:
         raise _no_registry(source)
+    refuse_metadata(Metadata(source=await database_in_use(source)), source.url, target.url, options)
 
 
 def _check_places(source: Storage, target: Storage) -> None:
@@ -104,6 +108,7 @@ async def migrate(
     The target is a correct registry at every instant, also when this is killed: a tag appears only when all that it
     reaches at the source is there. What could not be copied is in the result (`partial`). Raises the first error
     that concerns more than one object: a listing's, credentials, a full or missing store. The next call goes on.
+    Refused where links are not the whole truth, unless all blobs are copied (`migrate.metadata`).
     """
     result = MigrateResult(source=source.url, target=target.url)
     began = time.monotonic()
@@ -114,6 +119,8 @@ async def migrate(
         first = not result.passes
         async with _planned(source, target, options, scanning, on_event, first=first) as planned:
             summary = planned.summary
+            refuse_metadata(planned.metadata, source.url, target.url, options)
+            await carry_mark(source, target, planned.metadata)
             _check_share(summary, options)
             result.passes += 1
             result.damaged, result.incomplete, result.protected = (
@@ -198,14 +205,16 @@ async def _planned(
         other = folder / "target.duckdb"
         others = await find_others(target) if there else NOBODY
         async with task_group() as group:
-            group.create_task(_scan_target(target, other, scanning, on_event, there=there))
+            scanned = group.create_task(_scan_target(target, other, scanning, on_event, there=there))
             group.create_task(scan_source(source, inventory, scanning, on_event))
         inventory.complete = True
         if not inventory.key_count():
             raise _no_registry(source)
         inventory.execute(f"attach '{str(other).replace(chr(39), chr(39) * 2)}' as dst (read_only)")
         pull_through = await is_pull_through(source)
-        notes = (
+        metadata = Metadata(source=inventory.database, target=scanned.result())
+        notes = notes_on_metadata(metadata, source.url, target.url)
+        notes += (
             [f"{source.url} is a pull-through cache: what it has not fetched is no damage"] if pull_through else []
         )
         place = identity_of(source)
@@ -239,7 +248,7 @@ async def _planned(
             first=first,
         )
         store_with(target, options.put)  # what is ours, too
-        yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read)
+        yield _Planned(inventory, summary, others, tag_record.next_pass(record), place, read, metadata)
     finally:
         inventory.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -304,11 +313,13 @@ async def _is_there(target: Storage) -> bool:
 
 async def _scan_target(
     target: Storage, path: Path, scanning: ScanOptions, on_event: OnEvent, *, there: bool
-) -> None:
-    """Its keys are enough: what its manifests say does not decide what it lacks."""
+) -> str:
+    """Its keys are enough: what its manifests say does not decide what it lacks. Returns what says that its metadata is
+    in a database."""
     with Inventory(path, memory_limit=scanning.memory_limit) as inventory:
         if not there:
-            return
+            return ""
         scanner = Scanner(target, inventory, scanning, on_event)
         await scanner.list_blobs()
         await scanner.list_links()
+        return inventory.database

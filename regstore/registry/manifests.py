@@ -151,7 +151,7 @@ class Manifests:
         """Remove a revision and every tag that names it, tags first; returns those tags. ManifestUnknown.
 
         Its blobs stay until they are garbage. As in a registry, an index that names this manifest is not looked
-        for.
+        for. A registry that keeps its metadata in a database does not see it (`inventory.whose`).
         """
         digest = await self.resolve(reference)
         prefix = f"{layout.revisions_prefix(self._name)}{digest.algorithm}/{digest.encoded}/"

@@ -68,7 +68,10 @@ class Tags:
             raise TagUnknown(f"no tag {self._name}:{tag} in {self._storage.url}") from error
 
     async def set(self, tag: str, digest: Digest | str) -> None:
-        """Point the tag at a manifest of this repository, new or moved. ManifestUnknown when it is not one."""
+        """Point the tag at a manifest of this repository, new or moved. ManifestUnknown when it is not one.
+
+        A registry that keeps its tags elsewhere does not see it (`inventory.whose`); the same is true of `delete`.
+        """
         parse_name(self._name)
         parse_tag(tag)
         digest = as_digest(digest)

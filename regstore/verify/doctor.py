@@ -14,6 +14,7 @@ from typing import Final
 from regstore import layout
 from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError, StorageError, Unsupported
 from regstore.events import OnEvent, Progress, ignore
+from regstore.inventory.whose import database_in_use
 from regstore.layout import UnknownKey
 from regstore.runs.journal import find_runs
 from regstore.runs.known_cache import judge_cache
@@ -49,24 +50,40 @@ class Line:
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """database: what says that the metadata is in a database, so that links are not the whole truth; "" for nothing."""
+
+    lines: tuple[Line, ...]
+    database: str = ""
+
+
 async def examine(
     storage: Storage,
     *,
     write_probe: bool = False,
     cache: CacheWord | None = None,
+    database: str = "",
     on_event: OnEvent = ignore,
-) -> list[Line]:
+) -> Examination:
     """Everything that was looked at. Raises nothing about the store itself: that is a line.
 
     cache: what the registry's configuration says of its descriptor cache, beside what the store remembers.
+    database: what it says of a metadata database (`inventory.whose.database_told`).
     """
     try:
         await anext(storage.list(layout.PREFIX), None)
     except NoSuchBucket as error:
-        return [_fail("reachable", str(error), "create it, or see `regstore seed-bucket`")]
+        return Examination(lines=(_fail("reachable", str(error), "create it, or see `regstore seed-bucket`"),))
     except RegstoreError as error:
-        return [_fail("reachable", str(error), "check the address, the credentials and the network")]
+        failed = _fail("reachable", str(error), "check the address, the credentials and the network")
+        return Examination(lines=(failed,))
     lines = [_ok("reachable", f"{storage.url} answers")]
+    try:
+        database = database or await database_in_use(storage)
+        lines.append(_metadata(database))
+    except RegstoreError as error:
+        lines.append(_fail("metadata", str(error), "see whether the credentials allow it"))
     for name, look in (
         ("permissions", _permissions),
         ("store", _capabilities),
@@ -82,7 +99,7 @@ async def examine(
             lines += await look(storage, write_probe)
         except RegstoreError as error:
             lines.append(_fail(name, str(error), "see whether the credentials allow it"))
-    return lines
+    return Examination(lines=tuple(lines), database=database)
 
 
 def _ok(name: str, detail: str) -> Line:
@@ -95,6 +112,17 @@ def _warn(name: str, detail: str, advice: str) -> Line:
 
 def _fail(name: str, detail: str, advice: str) -> Line:
     return Line(name=name, state=State.FAIL, detail=detail, advice=advice)
+
+
+def _metadata(database: str) -> Line:
+    if not database:
+        return _ok("metadata", "nothing says that tags and manifests are anywhere but in the store")
+    return _warn(
+        "metadata",
+        f"tags and manifests are in a database: {database} says so",
+        "leave garbage to GitLab's online collection, and back the database up with the store: what goes by links "
+        "(gc, backup, restore, repairs) is refused here",
+    )
 
 
 async def _permissions(storage: Storage, write_probe: bool) -> list[Line]:

@@ -25,6 +25,7 @@ from regstore.digest import Digest
 from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.reading.read_data import Checksums
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
@@ -58,7 +59,7 @@ async def repair(
     """Verify, repair, and verify again until nothing more can be done: what was found, what was done, what is left.
 
     source: another store of the same registry, or a backup of it, whose links `links` has.
-    Refused for a pull-through cache.
+    Refused for a pull-through cache, and where the metadata is in a database (`inventory.whose`).
     """
     if what.restore_links and source is None:
         raise InputError("links can be put back only from another copy: say --repair-from")
@@ -72,6 +73,7 @@ async def repair(
         with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
             look = Verification(storage, inventory, options, on_event, rotten=rotten, unread=unread)
             report = await look.run()
+            refuse_database(storage.url, report.database, Use.REPAIR)
             options = replace(options, read=None, max_age=None, time_limit=None, checksums=Checksums.IGNORE)
             if look.pull_through:
                 raise Refused(

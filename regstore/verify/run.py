@@ -36,12 +36,14 @@ from regstore.verify.plan import ARCHIVED_LINK_COLUMNS, IDENTITY, ODD_LINK_COLUM
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
-    """reading: None where no blob was to be read. pull_through: what is absent is normal."""
+    """reading: None where no blob was to be read. pull_through: what is absent is normal. database: what says that the
+    metadata is in a database, so that links are not the whole truth; "" where nothing does."""
 
     store: str
     findings: Findings
     reading: Reading | None
     pull_through: bool
+    database: str = ""
 
 
 async def verify(
@@ -94,7 +96,11 @@ class Verification:
         if any(findings.counts.values()):
             findings = await self._confirm()
         return VerifyReport(
-            store=self._storage.url, findings=findings, reading=reading, pull_through=self.pull_through
+            store=self._storage.url,
+            findings=findings,
+            reading=reading,
+            pull_through=self.pull_through,
+            database=self.inventory.database,
         )
 
     async def _try_archived(self) -> bool:

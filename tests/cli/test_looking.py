@@ -50,6 +50,7 @@ def test_ls_long(run: Run, demo_registry: Path) -> None:
 def test_ls_json(run: Run, demo_registry: Path) -> None:
     assert run("ls", "--json", demo_registry).json == {
         "store": str(demo_registry),
+        "database": None,
         "repositories": [{"name": name} for name in NAMES],
     }
     assert run("ls", "--json", "-l", demo_registry).json["repositories"][2] == {

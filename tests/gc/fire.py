@@ -321,6 +321,7 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
             scan=ScanOptions(cache_dir=Path(folder)),
             settle=options.settle,
             max_delete=1.0,
+            untagged_repositories=True,
         )
         async with hold_lock(storage, command="gc") as lock, open_run(storage, run_options, lock) as run:
             report = await run.apply()

@@ -30,7 +30,12 @@ from tests.servers.redis_server import RedisServer
 
 SCAN = ScanOptions(cache_dir=None, concurrency=4)
 OPTIONS = GcRunOptions(
-    plan=GcOptions(delete_untagged=True, grace=0), scan=SCAN, settle=0, max_delete=1.0, trash_older_than=0
+    plan=GcOptions(delete_untagged=True, grace=0),
+    scan=SCAN,
+    settle=0,
+    max_delete=1.0,
+    trash_older_than=0,
+    untagged_repositories=True,
 )
 
 

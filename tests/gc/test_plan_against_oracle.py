@@ -55,6 +55,7 @@ def compare(store: ModelStore, inventory: Inventory, found: GcSummary, wanted: E
     }
     assert blobs.keys() == wanted.blobs, "blobs"
     assert set(found.emptied) == wanted.emptied, "emptied"
+    assert set(found.untagged) == wanted.untagged, "untagged repositories"
     # What the journal holds is what the store holds.
     for key, size, mtime, body in inventory.all("select key, size, mtime, body from gc_unlink"):
         content, written = store.objects[key]

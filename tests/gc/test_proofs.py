@@ -129,6 +129,7 @@ def without_grace(policy: Policy | None = None) -> GcRunOptions:
         scan=ScanOptions(concurrency=1),
         settle=0.0,
         max_delete=1.0,
+        untagged_repositories=True,
     )
 
 

@@ -36,6 +36,7 @@ def options(**plan: object) -> GcRunOptions:
         settle=0.0,
         max_delete=1.0,
         allow_empty=True,
+        untagged_repositories=True,
     )
 
 

@@ -25,6 +25,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from regstore.digest import Digest
 from regstore.errors import InputError, LockHeld, LockLost, Refused
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import Healed
@@ -36,6 +37,7 @@ from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
+    DATABASE_IN_USE,
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
@@ -105,6 +107,9 @@ class GcMachine(RuleBasedStateMachine):
         #: Of a tag: what a client last wrote to it, and when.
         self._last_write: dict[tuple[str, str], tuple[Doc, int]] = {}
         self._gc_began = 0
+        #: The registry may move its metadata to a database; what was pushed since, and no link names.
+        self.database = False
+        self.in_database: set[str] = set()
         #: When each push began.
         self._since: dict[int, int] = {}
 
@@ -128,6 +133,8 @@ class GcMachine(RuleBasedStateMachine):
         conditional=st.booleans(),
         empties=st.booleans(),
         repeats=st.booleans(),
+        untagged_yes=st.booleans(),
+        database=st.sampled_from([False, False, True]),
     )
     def begin(
         self,
@@ -140,7 +147,10 @@ class GcMachine(RuleBasedStateMachine):
         conditional: bool,
         empties: bool,
         repeats: bool,
+        untagged_yes: bool,
+        database: bool,
     ) -> None:
+        self.database = database
         self.world.coarse, self.world.stale, self.page = coarse, stale, page
         self.world.conditional = conditional
         self.world.repeats = repeats
@@ -157,6 +167,7 @@ class GcMachine(RuleBasedStateMachine):
             max_delete=1.0,
             allow_empty=True,
             trash_older_than=0 if empties else None,
+            untagged_repositories=untagged_yes,
         )
         self.push_whole("a", self.images.index, "t0")
         self.push_whole("b", self.images.images[2], "t1")
@@ -290,6 +301,30 @@ class GcMachine(RuleBasedStateMachine):
         if seconds * SECOND > STALLED:
             self.deletions = []
 
+    @property
+    def marked(self) -> bool:
+        return DATABASE_IN_USE in self.world.store
+
+    @precondition(lambda self: self.database and not self.marked)
+    @rule()
+    def move_to_a_database(self) -> None:
+        """The registry starts with a metadata database. Its first push comes right after."""
+        self.world.store.objects[DATABASE_IN_USE] = (b"{}", self.world.mtime())
+        self.push_into_database(0)
+
+    @precondition(lambda self: self.marked)
+    @rule(number=st.integers(1, 3))
+    def push_into_database(self, number: int) -> None:
+        """A blob, and no link."""
+        content = b"known to the database only %d" % number
+        key = encode(BlobKey(Digest.of(content)))
+        self.world.store.objects.setdefault(key, (content, self.world.mtime()))
+        self.in_database.add(key)
+
+    @invariant()
+    def what_the_database_knows_stays(self) -> None:
+        assert self.in_database <= set(self.world.store)
+
     # -- toolkits
 
     @precondition(lambda self: self.gc is None)
@@ -378,8 +413,11 @@ class GcMachine(RuleBasedStateMachine):
         }
         held = [key for key, mtime in locks.items() if mtime + LEASE * SECOND >= self.world.now + SECOND]
         self._gc_begins()
+        untagged = self._untagged()
         try:
             self.loop.run_until_complete(command(other, self.options, self.cache))
+            assert not self.marked, "by links, where they are not the whole truth"
+            assert self.options.untagged_repositories or untagged <= self._with_revisions()
         except Refused:
             pass
         except LockHeld:
@@ -388,6 +426,14 @@ class GcMachine(RuleBasedStateMachine):
             assert left <= locks.keys(), "what did not get the lock left one behind"
             return
         assert not held, "two hold the lock"
+
+    def _with_revisions(self) -> set[str]:
+        return {key.name for key in map(decode, self.world.store) if isinstance(key, RevisionLinkKey)}
+
+    def _untagged(self) -> set[str]:
+        """Repositories with revisions and no tag at all."""
+        tagged = {key.name for key in map(decode, self.world.store) if isinstance(key, TagCurrentKey)}
+        return self._with_revisions() - tagged
 
     @precondition(lambda self: self.gc is not None)
     @rule(late=st.booleans())
@@ -421,7 +467,10 @@ class GcMachine(RuleBasedStateMachine):
         self.world.now += 2 * SECOND
         self._gc_begins()
         self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
-        self.loop.run_until_complete(collect(WorldStorage(self.world), self.options, self.cache))
+        # gc heals before it may refuse the plan; where it refuses to look at all, heal alone still gives back.
+        last = heal if self.marked else collect
+        with contextlib.suppress(Refused):
+            self.loop.run_until_complete(last(WorldStorage(self.world), self.options, self.cache))
         self._drop_promises_that_follow()
         for (repository, tag), doc in self.promises.items():
             wanted = doc.links(repository) | {encode(TagCurrentKey(repository, tag)): link_body(doc.digest)}

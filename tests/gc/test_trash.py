@@ -61,6 +61,7 @@ async def collect(storage: Storage, *, cache: str = "none", untagged: bool = Tru
         scan=SCAN,
         settle=0,
         max_delete=1.0,
+        untagged_repositories=True,
         **more,
     )
     async with (

@@ -62,6 +62,8 @@ class Expected:
     emptied: frozenset[str]
     sweep_blocked: bool
     reach: dict[str, frozenset[Digest]]
+    #: Repositories without any tag whose every revision goes because of that.
+    untagged: frozenset[str] = frozenset()
 
     @property
     def dead_links(self) -> frozenset[str]:
@@ -410,6 +412,7 @@ def expected(
     young_since = now - grace
     tag_currents, tag_indexes, revisions, signatures, layers, uploads = (set[str]() for _ in range(6))
     kept: set[Digest] = set()
+    untagged: set[str] = set()
     protected: dict[str, frozenset[str]] = {}
     reach: dict[str, frozenset[Digest]] = {}
     markings = {
@@ -453,6 +456,13 @@ def expected(
                 if delete_untagged and digest not in reached and not marking.young(link):
                     dead_revisions.add(digest)
             dead_revisions |= marking.broken
+        if (
+            delete_untagged
+            and dead_revisions
+            and not repository.tags
+            and dead_revisions == repository.revisions.keys()
+        ):
+            untagged.add(name)
         tag_currents |= {encode(TagCurrentKey(name, tag)) for tag in dead_tags}
         revisions |= {encode(RevisionLinkKey(name, digest)) for digest in dead_revisions}
         kept_revisions = repository.revisions.keys() - dead_revisions
@@ -538,4 +548,5 @@ def expected(
         emptied=frozenset(emptied),
         sweep_blocked=sweep_blocked,
         reach=reach,
+        untagged=frozenset(untagged),
     )

@@ -1,0 +1,80 @@
+"""What keeps a plan from being carried out unless somebody says yes: each a sentence that names the option.
+
+A dry run shows the same sentences. Stops that need no plan stand elsewhere: symbolic links (`gc.trash`), an empty
+listing (`gc.counts`), a metadata database (`inventory.whose`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from regstore.gc.plan import GcOptions, GcSummary
+
+if TYPE_CHECKING:
+    from regstore.gc.run import GcRunOptions
+
+#: Repositories that a sentence names.
+_NAMED: Final = 5
+_INSTEAD: Final = {
+    "Harbor": "Harbor keeps tags in its own database, and those that are made there never reach the store (its own "
+    "retention rules and garbage collection know them)",
+    "OpenShift": "OpenShift keeps tags in image streams, and none in the store (`oc adm prune images` knows them)",
+}
+
+
+def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
+    """Why `GcRun.apply` refuses this plan; none: it does not."""
+    found = [
+        _tags_elsewhere(options.plan, options.tags_in) if not options.tags_complete else "",
+        _untagged(summary) if not options.untagged_repositories else "",
+        _share(summary, options.max_delete),
+    ]
+    return [why for why in found if why]
+
+
+def _tags_elsewhere(plan: GcOptions, tags_in: str) -> str:
+    by_rules = plan.policy is not None and bool(plan.policy.rules)
+    if not tags_in or not (plan.delete_untagged or by_rules):
+        return ""
+    what = " and ".join(
+        word for word, said in (("--delete-untagged", plan.delete_untagged), ("retention rules", by_rules)) if said
+    )
+    return (
+        f"the registry's configuration is {tags_in}'s, so {what} would take what is tagged elsewhere: "
+        f"{_INSTEAD.get(tags_in, 'it keeps tags elsewhere')}; leave that away, or if every tag that matters is in the "
+        "store, say --tags-are-complete"
+    )
+
+
+def _untagged(summary: GcSummary) -> str:
+    """A repository that never shows a tag may be one whose tags are kept elsewhere, or lost. One that loses its last
+    tags to this run's rules is another case: its tags are in the store, and somebody chose among them."""
+    names = summary.untagged
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    has, its = ("repository has", "its") if len(names) == 1 else ("repositories have", "their")
+    return (
+        f"{len(names):,} {has} revisions and not one tag, and would lose them all ({', '.join(names[:_NAMED])}{more}): "
+        f"{its} tags may be kept elsewhere, as by Harbor or OpenShift, or be lost; if nothing in there is needed, say "
+        "--untagged-repositories"
+    )
+
+
+def _share(summary: GcSummary, most: float) -> str:
+    blobs, tags = summary.blobs, summary.tags
+    by_policy = sum(rule.dropped for rule in summary.rules)
+    too_many = [
+        f"{dead:,} of {total:,} {what} ({dead / total:.0%})"
+        for what, dead, total in (
+            ("blobs", blobs.dead, blobs.total),
+            ("tags, by the retention rules,", by_policy, tags.total),
+        )
+        if dead > total * most
+    ]
+    if not too_many:
+        return ""
+    return (
+        f"{' and '.join(too_many)} would go, more than --max-delete {most:.0%} allows; "
+        "look at the plan with --dry-run, then allow it"
+    )

@@ -1,0 +1,178 @@
+"""gc on a store whose links are not the whole truth, also when that shows only while it is at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from regstore.digest import Digest
+from regstore.errors import AccessDenied, Refused
+from regstore.gc.caches import NoCache
+from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.plan import GcOptions
+from regstore.gc.policy import Policy
+from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
+from regstore.gc.run import open_run
+from regstore.gc.trash import EmptyOptions, empty_trash
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
+from regstore.runs.lock import hold_lock
+from tests.gc.scenes import both, collect, look, model_storage, options, registry, serving, small_registry, trash
+from tests.model.builder import Builder
+from tests.model.random_registry import DAY, NOW
+from tests.storage.faulty import FaultyStorage
+
+MARK = (b'{"version":1}', 0)
+
+
+@both
+async def test_a_mark_that_comes_while_somebody_reads_the_plan(offline: bool) -> None:
+    storage = model_storage(small_registry())
+    before = registry(storage.store)
+    async with (
+        hold_lock(storage, command="gc") as lock,
+        open_run(storage, options(offline=offline), lock) as run,
+    ):
+        storage.store.objects[DATABASE_IN_USE] = MARK
+        with pytest.raises(Refused, match="in a database"):
+            await run.apply()
+    assert registry(storage.store).objects == before.objects | {DATABASE_IN_USE: MARK}
+
+
+async def test_a_mark_that_comes_before_blobs_move() -> None:
+    """The look at all links, without which no blob goes, asks too."""
+    storage = model_storage(small_registry())
+    before = registry(storage.store)
+
+    def write_mark(operation: str, key: str) -> None:
+        if operation == "delete" and key.startswith(REPOSITORIES):
+            storage.store.objects[DATABASE_IN_USE] = MARK
+
+    with pytest.raises(Refused, match="in a database"):
+        await collect(FaultyStorage(storage, before=write_mark), options(offline=False))
+    assert DATABASE_IN_USE in storage.store
+    after = registry(storage.store)
+    assert not trash(storage.store)
+    assert {key for key in before if key.startswith(BLOBS)} <= set(after)
+    # What went is the journal's, and comes back.
+    async with hold_lock(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, RestoreOptions(concurrency=1))
+        await apply_restore(storage, plan, lock, concurrency=1)
+    assert {key for key in before if "_uploads" not in key} <= set(registry(storage.store))
+
+
+async def test_the_trash_of_a_run_that_did_not_know_stays_and_comes_back() -> None:
+    """It holds the only copies of what the database needs."""
+    storage = model_storage(small_registry())
+    before = registry(storage.store)
+    await collect(storage, options(offline=True))
+    lost = trash(storage.store)
+    assert lost
+    storage.store.objects[DATABASE_IN_USE] = MARK
+    scanning = ScanOptions(cache_dir=None)
+    async with hold_lock(storage, command="trash empty") as lock:
+        emptying = EmptyOptions(scan=scanning, settle=0, offline=True)
+        with pytest.raises(Refused, match="in a database"):
+            await empty_trash(storage, emptying, lock, cache=NoCache("none"))
+        assert trash(storage.store) == lost
+        await heal_store(storage, HealOptions(scan=scanning), lock)  # it takes nothing
+        plan = await plan_restore(storage, RestoreOptions(concurrency=1))
+        await apply_restore(storage, plan, lock, concurrency=1)
+    assert {key for key in before if key.startswith(BLOBS)} <= set(registry(storage.store))
+
+
+@serving
+async def test_a_mark_that_may_not_be_looked_for(offline: bool) -> None:
+    """Not to know is no leave to remove."""
+    storage = model_storage(small_registry())
+
+    def deny(operation: str, key: str) -> None:
+        if operation == "list" and key == LOCKFILES:
+            raise AccessDenied("LIST is not allowed there")
+
+    before = registry(storage.store)
+    with pytest.raises(AccessDenied):
+        await collect(FaultyStorage(storage, before=deny), options(offline=offline))
+    assert registry(storage.store) == before
+
+
+# -- tags that live elsewhere, or nowhere
+
+
+def without_tags(names: Sequence[str] = ("stream/a", "stream/b")) -> Builder:
+    """A tagged repository, and some with revisions and not one tag, as OpenShift's registry writes them."""
+    b = Builder(NOW - 30 * DAY)
+    for name in ("team/app", *names):
+        image = b.image(b.blob(f"config of {name}".encode()), [b.blob(f"layer of {name}".encode())])
+        b.push(name, image, "latest" if name == "team/app" else None)
+    return b
+
+
+@both
+async def test_repositories_without_any_tag_are_not_emptied_unasked(offline: bool) -> None:
+    storage = model_storage(without_tags().store)
+    before = registry(storage.store)
+    run = options(offline=offline, untagged_repositories=False)
+    planned = await look(storage, run)
+    assert planned.summary.untagged == ("stream/a", "stream/b")
+    with pytest.raises(Refused, match=r"\(stream/a, stream/b\).*--untagged-repositories$") as refused:
+        await collect(storage, run)
+    assert registry(storage.store) == before
+    assert planned.stops == [str(refused.value)], "a dry run says the same"
+    report = await collect(storage, options(offline=offline))
+    assert report.revisions == 2, "people do want exactly that deletion: distribution issue 4282"
+    assert not [key for key in registry(storage.store) if "/stream/" in key]
+
+
+async def test_many_repositories_without_tags_are_counted_and_some_named() -> None:
+    storage = model_storage(without_tags([f"stream/{number:02}" for number in range(20)]).store)
+    with pytest.raises(Refused, match=r"^20 repositories have .*stream/00, .*stream/04 and 15 more\)"):
+        await collect(storage, options(offline=True, untagged_repositories=False))
+
+
+@pytest.mark.parametrize(
+    "case", ["one tag is left", "a tag that can't be read", "a young revision", "no --delete-untagged"]
+)
+async def test_what_is_no_repository_that_loses_everything_for_want_of_tags(case: str) -> None:
+    b = without_tags(["stream/a"])
+    run = options(offline=True, untagged_repositories=False, delete_untagged=case != "no --delete-untagged")
+    if case == "one tag is left":
+        b.push("stream/a", b.image(b.blob(b"another config")), "v1")
+    elif case == "a tag that can't be read":
+        b.tag("stream/a", "v1", Digest.of(b"x"), b"")
+    elif case == "a young revision":
+        b.mtime = NOW
+        b.push("stream/a", b.image(b.blob(b"pushed now")))
+    storage = model_storage(b.store)
+    assert not (await look(storage, run)).summary.untagged
+    await collect(storage, run)
+
+
+async def test_tags_that_rules_take_were_in_the_store_to_be_chosen_among() -> None:
+    """Retention that takes every tag of a repository is stopped by --max-delete, not here."""
+    b = without_tags([])
+    storage = model_storage(b.store)
+    plan = GcOptions(policy=Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["**"]'), grace=DAY)
+    run = replace(options(offline=True, untagged_repositories=False), plan=plan)
+    assert (await collect(storage, run)).tags == 1
+
+
+@pytest.mark.parametrize("whose", ["Harbor", "OpenShift"])
+@pytest.mark.parametrize("by", ["--delete-untagged", "retention rules"])
+async def test_tags_that_are_kept_elsewhere_too(whose: str, by: str) -> None:
+    b = without_tags([])
+    image = b.image(b.blob(b"an image that is tagged elsewhere"))
+    b.push("team/app", image)
+    storage = model_storage(b.store)
+    before = registry(storage.store)
+    run = options(offline=True, tags_in=whose, delete_untagged=by == "--delete-untagged")
+    if by == "retention rules":
+        run = replace(run, plan=GcOptions(policy=Policy.parse("[[rule]]\nkeep_newest = 1"), grace=DAY))
+    with pytest.raises(Refused, match=rf"is {whose}'s, so {by} would .*--tags-are-complete$") as refused:
+        await collect(storage, run)
+    assert registry(storage.store) == before
+    assert (await look(storage, run)).stops == [str(refused.value)]
+    await collect(storage, replace(run, tags_complete=True))
+    await collect(storage, options(offline=True, tags_in=whose, delete_untagged=False))  # links are all there
