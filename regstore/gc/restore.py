@@ -29,7 +29,7 @@ from regstore.gc.restore_plan import (
     size_of,
 )
 from regstore.layout import BlobKey
-from regstore.runs.journal import write_seen
+from regstore.runs.journal import RESTORED, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import put_missing
@@ -84,7 +84,7 @@ async def apply_restore(
     if written:
         # From here on who removes one of these means it: the journal gives it back no more.
         async with lock.batch():
-            await write_seen(storage, plan.record, lock.run, sorted(written))
+            await write_seen(storage, plan.run, lock.run, sorted(written), RESTORED)
     return Restored(
         run=plan.run,
         blobs=len(blobs),

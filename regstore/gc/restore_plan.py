@@ -10,7 +10,7 @@ from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import InputError, InvalidManifest, NotFound
-from regstore.gc.heal import list_trash
+from regstore.gc.past import list_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.manifest import MAX_SIZE, EdgeKind, Manifest, parse_manifest
 from regstore.reference import subject_of_tag

@@ -33,7 +33,8 @@ from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.freeing import Freeing
 from regstore.gc.going import SLICE, Going, Row
-from regstore.gc.heal import Healed, Healer, Past
+from regstore.gc.heal import Healed, Healer
+from regstore.gc.past import Past
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, plan_links
 from regstore.gc.policy import Pattern
 from regstore.gc.pushed_again import half_pushed
@@ -46,7 +47,17 @@ from regstore.inventory.tag_record import load_record
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
 from regstore.runs import RUNS
-from regstore.runs.journal import ABORTED, TRASHED, UNLINK, Entry, Journal, RunRecord, find_runs
+from regstore.runs.journal import (
+    ABORTED,
+    GIVEN_BACK,
+    TRASHED,
+    UNLINK,
+    Entry,
+    Journal,
+    RunRecord,
+    find_runs,
+    write_seen,
+)
 from regstore.runs.lock import Lock
 from regstore.runs.not_freed import NotFreed
 from regstore.runs.pushed_again import give_back
@@ -252,6 +263,7 @@ class GcRun:
             await self._past.note_seen(self._storage, self._lock)
             await forget_past(self.inventory, self._cache, self._past.records)
             self.healed = await self._healer(self.inventory).run()
+            await self._past.note_given_back(self._storage, self._lock, self.healed.links)
             await self._freeing.find()
         policy = self._options.plan.policy
         if policy is not None and policy.needs_time:
@@ -377,6 +389,8 @@ class GcRun:
             overdue=self.overdue,
             versioned=(await self._storage.capabilities()).versioned,
         )
+        if back := sorted({*healed.links, *self._given_back.links}):
+            await write_seen(self._storage, self._lock.run, self._lock.run, back, GIVEN_BACK)
         await write_counts(
             self._storage,
             count_inventory(
@@ -646,8 +660,10 @@ class GcRun:
                 refuse_database(self._storage.url, look.database, Use.REMOVE)
             await scanner.read_manifests()
             if heal:
-                await Past.load(self._storage, look)
+                assert self._lock is not None
+                past = await Past.load(self._storage, look)
                 healed = await self._healer(look, scanner).run()
+                await past.note_given_back(self._storage, self._lock, healed.links)
             if choose:
                 before = self.inventory.count("gc_candidate")
                 await in_thread(self._choose, look)
@@ -820,6 +836,7 @@ class GcRun:
         plan = self._options.plan
         return {
             "command": "gc",
+            "cache": self._cache.known.kind,
             "delete_untagged": plan.delete_untagged,
             "rules": [rule.name for rule in plan.policy.rules] if plan.policy else [],
             "drop_broken": [str(scope) for scope in plan.drop_broken],

@@ -20,7 +20,8 @@ from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.failures import Failures
-from regstore.gc.heal import Healed, Healer, Past
+from regstore.gc.heal import Healed, Healer
+from regstore.gc.past import Past
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
@@ -182,7 +183,9 @@ async def heal_all(
     past = await Past.load(storage, inventory)
     await past.note_seen(storage, lock)
     scanner = Scanner(storage, inventory, options, on_event)
-    return await Healer(storage, inventory, scanner, lock, concurrency=options.concurrency).run()
+    healed = await Healer(storage, inventory, scanner, lock, concurrency=options.concurrency).run()
+    await past.note_given_back(storage, lock, healed.links)
+    return healed
 
 
 def refuse_symbolic_links(storage: Storage) -> None:

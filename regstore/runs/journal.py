@@ -40,6 +40,9 @@ REWRITTEN: Final = "rewrite"
 DAMAGED: Final = "damaged"
 CREATED: Final = "create"
 ABORTED: Final = "abort"
+#: Why `seen` holds a link: a run saw it stand ("", in the file's name), gave it back, or an undo did.
+GIVEN_BACK: Final = "given-back"
+RESTORED: Final = "restored"
 #: Records read at a time.
 _READERS: Final = 16
 #: How long a delete may take effect after whoever sent it is gone, in microseconds. S3 takes no signature older than a
@@ -98,7 +101,7 @@ class RunRecord:
 
     written: the newest of these by the store's clock, in microseconds; `seen` does not count.
     seen: keys of what `write_seen` wrote. What was seen while the run's deletes could still take effect proves nothing,
-    and is left out.
+    and is left out. restored: when an undo of it last wrote links; 0 where none did.
     """
 
     run: str
@@ -107,6 +110,7 @@ class RunRecord:
     parts: tuple[str, ...]
     seen: tuple[str, ...]
     written: int
+    restored: int = 0
 
     @property
     def settled(self) -> bool:
@@ -149,10 +153,11 @@ async def read_parts(storage: Storage, parts: Sequence[str]) -> AsyncIterator[li
         yield entries
 
 
-async def write_seen(storage: Storage, record: RunRecord, run: str, keys: Sequence[str]) -> None:
-    """Say that links which an earlier run removed were seen again: that run gives them back no more."""
+async def write_seen(storage: Storage, run: str, by: str, keys: Sequence[str], why: str = "") -> None:
+    """Say that links which a run removed were seen again, `by` a run: the first one gives them back no more."""
     lines = b"".join(json.dumps({"key": key}).encode() + b"\n" for key in keys)
-    await storage.put(f"{RUNS}{record.run}/seen-{run}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
+    name = f"seen-{by}-{why}" if why else f"seen-{by}"
+    await storage.put(f"{RUNS}{run}/{name}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
 
 
 async def read_seen(storage: Storage, record: RunRecord) -> set[str]:
@@ -197,6 +202,7 @@ async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord
         parts=tuple(parts),
         seen=tuple(seen),
         written=written,
+        restored=max((mtime for key, mtime in keys.items() if key.endswith(f"-{RESTORED}.jsonl.gz")), default=0),
     )
 
 

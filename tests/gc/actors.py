@@ -291,6 +291,14 @@ class Deletion:
         )
 
 
+def delete_layer(world: World, repository: str, digest: Digest) -> str:
+    """A client's DELETE of a blob: its link in the repository, and what a cache knows of it. The link's key."""
+    world.remembered.discard((repository, digest))
+    key = encode(LayerLinkKey(repository, digest))
+    world.delete(key)
+    return key
+
+
 def delete_tag(world: World, repository: str, tag: str) -> None:
     """The tag's folder, in one DeleteObjects."""
     for key in [key for key in world.store if key.startswith(f"{tags_prefix(repository)}{tag}/")]:

@@ -51,7 +51,7 @@ from regstore.runs import lock as lock_module
 from regstore.runs.journal import LATE, STALLED
 from regstore.runs.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
-from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_tag
+from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_layer, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage
 
 REPOSITORIES = ("a", "b")
@@ -110,6 +110,10 @@ class GcMachine(RuleBasedStateMachine):
         #: The registry may move its metadata to a database; what was pushed since, and no link names.
         self.database = False
         self.in_database: set[str] = set()
+        #: From then on nothing of any run so far is under way, and no push goes on that began before its end.
+        self._quiet = 0
+        #: Layer links that a client deleted, of which a run can know that no run had taken them.
+        self._final: set[str] = set()
         #: When each push began.
         self._since: dict[int, int] = {}
 
@@ -291,6 +295,25 @@ class GcMachine(RuleBasedStateMachine):
         for push, _ in self.pushes:
             push.disturbed |= (push.repository, push.tag) == (repository, tag)
 
+    @rule(repository=st.sampled_from(REPOSITORIES), doc=st.integers(0, 2), layer=st.integers(0, 1))
+    def unlink_layer(self, repository: str, doc: int, layer: int) -> None:
+        """A client's DELETE of a blob. It breaks what names it, and that is how it stays."""
+        digest = self.images.images[doc].layers[layer]
+        users = [one for one in (*self.images.images, self.images.signature) if digest in one.layers]
+        proofs = [self.world.store.objects.get(encode(RevisionLinkKey(repository, one.digest))) for one in users]
+        known = self.gc is None and any(proof and proof[1] > self._quiet for proof in proofs)
+        stood = self.world.has(LayerLinkKey(repository, digest))
+        key = delete_layer(self.world, repository, digest)
+        if stood and known and not self.world.stale:
+            self._final.add(key)
+        for push, _ in self.pushes:
+            push.disturbed |= push.repository == repository and digest in push.doc.blobs()
+        self.promises = {
+            place: one
+            for place, one in self.promises.items()
+            if place[0] != repository or digest not in one.blobs()
+        }
+
     @rule(seconds=st.sampled_from([1, 200, 200, 4000, 90_000]))
     def wait(self, seconds: int) -> None:
         """No push and no deletion goes on for longer than STALLED."""
@@ -343,6 +366,7 @@ class GcMachine(RuleBasedStateMachine):
         with contextlib.suppress(InputError, LockHeld):
             self.loop.run_until_complete(restore(WorldStorage(self.world)))
         self.world.deleted -= self.world.store.objects.keys() - before
+        self._be_quiet_after(0)
 
     @precondition(lambda self: self.gc is not None and self._about_to("delete"))
     @rule()
@@ -352,6 +376,7 @@ class GcMachine(RuleBasedStateMachine):
         first, *keys = self.gc.waiting[1]
         self.late.append(_Late(keys[keys.index(first) :], self.world.now))
         self.gc.counters.repeated_deletes += 1
+        self._be_quiet_after(LATE + STALLED)
         self.world.now += 70 * SECOND
 
     @precondition(lambda self: self.gc is not None)
@@ -396,13 +421,15 @@ class GcMachine(RuleBasedStateMachine):
         assert self.gc is not None
         try:
             report = self.gc.result()
-        except LockLost:
-            pass
-        except (LockHeld, Refused):
-            pass
+        except (LockHeld, LockLost, Refused):
+            self._be_quiet_after(LATE + STALLED)
         else:
             assert isinstance(report, Healed) or not report.failures
+            self._be_quiet_after(STALLED)
         self.gc = None
+
+    def _be_quiet_after(self, microseconds: int) -> None:
+        self._quiet = max(self._quiet, self.world.now + microseconds)
 
     @rule(command=st.sampled_from([collect, collect, empty]))
     def second_toolkit(self, command: Any) -> None:
@@ -426,6 +453,7 @@ class GcMachine(RuleBasedStateMachine):
             assert left <= locks.keys(), "what did not get the lock left one behind"
             return
         assert not held, "two hold the lock"
+        self._be_quiet_after(STALLED)
 
     def _with_revisions(self) -> set[str]:
         return {key.name for key in map(decode, self.world.store) if isinstance(key, RevisionLinkKey)}
@@ -441,6 +469,7 @@ class GcMachine(RuleBasedStateMachine):
         assert self.gc is not None
         last = self.gc.kill()
         self.gc = None
+        self._be_quiet_after(LATE + STALLED)
         if late and last is not None and last[0] == "delete" and last[1][0].startswith("docker/"):
             keys = last[1][1:]
             self.late.append(_Late(list(keys[keys.index(last[1][0]) :]), self.world.now))
@@ -471,6 +500,7 @@ class GcMachine(RuleBasedStateMachine):
         last = heal if self.marked else collect
         with contextlib.suppress(Refused):
             self.loop.run_until_complete(last(WorldStorage(self.world), self.options, self.cache))
+        self._be_quiet_after(STALLED)
         self._drop_promises_that_follow()
         for (repository, tag), doc in self.promises.items():
             wanted = doc.links(repository) | {encode(TagCurrentKey(repository, tag)): link_body(doc.digest)}
@@ -566,6 +596,8 @@ class GcMachine(RuleBasedStateMachine):
                         named |= links.keys()
         back = {key for key in self.world.deleted if key in self.world.store} - named
         assert not back, f"came back: {back}"
+        self._final &= self.world.deleted
+        assert not self._final & self.world.store.objects.keys(), "a layer link that a client had deleted came back"
 
 
 @pytest.mark.filterwarnings("default")

@@ -1,0 +1,278 @@
+"""What earlier runs took of a store, by their journals and the trash, as relations of an inventory.
+
+A journal says what a run was about to delete, not what it deleted, and a client may delete the same link later. So
+that nothing comes back which somebody else removed, and meant to, a journal's claim to a link is void where
+
+- a run saw the link stand again, or gave it back, when nothing of the claiming run was under way any more (`seen`);
+- the run never came to it: of the same repository a key stands as the journal has it that goes in an earlier step,
+  and no step of a repository is begun before the one before it has succeeded;
+- a registry found the link since (`gc.claims`): a push was accepted when all of the run was `over`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final
+
+from regstore import layout
+from regstore.gc.plan import Step
+from regstore.inventory.inventory import Inventory
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.runs import TRASH, is_run, started_at
+from regstore.runs.journal import (
+    CREATED,
+    GIVEN_BACK,
+    LATE,
+    REWRITTEN,
+    STALLED,
+    UNLINK,
+    Entry,
+    RunRecord,
+    find_runs,
+    read_parts,
+    read_seen,
+    write_seen,
+)
+from regstore.runs.lock import Lock
+from regstore.storage.base import Storage
+from regstore.tagging import UNDER_WAY
+
+_BATCH: Final = 10_000
+#: Caches of layers' descriptors that don't answer for a link once the run that removed it has ended.
+_FORGETFUL: Final = ("none", "redis")
+
+
+class Past:
+    """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
+    removed(run, key, name, step, digest, body, over). `nothing` when there is neither. And removed_tag(key, name, tag,
+    mtime): current/links that a run may yet delete.
+
+    Times in microseconds. over: a registry that found the link after this did not find it by what the run was about to
+    take; null where no time says so. mtime: what is newer was pushed since.
+    """
+
+    def __init__(self, inventory: Inventory, records: Sequence[RunRecord]) -> None:
+        self._inventory = inventory
+        self.records = records
+        self._seen: dict[str, set[str]] = {}
+        self._acting: set[str] = set()
+        self._tags_open: set[str] = set()
+        self._over: dict[str, int] = {}
+        self._written_by_us = 0
+        for table, columns in (
+            ("trash", "digest blob, run varchar, key varchar, size bigint"),
+            (
+                "removed",
+                "run varchar, key varchar, name varchar, step tinyint, digest blob, body blob, over bigint",
+            ),
+            ("removed_tag", "key varchar, name varchar, tag varchar, mtime bigint"),
+            (
+                "intended",
+                "run varchar, name varchar, step tinyint, tag varchar, digest blob, size bigint, mtime bigint",
+            ),
+        ):
+            inventory.execute(f"create or replace table {table} ({columns})")
+
+    @classmethod
+    async def load(cls, storage: Storage, inventory: Inventory) -> Past:
+        """One LIST of `trash/`, one of `runs/`, and a GET a journal part. The inventory holds the store's links."""
+        past = cls(inventory, await find_runs(storage))
+        now = await storage.now()
+        past._acting = {record.run for record in past.records if record.is_acting(now)}
+        healed = max((started_at(record.run) for record in past.records if _has_healed(record)), default=0)
+        for record in past.records:
+            past._over[record.run] = record.written + STALLED + (0 if record.settled else LATE)
+            past._written_by_us = max(past._written_by_us, record.restored)
+            if not record.settled and healed <= record.written + LATE:
+                past._tags_open.add(record.run)
+        found: list[tuple[str, str, int]] = []
+        async for one in list_trash(storage):
+            found.append(one)
+            if len(found) >= _BATCH:
+                past.add_trash(found)
+                found = []
+        past.add_trash(found)
+        for record in past.records:
+            past._seen[record.run] = await read_seen(storage, record)
+            async for entries in read_parts(storage, record.parts):
+                past.add_removed(record.run, entries)
+                if record.begun.get("command") == "gc" and record.run not in past._acting:
+                    past._add_intended(record.run, entries)
+                if any(entry.op in (REWRITTEN, CREATED) for entry in entries):
+                    past._written_by_us = max(past._written_by_us, record.written)
+        past._void_what_was_not_begun()
+        past._trust_no_times_of_ours()
+        return past
+
+    @property
+    def nothing(self) -> bool:
+        return not self._inventory.count("trash") and not self._inventory.count("removed")
+
+    def add_trash(self, found: Iterable[tuple[str, str, int]]) -> None:
+        """(run, key in the trash, size in bytes)."""
+        rows = []
+        for run, key, size in found:
+            original = layout.decode(key[len(f"{TRASH}{run}/") :])
+            if isinstance(original, BlobKey):
+                rows.append((original.digest.raw, run, key, size))
+        self._inventory.insert(
+            "trash",
+            {
+                "digest": ("binary", [row[0] for row in rows]),
+                "run": ("utf8", [row[1] for row in rows]),
+                "key": ("utf8", [row[2] for row in rows]),
+                "size": ("int64", [row[3] for row in rows]),
+            },
+        )
+
+    def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
+        seen = self._seen.get(run, set())
+        if run in self._tags_open:
+            self._add_removed_tags(entries, started_at(run) - UNDER_WAY)
+        over = self._over.get(run)
+        misled = not self._layers_are_looked_up(run)
+        rows: list[tuple[Entry, LayerLinkKey | RevisionLinkKey, Step, int | None]] = []
+        for entry in entries:
+            if entry.op != UNLINK or entry.body is None or entry.key in seen:
+                continue
+            key = layout.decode(entry.key)
+            if isinstance(key, RevisionLinkKey):
+                rows.append((entry, key, Step.REVISION, over))
+            elif isinstance(key, LayerLinkKey):
+                rows.append((entry, key, Step.LAYER, None if misled else over))
+        self._inventory.insert(
+            "removed",
+            {
+                "run": ("utf8", [run] * len(rows)),
+                "key": ("utf8", [entry.key for entry, *_ in rows]),
+                "name": ("utf8", [key.name for _, key, *_ in rows]),
+                "step": ("int8", [int(step) for _, _, step, _ in rows]),
+                "digest": ("binary", [key.digest.raw for _, key, *_ in rows]),
+                "body": ("binary", [entry.body for entry, *_ in rows]),
+                "over": ("int64", [row[3] for row in rows]),
+            },
+        )
+
+    def _layers_are_looked_up(self, run: str) -> bool:
+        """Whether a registry that accepted a manifest after the run had found its layers by their links: no cache
+        answered for what the run took. (For manifests it asks no cache.)"""
+        for record in self.records:
+            if record.run == run:
+                done = record.done or {}
+                return done.get("cache") in _FORGETFUL or (not done and record.begun.get("cache") == "none")
+        return False
+
+    def _add_removed_tags(self, entries: Sequence[Entry], since: int) -> None:
+        found = [(entry, layout.decode(entry.key)) for entry in entries if entry.op == UNLINK]
+        tags = [(entry, key) for entry, key in found if isinstance(key, TagCurrentKey)]
+        self._inventory.insert(
+            "removed_tag",
+            {
+                "key": ("utf8", [entry.key for entry, _ in tags]),
+                "name": ("utf8", [key.name for _, key in tags]),
+                "tag": ("utf8", [key.tag for _, key in tags]),
+                "mtime": ("int64", [max(entry.mtime, since) for entry, _ in tags]),
+            },
+        )
+
+    def _add_intended(self, run: str, entries: Sequence[Entry]) -> None:
+        """What must have gone before others of its repository could."""
+        rows = []
+        for entry in entries:
+            key = layout.decode(entry.key)
+            if entry.op != UNLINK or not isinstance(key, TagCurrentKey | TagIndexKey | RevisionLinkKey):
+                continue
+            step = _STEPS[type(key)]
+            tag = "" if isinstance(key, RevisionLinkKey) else key.tag
+            digest = b"" if isinstance(key, TagCurrentKey) else key.digest.raw
+            rows.append((key.name, int(step), tag, digest, entry.size, entry.mtime))
+        self._inventory.insert(
+            "intended",
+            {
+                "run": ("utf8", [run] * len(rows)),
+                "name": ("utf8", [row[0] for row in rows]),
+                "step": ("int8", [row[1] for row in rows]),
+                "tag": ("utf8", [row[2] for row in rows]),
+                "digest": ("binary", [row[3] for row in rows]),
+                "size": ("int64", [row[4] for row in rows]),
+                "mtime": ("int64", [row[5] for row in rows]),
+            },
+        )
+
+    def _void_what_was_not_begun(self) -> None:
+        self._inventory.execute(
+            f"""
+            delete from removed m using (
+                select run, name, min(step) as step from (
+                    select i.*, r.id from intended i join repository r using (name)
+                ) i
+                where step = {Step.TAG} and exists (
+                        from tag x where x.repository = i.id and x.name = i.tag
+                        and x.size = i.size and x.mtime = i.mtime)
+                    or step = {Step.TAG_INDEX} and exists (
+                        from tag_index x where x.repository = i.id and x.name = i.tag and x.digest = i.digest
+                        and x.size = i.size and x.mtime = i.mtime)
+                    or step = {Step.REVISION} and exists (
+                        from revision_link x where x.repository = i.id and x.digest = i.digest
+                        and x.size = i.size and x.mtime = i.mtime)
+                group by all
+            ) stands
+            where stands.run = m.run and stands.name = m.name and m.step > stands.step
+            """
+        )
+        self._inventory.execute("drop table intended")
+
+    def _trust_no_times_of_ours(self) -> None:
+        """An undo and a repair write links one by one, and without all that they need."""
+        self._inventory.execute(
+            "update removed set over = greatest(over, ?) where over is not null", [self._written_by_us]
+        )
+
+    async def note_seen(self, storage: Storage, lock: Lock) -> None:
+        """Void the journals' claims to links that stand again, unless they may yet go."""
+        await self._note(
+            storage,
+            lock,
+            self._inventory.all(
+                f"""
+                select m.run, m.key from removed m join repository r using (name)
+                where case when m.step = {Step.REVISION}
+                    then exists (from revision_link x where x.repository = r.id and x.digest = m.digest)
+                    else exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
+                """
+            ),
+        )
+
+    async def note_given_back(self, storage: Storage, lock: Lock, keys: Sequence[str]) -> None:
+        """Void the journals' claims to links that were given back: who removes one now, means it."""
+        if keys:
+            rows = self._inventory.all(
+                "select run, key from removed where key in (select unnest(?::varchar[]))", [list(keys)]
+            )
+            await self._note(storage, lock, rows, GIVEN_BACK)
+
+    async def _note(self, storage: Storage, lock: Lock, found: Iterable[tuple[str, str]], why: str = "") -> None:
+        keys: dict[str, list[str]] = {}
+        for run, key in found:
+            keys.setdefault(run, []).append(key)
+        for record in self.records:
+            if record.run in keys and record.run not in self._acting:
+                async with lock.batch():
+                    await write_seen(storage, record.run, lock.run, sorted(set(keys[record.run])), why)
+
+
+_STEPS: Final = {TagCurrentKey: Step.TAG, TagIndexKey: Step.TAG_INDEX, RevisionLinkKey: Step.REVISION}
+
+
+def _has_healed(record: RunRecord) -> bool:
+    """It heals as it begins, and came to its end."""
+    return record.done is not None and record.begun.get("command") == "gc"
+
+
+async def list_trash(storage: Storage) -> AsyncIterator[tuple[str, str, int]]:
+    """(run, key, size in bytes) of everything in the trash."""
+    async for page in storage.list(TRASH):
+        for key, size in zip(page.keys, page.sizes, strict=True):
+            run = key[len(TRASH) :].partition("/")[0]
+            if is_run(run):
+                yield run, key, size
