@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
-
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.options import CreateOptions
@@ -13,13 +10,10 @@ from regstore.digest import Digest
 from regstore.errors import IntegrityError, StorageError
 from regstore.events import OnEvent, Progress
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.sample import other_blobs
 from regstore.storage.base import Storage
+from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
-
-#: At most one in so many blobs (one, of fewer) is left out as unreadable: of more, the store is at fault.
-_ONE_IN: Final = 100
-#: Other blobs of the source that must be readable before one that is not is left out.
-_OTHERS: Final = 3
 
 
 class Copying:
@@ -42,7 +36,7 @@ class Copying:
     async def copy(self) -> set[Digest]:
         """Copy what the backup lacks, or has with another size; the blobs that were gone.
 
-        A blob whose own bytes are wrong, or that the source alone of all can't give, joins `lost`. Any other error
+        A blob whose own bytes are wrong, or that the source has and does not give, joins `lost`. Any other error
         raises: the backup, the network or the source as a whole failed, and that makes no blob lost.
         """
         rows = self._inventory.all(
@@ -52,7 +46,7 @@ class Copying:
         wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
         total, done = sum(size for _, size in wanted), 0
         gone: set[Digest] = set()
-        failed: dict[Digest, tuple[int, StorageError]] = {}
+        watch = OutageWatch(self._source, other_blobs(self._inventory))
         copied: list[tuple[bytes, int]] = []
 
         async def one(blob: tuple[Digest, int]) -> None:
@@ -71,14 +65,17 @@ class Copying:
                     put=self._options.put,
                 )
             except SourceGone:
+                watch.good()
                 gone.add(digest)
             except IntegrityError as error:
+                watch.good()
                 await self._source_is_damaged(digest, size, error)
             except StorageError as error:
-                failed[digest] = size, error
-                if is_fatal(error) or len(failed) > max(1, len(wanted) // _ONE_IN):
+                if is_fatal(error):
                     raise
+                await self._is_unreadable(digest, size, error, watch)
             else:
+                watch.good()
                 copied.append((digest.raw, size))
                 self.new_blobs += 1
                 self.new_bytes += size
@@ -86,8 +83,7 @@ class Copying:
             self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
 
         await in_lanes(wanted, one, concurrency=self._options.concurrency, target=self._backup)
-        for digest, (size, error) in failed.items():
-            await self._is_unreadable(digest, size, error, failed)
+        await watch.end()
         self._inventory.execute(
             "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
         )
@@ -110,35 +106,14 @@ class Copying:
         self._inventory.execute("update blob set size = ? where digest = ?", [there, digest.raw])
         self.resized.add(digest)
 
-    async def _is_unreadable(
-        self, digest: Digest, size: int, error: StorageError, failed: Collection[Digest]
-    ) -> None:
-        """Unless it is, and others are not, the error raises."""
-        try:
-            await verified_size(self._source, _key(digest), digest, size)
-        except StorageError as again:
-            if not await self._gives_others(size, failed):
-                raise
-            self.lost[digest] = f"can't be read at the source ({again})"
-            self.damaged.append(f"blob {digest}: {again}")
-        else:
+    async def _is_unreadable(self, digest: Digest, size: int, error: StorageError, watch: OutageWatch) -> None:
+        """Unless it is the source that does not give this blob, the error raises."""
+        again = await error_of_source(self._source, _key(digest), digest, size, error)
+        if again is None:
             raise error
-
-    async def _gives_others(self, size: int, failed: Collection[Digest]) -> bool:
-        """Whether the source has other blobs, of about this size, and gives them."""
-        rows = self._inventory.all(
-            "select digest from blob where size > 0 and digest not in (select unnest(?::blob[]))"
-            " order by abs(size - ?), digest limit ?",
-            [[one.raw for one in failed], size, _OTHERS],
-        )
-        for (raw,) in rows:
-            try:
-                async with self._source.open_read(_key(Digest.from_raw(bytes(raw))), length=1) as handle:
-                    async for _ in handle:
-                        pass
-            except StorageError:
-                return False
-        return bool(rows)
+        await watch.bad(_key(digest), again)
+        self.lost[digest] = f"can't be read at the source ({again})"
+        self.damaged.append(f"blob {digest}: {again}")
 
 
 def _key(digest: Digest) -> str:

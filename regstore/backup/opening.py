@@ -14,9 +14,11 @@ from regstore.backup.dating import doubtful
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.soundness import contradiction
 from regstore.concurrency import for_each
-from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused
+from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused, StorageError
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.newfile import TEMPORARY
+from regstore.storage.outage import OutageWatch, Sample
+from regstore.storage.streams import is_fatal
 
 
 class NotABackup(NotARegistry):
@@ -82,16 +84,26 @@ async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
     if not found and not await check_marker(storage):
         raise NotABackup(f"{storage.url} holds no backup: there is no {form.MARKER} and no snapshot")
     snapshots: list[tuple[str, Snapshot]] = []
+    watch = OutageWatch(storage, _others(list(found)))
 
     async def read(key: str) -> None:
         try:
-            snapshots.append((key, form.decode_snapshot(await storage.get(key), key)))
+            body = await storage.get(key)
         except NotFound:
+            watch.good()
             return
+        except StorageError as error:
+            await watch.bad(key, error)
+            damaged[key] = f"can't be read: {error}"
+            return
+        watch.good()
+        try:
+            snapshots.append((key, form.decode_snapshot(body, key)))
         except IntegrityError as error:
             damaged[key] = str(error)
 
     await for_each(found, read, concurrency=concurrency)
+    await watch.end()
     snapshots.sort(key=lambda pair: pair[1].run)
     readable = tuple(snapshot for _, snapshot in snapshots)
     written = {snapshot.run: found[key] for key, snapshot in snapshots}
@@ -101,6 +113,13 @@ async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:
         damaged=damaged,
         doubtful=doubtful(readable, written, await storage.now()) if readable else {},
     )
+
+
+def _others(keys: Sequence[str]) -> Sample:
+    def sample(most: int, failed: Sequence[str]) -> list[str]:
+        return sorted(set(keys) - set(failed))[:most]
+
+    return sample
 
 
 def is_nothing(key: str) -> bool:
@@ -114,12 +133,16 @@ def is_temporary(key: str) -> bool:
 
 
 async def read_pack(storage: Storage, encoded: str) -> Pack:
-    """IntegrityError where it is damaged, or missing."""
+    """IntegrityError where it is damaged, or missing, or the store has it and does not give it."""
     key = form.pack_key(encoded)
     try:
         data = await storage.get(key)
     except NotFound as error:
         raise IntegrityError(f"{key} in {storage.url} is missing") from error
+    except StorageError as error:
+        if is_fatal(error):
+            raise
+        raise IntegrityError(f"{key} in {storage.url} can't be read: {error}") from error
     pack = form.decode_pack(data, encoded, f"{key} in {storage.url}")
     wrong = contradiction(pack)
     if wrong:
@@ -134,18 +157,25 @@ async def read_packs(
     *,
     concurrency: int,
 ) -> dict[str, str]:
-    """Give each pack to `take`; of those that can't be had, why."""
+    """Give each pack to `take`; of those that can't be had, why. Outage where the store gives hardly any."""
+    encoded = list(encoded)
     damaged: dict[str, str] = {}
+    watch = OutageWatch(storage, _others([form.pack_key(one) for one in encoded]))
 
     async def read(one: str) -> None:
         try:
             pack = await read_pack(storage, one)
         except IntegrityError as error:
             damaged[one] = str(error)
+            if isinstance(error.__cause__, StorageError) and not isinstance(error.__cause__, NotFound):
+                await watch.bad(form.pack_key(one), error.__cause__)
+                return
         else:
             take(one, pack)
+        watch.good()
 
     await for_each(encoded, read, concurrency=concurrency)
+    await watch.end()
     return damaged
 
 

@@ -196,6 +196,8 @@ class _Closure:
             return f"its manifest {digest.short} is missing"
         if known.state in _OPAQUE:
             return ""
+        if known.state == "unreadable":
+            return f"its manifest {digest.short} can't be read: {known.reason}"
         if known.state != "ok":
             return f"its manifest {digest.short} is damaged: {known.reason}"
         for target, kind in known.edges:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -22,7 +22,7 @@ from regstore.backup.intent import hold_intent
 from regstore.backup.opening import check_marker, choose, list_snapshots, passed_over, read_pack, untold
 from regstore.backup.options import RestoreOptions, refuse_unmatched
 from regstore.backup.plan import select
-from regstore.backup.restore_links import AT_ONCE, Conflict, Guard, LinkWriter, plan_links
+from regstore.backup.restore_links import AT_ONCE, Conflict, Guard, LinkUnreadable, LinkWriter, plan_links
 from regstore.backup.source import list_blobs
 from regstore.backup.transfer import FAILURES_IN_A_ROW, in_lanes
 from regstore.concurrency import for_each
@@ -46,6 +46,7 @@ from regstore.runs import new_run
 from regstore.runs.lock import Lock
 from regstore.seed.seeding import SEED_BODY
 from regstore.storage.base import Storage
+from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 
 
@@ -207,6 +208,7 @@ class _Run:
         self.notes: list[str] = []
         self._lost: set[Digest] = set()
         self._failures = 0
+        self._watch = OutageWatch(backup, self._others)
         self._missing = False
 
     def _is_wanted(self, name: str) -> bool:
@@ -338,9 +340,13 @@ class _Run:
             pack = await self._pack(name)
             if pack is None:
                 return
-            work = await plan_links(
-                self._store, pack, overwrite_tags=self._options.overwrite_tags, missing=self._missing
-            )
+            try:
+                work = await plan_links(
+                    self._store, pack, overwrite_tags=self._options.overwrite_tags, missing=self._missing
+                )
+            except LinkUnreadable as error:
+                self.damaged.append(f"{name}: nothing of it would be restored, for {error}")
+                return
             missing_tags += len(work.tags)
             missing_links += sum(map(len, work.steps))
             conflicts.extend(work.conflicts)
@@ -383,9 +389,13 @@ class _Run:
             pack = await self._pack(name)
             if pack is not None:
                 pack = self._without_lost(pack, result) if self._lost else pack
-                work = await plan_links(self._store, pack, overwrite_tags=self._options.overwrite_tags)
-                result.conflicts += work.conflicts
-                await writer.write(work)
+                try:
+                    work = await plan_links(self._store, pack, overwrite_tags=self._options.overwrite_tags)
+                except LinkUnreadable as error:
+                    result.left_out.append(f"{name}: all of it, for {error}")
+                else:
+                    result.conflicts += work.conflicts
+                    await writer.write(work)
             else:
                 result.left_out.append(f"{name}: all of it, for its pack is damaged")
             done += 1
@@ -431,8 +441,9 @@ class _Run:
                     put=self._options.put,
                 )
             except StorageError as error:
-                await self._not_copied(digest, error)
+                await self._not_copied(digest, size, error)
             else:
+                self._watch.good()
                 self._failures = 0
                 result.blobs += 1
                 result.bytes += size
@@ -440,14 +451,27 @@ class _Run:
             self._on_event(Progress(phase="restoring blobs", done=done, total=total, unit="B"))
 
         await in_lanes(lacking, one, concurrency=self._options.concurrency, target=self._store)
+        await self._watch.end()
 
-    async def _not_copied(self, digest: Digest, error: StorageError) -> None:
+    def _others(self, most: int, failed: Sequence[str]) -> list[str]:
+        rows = self._inventory.all(
+            "select distinct digest from wanted order by hash(digest) limit ?", [most + len(failed)]
+        )
+        keys = [form.blob_key(Digest.from_raw(bytes(raw))) for (raw,) in rows]
+        return [key for key in keys if key not in set(failed)][:most]
+
+    async def _not_copied(self, digest: Digest, size: int, error: StorageError) -> None:
         if is_fatal(error):
             raise error
-        of_the_backup = isinstance(error, IntegrityError | SourceGone)
-        self._failures += not of_the_backup
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise error
+        if not isinstance(error, IntegrityError | SourceGone):
+            key = form.blob_key(digest)
+            of_the_backup = await error_of_source(self._backup, key, digest, size, error)
+            if of_the_backup is not None:
+                await self._watch.bad(key, of_the_backup)
+            else:
+                self._failures += 1
+                if self._failures >= FAILURES_IN_A_ROW:
+                    raise error
         if isinstance(error, SourceGone):
             await self._refuse_forgotten()
         self._lost.add(digest)

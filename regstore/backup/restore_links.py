@@ -17,12 +17,13 @@ from regstore.backup.format import Pack
 from regstore.backup.options import RestoreOptions
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, NotFound
+from regstore.errors import AlreadyExists, NotFound, StorageError
 from regstore.inventory.scan import LINK_MAX
 from regstore.runs.journal import REWRITTEN, Entry, Journal
 from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
+from regstore.storage.streams import is_fatal
 
 AT_ONCE: Final = 8
 _BATCH_SECONDS: Final = 1.0
@@ -36,6 +37,10 @@ class Conflict:
     tag: str
     snapshot: str
     there: str
+
+
+class LinkUnreadable(StorageError):
+    """The store has a link of the repository and does not give it: it is not written over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +214,12 @@ async def _says(store: Storage, info: ObjectInfo, body: bytes) -> bool:
         return False
     if info.etag == hashlib.md5(body, usedforsecurity=False).hexdigest():
         return True
-    return await _get(store, info.key) == body
+    try:
+        return await _get(store, info.key) == body
+    except StorageError as error:
+        if is_fatal(error):
+            raise
+        raise LinkUnreadable(f"a link that stands there can't be read ({error})") from error
 
 
 async def _get(store: Storage, key: str) -> bytes | None:

@@ -19,7 +19,7 @@ from regstore.backup.options import CreateOptions, refuse_unmatched
 from regstore.backup.plan import KnownManifest, Listing
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, IntegrityError, NotFound, Refused
+from regstore.errors import AccessDenied, IntegrityError, Refused, StorageError
 from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
@@ -29,6 +29,7 @@ from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
 from regstore.runs.journal import UNLINK, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
+from regstore.storage.streams import is_fatal
 
 #: Listings of a repository that does not hold still, after the first two.
 _TRIES: Final = 6
@@ -203,8 +204,10 @@ class Source:
         async def look(digest: Digest) -> None:
             try:
                 info = await self.storage.stat(layout.encode(layout.BlobKey(digest)))
-            except NotFound:
-                return
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                return  # absent, or not to be seen: what needs it is left out, and named
             found.append((digest.raw, info.size, info.mtime))
 
         await for_each(
@@ -255,7 +258,9 @@ class Source:
         async def look(key: _Wanted) -> None:
             try:
                 body = await self.storage.get(layout.encode(key))
-            except NotFound:
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
                 return
             target = layout.parse_link(body)
             if target is not None:

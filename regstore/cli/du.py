@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.output import count, counted, emit, emit_json, size, table
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.whose import say_whose
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def du(
         typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
     ] = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
     with progress(quiet=settings.quiet) as on_event:
         url, database, usage = run_async(_measure(settings, cache_dir, on_event))
@@ -41,7 +42,7 @@ def du(
     if as_json:
         repositories = [asdict(one) | {"total": one.total} for one in shown]
         emit_json({"store": url, "database": database or None} | asdict(usage) | {"repositories": repositories})
-        return
+        return EXIT_PARTIAL if usage.unread else EXIT_OK
     say_whose(url, database)
     rows = [
         [
@@ -65,6 +66,9 @@ def du(
     emit(f"  of no repository: {counted(usage.unreferenced_blobs, 'blob')}, {size(usage.unreferenced_bytes)}")
     if usage.upload_bytes:
         emit(f"  in open uploads: {size(usage.upload_bytes)}")
+    for line in usage.unread:
+        emit_error(f"{line}; what it refers to may be missing from its repository above")
+    return EXIT_PARTIAL if usage.unread else EXIT_OK
 
 
 async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: OnEvent) -> tuple[str, str, Usage]:

@@ -9,9 +9,8 @@ from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOption, CacheOptions, RedisUrl, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.trash import CacheDir, DryRun, print_damaged
+from regstore.cli.trash import CacheDir, DryRun
 from regstore.cli.whose import database_of, say_whose
-from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -27,11 +26,10 @@ def heal(
     dry_run: DryRun = False,
     cache_dir: CacheDir = None,
     as_json: Json = False,
-) -> int:
+) -> None:
     """Put back from the trash what is referenced again, with the links that went with it; gc does this, too.
 
-    Nothing that stands is written over, and the trash keeps its copies. A copy that has rotted is reported, and not put
-    back.
+    Nothing that stands is written over, and the trash keeps its copies.
     """
     from regstore.gc.healing import HealOptions
     from regstore.inventory.cache import default_cache_dir
@@ -53,20 +51,17 @@ def heal(
                 "dry_run": dry_run,
                 "blobs": list(healed.blobs),
                 "links": list(healed.links),
-                "damaged": list(healed.damaged),
             }
         )
-        return EXIT_PARTIAL if healed.damaged else EXIT_OK
+        return
     say_whose(url, database)
     for one in (*healed.blobs, *healed.links):
         emit(one)
     found = f"{counted(len(healed.blobs), 'blob')}, {counted(len(healed.links), 'link')}"
-    if not healed.nothing:
-        emit(f"{url}: {'would come back' if dry_run else 'given back'}: {found}")
-    elif not healed.damaged:
+    if healed.nothing:
         emit(f"{url}: nothing that is referenced is missing and in the trash")
-    print_damaged(healed)
-    return EXIT_PARTIAL if healed.damaged else EXIT_OK
+    else:
+        emit(f"{url}: {'would come back' if dry_run else 'given back'}: {found}")
 
 
 async def _heal(

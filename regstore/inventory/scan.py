@@ -29,6 +29,7 @@ from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
+from regstore.inventory.sample import other_blobs
 from regstore.inventory.whose import database_in_use
 from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
 from regstore.storage.base import MultipartUpload, Page, Storage
@@ -107,7 +108,7 @@ class Scanner:
         self._concurrency = options.concurrency
         self._intake = _Intake(inventory)
         self._links_read = 0
-        self._manifests = OutageWatch(storage, self.other_blobs)
+        self._manifests = OutageWatch(storage, other_blobs(inventory))
 
     async def run(self) -> None:
         self._inventory.scanned_at = await self._storage.now()
@@ -247,7 +248,7 @@ class Scanner:
         names: dict[int, str] = {}
         for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
             unread = f"from {table} where target is null and body is null and unread is null and size <= {LINK_MAX}"
-            watch = OutageWatch(self._storage, partial(self.other_links, table, column))
+            watch = OutageWatch(self._storage, partial(self._other_links, table, column))
             while rows := self._inventory.all(f"select repository, {column} {unread} limit {_SLICE}"):
                 names = names or dict(self._inventory.all("select id, name from repository"))
                 await self._read_slice(table, column, rows, names, watch)
@@ -259,15 +260,7 @@ class Scanner:
         if isinstance(error, Archived):
             self._inventory.note_archived(key)
 
-    def other_blobs(self, most: int, failed: Sequence[str]) -> list[str]:
-        rows = self._inventory.all(
-            "select digest from blob where size > 0 and digest not in (select unnest(?::blob[]))"
-            " and digest not in (select digest from archived_blob) order by hash(digest) limit ?",
-            [[key.digest.raw for text in failed if isinstance(key := layout.decode(text), layout.BlobKey)], most],
-        )
-        return [layout.encode(layout.BlobKey(Digest.from_raw(bytes(raw)))) for (raw,) in rows]
-
-    def other_links(self, table: str, column: str, most: int, failed: Sequence[str]) -> list[str]:
+    def _other_links(self, table: str, column: str, most: int, failed: Sequence[str]) -> list[str]:
         rows = self._inventory.all(
             f"select r.name, t.{column} from {table} t join repository r on r.id = t.repository"
             f" where size > 0 order by hash(r.name, t.{column}) limit ?",

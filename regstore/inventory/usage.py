@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
+from regstore.inventory.unread import name_unread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class RepositoryUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Of the whole store; sizes in bytes. unreferenced: blobs that no repository uses."""
+    """Of the whole store; sizes in bytes. unreferenced: blobs that no repository uses, as far as could be read; unread:
+    what could not."""
 
     repositories: tuple[RepositoryUsage, ...]
     blobs: int
@@ -41,6 +43,7 @@ class Usage:
     unreferenced_blobs: int
     unreferenced_bytes: int
     upload_bytes: int
+    unread: tuple[str, ...] = ()
 
 
 def plan_usage(inventory: Inventory) -> Usage:
@@ -105,4 +108,5 @@ def plan_usage(inventory: Inventory) -> Usage:
         unreferenced_blobs=unused[0],
         unreferenced_bytes=unused[1],
         upload_bytes=sum(usage.uploads for usage in usages),
+        unread=name_unread(inventory),
     )

@@ -18,6 +18,7 @@ from regstore.errors import AlreadyExists, IntegrityError, NotFound, StorageErro
 from regstore.events import OnEvent, Progress
 from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.sample import other_blobs
 from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import Others, is_undisturbed
@@ -25,6 +26,7 @@ from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
 from regstore.migrate.transfer import LARGE, Transfer
 from regstore.storage.base import Storage
+from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import (
     COPIED_WHOLE,
     COPIES_IN_PARTS,
@@ -39,7 +41,7 @@ from regstore.tagging import replace_tag
 _ROWS: Final = 2000
 #: Between two words on how far the blobs are.
 _TELL_SECONDS: Final = 0.1
-#: So many failed blobs without one that passed between them, and it is not the blobs that are at fault.
+#: So many blobs that the target would not take without one that passed between them, and it is the target's fault.
 _FAILURES_IN_A_ROW: Final = 20
 
 
@@ -114,6 +116,7 @@ class Applier:
         self._on_event = on_event
         self._transfer = Transfer(source, target, options, on_event)
         self._failures = 0
+        self._watch = OutageWatch(source, other_blobs(inventory))
         self._unmade: list[bytes] = []
         #: Of the blobs under way: bytes, and how many of them are done.
         self._copying: dict[Digest, tuple[int, int]] = {}
@@ -195,6 +198,7 @@ class Applier:
             for where, at_once in self._lanes():
                 rows = self._rows(f"{columns} where {where} order by size desc")
                 group.create_task(for_each(rows, self._blob, concurrency=min(at_once, self._options.concurrency)))
+        await self._watch.end()
 
     def _lanes(self) -> list[tuple[str, int]]:
         """Large blobs have workers of their own, so that small ones need not wait for them."""
@@ -222,16 +226,27 @@ class Applier:
                 raise
             self._unmade.append(digest.raw)
             self._result.failed.append(Problem(repository="", subject=f"blob {digest}", reason=self._reason(error)))
-            self._failures += not isinstance(error, IntegrityError)
-            if self._failures >= _FAILURES_IN_A_ROW:
-                raise
+            if not isinstance(error, IntegrityError):
+                await self._whose(digest, size, error)
         else:
             self._failures = 0
+            self._watch.good()
         finally:
             del self._copying[digest]
         self._done_blobs += 1
         self._done_bytes += size
         self._tell()
+
+    async def _whose(self, digest: Digest, size: int, error: StorageError) -> None:
+        """Raises where it is not the source that does not give just this blob, and not for the first time."""
+        key = layout.encode(layout.BlobKey(digest))
+        of_source = await error_of_source(self._source, key, digest, size, error)
+        if of_source is not None:
+            await self._watch.bad(key, of_source)
+            return
+        self._failures += 1
+        if self._failures >= _FAILURES_IN_A_ROW:
+            raise error
 
     async def _copy(self, digest: Digest, size: int, suspect: bool, present: bool) -> None:
         if not present:
@@ -311,10 +326,13 @@ class Applier:
             await self._source.get(layout.encode(key))
         except NotFound:
             self._result.gone += 1
-        else:
-            self._result.skipped.append(
-                Problem(repository=repository, subject=subject, reason="was left out: a part of it was not copied")
-            )
+            return
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+        self._result.skipped.append(
+            Problem(repository=repository, subject=subject, reason="was left out: a part of it was not copied")
+        )
 
     async def _layer_links(self) -> None:
         async def one(row: tuple[Any, ...]) -> None:

@@ -41,6 +41,8 @@ from regstore.reference import is_name
 
 _SUBJECT: Final = int(EdgeKind.SUBJECT)
 _MANIFEST: Final = int(EdgeKind.MANIFEST)
+#: SQL: states of a manifest that is there and is not copied.
+_BAD: Final = "'mismatch', 'unreadable'"
 #: SQL for the size of a sound link to the digest in the column.
 _LINK_SIZE: Final = "case octet_length({0}) when 32 then 71 when 48 then 103 else 135 end"
 
@@ -242,7 +244,9 @@ class _Planner:
             join manifest using (digest) where state = 'missing' and {self._missing} and {in_scope}
         """
         # With tag patterns, one that has other bytes is left out, and nothing that was not asked for comes instead.
-        unreadable = "m.state not in ('ok', 'missing'" + (", 'mismatch')" if self._options.tags else ")")
+        unreadable = "m.state not in ('ok', 'missing'" + (
+            ", 'mismatch', 'unreadable')" if self._options.tags else ")"
+        )
         found = self._inventory.all(
             f"""
             select k.repository, any_value(k.reason) from (
@@ -315,12 +319,12 @@ class _Planner:
             select x.repository, x.digest from revision_link x
             semi join blob b using (digest)
             join manifest m using (digest)
-            where x.target = x.digest and m.state not in ('missing', 'mismatch') and {wanted}
+            where x.target = x.digest and m.state not in ({_BAD}, 'missing') and {wanted}
             """
         )
         # What a registry serves as a manifest: a revision, or linked under _layers as v2.1.0 did.
         run(
-            """
+            f"""
             create or replace table live_manifest as
             select repository, digest from live_revision
             union all
@@ -330,7 +334,7 @@ class _Planner:
                 select repository, revision as digest from signature_link union all select repository, target from tag
             ) n on n.repository = l.repository and n.digest = l.digest
             anti join revision_link r on r.repository = l.repository and r.digest = l.digest
-            where l.target = l.digest and m.state not in ('missing', 'mismatch')
+            where l.target = l.digest and m.state not in ({_BAD}, 'missing')
             """
         )
         run(
@@ -406,12 +410,12 @@ class _Planner:
     def find_damage(self) -> None:
         """Take out of live_* what is known to be damaged, with all that reaches it, and say so."""
         run = self._inventory.execute
-        bad = self._inventory.all("select digest from manifest where state = 'mismatch'")
+        bad = self._inventory.all(f"select digest from manifest where state in ({_BAD})")
         block(self._inventory, [bytes(digest) for (digest,) in bad])
         run(_BLOCKED)
         for table, column in _LIVE.items():
             run(f"delete from {table} where {column} in (select digest from migrate_blocked)")
-        run("delete from live_blob where digest in (select digest from manifest where state = 'mismatch')")
+        run(f"delete from live_blob where digest in (select digest from manifest where state in ({_BAD}))")
         run(
             "delete from live_tag_index x where not exists"
             " (from live_tag t where t.repository = x.repository and t.name = x.name)"
@@ -656,7 +660,8 @@ _LIVE: Final = {
 
 _BLOCKED: Final = f"""
     insert into migrate_problem
-    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, 'reaches a manifest that is damaged'
+    select 'damaged', m.name, 'revision ' || {text_sql("x.digest")},
+        'reaches a manifest that is damaged, or can''t be read'
     from live_revision x join migrate_repository m on m.id = x.repository
     semi join migrate_blocked b using (digest)
 """
@@ -666,9 +671,10 @@ _DAMAGE: Final = (
     insert into migrate_problem
     select 'damaged', m.name, 'layer link ' || {text_sql("x.digest")}, case
         when x.size = 0 then 'is empty'
+        when x.unread is not null then 'can''t be read: ' || x.unread
         when x.target is null then 'is damaged'
         when not ({_SOUND_LAYER}) then 'names another digest'
-        when x.target in (select digest from blob) then 'names a manifest that is damaged'
+        when x.target in (select digest from blob) then 'names a manifest that is damaged, or can''t be read'
         else 'names a blob that is missing' end
     from layer_link x join migrate_repository m on m.id = x.repository
     where {{reached}} and (not ({_SOUND_LAYER}) or {{missing}} and x.target not in (select digest from blob)
@@ -678,17 +684,19 @@ _DAMAGE: Final = (
     insert into migrate_problem
     select 'damaged', m.name, 'revision ' || {text_sql("x.digest")}, case
         when x.size = 0 then 'has an empty link'
+        when x.unread is not null then 'has a link that can''t be read: ' || x.unread
         when x.target is null then 'has a damaged link'
         when x.target <> x.digest then 'has a link to another digest'
         else 'can''t be read: ' || d.reason end
     from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
-    where (x.target is distinct from x.digest or d.state = 'mismatch' or d.state = 'missing' and {{missing}})
+    where (x.target is distinct from x.digest or d.state in ({_BAD}) or d.state = 'missing' and {{missing}})
         and {{reached}}
     """,
     f"""
     insert into migrate_problem
     select 'damaged', m.name, 'tag ' || t.name, case
         when t.size = 0 then 'has an empty link'
+        when t.unread is not null then 'has a link that can''t be read: ' || t.unread
         when t.target is null then 'has a damaged link'
         else 'names ' || {text_sql("t.target")} || ', which is no readable revision here' end
     from tag t join migrate_repository m on m.id = t.repository

@@ -14,12 +14,13 @@ from typing import Any, Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, NotFound, Refused
+from regstore.errors import AccessDenied, NotFound, Refused, StorageError
 from regstore.events import OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.manifest import EdgeKind
 from regstore.storage.base import Storage
+from regstore.storage.streams import is_fatal
 
 #: A link written up to this long before the listing began may be part of a push that the listing saw half of.
 _PUSH: Final = 60 * 1_000_000
@@ -93,7 +94,9 @@ class _SecondLook:
             (raw,) = row
             try:
                 info = await self._source.stat(layout.encode(layout.BlobKey(Digest.from_raw(raw))))
-            except NotFound:
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
                 return
             found.append((raw, info.size, info.mtime))
 
@@ -129,7 +132,9 @@ class _SecondLook:
             make = layout.RevisionLinkKey if is_manifest else layout.LayerLinkKey
             try:
                 body = await self._source.get(layout.encode(make(name, Digest.from_raw(raw))))
-            except NotFound:
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
                 return
             target = layout.parse_link(body)
             if target is not None:
@@ -185,6 +190,10 @@ class _SecondLook:
                     f"delete from {table} where repository = ? and {label} = ?", [repository, value]
                 )
                 return
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                return  # it may stand
             if table == "tag" and found is not None and found.raw != target:
                 moved.append((found.raw, repository, tag))
 

@@ -16,7 +16,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import Archived, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.sample import other_blobs
 from regstore.reading.pick import CLOCKS_DIFFER, plan_reading
 from regstore.reading.proofs import Proof, Proofs
 from regstore.reading.read_data import Checksums, Wanted
@@ -115,7 +116,7 @@ class BlobReader:
         self._unsaved: list[Proof] = []
         self._checksums = {"agree": 0, "differ": 0, "absent": 0}
         self._trusted = 0
-        self._watch = OutageWatch(storage, self._others)
+        self._watch = OutageWatch(storage, other_blobs(inventory, key_of))
         self.rotten: dict[bytes, str] = {}
         self.unread: dict[bytes, str] = {}
         self.gone: list[bytes] = []
@@ -284,20 +285,6 @@ class BlobReader:
         else:
             update(chunks)
         return size, running.hexdigest()
-
-    def _others(self, most: int, failed: Sequence[str]) -> list[str]:
-        bad = set(failed)
-        rows = self._inventory.connection.cursor()
-        try:
-            rows.execute(
-                "select digest from blob where size > 0 and digest not in (select digest from archived_blob)"
-                " order by hash(digest) limit ?",
-                [most + len(failed)],
-            )
-            keys = [self._key_of(Digest.from_raw(bytes(raw))) for (raw,) in rows.fetchall()]
-        finally:
-            rows.close()
-        return [key for key in keys if key not in bad][:most]
 
     async def _judge(self, blob: _Blob, outcome: tuple[int, str] | StorageError) -> None:
         key = self._key_of(blob.digest)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from regstore import manifest
 from regstore.digest import Digest
-from regstore.errors import BlobUnknown, IntegrityError, InvalidManifest, ManifestUnknown
+from regstore.errors import BlobUnknown, InvalidManifest, ManifestUnknown, StorageError
 from regstore.manifest import Descriptor, Platform
 from regstore.registry.referrers import KnownManifest, Referrer, Subjects, artifact_type, read_subjects
 from regstore.registry.uploads import parse_time
 from regstore.registry.workers import WORKERS, run_all
+from regstore.storage.streams import is_fatal
 
 if TYPE_CHECKING:
     from regstore.registry.repository import Repository
@@ -82,7 +83,11 @@ async def describe_tags(
             return None
         try:
             return await describer.describe(digest)
-        except (ManifestUnknown, IntegrityError, InvalidManifest):
+        except (ManifestUnknown, InvalidManifest):
+            return None
+        except StorageError as error:
+            if is_fatal(error):
+                raise
             return None
 
     async with aclosing(repository.tags.__aiter__()) as tags:
@@ -173,7 +178,12 @@ class _Describer:
             return None
         try:
             return await self._known(digest)
-        except (ManifestUnknown, IntegrityError, InvalidManifest):
+        except (ManifestUnknown, InvalidManifest):
+            self._absent.add(digest)
+            return None
+        except StorageError as error:
+            if is_fatal(error):
+                raise
             self._absent.add(digest)
             return None
 
@@ -203,7 +213,11 @@ class _Describer:
             try:
                 data = await self._repository.blobs.read(config.digest)
                 self._configs[config.digest] = _read_config(data)
-            except (BlobUnknown, IntegrityError):
+            except BlobUnknown:
+                self._configs[config.digest] = _Config()
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
                 self._configs[config.digest] = _Config()
         return self._configs[config.digest]
 

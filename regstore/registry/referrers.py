@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, InvalidManifest, ManifestUnknown
+from regstore.errors import InvalidManifest, ManifestUnknown, StorageError
 from regstore.manifest import Manifest
 from regstore.reference import subject_of_tag
 from regstore.registry.manifests import Manifests, StoredManifest
 from regstore.registry.tags import Tags
 from regstore.registry.workers import run_all
+from regstore.storage.streams import is_fatal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,11 @@ async def read_subjects(manifests: Manifests, tags: Tags) -> Subjects:
         digest, sound = revision
         try:
             return KnownManifest.of(await (manifests.read(digest) if sound else manifests.get(digest)))
-        except (ManifestUnknown, IntegrityError, InvalidManifest):
+        except (ManifestUnknown, InvalidManifest):
+            return None
+        except StorageError as error:
+            if is_fatal(error):
+                raise
             return None
 
     revisions = [revision async for revision in manifests.revisions()]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, ManifestUnknown, NotFound, TagUnknown
+from regstore.errors import IntegrityError, ManifestUnknown, NotFound, StorageError, TagUnknown
 from regstore.reference import parse_name, parse_tag
 from regstore.registry import links
 from regstore.registry.blobs import as_digest
 from regstore.registry.workers import run_all
 from regstore.storage.base import ObjectInfo, Page, Storage
+from regstore.storage.streams import is_fatal
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,10 @@ class Tags:
                 return Tag(folder.name, digest)
         try:
             return Tag(folder.name, await links.read_link(self._storage, layout.decode(info.key)))
-        except (IntegrityError, NotFound):
-            return Tag(folder.name, None)
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            return Tag(folder.name, None)  # damaged, gone, or not given
 
     async def _batches(self) -> AsyncGenerator[list[_TagFolder], None]:
         """Tag folders, those of one page together; each is whole, though its keys may span pages."""

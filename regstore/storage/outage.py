@@ -6,7 +6,8 @@ ends the run. Where the line runs is said here, once, for every command.
 - Anything else that is no `NotFound` (403, a 5xx after all retries, EIO) is the one object's, at first. When
   `IN_A_ROW` have failed with none read in between, when `MANY` more have failed and more have failed than were read,
   or when all is over and not one was read, then up to `OTHERS` other objects, from all over the store, are asked for
-  their first byte. Where fewer than half of them give it: `Outage`. Else the store does give what it has.
+  their first byte. Where fewer than half of them give it, or there are none and more than one has failed: `Outage`.
+  Else the store does give what it has.
 
 Asking others makes the rule sound where only the bad ones are read at all: manifests that are known from an earlier
 run are not read again, so of those that are, all may fail. Nothing is asked while nothing fails.
@@ -19,9 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from regstore.concurrency import for_each
+from regstore.digest import Digest
 from regstore.errors import Archived, NotFound, Outage, StorageError
 from regstore.storage.base import Storage
-from regstore.storage.streams import is_fatal
+from regstore.storage.streams import is_fatal, verified_size
 
 IN_A_ROW: Final = 20
 MANY: Final = 100
@@ -82,7 +84,7 @@ class OutageWatch:
                 withheld.append(key)
 
         await for_each(keys, ask, concurrency=OTHERS)
-        if len(withheld) * 2 > len(keys):
+        if len(withheld) * 2 > len(keys) or (not keys and len(self.failed) > 1):
             raise Outage(
                 f"{len(self.failed):,} objects of {self._storage.url} can't be read, nor can {len(withheld)} of "
                 f"{len(keys)} others: that is no damage of single objects; see what is wrong with the store, or with "
@@ -102,3 +104,17 @@ class OutageWatch:
                 raise
             return isinstance(error, Archived)
         return True
+
+
+async def error_of_source(
+    source: Storage, key: str, digest: Digest, size: int, error: StorageError
+) -> StorageError | None:
+    """A copy failed: why the source does not give the blob, by reading it once more; None where it does, and so what
+    failed was the target, or of the moment."""
+    if isinstance(error, Archived):
+        return error
+    try:
+        await verified_size(source, key, digest, size)
+    except StorageError as again:
+        return again
+    return None

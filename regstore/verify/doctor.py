@@ -6,6 +6,8 @@ Nothing is written, unless `write_probe` allows one small object, deleted again.
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -25,12 +27,19 @@ from regstore.seed.probe import probe_permissions
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.seed.seeding import seed
 from regstore.storage.base import Storage, TellsDate
+from regstore.verify.plan import FaultKind
+from regstore.verify.run import verify
 
 _SECOND: Final = 1_000_000
 _DAY: Final = 24 * 3600 * _SECOND
 #: S3 refuses requests whose time is 15 minutes off; SigV4 clients correct for it, registries do not.
 _SKEW_BAD: Final = 5 * 60 * _SECOND
 _SKEW_ODD: Final = 30 * _SECOND
+#: Tags that are named.
+_TAGS: Final = 5
+_RESTORE: Final = (
+    "restore them, copy them to a class that is read at once, and keep lifecycle rules from archiving a registry"
+)
 _UPLOAD_STALE: Final = 7 * _DAY
 
 
@@ -246,8 +255,10 @@ async def _trash(storage: Storage, write_probe: bool, *, told: CacheWord | None)
 async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
     total = unknown = 0
     example = ""
+    archived: dict[str, str] = {}
     async for page in storage.list(layout.PREFIX):
         total += len(page)
+        archived |= page.archived
         for key in page.keys:
             if isinstance(layout.decode(key), UnknownKey):
                 unknown += 1
@@ -257,6 +268,8 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
         lines.append(
             _warn("unknown keys", f"{unknown:,}, such as {example}", "look at them: regstore never touches them")
         )
+    if archived:
+        lines.append(await _archived(storage, archived))
     links = sorted(storage.symlinks)
     if links:
         lines.append(
@@ -267,6 +280,24 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
             )
         )
     return lines
+
+
+async def _archived(storage: Storage, archived: Mapping[str, str]) -> Line:
+    """Which tags that makes unpullable takes all manifests, so it is asked only here."""
+    classes = ", ".join(f"{name} {number:,}" for name, number in sorted(Counter(archived.values()).items()))
+    detail = f"{len(archived):,} ({classes}), such as {min(archived)}"
+    try:
+        findings = (await verify(storage)).findings
+    except RegstoreError as error:
+        return _fail("archived", f"{detail}; which tags that touches could not be found out: {error}", _RESTORE)
+    faults = [fault for fault in findings.faults if fault.kind is FaultKind.ARCHIVED]
+    tags = sorted({str(tag) for fault in faults for tag in fault.touched if tag.pull})
+    if not faults:
+        return _warn("archived", f"{detail}; all that is needed can be read for now", _RESTORE)
+    if not tags:
+        return _warn("archived", f"{detail}; they keep no tag from being pulled", _RESTORE)
+    more = f" and {len(tags) - _TAGS:,} more" if len(tags) > _TAGS else ""
+    return _fail("archived", f"{detail}; can't be pulled: {', '.join(tags[:_TAGS])}{more}", _RESTORE)
 
 
 async def _uploads(storage: Storage, write_probe: bool) -> list[Line]:

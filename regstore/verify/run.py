@@ -22,6 +22,7 @@ from regstore.digest import Digest
 from regstore.errors import NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.sample import other_blobs
 from regstore.inventory.scan import LINK_MAX, Scanner
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.reading.proofs import Proofs
@@ -216,7 +217,7 @@ class Verification:
         inventory = self.inventory
         inventory.execute(f"create or replace table verify_odd_link ({ODD_LINK_COLUMNS})")
         odd: list[tuple[Any, ...]] = []
-        watch = OutageWatch(self._storage, self._scanner.other_blobs)
+        watch = OutageWatch(self._storage, other_blobs(inventory))
 
         async def look(row: tuple[Any, ...]) -> None:
             name, area, repository, tag, revision, raw, size, mtime = row

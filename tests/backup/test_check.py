@@ -14,7 +14,7 @@ from regstore.backup import CheckResult, check, list_snapshots
 from regstore.backup.format import Pack, PackedManifest, PackedTag, blob_key, pack_key
 from regstore.backup.touched import tags_by_blob
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, AuthenticationFailed, StorageError, Unreachable
+from regstore.errors import AccessDenied, AuthenticationFailed, Outage, StorageError, Unreachable
 from regstore.reading import reader as reading
 from regstore.reading.read_data import ReadData
 from regstore.storage.disk import DiskStorage
@@ -37,14 +37,25 @@ def subjects(result: CheckResult) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("error", [Unreachable, AccessDenied, AuthenticationFailed])
-@pytest.mark.parametrize("prefix", ["blobs/", "packs/", "snapshots/"])
+@pytest.mark.parametrize("prefix", ["blobs/", "packs/"])
 async def test_an_outage_is_no_damage(error: type[StorageError], prefix: str) -> None:
     def before(operation: str, key: str) -> None:
         if operation in ("open_read", "get") and key.startswith(prefix):
             raise error("no")
 
-    with pytest.raises(error):
+    with pytest.raises(error if error is AuthenticationFailed else Outage):
         await read_all(FaultyStorage(memory(await backed_up()), before=before))
+
+
+async def test_the_only_snapshot_that_can_not_be_read_is_damage_of_it() -> None:
+    def before(operation: str, key: str) -> None:
+        if operation == "get" and key.startswith("snapshots/"):
+            raise AccessDenied("no")
+
+    found = await read_all(FaultyStorage(memory(await backed_up()), before=before))
+    ((kind, _),) = subjects(found)
+    assert kind == "snapshot"
+    assert "can't be read" in found.damage[0].reason
 
 
 async def test_what_can_not_be_read_is_no_damage() -> None:
