@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
@@ -28,12 +30,13 @@ from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import print_healed
 from regstore.cli.values import parse_duration, parse_share
 from regstore.cli.whose import refuse_told, say_whose
-from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, InputError, Refused
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.run import GcReport, GcRun, GcRunOptions
     from regstore.runs.known_cache import KnownCache
+    from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
 
 _SHARES_SHOWN = 20
@@ -113,6 +116,15 @@ def gc(
     no_trash: Annotated[
         bool, typer.Option("--no-trash", help="Delete blobs for good, with no way back; only with --offline.")
     ] = False,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Keep the lock and the journal here until the end, not in a store that is full; only with --offline "
+            "--no-trash, which keep them in memory otherwise, once the store says that it is full.",
+        ),
+    ] = None,
     settle: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="Wait this long before the last look.")
     ] = "60s",  # type: ignore[assignment]
@@ -232,6 +244,10 @@ def gc(
         untagged_repositories=untagged_repositories,
         tags_complete=tags_are_complete,
     )
+    if state_dir is not None and not (offline and no_trash):
+        raise InputError(
+            "--state-dir keeps the lock out of the store, and so nobody else out of it: it needs --offline --no-trash"
+        )
     told = CacheOptions(
         registry_cache=registry_cache,
         redis_url=redis_url,
@@ -245,7 +261,7 @@ def gc(
             return run_async(_explain(settings, options, explain or [], why or [], as_json, shown))
         if dry_run:
             return run_async(_show(settings, options, as_json, shown))
-        return run_async(_collect(settings, told, options, as_json, yes, break_lock, shown))
+        return run_async(_collect(settings, told, options, as_json, yes, break_lock, state_dir, shown))
 
 
 def _with_config(options: GcRunOptions, config: RegistryConfig | None) -> GcRunOptions:
@@ -304,21 +320,28 @@ async def _collect(
     as_json: bool,
     yes: bool,
     break_lock: bool,
+    state_dir: Path | None,
     shown: Shown,
 ) -> int:
     from regstore.gc.run import open_run, require_registry
     from regstore.inventory.whose import Use
     from regstore.runs.lock import break_locks
 
-    storage, config = settings.open_with_config()
+    store, config = settings.open_with_config()
     options = _with_config(options, config)
-    refuse_told(storage.url, config, Use.REMOVE)
+    refuse_told(store.url, config, Use.REMOVE)
     if config is not None and config.read_only and not options.offline:
         emit_error(
             "the registry's configuration says that it is read-only: if every registry process runs with it, "
             "--offline needs no second look"
         )
-    async with storage, open_cache(storage, told, config) as cache:
+    async with AsyncExitStack() as stack:
+        storage: Storage = await stack.enter_async_context(store)
+        elsewhere = None
+        if options.offline and not options.trash:
+            elsewhere = await stack.enter_async_context(state_elsewhere(storage, state_dir, shown.show))
+            storage = elsewhere
+        cache = await stack.enter_async_context(open_cache(storage, told, config))
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
@@ -335,9 +358,10 @@ async def _collect(
             if run.nothing_to_do:
                 await run.remember()
                 nothing = await run.rest()
+                state = await publish(elsewhere) if elsewhere is not None else "store"
                 shown.clear()
                 if as_json:
-                    emit_json(_report_json(storage.url, run, nothing, cache.known))
+                    emit_json(_report_json(storage.url, run, nothing, cache.known, state))
                 else:
                     print_healed(run.healed.blobs, run.healed.links)
                     emit("nothing to remove")
@@ -356,9 +380,10 @@ async def _collect(
                 emit_error("nothing was removed")
                 return EXIT_OK
             report = await run.apply()
+            state = await publish(elsewhere) if elsewhere is not None else "store"
             shown.clear()
             if as_json:
-                emit_json(_report_json(storage.url, run, report, cache.known))
+                emit_json(_report_json(storage.url, run, report, cache.known, state))
             else:
                 _print_report(report, cache.known)
             if report.failures:
@@ -395,8 +420,9 @@ def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:
     return EXIT_PARTIAL if summary.protected or summary.sweep_blocked or summary.uploads_blocked else EXIT_OK
 
 
-def _report_json(store: str, run: GcRun, report: GcReport, known: KnownCache) -> dict[str, Any]:
-    result = asdict(report) | Left(known, report.not_freed).json()
+def _report_json(store: str, run: GcRun, report: GcReport, known: KnownCache, state: str) -> dict[str, Any]:
+    """state: where the run's journal is."""
+    result = asdict(report) | Left(known, report.not_freed).json() | {"state": state}
     return {"plan": _plan_json(store, run), "result": result}
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.elsewhere import WAY_OUT
 from regstore.cli.output import emit, emit_error, emit_json, moment, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.errors import StorageError
+from regstore.errors import StorageError, StorageFull
 
 if TYPE_CHECKING:
     from regstore.runs.lock import FoundLock, Lock
@@ -71,7 +72,8 @@ async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, li
 
 @asynccontextmanager
 async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
-    """Hold the store's lock, and say so where it stands afterwards: the store would not delete it."""
+    """Hold the store's lock, and say so where it stands afterwards: the store would not delete it. Of one that is full,
+    say what frees space."""
     from regstore.runs.lock import find_locks, hold_lock
 
     run = ""
@@ -79,6 +81,8 @@ async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[L
         async with hold_lock(storage, command=command) as lock:
             run = lock.run
             yield lock
+    except StorageFull as error:
+        raise StorageFull(f"{error}; {WAY_OUT}") from error
     finally:
         with suppress(StorageError):
             if run and any(found.holder.run == run for found in await find_locks(storage)):
