@@ -363,7 +363,7 @@ async def _collect(
                 if as_json:
                     emit_json(_report_json(storage.url, run, nothing, cache.known, state))
                 else:
-                    print_healed(run.healed.blobs, run.healed.links)
+                    print_healed(run.healed)
                     emit("nothing to remove")
                     _print_freeing(nothing, cache.known)
                 return _exit_code(run.summary, nothing)
@@ -416,6 +416,8 @@ async def _agreed(yes: bool) -> bool:
 
 def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:
     if report is not None and report.restart is not None and not report.restart.done:
+        return EXIT_PARTIAL
+    if report is not None and report.healed.damaged:
         return EXIT_PARTIAL
     return EXIT_PARTIAL if summary.protected or summary.sweep_blocked or summary.uploads_blocked else EXIT_OK
 
@@ -564,7 +566,7 @@ def _print_report(report: GcReport, known: KnownCache) -> None:
         emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
     for note in report_notes(report):
         emit(note)
-    print_healed(report.healed.blobs, report.healed.links)
+    print_healed(report.healed)
     if report.emptied.runs:
         emit(
             f"the trash of {counted(len(report.emptied.runs), 'older run')} is emptied: "

@@ -9,8 +9,9 @@ from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOption, CacheOptions, RedisUrl, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.trash import CacheDir, DryRun
+from regstore.cli.trash import CacheDir, DryRun, print_damaged
 from regstore.cli.whose import database_of, say_whose
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ def heal(
     dry_run: DryRun = False,
     cache_dir: CacheDir = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """Put back from the trash what is referenced again, with the links that went with it; gc does this, too.
 
-    Nothing that stands is written over, and the trash keeps its copies.
+    Nothing that stands is written over, and the trash keeps its copies. A copy that has rotted is reported, and not put
+    back.
     """
     from regstore.gc.healing import HealOptions
     from regstore.inventory.cache import default_cache_dir
@@ -51,17 +53,20 @@ def heal(
                 "dry_run": dry_run,
                 "blobs": list(healed.blobs),
                 "links": list(healed.links),
+                "damaged": list(healed.damaged),
             }
         )
-        return
+        return EXIT_PARTIAL if healed.damaged else EXIT_OK
     say_whose(url, database)
     for one in (*healed.blobs, *healed.links):
         emit(one)
     found = f"{counted(len(healed.blobs), 'blob')}, {counted(len(healed.links), 'link')}"
-    if healed.nothing:
-        emit(f"{url}: nothing that is referenced is missing and in the trash")
-    else:
+    if not healed.nothing:
         emit(f"{url}: {'would come back' if dry_run else 'given back'}: {found}")
+    elif not healed.damaged:
+        emit(f"{url}: nothing that is referenced is missing and in the trash")
+    print_damaged(healed)
+    return EXIT_PARTIAL if healed.damaged else EXIT_OK
 
 
 async def _heal(

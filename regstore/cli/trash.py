@@ -32,6 +32,7 @@ from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
+    from regstore.gc.heal import Healed
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
     from regstore.gc.trash import Emptied, EmptyOptions, Kept
     from regstore.runs.trashed import TrashedRun
@@ -278,11 +279,11 @@ def trash_empty(
             f"emptied {counted(len(emptied.runs), 'run')}: {counted(emptied.blobs, 'blob')} "
             f"({size(emptied.blob_bytes)}) deleted"
         )
-        print_healed(emptied.healed.blobs, emptied.healed.links)
+        print_healed(emptied.healed)
         left.show()
     for failure in emptied.failures:
         emit_error(failure)
-    return EXIT_PARTIAL if emptied.failures or emptied.kept else EXIT_OK
+    return EXIT_PARTIAL if emptied.failures or emptied.kept or emptied.healed.damaged else EXIT_OK
 
 
 async def _choose(
@@ -316,9 +317,16 @@ async def _empty(
         return emptied, versioned, await find_left(storage, cache.known, versions=deleted)
 
 
-def print_healed(blobs: tuple[str, ...], links: tuple[str, ...]) -> None:
-    if blobs or links:
-        emit(f"given back: {counted(len(blobs), 'blob')}, {counted(len(links), 'link')}")
+def print_healed(healed: Healed) -> None:
+    if healed.blobs or healed.links:
+        emit(f"given back: {counted(len(healed.blobs), 'blob')}, {counted(len(healed.links), 'link')}")
+    print_damaged(healed)
+
+
+def print_damaged(healed: Healed) -> None:
+    """Copies that were wanted and not given back."""
+    for key in healed.damaged:
+        emit_error(f"{key} is wanted, and has other bytes than its digest says: not given back; push it again")
 
 
 def _print_runs(url: str, runs: list[TrashedRun]) -> None:

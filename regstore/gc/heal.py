@@ -1,7 +1,7 @@
 """Heal: give back what an earlier step took and what is referenced again.
 
-- A blob that anything names, that is gone and lies in some run's trash, is copied back (never moved), and its
-  manifest read, to a fixpoint.
+- A blob that anything names, that is gone and lies in some run's trash, is copied back (never moved), once its copy
+  is read and has its digest, and its manifest read, to a fixpoint.
 - A link that a journal says we removed from a repository comes back, with the journaled body, when that repository
   needs it (`gc.claims`): a layer link is a right to read, so no other missing link is ever made. A removal that was
   undone since (`gc.past`) is no longer ours to undo: whoever removed the link next meant it.
@@ -22,6 +22,7 @@ from regstore.concurrency import for_each, in_thread
 from regstore.digest import Digest
 from regstore.errors import NotFound
 from regstore.gc.claims import plan_links
+from regstore.gc.copying_back import copy_back
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
@@ -33,17 +34,23 @@ from regstore.tagging import put_missing
 
 @dataclass(frozen=True, kw_only=True)
 class Healed:
-    """What came back: blobs by digest, links by key."""
+    """What came back: blobs by digest, links by key. damaged: keys of copies in the trash that were wanted, and have
+    other bytes than their digest says; they stay where they are."""
 
     blobs: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @property
     def nothing(self) -> bool:
         return not self.blobs and not self.links
 
     def __add__(self, other: Healed) -> Healed:
-        return Healed(blobs=self.blobs + other.blobs, links=self.links + other.links)
+        return Healed(
+            blobs=self.blobs + other.blobs,
+            links=self.links + other.links,
+            damaged=tuple(sorted({*self.damaged, *other.damaged})),
+        )
 
 
 class Healer:
@@ -63,9 +70,9 @@ class Healer:
         healed = await self._tags()
         while True:
             step = await self._blobs(trash) + await self._links(removed)
-            if step.nothing:
-                return healed
             healed += step
+            if step.nothing and not step.damaged:  # there may be an older copy of what is damaged
+                return healed
 
     def _reach(self) -> Reachability:
         reach = Reachability(self._inventory, "heal_reach")
@@ -126,22 +133,26 @@ class Healer:
     async def _blobs(self, trash: str) -> Healed:
         rows = await in_thread(self.plan_blobs, trash)
         restored: list[tuple[bytes, int]] = []
+        damaged: list[str] = []
 
         async def restore(row: tuple[bytes, str, int]) -> None:
             raw, key, size = row
-            target = layout.encode(BlobKey(Digest.from_raw(bytes(raw))))
+            digest = Digest.from_raw(bytes(raw))
             try:
-                present = (await self._storage.stat(target)).size
+                present = (await self._storage.stat(layout.encode(BlobKey(digest)))).size
             except NotFound:
                 present = None
             if present is None:
                 await self._lock.guard()  # a copy takes nothing away, and a large one takes its time
-                await self._storage.copy(key, target, size=size)
+                if not await copy_back(self._storage, key, digest, size=size):
+                    damaged.append(key)
+                    return
             restored.append((bytes(raw), size if present is None else present))
 
         await for_each(rows, restore, concurrency=self._concurrency)
+        self._inventory.execute(f"delete from {trash} where key in (select unnest(?::varchar[]))", [damaged])
         if not restored:
-            return Healed()
+            return Healed(damaged=tuple(damaged))
         now = await self._storage.now()
         self._inventory.insert(
             "main.blob",
@@ -155,7 +166,7 @@ class Healer:
             "delete from main.manifest where state = 'missing' and digest in (select digest from main.blob)"
         )
         await self._scanner.read_manifests()
-        return Healed(blobs=tuple(sorted(str(Digest.from_raw(raw)) for raw, _ in restored)))
+        return Healed(blobs=tuple(sorted(str(Digest.from_raw(raw)) for raw, _ in restored)), damaged=tuple(damaged))
 
     async def _links(self, removed: str) -> Healed:
         rows = await in_thread(plan_links, self._inventory, removed)

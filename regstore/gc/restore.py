@@ -17,6 +17,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.events import OnEvent, Progress, ignore
+from regstore.gc.copying_back import copy_back
 from regstore.gc.restore_plan import (
     BlobBack,
     Conflict,
@@ -52,8 +53,10 @@ class Restored:
 async def apply_restore(
     storage: Storage, plan: RestorePlan, lock: Lock, *, concurrency: int = 32, on_event: OnEvent = ignore
 ) -> Restored:
-    """Carry the plan out. What came to stand since it was made is left alone."""
-    conflicts = list(plan.conflicts)
+    """Carry the plan out. What came to stand since it was made is left alone; so is what needs a blob whose copy turns
+    out to be damaged."""
+    conflicts: list[Conflict] = []
+    damaged: set[str] = set()
     written: list[str] = []
     blobs: list[BlobBack] = []
 
@@ -61,8 +64,10 @@ async def apply_restore(
         key = layout.encode(BlobKey(blob.digest))
         size = await size_of(storage, key)
         if size is None:
-            await storage.copy(blob.source, key, size=blob.size)
-            blobs.append(blob)
+            if await copy_back(storage, blob.source, blob.digest, size=blob.size):
+                blobs.append(blob)
+            else:
+                damaged.add(blob.source)
         elif size != blob.size:
             conflicts.append(differing(key, size, blob.size))
         on_event(Progress(phase="giving back blobs", done=len(blobs), total=len(plan.blobs), unit="blobs"))
@@ -74,9 +79,15 @@ async def apply_restore(
             conflicts.append(Conflict(key=link.key, reason="another link stands there now"))
         on_event(Progress(phase="giving back links", done=len(written), total=plan.link_count, unit="links"))
 
-    for start in range(0, len(plan.blobs), _BATCH):
-        await lock.guard()  # a copy takes nothing away, and a large one takes its time: no lease for these
-        await for_each(plan.blobs[start : start + _BATCH], copy, concurrency=concurrency)
+    while True:
+        refused = len(damaged)
+        for start in range(0, len(plan.blobs), _BATCH):
+            await lock.guard()  # a copy takes nothing away, and a large one takes its time: no lease for these
+            await for_each(plan.blobs[start : start + _BATCH], copy, concurrency=concurrency)
+        if len(damaged) == refused:
+            break
+        # There may be another copy; what needs a blob of which there is none stays away.
+        plan = await plan_restore(storage, plan.options, damaged=frozenset(damaged))
     for step in plan.links:
         for start in range(0, len(step), _BATCH):
             async with lock.batch():
@@ -91,5 +102,5 @@ async def apply_restore(
         blob_bytes=sum(blob.size for blob in blobs),
         links=len(written),
         standing=len(plan.standing),
-        conflicts=tuple(sorted(conflicts, key=lambda conflict: conflict.key)),
+        conflicts=tuple(sorted({*plan.conflicts, *conflicts}, key=lambda conflict: conflict.key)),
     )

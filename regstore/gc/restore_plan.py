@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from regstore import layout
@@ -65,8 +65,10 @@ class Conflict:
 
 @dataclass(frozen=True, kw_only=True)
 class RestorePlan:
-    """links in the order of a push; standing: keys of the run that are there, as they were."""
+    """links in the order of a push; standing: keys of the run that are there, as they were. options: those that give
+    this plan again, with the run's name."""
 
+    options: RestoreOptions
     run: str
     record: RunRecord
     blobs: tuple[BlobBack, ...]
@@ -87,20 +89,24 @@ class RestorePlan:
         return not self.blobs and not self.links
 
 
-async def plan_restore(storage: Storage, options: RestoreOptions) -> RestorePlan:
+async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Collection[str] = ()) -> RestorePlan:
     """Look at the journal, the trash and what stands; nothing is written. InputError for a run that is not there.
+    damaged: copies in the trash that are no good.
 
     Reads: one LIST of the trash, one of each repository concerned, one GET a revision, one HEAD a blob.
     """
     record = await _choose(storage, options.run)
-    planner = _Planner(storage, options, record)
+    planner = _Planner(storage, replace(options, run=record.run), record, damaged)
     await planner.read_journal()
     await planner.select()
     return await planner.plan()
 
 
 class _Planner:
-    def __init__(self, storage: Storage, options: RestoreOptions, record: RunRecord) -> None:
+    def __init__(
+        self, storage: Storage, options: RestoreOptions, record: RunRecord, damaged: Collection[str]
+    ) -> None:
+        self._damaged = damaged
         self._storage = storage
         self._options = options
         self._record = record
@@ -125,6 +131,8 @@ class _Planner:
                 elif isinstance(key, LinkKey) and entry.op == UNLINK:
                     self._links[key] = entry
         async for found, text, size in list_trash(self._storage):
+            if text in self._damaged:
+                continue
             key = layout.decode(text[len(f"{TRASH}{found}/") :])
             known = self._copies.get(key.digest) if isinstance(key, BlobKey) else None
             if isinstance(key, BlobKey) and (known is None or not known[0].startswith(f"{TRASH}{run}/")):
@@ -207,6 +215,7 @@ class _Planner:
                 links.append(key)
         links = self._without_lost_tags(links, bodies)
         return RestorePlan(
+            options=self._options,
             run=self._record.run,
             record=self._record,
             blobs=tuple(sorted(blobs, key=lambda blob: str(blob.digest))),
@@ -234,10 +243,15 @@ class _Planner:
                 blobs.append(BlobBack(digest=digest, source=known[0], size=known[1]))
             elif size is not None:
                 lost.add(digest)
-                self._conflict(
-                    key, "its copy is no longer in the trash" if known is None else "its copy is cut off"
-                )
+                self._conflict(key, self._why_lost(digest, known is not None))
         return blobs, lost
+
+    def _why_lost(self, digest: Digest, cut_off: bool) -> str:
+        key = layout.encode(BlobKey(digest))
+        rotted = [text for text in self._damaged if text.endswith(key)]
+        if rotted:
+            return f"its copy {min(rotted)} has other bytes than its digest says: push it again"
+        return "its copy is cut off" if cut_off else "its copy is no longer in the trash"
 
     async def _look(self, digests: Iterable[Digest]) -> None:
         async def look(digest: Digest) -> None:

@@ -39,7 +39,7 @@ from regstore.gc.plan import GcOptions, GcSummary, Step, plan_blobs, plan_gc, pl
 from regstore.gc.policy import Pattern
 from regstore.gc.pushed_again import half_pushed
 from regstore.gc.stops import stops
-from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links
+from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links, without_damaged
 from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
@@ -366,7 +366,9 @@ class GcRun:
         if not self._options.offline and (any(self._unlinked.values()) or self._gone or self.expired):
             healed += await self._settle()
         await self._forget()
-        emptied = await empty_runs(self._storage, self._lock, self.expired, on_event=self._on_event)
+        expired, spoilt = without_damaged(self.expired, self.healed + healed + self._given_back)
+        emptied = await empty_runs(self._storage, self._lock, expired, on_event=self._on_event)
+        emptied = replace(emptied, kept=tuple(spoilt))
         folders = await self._remove_folders()
         report = GcReport(
             run=self._lock.run,

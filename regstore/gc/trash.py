@@ -171,8 +171,20 @@ async def empty_trash(
     async with scan(storage, options.scan, on_event=on_event) as inventory:
         refuse_database(storage.url, inventory.database, Use.REMOVE)
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)
+    ready, spoilt = without_damaged(ready, healed)
     emptied = await empty_runs(storage, lock, ready, on_event=on_event)
-    return replace(emptied, kept=tuple(kept), healed=healed)
+    return replace(emptied, kept=(*kept, *spoilt), healed=healed)
+
+
+def without_damaged(runs: Sequence[TrashedRun], healed: Healed) -> tuple[list[TrashedRun], list[Kept]]:
+    """The runs that may go, and those that stay for a copy that is wanted and could not be given back: another read of
+    it may succeed, and a push of it may be under way."""
+    spoilt = {key[len(TRASH) :].partition("/")[0]: key for key in healed.damaged}
+    reason = (
+        "{} is wanted and was read with other bytes than its digest says; push it again, or repair it by verify"
+    )
+    kept = [Kept(run=run.run, reason=reason.format(spoilt[run.run])) for run in runs if run.run in spoilt]
+    return [run for run in runs if run.run not in spoilt], kept
 
 
 async def heal_all(
