@@ -24,6 +24,7 @@ from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal
+from regstore.tagging import replace_tag
 
 AT_ONCE: Final = 8
 _BATCH_SECONDS: Final = 1.0
@@ -54,9 +55,12 @@ class Link:
 
 @dataclass(kw_only=True)
 class Work:
-    """What one repository lacks, in the order of writing."""
+    """What one repository lacks, in the order of writing. times: of the index links of tags, as listed, in
+    microseconds. history: of tags, the digests whose index links are written."""
 
     name: str
+    times: dict[str, dict[Digest, int]] = field(default_factory=dict)
+    history: dict[str, set[Digest]] = field(default_factory=dict)
     steps: list[list[Link]] = field(default_factory=list)
     tags: list[tuple[str, Link]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
@@ -79,7 +83,7 @@ async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missin
         return found
 
     name = pack.name
-    work = Work(name=name)
+    work = Work(name=name, times=_index_times(there.values()))
     work.steps.append(
         await lacking((layout.LayerLinkKey(name, digest), target) for digest, target in pack.layers.items())
     )
@@ -97,6 +101,8 @@ async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missin
                 work.tags.append((tag, link))
             else:
                 work.conflicts.append(_conflict(name, tag, link, await _get(store, link.key)))
+    for tag, digest in pack.history:
+        work.history.setdefault(tag, {pack.tags[tag].digest} if tag in pack.tags else set()).add(digest)
     # A tag that stays as it is keeps its history as it is too: a registry may show a folder as a tag.
     refused = {conflict.tag for conflict in work.conflicts}
     work.steps.append(
@@ -107,6 +113,15 @@ async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missin
         )
     )
     return work
+
+
+def _index_times(there: Iterable[ObjectInfo]) -> dict[str, dict[Digest, int]]:
+    times: dict[str, dict[Digest, int]] = {}
+    for info in there:
+        key = layout.decode(info.key)
+        if isinstance(key, layout.TagIndexKey):
+            times.setdefault(key.tag, {})[key.digest] = info.mtime
+    return times
 
 
 class LinkWriter:
@@ -135,7 +150,7 @@ class LinkWriter:
 
         async def set_tag(row: tuple[str, Link]) -> None:
             await self._guard.check()
-            conflict = await self._set_tag(work.name, row[0], row[1], held.get(row[1].key))
+            conflict = await self._set_tag(work, row[0], row[1], held.get(row[1].key))
             if conflict is None:
                 self.tags += 1
             else:
@@ -171,7 +186,7 @@ class LinkWriter:
                 await self._store.copy(entry.key, aside, size=entry.size)
         return {entry.key: entry.body for entry in entries}
 
-    async def _set_tag(self, name: str, tag: str, link: Link, held: bytes | None) -> Conflict | None:
+    async def _set_tag(self, work: Work, tag: str, link: Link, held: bytes | None) -> Conflict | None:
         """held: what the journal says that it held. A conflict where somebody has set it since the repository was
         listed, and it is not to be overwritten."""
         if link.replaces is None and self._conditional:
@@ -180,11 +195,20 @@ class LinkWriter:
                 return None
             except AlreadyExists:
                 pass
+        if not self._options.overwrite_tags:
+            stands = await replace_tag(
+                self._store,
+                layout.TagCurrentKey(work.name, tag),
+                link.body,
+                expected=(None,),
+                known=work.times.get(tag, {}),
+                ours=work.history.get(tag, ()),
+                options=self._options.put,
+            )
+            return None if stands is None else _conflict(work.name, tag, link, stands)
         found = await _get(self._store, link.key)
         if found == link.body:
             return None
-        if found is not None and not self._options.overwrite_tags:
-            return _conflict(name, tag, link, found)
         if found is not None and (link.replaces is None or found != held):
             await self._record([await self._store.stat(link.key)])
         await self._store.put(link.key, link.body, options=self._options.put)

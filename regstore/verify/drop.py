@@ -3,7 +3,8 @@
 What a verification found is some seconds old, and pushes go on. So a tag goes only when, just before, it still has the
 value that was seen, nothing of it was written within the grace, and a missing or damaged blob or link that it needs
 is looked up by its name and is missing or damaged still. What can't be read is not damaged. When all that is in the
-journal, the tag's own link is looked at once more: a push that put things right has set it anew.
+journal, the tag's own link is looked at once more: a push that put things right has set it anew. And when that link is
+gone, its history is, which tells of a push in between (`runs.pushed_again`): such a tag comes back.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.runs.journal import UNLINK, Entry
+from regstore.runs.pushed_again import give_back
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import is_fatal, verified_size
+from regstore.tagging import remove_tag_folders
 from regstore.verify.plan import FaultKind
 from regstore.verify.work import Work
 
@@ -31,7 +34,7 @@ _LOOKED_UP: Final = 100
 async def drop_broken_tags(work: Work, inventory: Inventory) -> None:
     """Remove them with their history. What is left alone, and why, is in `work.spared`."""
     work.spared.clear()
-    dropping = _Dropping(work, inventory.scanned_at - work.what.grace)
+    dropping = _Dropping(work, inventory.scanned_at)
     for (name, tag), rows in groupby(_broken_tags(inventory), key=lambda row: row[:2]):
         found = [row[2:] for row in rows]
         size, mtime, body = found[0][:3]
@@ -103,12 +106,14 @@ class _Fault:
 
 
 class _Dropping:
-    """young: what was written since (microseconds, by the store's clock) is left alone."""
+    """now: when the store was scanned (microseconds, by its own clock)."""
 
-    def __init__(self, work: Work, young: int) -> None:
+    def __init__(self, work: Work, now: int) -> None:
         self._work = work
         self._storage = work.storage
-        self._young = young
+        self._now = now
+        #: What was written since is left alone.
+        self._young = now - work.what.grace
         self._standing: dict[_Fault, bool] = {}
 
     async def drop(
@@ -140,7 +145,7 @@ class _Dropping:
         )
         if await self._stat(current) != (None if there is None else (there.size, there.mtime)):
             return "it was set anew meanwhile"
-        return await self._delete([info.key for info in keys], folder)
+        return await self._delete(TagCurrentKey(name, tag), [info.key for info in keys], there)
 
     async def _is_as_seen(
         self, current: str, there: ObjectInfo | None, seen: tuple[int, int, bytes | None] | None
@@ -174,18 +179,22 @@ class _Dropping:
             return next(((info.size, info.mtime) for info in page.objects() if info.key == key), None)
         return None
 
-    async def _delete(self, keys: Sequence[str], folder: str) -> str:
-        """The first alone, before the others. Why it failed, or ""."""
+    async def _delete(self, tag: TagCurrentKey, keys: Sequence[str], there: ObjectInfo | None) -> str:
+        """The first, its current/link where it has one, alone before the others. Why it failed, or ""."""
         work = self._work
         for part in (keys[:1], keys[1:]):
-            async with work.lock.batch():
-                outcomes = await self._storage.delete_many(part)
+            outcomes = await work.lock.delete_many(part)
             failed = {key: str(error) for key, error in outcomes.items() if error is not None}
             if failed:
                 work.failures |= failed
                 return "it could not be deleted"
-        if (await self._storage.capabilities()).folders:
-            await self._storage.remove_empty_folders(folder, older_than=await self._storage.now() + 1)
+            if there is not None and there.key in part:
+                busy, _ = await give_back(
+                    self._storage, work.lock, {tag: there.mtime}, now=self._now, concurrency=1
+                )
+                if busy:
+                    return "it was set anew meanwhile"
+        await remove_tag_folders(self._storage, keys)
         return ""
 
 

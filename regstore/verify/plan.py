@@ -86,7 +86,8 @@ class Fault:
 
     area: `blob`, `manifest`, or the kind of link: `layer`, `revision`, `tag`, `history` (of a tag), `signature` (of
     schema1). repository: of a link. digest: for a missing link of a tag, what it named last.
-    repositories: those that need it. repairable: its path says what a damaged link must hold, and the blob is there.
+    repositories: those that need it. repairable: its path says what a damaged link must hold, and the blob is there; or
+    it is the empty link of a tag that only ever named one manifest, and that is whole.
     """
 
     kind: FaultKind
@@ -196,6 +197,7 @@ def plan_verify(inventory: Inventory, *, pull_through: bool = False, among: str 
     if among:
         planner.keep(among)
     planner.touch()
+    planner.find_lost_targets()
     return planner.summary()
 
 
@@ -580,6 +582,24 @@ class _Planner:
             """
         )
 
+    def find_lost_targets(self) -> None:
+        """Empty links of tags that only ever named one manifest, which is linked and whole: these are repairable."""
+        if self._pull_through:
+            return
+        self._inventory.execute(
+            f"""
+            update verify_fault f set repairable = true where f.kind = '{FaultKind.LINK_DAMAGED}' and f.area = 'tag'
+                and f.size = 0 and exists (
+                    from {ONLY_TARGET} o join revision_link r on r.repository = o.repository and r.digest = o.digest
+                    where o.repository = f.repository and o.name = f.tag and r.target = r.digest
+                        and o.digest in (select digest from manifest where state = 'ok')
+                        and not exists (
+                            from reached x where x.repository = o.repository and x.digest = o.digest and x.pull
+                        )
+                )
+            """
+        )
+
     def summary(self) -> Findings:
         one, count = self._inventory.one, self._inventory.count
         counts = dict(self._inventory.all("select kind, count(*) from verify_fault group by kind order by kind"))
@@ -664,6 +684,13 @@ class _Planner:
         ]
 
 
+#: Tags whose history holds one manifest, by a sound link: (repository, name, digest, mtime).
+ONLY_TARGET: Final = """(
+    select i.repository, i.name, min(i.digest) as digest, max(i.mtime) as mtime from tag_index i
+    group by i.repository, i.name having count(*) = 1 and not exists (
+        from verify_odd_link o where o.area = 'history' and o.repository = i.repository and o.tag = i.name
+    )
+)"""
 #: Tags that damage touches.
 _TOUCHED: Final = (
     f"(select v.* from verify_touched v join verify_fault f on f.id = v.fault"

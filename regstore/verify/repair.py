@@ -1,7 +1,8 @@
 """Repair: the harmless part of it, and what is asked for beyond that.
 
 Always: a damaged revision or sha256 layer link is written anew, for its path says what it must hold, where its blob
-is there and the link is still as it was read; and a blob that lies in the store's own trash comes back.
+is there and the link is still as it was read; the empty link of a tag gets the one manifest that its history holds,
+where that is whole; and a blob that lies in the store's own trash comes back.
 
 With another copy of the registry (or a backup): blobs that are missing or damaged are fetched, each checked against
 its digest before it becomes visible. A damaged original is kept in the trash first. What can't be read is left alone.
@@ -22,7 +23,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import AlreadyExists, InputError, NotFound, Refused, StorageError
+from regstore.errors import InputError, NotFound, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.whose import Use, refuse_database
@@ -30,12 +31,13 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.reading.read_data import Checksums
 from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.runs.lock import Lock
-from regstore.storage.base import ObjectInfo, PutOptions, Storage
+from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import copy_blob, is_fatal, verified_size
+from regstore.tagging import put_missing, replace_tag
 from regstore.verify.copies import Copies, Links
 from regstore.verify.drop import drop_broken_tags
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import FaultKind
+from regstore.verify.plan import ONLY_TARGET, FaultKind
 from regstore.verify.run import Verification, VerifyReport
 from regstore.verify.work import RepairOptions, Repairs, Work
 
@@ -180,6 +182,7 @@ class _Mending:
 
     async def links(self, inventory: Inventory) -> None:
         await self._rewrite(inventory)
+        await self._fill_tags(inventory)
         if self._work.what.restore_links:
             await self._restore(inventory)
 
@@ -188,7 +191,8 @@ class _Mending:
             f"""
             select r.name, f.area, f.digest, f.size, f.mtime, f.body from verify_fault f
             join repository r on r.id = f.repository
-            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable order by 1, 2, 3
+            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable and f.area in ('revision', 'layer')
+            order by 1, 2, 3
             """
         )
         for start in range(0, len(rows), _BATCH):
@@ -211,20 +215,56 @@ class _Mending:
 
             async def rewrite(one: tuple[str, Digest, Entry]) -> None:
                 _, digest, entry = one
-                if await self._replace(entry, layout.link_body(digest)):
+                if await self._replace(entry, layout.link_body(digest), inventory):
                     self._work.rewritten.append(entry.key)
 
             await for_each(found, rewrite, concurrency=self._work.concurrency)
 
-    async def _replace(self, entry: Entry, body: bytes) -> bool:
+    async def _fill_tags(self, inventory: Inventory) -> None:
+        """Empty links of tags, with the one manifest that their history holds."""
+        rows = inventory.all(
+            f"""
+            select r.name, f.tag, o.digest, f.size, f.mtime from verify_fault f
+            join repository r on r.id = f.repository
+            join {ONLY_TARGET} o on o.repository = f.repository and o.name = f.tag
+            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable and f.area = 'tag' order by 1, 2
+            """
+        )
+        for name, tag, raw, size, mtime in rows:
+            digest, key = Digest.from_raw(bytes(raw)), layout.encode(TagCurrentKey(name, tag))
+            if await self._unchanged(key, size, mtime, b"") and await self._is_whole(inventory, name, digest):
+                entry = Entry(REWRITTEN, key, size, mtime, b"")
+                await self._work.write([entry])
+                if await self._replace(entry, layout.link_body(digest), inventory):
+                    self._work.rewritten.append(key)
+
+    async def _replace(self, entry: Entry, body: bytes, inventory: Inventory) -> bool:
         """Write a damaged link anew, if it is still as the journal has it; whether it was."""
         if not await self._unchanged(entry.key, entry.size, entry.mtime, entry.body):
             return False
         if entry.body is None:  # too long for a journal
             await self._storage.copy(entry.key, self._work.aside + entry.key, size=entry.size)
+        key, put = layout.decode(entry.key), self._work.what.put
+        if not isinstance(key, TagCurrentKey):
+            async with self._work.lock.batch():
+                await self._storage.put(entry.key, body, options=put)
+            return True
+        known = inventory.all(
+            "select i.digest, i.mtime from tag_index i join repository r on r.id = i.repository"
+            " where r.name = ? and i.name = ?",
+            [key.name, key.tag],
+        )
         async with self._work.lock.batch():
-            await self._storage.put(entry.key, body, options=self._work.what.put)
-        return True
+            stands = await replace_tag(
+                self._storage,
+                key,
+                body,
+                expected={entry.body if entry.body is not None else await self._storage.get(entry.key)},
+                known={Digest.from_raw(bytes(raw)): mtime for raw, mtime in known},
+                ours=(),
+                options=put,
+            )
+        return stands is None
 
     async def _unchanged(self, key: str, size: int, mtime: int, body: bytes | None) -> bool:
         async for page in self._storage.list(key):
@@ -285,13 +325,13 @@ class _Mending:
             if kind == FaultKind.LINK_MISSING:
                 await self._work.write([Entry(CREATED, text, len(body), 0, body)])
                 async with self._work.lock.batch():
-                    if await _create(self._storage, text, body, self._work.what.put):
+                    if await put_missing(self._storage, text, body, options=self._work.what.put):
                         self._work.restored.append(text)
                 continue
             before = None if held is None else bytes(held)
             entry = Entry(REWRITTEN, text, size, mtime, before)
             await self._work.write([entry])
-            if await self._replace(entry, body):
+            if await self._replace(entry, body, inventory):
                 self._work.restored.append(text)
 
     async def _is_whole(self, inventory: Inventory, name: str, manifest: Digest) -> bool:
@@ -313,19 +353,3 @@ class _Mending:
             [name, manifest.raw],
         )
         return body == layout.link_body(manifest) and not struck
-
-
-async def _create(storage: Storage, key: str, body: bytes, put: PutOptions | None) -> bool:
-    """Write a link unless one is there; whether it was written. Atomic where the store can do that."""
-    if (await storage.capabilities()).conditional_put:
-        try:
-            await storage.put(key, body, if_absent=True, options=put)
-        except AlreadyExists:
-            return False
-        return True
-    try:
-        await storage.stat(key)
-    except NotFound:
-        await storage.put(key, body, options=put)
-        return True
-    return False

@@ -93,57 +93,66 @@ def bad(
     )  # type: ignore
 
 
-DAMAGES = {
-    "layer, flipped byte": blob(LAYER, flip, SINGLES, "all"),
-    "layer, truncated": blob(LAYER, cut, SINGLES),
-    "layer, empty": blob(LAYER, empty, SINGLES),
-    "layer, lost": blob(LAYER, None, SINGLES),
-    "config, flipped byte": blob(CONFIG, flip, SINGLES, "all"),
-    "config, lost": blob(CONFIG, None, SINGLES),
-    "manifest, flipped byte": blob(SINGLE.digest, flip, SINGLES),
-    "manifest, truncated": blob(SINGLE.digest, cut, SINGLES),
-    "manifest, lost": blob(SINGLE.digest, None, SINGLES),
-    "index, lost": blob(MULTI.digest, None, {"team/app:multi"}),
-    "child, lost": blob(ARM.digest, None, {"team/app:multi"}),
-    "child, flipped byte": blob(ARM.digest, flip, {"team/app:multi"}),
-    "layer of a child, lost": blob(ARM.blobs[2].digest, None, {"team/app:multi"}),
-    "referrer's payload, lost": blob(SBOM.blobs[1].digest, None, {"~team/app:multi", FALLBACK}),
-    "referrer, lost": blob(SBOM.digest, None, {"~team/app:multi", FALLBACK}),
-    "signature's payload, lost": blob(
-        SIGNATURE.blobs[1].digest, None, {f"team/app:{SIGNATURE_TAG}", "~team/app:single", "~team/app:next"}
-    ),
-    "layer by sha512, lost": blob(images.layer("by sha512").digest, None, {"b:sha512"}),
-    "layer by sha512, flipped byte": blob(images.layer("by sha512").digest, flip, {"b:sha512"}, "all"),
-    "layer link, lost": lost(
-        "layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}
-    ),
-    "layer link by sha512, lost": lost("layer", link("b", "_layers", str(ALIAS)), str(ALIAS), {"b:sha512"}),
-    "revision link, lost": lost(
-        "revision", link("other", "_manifests/revisions", SINGLE.digest), SINGLE.digest, {"other:1"}
-    ),
-    "revision link of a child, lost": lost(
-        "revision", link("team/app", "_manifests/revisions", ARM.digest), ARM.digest, {"team/app:multi"}
-    ),
-    "tag, lost": lost("tag", f"{APP}/_manifests/tags/multi/current/link", "multi", {"team/app:multi"}),
-    "layer link by sha512, empty": bad(
-        "layer", link("b", "_layers", str(ALIAS)), str(ALIAS), empty, {"b:sha512"}, from_copy=True, links=True
-    ),
-} | {
-    f"{area} link, {change.__name__}": bad(area, key, subject, change, tags, **more)
-    for change in (flip, cut, empty, newline, other, long)
-    for area, key, subject, tags, more in (
-        ("layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}, {}),
-        ("revision", link("team/app", "_manifests/revisions", ARM.digest), ARM.digest, {"team/app:multi"}, {}),
-        (
-            "tag",
-            f"{APP}/_manifests/tags/docker/current/link",
-            "docker",
-            {"team/app:docker"},
-            {"from_copy": True, "links": True},
+DAMAGES = (
+    {
+        "layer, flipped byte": blob(LAYER, flip, SINGLES, "all"),
+        "layer, truncated": blob(LAYER, cut, SINGLES),
+        "layer, empty": blob(LAYER, empty, SINGLES),
+        "layer, lost": blob(LAYER, None, SINGLES),
+        "config, flipped byte": blob(CONFIG, flip, SINGLES, "all"),
+        "config, lost": blob(CONFIG, None, SINGLES),
+        "manifest, flipped byte": blob(SINGLE.digest, flip, SINGLES),
+        "manifest, truncated": blob(SINGLE.digest, cut, SINGLES),
+        "manifest, lost": blob(SINGLE.digest, None, SINGLES),
+        "index, lost": blob(MULTI.digest, None, {"team/app:multi"}),
+        "child, lost": blob(ARM.digest, None, {"team/app:multi"}),
+        "child, flipped byte": blob(ARM.digest, flip, {"team/app:multi"}),
+        "layer of a child, lost": blob(ARM.blobs[2].digest, None, {"team/app:multi"}),
+        "referrer's payload, lost": blob(SBOM.blobs[1].digest, None, {"~team/app:multi", FALLBACK}),
+        "referrer, lost": blob(SBOM.digest, None, {"~team/app:multi", FALLBACK}),
+        "signature's payload, lost": blob(
+            SIGNATURE.blobs[1].digest, None, {f"team/app:{SIGNATURE_TAG}", "~team/app:single", "~team/app:next"}
         ),
-    )
-    if not (area == "tag" and change in (other,))
-}
+        "layer by sha512, lost": blob(images.layer("by sha512").digest, None, {"b:sha512"}),
+        "layer by sha512, flipped byte": blob(images.layer("by sha512").digest, flip, {"b:sha512"}, "all"),
+        "layer link, lost": lost(
+            "layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}
+        ),
+        "layer link by sha512, lost": lost("layer", link("b", "_layers", str(ALIAS)), str(ALIAS), {"b:sha512"}),
+        "revision link, lost": lost(
+            "revision", link("other", "_manifests/revisions", SINGLE.digest), SINGLE.digest, {"other:1"}
+        ),
+        "revision link of a child, lost": lost(
+            "revision", link("team/app", "_manifests/revisions", ARM.digest), ARM.digest, {"team/app:multi"}
+        ),
+        "tag, lost": lost("tag", f"{APP}/_manifests/tags/multi/current/link", "multi", {"team/app:multi"}),
+        "layer link by sha512, empty": bad(
+            "layer", link("b", "_layers", str(ALIAS)), str(ALIAS), empty, {"b:sha512"}, from_copy=True, links=True
+        ),
+    }
+    | {
+        f"{area} link, {change.__name__}": bad(area, key, subject, change, tags, **more)
+        for change in (flip, cut, empty, newline, other, long)
+        for area, key, subject, tags, more in (
+            ("layer", link("team/app", "_layers", LAYER), LAYER, {"team/app:single", "team/app:next"}, {}),
+            ("revision", link("team/app", "_manifests/revisions", ARM.digest), ARM.digest, {"team/app:multi"}, {}),
+            (
+                "tag",
+                f"{APP}/_manifests/tags/docker/current/link",
+                "docker",
+                {"team/app:docker"},
+                {"from_copy": True, "links": True},
+            ),
+        )
+        if not (area == "tag" and change in (other, empty))
+    }
+    | {
+        # Its history holds one manifest: nothing else can be meant.
+        "tag link, empty": bad(
+            "tag", f"{APP}/_manifests/tags/docker/current/link", "docker", empty, {"team/app:docker"}
+        ),
+    }
+)
 
 
 def damaged(damage: Damage) -> ModelStore:
