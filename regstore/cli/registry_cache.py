@@ -155,6 +155,8 @@ class Left:
 
     def show(self) -> None:
         emit(f"cache: {self.known}")
+        if self.known.doubt and all(part.because != self.known.doubt for part in self.not_freed.parts):
+            emit(f"nothing would be freed: {self.known.doubt}; {self.known.settle}")
         for part in self.not_freed.parts:
             runs = f" in {counted(len(part.runs), 'run')}" if part.runs else ""
             emit(

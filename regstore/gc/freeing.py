@@ -86,7 +86,7 @@ class Freeing:
         restart = await restart_registry(self._storage, self._command, lock)
         if not restart.done:
             self._known = replace(self._known, failed_restart=restart)
-        elif not self._known.asked:  # else the next run asks
+        else:
             self._known = replace(self._known, restarted_after=self._clock())
         return restart
 

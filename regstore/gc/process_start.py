@@ -33,6 +33,8 @@ _SECOND: Final = 1_000_000
 MARGIN: Final = 60 * _SECOND
 #: Two answers of one process differ by less, in seconds: Linux derives the start from the clock of the moment.
 _SAME: Final = 5.0
+#: How much too early a start is placed for the whole seconds on its way alone, in microseconds.
+_ROUNDED: Final = 5 * _SECOND
 _TIMEOUT: Final = 10.0
 _LARGEST: Final = 16 << 20
 _METRIC: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})?\s+(\S+)", re.MULTILINE)
@@ -97,8 +99,8 @@ def check_url(url: str) -> str:
 async def ask_processes(storage: Storage, known: KnownCache, urls: Sequence[str]) -> KnownCache:
     """What is known of the cache, with what the processes at these debug addresses say: one for every process.
 
-    A remembered restart counts no more: the processes know better. Where one does not answer, or tells of a cache
-    that was said not to be there, nothing may be emptied.
+    The restart that is remembered counts only where they confirm it, which spares `MARGIN`. Where one does not
+    answer, or tells of a cache that was said not to be there, nothing may be emptied.
     """
     if not urls:
         return known
@@ -116,7 +118,8 @@ async def ask_processes(storage: Storage, known: KnownCache, urls: Sequence[str]
             silent[url] = str(error) or type(error).__name__
 
     await for_each(addresses, ask, concurrency=16)
-    known = replace(known, asked=True, restarted_after=None)
+    restart = known.restarted_after
+    known = replace(known, restarted_after=None)
     for url in addresses:
         if url in silent:
             return known.with_doubt(
@@ -135,7 +138,10 @@ async def ask_processes(storage: Storage, known: KnownCache, urls: Sequence[str]
                 f"the registry's cache is not known, and its process at {url} {said}, which no restart empties",
                 SAY_ONCE,
             )
-    return replace(known, restarted_after=min(after for after, _, _ in found.values()))
+    after = min(after for after, _, _ in found.values())
+    if restart is not None and restart <= after + MARGIN + _ROUNDED:
+        after = max(after, restart)
+    return replace(known, restarted_after=after)
 
 
 def _ask(url: str, now: int, with_vars: bool) -> tuple[int, Metrics, bool | None]:

@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Final
 
-from regstore.errors import RegstoreError
+from regstore.errors import StorageError
+from regstore.runs import RUNS
 from regstore.runs.lock import Lock
 from regstore.runs.registry_state import Restart, read_state, write_state
 from regstore.storage.base import Storage
@@ -25,13 +26,15 @@ from regstore.storage.base import Storage
 LIMIT: Final = 600.0
 _PATIENCE: Final = 5.0
 _TICK: Final = 0.05
+#: A store whose time lags by so many seconds is broken.
+_STANDS_STILL: Final = 60.0
 #: So much of its output is kept, in bytes.
 _TAIL: Final = 4096
 
 
 async def restart_registry(storage: Storage, command: str, lock: Lock, *, limit: float = LIMIT) -> Restart:
     """Run it, and remember in the store how it ended. Never raises because of the command itself."""
-    began = await _later_than_now(storage)
+    began = await _after_the_run(storage, lock.run)
     started = time.monotonic()
     status, output = await _run(command, limit)
     restart = Restart(
@@ -47,15 +50,20 @@ async def restart_registry(storage: Storage, command: str, lock: Lock, *, limit:
     return restart
 
 
-async def _later_than_now(storage: Storage) -> int:
-    """The store's time, once it is past what was written until now: it may tell whole seconds only."""
-    now = await storage.now()
-    deadline = time.monotonic() + 30
-    while (later := await storage.now()) <= now:
+async def _after_the_run(storage: Storage, run: str) -> int:
+    """The store's time, once it is past this run's end as a listing tells it, which is where the next run has it from:
+    its time is finer than that of a HEAD (seen with Ceph), and `now` may lag a little."""
+    ended = 0  # where nothing was to do
+    async for page in storage.list(f"{RUNS}{run}/"):
+        ended = max([ended, *page.mtimes])
+    deadline = time.monotonic() + _STANDS_STILL
+    while (now := await storage.now()) <= ended:
         if time.monotonic() > deadline:
-            raise RegstoreError(f"the clock of {storage.url} stands still: the registry was not restarted")
+            raise StorageError(
+                f"the clock of {storage.url} does not pass the end of run {run}: the registry was not restarted"
+            )
         await asyncio.sleep(_TICK)
-    return later
+    return now
 
 
 async def _run(command: str, limit: float) -> tuple[int | None, str]:

@@ -28,7 +28,7 @@ class KnownCache:
 
     doubt: why nothing may be emptied on that, "" where nothing speaks against it; settle: what settles the doubt.
     restarted_after: every registry process was started after this time (microseconds by the store's clock).
-    asked: that was read from the processes themselves. failed_restart: the restart command's last run, where it failed.
+    failed_restart: the restart command's last run, where it failed.
     """
 
     kind: CacheKind = "unknown"
@@ -38,7 +38,6 @@ class KnownCache:
     doubt: str = ""
     settle: str = ""
     restarted_after: int | None = None
-    asked: bool = False
     failed_restart: Restart | None = None
 
     def has_forgotten(self, run: TrashedRun, restarted_after: int | None = None) -> bool:

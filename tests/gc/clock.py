@@ -10,11 +10,12 @@ from regstore.runs import RUNS
 from regstore.storage.base import Storage
 
 
-async def until_all_is_older(storage: Storage) -> None:
-    """Return once the store's clock, which may tell whole seconds only, is past all that is in it."""
+async def until_all_is_older(storage: Storage, *, by: int = 0) -> None:
+    """Return once the store's clock, which may tell whole seconds only, is past all that is in it, by so many
+    microseconds."""
     newest = max([mtime async for page in storage.list("") for mtime in page.mtimes], default=0)
     async with asyncio.timeout(30):
-        while await storage.now() <= newest:
+        while await storage.now() <= newest + by:
             await asyncio.sleep(0.05)
 
 
