@@ -10,9 +10,16 @@
         _manifests/tags/<tag>/current/link                                      TagCurrentKey
         _manifests/tags/<tag>/index/<alg>/<hex>/link                            TagIndexKey
         _uploads/<uuid>/<part>                                                  UploadKey
+    anywhere in it: <folder>/                                                   MarkerKey (an S3 directory marker)
+    anywhere in it: @eaDir/…, ._<file>, Thumbs.db and their like                LitterKey
 
 Keys are relative to the registry's root directory. Whatever does not decode is an UnknownKey: a value, not an
 error; nothing ever deletes it. `decode(encode(k)) == k` for every kind; `encode(decode(key)) == key` for every text.
+
+Markers and litter refer to nothing. Only what no registry can write is taken for litter: a repository's component
+begins with a letter or a digit, a tag with one or `_` (distribution's reference grammar), and a key ends in `link` or
+in a part of a blob or an upload. So a *folder* is litter only by a name that neither can have, while `Thumbs.db`, which
+a tag may be named, is litter only as a file. `lost+found` is none: fsck may have put links there that somebody needs.
 
 A repository name here is any path of printable ASCII components that do not begin with `_`: stores hold folders
 that no registry would accept as a name, and what they link must still count. `reference.is_name` tells them apart.
@@ -49,6 +56,28 @@ TAG_RE: Final = r"[ -.0-~]+"
 DIGEST_PATH_RE: Final = r"(?:sha256/[0-9a-f]{64}|sha384/[0-9a-f]{96}|sha512/[0-9a-f]{128})"
 UUID_RE: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 PART_RE: Final = r"[ -.0-~]+(?:/[ -.0-~]+)*"
+
+#: Snapshots, recycle bins, and files that NFS and FUSE keep only as long as somebody has them open: views of what was,
+#: or about to go, and nobody else's to delete. Synology, QNAP, NetApp, ZFS, Windows, macOS, the freedesktop trash.
+_KEPT_FOLDER_RE: Final = (
+    r"(?:#recycle|#snapshot|@Recycle|@Recently-Snapshot|\.snapshot|~snapshot|\.zfs"
+    r"|\$RECYCLE\.BIN|\.Trashes|\.Trash-[0-9]+|Network Trash Folder)"
+)
+_KEPT_FILE_RE: Final = r"(?:\.nfs[0-9a-f]{8,}|\.fuse_hidden[0-9a-f]{8,})"
+#: What systems put beside files: Synology, QNAP, netatalk, macOS (github/gitignore's macOS, Windows, Linux), Windows,
+#: MS Office and LibreOffice, KDE, Samba; and Hadoop's directory markers.
+LITTER_FOLDER_RE: Final = (
+    rf"(?:{_KEPT_FOLDER_RE}|@eaDir|\.@__thumb|\.@upload_cache|\.AppleDouble|\.AppleDB|\.AppleDesktop"
+    r"|\.DocumentRevisions-V100|\.fseventsd|\.Spotlight-V100|\.TemporaryItems|Temporary Items"
+    r"|System Volume Information)"
+)
+LITTER_FILE_RE: Final = (
+    rf"(?:{_KEPT_FILE_RE}|\._[^/]*|\.DS_Store|\.apdisk|\.localized|\.LSOverride|\.VolumeIcon\.icns"
+    r"|Thumbs\.db(?::encryptable)?|ehthumbs(?:_vista)?\.db|[Dd]esktop\.ini|~\$[^/]*|\.~lock\.[^/]*#|\.directory"
+    r"|\.smbdelete[^/]*|[^/]*_\$folder\$)"
+)
+#: Litter that is left where it is.
+KEPT_LITTER_RE: Final = rf"/{_KEPT_FOLDER_RE}/|/{_KEPT_FILE_RE}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +134,28 @@ class UploadKey:
 
 
 @dataclass(frozen=True, slots=True)
+class MarkerKey:
+    """What S3 consoles and tools that play file system put in the place of a folder: a key that ends in `/`.
+
+    It has zero bytes. One with content is no marker: the inventory counts it as unknown.
+    """
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class LitterKey:
+    """A file of a NAS or of a desktop system, which no registry wrote or reads."""
+
+    key: str
+
+    @property
+    def kept(self) -> bool:
+        """Not to be deleted, wherever it stands."""
+        return _KEPT_LITTER.search(self.key) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownKey:
     key: str
 
@@ -118,8 +169,12 @@ Key = (
     | TagCurrentKey
     | TagIndexKey
     | UploadKey
+    | MarkerKey
+    | LitterKey
     | UnknownKey
 )
+#: Kinds of keys that belong to no repository, or to nobody.
+NOBODYS = BlobKey | SeedKey | MarkerKey | LitterKey | UnknownKey
 
 SEEDS: Final = (SeedKey("blobs"), SeedKey("repositories"))
 
@@ -142,13 +197,21 @@ def encode(key: Key) -> str:
             return f"{REPOSITORIES}{name}/_uploads/{uuid}/{part}"
         case SeedKey(area):
             return f"{PREFIX}{area}/_regstore/seed"
-        case UnknownKey(text):
+        case MarkerKey(folder):
+            return f"{folder}/"
+        case LitterKey(text) | UnknownKey(text):
             return text
 
 
 def repository_prefix(name: str) -> str:
     """Every key of the repository begins with this; so do those of repositories nested in it."""
     return f"{REPOSITORIES}{name}/"
+
+
+def repository_around(key: str) -> str:
+    """The repository in whose own folders a key of any kind stands, "" where it stands elsewhere."""
+    match = _IN_REPOSITORY.match(key)
+    return match[1] if match else ""
 
 
 def tags_prefix(name: str) -> str:
@@ -178,6 +241,10 @@ _MANIFESTS: Final = re.compile(
     rf"|tags/(?P<tag>{TAG_RE})/(?:current/link|index/(?P<index>{DIGEST_PATH_RE})/link)"
 )
 _UPLOAD: Final = re.compile(rf"({UUID_RE})/({PART_RE})")
+_LITTER_FOLDER: Final = re.compile(f"/{LITTER_FOLDER_RE}/")
+_LITTER_FILE: Final = re.compile(LITTER_FILE_RE)
+_IN_REPOSITORY: Final = re.compile(rf"{REPOSITORIES}({NAME_RE})/_(?:layers|manifests|uploads)/")
+_KEPT_LITTER: Final = re.compile(KEPT_LITTER_RE)
 
 
 def decode(key: str) -> Key:
@@ -185,8 +252,21 @@ def decode(key: str) -> Key:
 
     A component `.` or `..` makes a key unknown: as a file's path it would name another place.
     """
-    if "/./" in key or "/../" in key or key.endswith(("/.", "/..")):
+    if "/./" in key or "/../" in key or key.endswith(("/.", "/..")) or not key.startswith(PREFIX):
         return UnknownKey(key)
+    if _LITTER_FOLDER.search(key):
+        return LitterKey(key)
+    decoded = _decode_own(key)
+    if isinstance(decoded, UnknownKey):
+        if key.endswith("/"):
+            return MarkerKey(key[:-1])
+        if _LITTER_FILE.fullmatch(key.rpartition("/")[2]):
+            return LitterKey(key)
+    return decoded
+
+
+def _decode_own(key: str) -> Key:
+    """What a registry, or `seed`, has written."""
     if key.startswith(BLOBS):
         return _decode_blob(key)
     match = _REPOSITORY_KEY.fullmatch(key)

@@ -8,13 +8,14 @@ is new, or has another time, is a push, and what it names is what current/link n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound
-from regstore.layout import TagCurrentKey, TagIndexKey
+from regstore.layout import LitterKey, MarkerKey, TagCurrentKey, TagIndexKey
 from regstore.storage.base import ObjectInfo, PutOptions, Storage
 
 #: A registry writes a tag's two links one right after the other. What is older (microseconds) was cut short, or copied
@@ -139,21 +140,56 @@ def _time(links: Mapping[layout.Key, ObjectInfo], key: layout.Key) -> int | None
     return links[key].mtime if key in links else None
 
 
-async def remove_tag_folders(storage: Storage, keys: Sequence[str]) -> None:
-    """On a disk a tag's folder without a link would still list as a tag. Only folders that held these keys go, and
-    what is above them and empty then: a push has just made the others.
+async def remove_tag_folders(storage: Storage, keys: Iterable[str]) -> None:
+    """Of the tags whose links, markers or litter these were: see `tag_folders`."""
+    if (await storage.capabilities()).folders:
+        for folders in tag_folders(keys):
+            await storage.remove_folders(folders)
 
-    A push comes to current/ when it has written its link below index/: so current/ goes only when index/ went."""
-    if not (await storage.capabilities()).folders:
-        return
-    emptied: dict[str, set[str]] = {}
+
+@dataclass(slots=True)
+class _Held:
+    """Below a tag's folder: digests of its index, and folders that only litter had."""
+
+    digests: set[str] = field(default_factory=set)
+    litter: set[str] = field(default_factory=set)
+
+
+def tag_folders(keys: Iterable[str]) -> list[list[str]]:
+    """On a disk a tag's folder without a link would still list as a tag. For each tag the folders that held these keys,
+    and those above them up to its own, in the order in which they go: up to the first that still holds something. All
+    others a push may just have made.
+
+    A push comes to current/ when it has written its link below index/: so current/ goes only when index/ went.
+    """
+    tags: dict[str, _Held] = {}
     for text in keys:
         key = layout.decode(text)
         if isinstance(key, TagCurrentKey | TagIndexKey):
-            digests = emptied.setdefault(f"{layout.tags_prefix(key.name)}{key.tag}", set())
+            held = tags.setdefault(f"{layout.tags_prefix(key.name)}{key.tag}", _Held())
             if isinstance(key, TagIndexKey):
-                digests.add(f"{key.digest.algorithm}/{key.digest.encoded}")
-    for tag, digests in sorted(emptied.items()):
-        below = [*sorted(digests), *sorted({"sha256", *(digest.partition("/")[0] for digest in digests)})]
-        folders = [f"{tag}/index/{name}" for name in below]
-        await storage.remove_folders([*folders, f"{tag}/index", f"{tag}/current", tag])
+                held.digests.add(f"{key.digest.algorithm}/{key.digest.encoded}")
+        elif isinstance(key, MarkerKey | LitterKey) and (name := layout.repository_around(text)):
+            _note_litter(tags, layout.tags_prefix(name), text)
+    return [_in_order(tag, held) for tag, held in sorted(tags.items())]
+
+
+def _note_litter(tags: dict[str, _Held], prefix: str, text: str) -> None:
+    tag, *below = text.removeprefix(prefix).split("/")[:-1] if text.startswith(prefix) else [""]
+    if not tag:
+        return
+    held = tags.setdefault(prefix + tag, _Held())
+    for depth in range(1, len(below) + 1):
+        folder = "/".join(below[:depth])
+        if below[0] == "index" and depth == 3:
+            held.digests.add("/".join(below[1:3]))
+        elif not (folder in ("index", "current") or (below[0] == "index" and depth == 2)):
+            held.litter.add(folder)
+
+
+def _in_order(tag: str, held: _Held) -> list[str]:
+    # Its sub-folders sort behind a folder: they go first.
+    litter = [f"{tag}/{folder}" for folder in sorted(held.litter, reverse=True)]
+    algorithms = sorted({"sha256", *(digest.partition("/")[0] for digest in held.digests)})
+    index = [f"{tag}/index/{name}" for name in [*sorted(held.digests), *algorithms]]
+    return [*litter, *index, f"{tag}/index", f"{tag}/current", tag]

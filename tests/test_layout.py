@@ -12,6 +12,8 @@ from regstore.layout import (
     BlobKey,
     Key,
     LayerLinkKey,
+    LitterKey,
+    MarkerKey,
     RevisionLinkKey,
     SeedKey,
     SignatureLinkKey,
@@ -88,12 +90,49 @@ fragments = st.lists(
 nearly = fragments.flatmap(lambda text: st.sampled_from([text, f"{BASE}/{text}", f"{REPOSITORIES}/{text}"]))
 
 
+_litter_names = [
+    *(
+        "._link",
+        "._",
+        ".DS_Store",
+        "Thumbs.db",
+        "desktop.ini",
+        "~$x",
+        ".~lock.x#",
+        ".nfs0000000a00000001",
+        "a_$folder$",
+    ),
+    *(
+        "@eaDir/link@SynoEAStream",
+        "#recycle/x",
+        ".snapshot/h.0/link",
+        "@Recycle/y",
+        ".AppleDouble/z",
+        "@eaDir/",
+        "x/",
+    ),
+    *(
+        "@eaDir",
+        "Thumbs.db/current/link",
+        ".nfs1",
+        "lost+found/#1/link",
+        "$RECYCLE.BIN/x\n",
+        "._a\nb",
+        "__MACOSX/link",
+    ),
+]
+#: Such names in every place of a registry's tree.
+litter = st.tuples(keys.map(encode), st.integers(1, 9), st.sampled_from(_litter_names)).map(
+    lambda drawn: "/".join([*drawn[0].split("/")[: 3 + drawn[1]], drawn[2]])
+)
+
+
 @given(keys)
 def test_what_is_encoded_decodes_to_itself(key: Key) -> None:
     assert decode(encode(key)) == key
 
 
-@given(st.text() | nearly)
+@given(st.text() | nearly | litter)
 @example("")
 @example("/")
 @example("\x00")
@@ -146,11 +185,8 @@ def test_every_kind(text: str, key: Key) -> None:
         "scheduler-state.json",
         "regstore/locks/1",
         BASE,
-        f"{BASE}/",
-        f"{BASE}/blobs/",
         f"/{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/data",
         f"docker/{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/data",
-        f"{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/data/",
         f"{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/Data",
         f"{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/startedat",
         f"{BASE}/blobs/sha256/ff/{HEX}/data",
@@ -159,9 +195,7 @@ def test_every_kind(text: str, key: Key) -> None:
         f"{BASE}/blobs/sha512/{HEX[:2]}/{HEX}/data",
         f"{BASE}/blobs/md5/{HEX[:2]}/{HEX[:32]}/data",
         f"{BASE}/blobs//sha256/{HEX[:2]}/{HEX}/data",
-        f"{REPOSITORIES}/",
         f"{REPOSITORIES}/a",
-        f"{REPOSITORIES}/a/",
         f"{REPOSITORIES}/_layers/sha256/{HEX}/link",
         f"{REPOSITORIES}/_a/_layers/sha256/{HEX}/link",
         f"{REPOSITORIES}/a/_b/_layers/sha256/{HEX}/link",
@@ -173,7 +207,6 @@ def test_every_kind(text: str, key: Key) -> None:
         f"{REPOSITORIES}/ä/_layers/sha256/{HEX}/link",
         f"{REPOSITORIES}/a\n/_layers/sha256/{HEX}/link",
         f"{REPOSITORIES}/a/_layers/sha256/{HEX}",
-        f"{REPOSITORIES}/a/_layers/sha256/{HEX}/link/",
         f"{REPOSITORIES}/a/_layers/sha256/{HEX}/link\n",
         f"{REPOSITORIES}/a/_layers/sha256/{HEX[:2]}/{HEX}/link",
         f"{REPOSITORIES}/a/_manifests/sha256/{HEX}/link",
@@ -185,13 +218,11 @@ def test_every_kind(text: str, key: Key) -> None:
         f"{REPOSITORIES}/a/_manifests/tags/1/2/current/link",
         f"{REPOSITORIES}/a/_manifests/tags/../current/link",
         f"{REPOSITORIES}/a/_uploads/{UUID}",
-        f"{REPOSITORIES}/a/_uploads/{UUID}/",
         f"{REPOSITORIES}/a/_uploads/{UUID}/..",
         f"{REPOSITORIES}/a/_uploads/{UUID}/x/.",
         f"{REPOSITORIES}/a/_uploads/not-a-uuid/data",
         f"{REPOSITORIES}/a/_uploads/{UUID.upper()}/data",
         f"{REPOSITORIES}/a/_other/x",
-        f"{REPOSITORIES}/_regstore/seed/",
         f"{REPOSITORIES}/_regstore/other",
     ],
 )
@@ -214,6 +245,75 @@ def test_the_codec_agrees_with_the_specification() -> None:
                 assert parse_link(body) == Digest.parse(document.digest)
             case other:
                 raise AssertionError(other)
+
+
+LINK = f"{REPOSITORIES}/a/_layers/sha256/{HEX}"
+TAG = f"{REPOSITORIES}/a/_manifests/tags"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        BASE,
+        f"{BASE}/blobs",
+        f"{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/data",
+        f"{REPOSITORIES}/a",
+        f"{LINK}/link",
+        f"{TAG}/1",
+    ],
+)
+def test_a_directory_marker(folder: str) -> None:
+    assert decode(f"{folder}/") == MarkerKey(folder)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{LINK}/@eaDir/link@SynoEAStream",
+        f"{LINK}/@eaDir/",
+        f"{LINK}/._link",
+        f"{LINK}/.nfs00000000000a1b2c00000001",
+        f"{TAG}/@eaDir/current/link",
+        f"{TAG}/Thumbs.db",
+        f"{TAG}/1/current/.DS_Store",
+        f"{REPOSITORIES}/#recycle/a/_layers/sha256/{HEX}/link",
+        f"{REPOSITORIES}/.snapshot/hourly.0/a/_layers/sha256/{HEX}/link",
+        f"{REPOSITORIES}/team/desktop.ini",
+        f"{REPOSITORIES}/team_$folder$",
+        f"{BASE}/blobs/sha256/{HEX[:2]}/{HEX}/~$data",
+        f"{BASE}/@eaDir/blobs@SynoEAStream",
+    ],
+)
+def test_litter(text: str) -> None:
+    assert decode(text) == LitterKey(text)
+
+
+def test_what_a_registry_could_write_is_never_litter() -> None:
+    """By distribution's grammar: a tag may be `Thumbs.db`, a repository `desktop.ini`; fsck's folder is no junk."""
+    for tag in ("Thumbs.db", "desktop.ini", "__MACOSX", "_x", "a_b", "v1._link", "x.DS_Store"):
+        assert decode(f"{TAG}/{tag}/current/link") == TagCurrentKey("a", tag)
+    for name in ("desktop.ini", "thumbs.db", "a/ehthumbs.db", "snapshot", "recycle"):
+        assert decode(f"{REPOSITORIES}/{name}/_layers/sha256/{HEX}/link") == LayerLinkKey(name, D)
+    assert decode(f"{REPOSITORIES}/a/_uploads/{UUID}/._data") == UploadKey("a", UUID, "._data")
+    assert isinstance(decode(f"{REPOSITORIES}/lost+found/#12/_layers/sha256/{HEX}/link"), LayerLinkKey)
+    assert decode("scheduler/._x") == UnknownKey("scheduler/._x")
+
+
+@given(
+    st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}", fullmatch=True), st.lists(_words, min_size=1, max_size=3)
+)
+def test_no_tag_of_the_grammar_is_litter(tag: str, name: list[str]) -> None:
+    key = TagCurrentKey("/".join(name), tag)
+    assert decode(encode(key)) == key
+
+
+def test_what_is_not_ours_to_delete() -> None:
+    for name in ("#recycle/x", ".snapshot/h/link", "$RECYCLE.BIN/x", ".nfs0000000a00000001"):
+        key = decode(f"{LINK}/{name}")
+        assert isinstance(key, LitterKey) and key.kept
+    for name in ("@eaDir/x", "._link", ".nfs1"):
+        key = decode(f"{LINK}/{name}")
+        assert not isinstance(key, LitterKey) or not key.kept
 
 
 @given(names, tags, digests, uuids)

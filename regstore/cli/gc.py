@@ -453,6 +453,7 @@ def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
         "tags": counts("tags"),
         "tag_index": counts("tag_index"),
         "uploads": counts("uploads") | {"dead_bytes": summary.dead_upload_bytes},
+        "litter": counts("litter"),
         "repositories": {
             "total": summary.repositories,
             "protected": len(summary.protected),
@@ -486,7 +487,9 @@ def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
             ("tags", summary.tags.total, summary.tags.dead, ""),
             ("tag history", summary.tag_index.total, summary.tag_index.dead, ""),
             ("uploads", summary.uploads.total, summary.uploads.dead, size(summary.dead_upload_bytes)),
+            ("markers, litter", summary.litter.total, summary.litter.dead, ""),
         )
+        if total or label != "markers, litter"
     ]
     emit(table(["", "TOTAL", "TO REMOVE", "BYTES"], rows, right=(1, 2, 3)))
     _print_shares(summary)
@@ -501,8 +504,6 @@ def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
         emit("\nseen, and not touched:")
         for problem in summary.problems:
             emit(f"  {problem}")
-    if summary.unknown:
-        emit(f"\n{counted(summary.unknown, 'unknown key')}, not touched")
     for note in plan_notes(summary):
         emit(f"\n{note}")
     emit()

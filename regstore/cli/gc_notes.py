@@ -17,10 +17,12 @@ def notes_json(summary: GcSummary) -> dict[str, Any]:
     young = asdict(summary.young)
     for name in ("oldest", "latest"):
         young[name] = None if young[name] is None else moment(young[name])
-    return {"young": young}
+    return {"held_by_unknown_keys": asdict(summary.held), "young": young}
 
 
 def plan_notes(summary: GcSummary) -> Iterator[str]:
+    if summary.unknown:
+        yield _about_unknown_keys(summary)
     young = summary.young
     if (young.blobs or young.links) and young.oldest is not None and summary.blobs.dead <= young.blobs:
         yield (
@@ -32,6 +34,18 @@ def plan_notes(summary: GcSummary) -> Iterator[str]:
             f"the times of {counted(young.ahead, 'key')} lie in the future, the latest {moment(young.latest)}: what "
             "wrote or copied these has a wrong clock; they stay until the grace is over after that"
         )
+
+
+def _about_unknown_keys(summary: GcSummary) -> str:
+    said = f"{counted(summary.unknown, 'unknown key')}, not touched"
+    held = summary.held
+    if not held.blobs:
+        return said
+    return (
+        f"{said}. Nothing but these holds {counted(held.blobs, 'dead blob')} ({size(held.blob_bytes)}), for they name "
+        f"digests, such as {', '.join(held.keys[:1])}: look at them (--json names some), and move them out of "
+        "docker/registry/v2 if nobody needs them; the next run then frees that"
+    )
 
 
 def report_notes(report: GcReport) -> Iterator[str]:

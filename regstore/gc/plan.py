@@ -19,8 +19,8 @@ than the grace.
 The plan's tables: gc_dead_tag(repository, name), gc_dead_tag_index(repository, name, digest),
 gc_dead_revision(repository, digest), gc_dead_signature(repository, revision, digest), gc_dead_layer_link(repository,
 digest), gc_dead_blob(digest, size, mtime), gc_dead_upload(repository, uuid, size), gc_protected(repository, reason),
-gc_dropped_tag(repository, name, rule); and gc_unlink(repository, step, key, size, mtime, body): every key of theirs
-but the blobs', as it was listed, in the order of `Step`.
+gc_dropped_tag(repository, name, rule); gc_dead_litter (`gc.litter`); and gc_unlink(repository, step, key, size, mtime,
+body): every key of theirs but the blobs', as it was listed, in the order of `Step`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from typing import Any, Final
 
 from regstore import layout
 from regstore.gc.broken import LINK_REASON, find_broken, keep_broken
+from regstore.gc.litter import collect_litter, collect_outer_litter
 from regstore.gc.policy import BrokenScope, Policy
 from regstore.gc.retention import Fate, Retention
-from regstore.gc.staying import Young, find_young
+from regstore.gc.staying import Held, Young, find_young, hold_by_unknown
 from regstore.inventory.inventory import Inventory, path_sql, text_sql
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import LINK_MAX
@@ -71,6 +72,7 @@ class Step(IntEnum):
     SIGNATURE = 4
     LAYER = 5
     UPLOAD = 6
+    LITTER = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +142,7 @@ class GcSummary:
     signatures: Count
     uploads: Count
     dead_upload_bytes: int
+    litter: Count
     repositories: int
     emptied: tuple[str, ...]
     protected: tuple[Protected, ...]
@@ -150,6 +153,7 @@ class GcSummary:
     problems: tuple[str, ...] = field(default=())
     rules: tuple[RuleShare, ...] = ()
     broken: tuple[BrokenRevision, ...] = ()
+    held: Held = field(default_factory=Held)
     young: Young = field(default_factory=Young)
     untagged: tuple[str, ...] = ()
 
@@ -165,6 +169,7 @@ class GcSummary:
                 self.tag_index,
                 self.signatures,
                 self.uploads,
+                self.litter,
             )
         )
 
@@ -174,6 +179,7 @@ def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
     planner = _Planner(inventory, options, now)
     planner.links()
     blocked = planner.collect_blobs()
+    collect_outer_litter(inventory)
     return planner.summary(blocked)
 
 
@@ -210,6 +216,7 @@ class _Planner:
         self.reach()
         self.collect_links()
         self.collect_uploads()
+        collect_litter(self._inventory, cutoff=self._cutoff)
         self.collect_keys()
 
     def choose_tags(self) -> None:
@@ -568,7 +575,7 @@ class _Planner:
         run(
             f"""
             create or replace temp table live_blob as
-            select digest from {self._reach.table}
+            select digest from {self._reach.table} where repository <> {_NOWHERE}
             union
             select unnest([x.digest, x.target]) from layer_link x
             anti join gc_dead_layer_link d on d.repository = x.repository and d.digest = x.digest
@@ -587,6 +594,10 @@ class _Planner:
             select b.digest, b.size, b.mtime from blob b anti join live_blob l on l.digest = b.digest
             where b.mtime < {self._cutoff} and {"false" if unresolved else "true"}
             """
+        )
+        self.held = hold_by_unknown(
+            self._inventory,
+            f"select digest from {self._reach.table} where repository = {_NOWHERE} and digest not in (from live_blob)",
         )
         run("drop table live_blob")
         if not unresolved:
@@ -628,6 +639,8 @@ class _Planner:
             select repository, step::tinyint as step, '{layout.REPOSITORIES}' || name || '/' || tail as key,
                 size, mtime, body
             from keys join repository on repository.id = keys.repository
+            union all
+            select repository, {Step.LITTER}, key, size, mtime, null from gc_dead_litter where repository is not null
             """
         )
 
@@ -668,6 +681,7 @@ class _Planner:
                 dead=count("gc_dead_upload"),
             ),
             dead_upload_bytes=one("select coalesce(sum(size), 0)::bigint from gc_dead_upload"),
+            litter=Count(total=count("litter"), dead=count("gc_dead_litter")),
             repositories=len(names),
             emptied=tuple(share.name for share in shares if share.emptied),
             protected=tuple(
@@ -681,6 +695,7 @@ class _Planner:
             problems=tuple(self._problems()),
             rules=tuple(self._rules()),
             broken=tuple(self._broken()),
+            held=self.held,
             young=find_young(self._inventory, cutoff=self._cutoff, now=self._now),
             untagged=tuple(self._untagged()),
         )
@@ -758,6 +773,7 @@ class _Planner:
                 union all select repository, 'signature' from gc_dead_signature
                 union all select repository, 'layer_link' from gc_dead_layer_link
                 union all select repository, 'upload' from gc_dead_upload
+                union all select repository, 'litter' from gc_dead_litter where repository is not null
             ),
             every as (
                 select repository from tag union all select repository from tag_index
@@ -790,8 +806,8 @@ class _Planner:
                 count(*) filter (kind = 'tag'), count(*) filter (kind = 'revision'),
                 count(*) filter (kind = 'layer_link'), count(*) filter (kind = 'upload'),
                 any_value(coalesce(bytes, 0)),
-                count(*) = any_value(keys) and d.repository not in (from odd)
-            from dead d join totals using (repository) left join bytes using (repository)
+                count(*) filter (kind <> 'litter') = coalesce(any_value(keys), 0) and d.repository not in (from odd)
+            from dead d left join totals using (repository) left join bytes using (repository)
             group by d.repository
             """
         )

@@ -81,6 +81,8 @@ _CANDIDATES: Final = """
     select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
     from gc_dead_blob order by position
 """
+#: No link: nothing of these is put back.
+_WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
 #: Blobs that a report names where they are not as planned.
 _NAMED: Final = 5
 #: Empty folders younger than this stay while the registry serves; in microseconds.
@@ -137,6 +139,7 @@ class GcRunOptions:
 class GcReport:
     """What a run did. Sizes in bytes, seconds for the time it took.
 
+    litter: directory markers, and files of NAS and desktop systems, that went with what they stood beside.
     vanished: dead blobs that somebody else had deleted when their turn came, and the digests of some of them.
     kept_back: planned, but left alone because it was in use, or had changed, when its turn came.
     failures: keys that the store would not delete, with its words: a line a reason.
@@ -152,6 +155,7 @@ class GcReport:
     revisions: int = 0
     layer_links: int = 0
     uploads: int = 0
+    litter: int = 0
     blobs: int = 0
     blob_bytes: int = 0
     upload_bytes: int = 0
@@ -170,7 +174,13 @@ class GcReport:
     @property
     def nothing_went(self) -> bool:
         return not (
-            self.tags or self.revisions or self.layer_links or self.uploads or self.blobs or self.emptied.blobs
+            self.tags
+            or self.revisions
+            or self.layer_links
+            or self.uploads
+            or self.litter
+            or self.blobs
+            or self.emptied.blobs
         )
 
 
@@ -363,8 +373,10 @@ class GcRun:
         healed = await self._unlink()
         await self._find_candidates()
         await self._remove_blobs()
-        if not self._options.offline and (any(self._unlinked.values()) or self._gone or self.expired):
+        links_went = any(number for step, number in self._unlinked.items() if step is not Step.LITTER)
+        if not self._options.offline and (links_went or self._gone or self.expired):
             healed += await self._settle()
+        await self._remove_outer_litter()
         await self._forget()
         expired, spoilt = without_damaged(self.expired, self.healed + healed + self._given_back)
         emptied = await empty_runs(self._storage, self._lock, expired, on_event=self._on_event)
@@ -376,6 +388,7 @@ class GcRun:
             revisions=self._unlinked[Step.REVISION],
             layer_links=self._unlinked[Step.LAYER],
             uploads=len(self._uploads_gone),
+            litter=self._unlinked[Step.LITTER],
             blobs=self._gone,
             blob_bytes=self._gone_bytes,
             upload_bytes=self._upload_bytes,
@@ -516,6 +529,11 @@ class GcRun:
         for step in Step:
             for rows in going.slices(step):
                 failed |= await self._delete_some(step, [row for row in rows if _repository(row.key) not in failed])
+        if any(True for _ in going.slices(Step.LITTER)):  # it was in the way of folders that the links had left
+            steps = (Step.TAG, Step.TAG_INDEX, Step.LITTER)
+            await remove_tag_folders(
+                self._storage, (row.key for step in steps for rows in going.slices(step) for row in rows)
+            )
         for step in (Step.REVISION, Step.LAYER):
             for rows in going.slices(step):
                 await self._forget_links(row.key for row in rows)
@@ -570,7 +588,7 @@ class GcRun:
                 unread.add(_repository(row.key))
                 self._failures.add(row.key, error)
 
-        bare = [row for row in rows if row.body is None and row.step is not Step.UPLOAD and row.size <= LINK_MAX]
+        bare = [row for row in rows if row.body is None and row.step not in _WITHOUT_BODY and row.size <= LINK_MAX]
         await for_each(bare, read, concurrency=self._options.scan.concurrency)
         read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
         return [row for row in read_rows if row.key not in found or row.body is not None]
@@ -809,6 +827,21 @@ class GcRun:
         await asyncio.sleep(self._options.settle)
         return await self._look(heal=True)
 
+    async def _remove_outer_litter(self) -> None:
+        """That in folders of blobs which are gone, and above repositories of which nothing is left."""
+        assert self._lock is not None
+        rows = self.inventory.all(
+            "select key, size, mtime from gc_dead_litter where repository is null"
+            " and (digest is null or digest not in (select digest from blob)) order by key"
+        )
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            await self._lock.guard()
+            await self._journal.write(Entry(UNLINK, key, size, mtime) for key, size, mtime in batch)
+            outcomes = await self._lock.delete_many([key for key, _, _ in batch])
+            self._failures.note(outcomes)
+            self._unlinked[Step.LITTER] += sum(error is None for error in outcomes.values())
+
     async def _remove_folders(self) -> int:
         """What the deletions left empty on a disk. A repository that stays keeps the folders that make it one."""
         if not (await self._storage.capabilities()).folders:
@@ -859,8 +892,7 @@ class _Blob:
 
 
 def _repository(key: str) -> str:
-    decoded = layout.decode(key)
-    return "" if isinstance(decoded, layout.UnknownKey | layout.SeedKey | BlobKey) else decoded.name
+    return layout.repository_around(key)
 
 
 def _upload(key: str) -> tuple[str, str]:

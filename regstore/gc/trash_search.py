@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SeedKey, TagIndexKey, UnknownKey
+from regstore.layout import NOBODYS, BlobKey, LayerLinkKey, RevisionLinkKey, TagIndexKey
 from regstore.runs.journal import read_parts
 from regstore.runs.trashed import TrashedRun
 from regstore.storage.base import Storage
@@ -39,9 +39,10 @@ async def runs_that_took(
 
 def _is_of(text: str, repository: str | None, digest: Digest | None) -> bool:
     key = layout.decode(text)
-    if isinstance(key, UnknownKey | SeedKey):
-        return False
-    if repository is not None and (isinstance(key, BlobKey) or key.name != repository):
+    if isinstance(key, NOBODYS):
+        if repository is not None or not isinstance(key, BlobKey):
+            return False
+    elif repository is not None and key.name != repository:
         return False
     if digest is None:
         return True

@@ -6,6 +6,7 @@ with split as (
         *,
         key[length('{repositories}') + 1:] as rest,
         strpos(key[length('{repositories}') + 1:], '/_') as cut,
+        starts_with(key, '{prefix}') as in_registry,
         starts_with(key, '{blobs}') as in_blobs,
         starts_with(key, '{repositories}') as in_repositories,
         contains(key, '/./') or contains(key, '/../') or ends_with(key, '/.') or ends_with(key, '/..') as dotted
@@ -18,11 +19,12 @@ named as (
         case when in_repositories and cut > 0 then rest[cut + 1:] end as tail
     from split
 ),
-kinds as (
+owns as (
     select
         *,
         case
             when dotted then 'unknown'
+            when in_registry and regexp_matches(key, '/{litter_folder}/') then 'litter'
             when in_blobs then
                 case
                     when regexp_full_match(key, '{blobs}(?:{blob})/data')
@@ -41,8 +43,20 @@ kinds as (
             when regexp_full_match(tail, '_manifests/revisions/{digest}/signatures/{digest}/link')
                 then 'signature_link'
             else 'unknown'
-        end as kind
+        end as own
     from named
+),
+kinds as (
+    select
+        *,
+        case
+            when own <> 'unknown' or dotted or not in_registry then own
+            -- one with content is no marker
+            when ends_with(key, '/') then case when size = 0 then 'marker' else 'unknown' end
+            when regexp_full_match(regexp_extract(key, '[^/]*$'), '{litter_file}') then 'litter'
+            else own
+        end as kind
+    from owns
 ),
 digests as (
     select
@@ -65,8 +79,8 @@ digests as (
 )
 select
     kind,
-    case when kind = 'unknown' then key end as key,
-    case when kind not in ('unknown', 'seed', 'blob') then name end as name,
+    case when kind in ('unknown', 'marker', 'litter') then key end as key,
+    case when kind not in ('unknown', 'marker', 'litter', 'seed', 'blob') then name end as name,
     unhex(encoded) as digest,
     case kind when 'signature_link' then unhex(split_part(tail, '/', 4)) end as revision,
     case

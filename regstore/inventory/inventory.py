@@ -32,6 +32,7 @@ _TABLES_OF_KEYS = (
     "tag",
     "tag_index",
     "upload_part",
+    "litter",
     "unknown",
 )
 
@@ -212,7 +213,7 @@ class Inventory:
             select (select coalesce(max(id), 0) from repository) + row_number() over (), name
             from (
                 select distinct name from decoded
-                where name is not null and kind not in ('unknown', 'seed')
+                where name is not null and kind not in ('unknown', 'marker', 'litter', 'seed')
                     and name not in (select name from repository)
             )
             """
@@ -252,6 +253,7 @@ _INGEST = (
     "insert into tag_index select repository, label, digest, sound, size, mtime from located"
     " where kind = 'tag_index'",
     "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
+    "insert into litter select key, size, mtime, kind = 'marker' from located where kind in ('marker', 'litter')",
     "insert into unknown select key, size, mtime from located where kind = 'unknown'",
 )
 
@@ -322,6 +324,7 @@ def _decode_sql() -> str:
 def _filled(text: str) -> str:
     """The text with layout's own keys and regular expressions in place of {their names}."""
     fragments = {
+        "prefix": layout.PREFIX,
         "blobs": layout.BLOBS,
         "repositories": layout.REPOSITORIES,
         "name": layout.NAME_RE,
@@ -332,6 +335,8 @@ def _filled(text: str) -> str:
         "tag": layout.TAG_RE,
         "uuid": layout.UUID_RE,
         "part": layout.PART_RE,
+        "litter_folder": layout.LITTER_FOLDER_RE,
+        "litter_file": layout.LITTER_FILE_RE,
     }
     for name, fragment in fragments.items():
         text = text.replace("{" + name + "}", fragment)

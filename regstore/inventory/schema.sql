@@ -93,6 +93,14 @@ create table multipart_upload (
     newest bigint not null
 );
 
+-- S3 directory markers and files of NAS and desktop systems: they refer to nothing.
+create table litter (
+    key varchar not null,
+    size bigint not null,
+    mtime bigint not null,
+    marker boolean not null
+);
+
 create table unknown (
     key varchar not null,
     size bigint not null,

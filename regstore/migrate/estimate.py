@@ -18,7 +18,10 @@ _PUTS: Final = f"case when size <= {ONE_REQUEST} then 1 else ceil(size / {_PART}
 _COPY_PART: Final = 128 * _MiB
 _COPIES: Final = f"case when size <= {{}} then 1 else ceil(size / {_COPY_PART}) + 3 end"
 _GETS: Final = f"case when size <= {RANGE} then 1 else ceil(size / {RANGE}) end"
-_LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part", "unknown")
+_LINKS: Final = (
+    *("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part"),
+    *("litter", "unknown"),
+)
 #: Of unfinished uploads; at the target also of the record, and of locks and journals before, meanwhile and after.
 _LISTS_MORE: Final = {"main": 2, "dst": 8}
 

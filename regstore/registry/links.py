@@ -49,7 +49,7 @@ def says(digest: Digest, size: int, etag: str) -> bool:
 def repository_of(key: str) -> str | None:
     """The repository that a key belongs to; None for blobs, seeds and unknown keys."""
     decoded = layout.decode(key)
-    if isinstance(decoded, layout.BlobKey | layout.SeedKey | layout.UnknownKey):
+    if isinstance(decoded, layout.NOBODYS):
         return None
     return decoded.name
 

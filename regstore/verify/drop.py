@@ -124,9 +124,11 @@ class _Dropping:
         folder = f"{layout.tags_prefix(name)}{tag}/"
         infos = [info async for page in self._storage.list(folder) for info in page.objects()]
         there = next((info for info in infos if info.key == current), None)
-        keys = [info for info in infos if not isinstance(layout.decode(info.key), layout.UnknownKey)]
-        if not keys:
+        kinds = {info.key: layout.decode(info.key) for info in infos}
+        if all(isinstance(kind, layout.NOBODYS) for kind in kinds.values()):
             return "it is gone"
+        # Markers and litter go with it: a registry that lists by prefix would show the tag as long as one is left.
+        keys = [info for info in infos if _goes_with_its_tag(kinds[info.key], info.size)]
         if any(info.mtime > self._young for info in infos):
             return "it was set within the grace: a push may be under way"
         if not await self._is_as_seen(current, there, seen):
@@ -208,3 +210,13 @@ _TARGET: Final = (
     "case octet_length(t.target) when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end"
     " || lower(hex(t.target))"
 )
+
+
+def _goes_with_its_tag(key: layout.Key, size: int) -> bool:
+    match key:
+        case layout.MarkerKey():
+            return size == 0
+        case layout.LitterKey():
+            return not key.kept
+        case _:
+            return not isinstance(key, layout.NOBODYS)

@@ -342,12 +342,11 @@ class Verification:
         )
         for table in _LINKS:
             inventory.execute(f"delete from {table} where repository in (select id from anew)")
-        inventory.execute(
-            f"delete from unknown u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
-        )
-        inventory.execute(
-            f"delete from archived u using anew a where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
-        )
+        for table in ("unknown", "litter", "archived"):
+            inventory.execute(
+                f"delete from {table} u using anew a"
+                f" where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
+            )
         await self._scanner.list_repositories(names)
         self._find_archived_links()
         await self._read_odd_links()

@@ -137,3 +137,42 @@ async def test_exactly_the_dead_goes_and_every_tag_pulls(
         pull_complete(registry.host, repository, tag)
     code, again = run_gc(url, "--dry-run")
     assert (code, again["blobs"]["dead"], again["layer_links"]["dead"], again["revisions"]["dead"]) == (3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "registry_storage", ["disk", "ceph", pytest.param("moto", marks=pytest.mark.slow)], indirect=True
+)
+async def test_an_emptied_repository_is_gone_from_the_catalogue_whatever_litter_stood_in_it(
+    registry_storage: Path | S3Root,
+    start_registry: Callable[..., Registry],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Markers in the place of folders on S3; on disk what a Synology NAS and a Mac leave."""
+    url = url_of(registry_storage, monkeypatch)
+    registry = start_registry(registry_storage)
+    fill(registry, tmp_path / "oci")
+    assert "gone/app" in registry.catalog(), "its image is deleted, its layer links are not"
+    registry.stop()
+    async with regstore.open(url) as store:
+        keys = list(await ModelStore.from_storage(store.storage, PREFIX))
+        folders = {key[: at + 1] for key in keys for at, character in enumerate(key) if character == "/"}
+        for folder in folders:
+            if folder.startswith(PREFIX):
+                litter = (
+                    ("@eaDir/x@SynoEAStream", "._x", ".DS_Store") if isinstance(registry_storage, Path) else ("",)
+                )
+                for name in litter:
+                    await store.storage.put(folder + name, b"")
+        await until_all_is_older(store.storage)
+    code, done = run_gc(url, "--yes", "--offline")
+    assert (code, done["result"]["failures"], done["plan"]["unknown_keys"]) == (0, [], 0)
+    assert "gone/app" in done["plan"]["emptied"]
+    assert 0 < done["result"]["litter"] == done["plan"]["litter"]["dead"] < done["plan"]["litter"]["total"]
+    async with regstore.open(url) as store:
+        left = await ModelStore.from_storage(store.storage, PREFIX)
+    assert not [key for key in left if "/gone/" in key]
+    registry.start()
+    assert registry.catalog() == ["damaged/app", "docker/schema2", "team/app"]
+    for repository, tag in PULLED:
+        pull_complete(registry.host, repository, tag)

@@ -49,6 +49,7 @@ def compare(store: ModelStore, inventory: Inventory, found: GcSummary, wanted: E
         Step.UPLOAD: wanted.uploads,
     }.items():
         assert keys_of_step(inventory, step) == dead, step.name
+    assert {key for (key,) in inventory.all("select key from gc_dead_litter")} == wanted.litter, "litter"
     blobs = {
         encode(BlobKey(Digest.from_raw(bytes(digest)))): (size, mtime)
         for digest, size, mtime in inventory.all("select digest, size, mtime from gc_dead_blob")

@@ -15,9 +15,13 @@ from regstore import reference
 from regstore.digest import Digest
 from regstore.errors import InvalidManifest
 from regstore.layout import (
+    BLOBS,
     REPOSITORIES,
+    UUID_RE,
     BlobKey,
     LayerLinkKey,
+    LitterKey,
+    MarkerKey,
     RevisionLinkKey,
     SeedKey,
     SignatureLinkKey,
@@ -28,6 +32,7 @@ from regstore.layout import (
     decode,
     encode,
     parse_link,
+    repository_around,
 )
 from regstore.manifest import MAX_SIZE, STRONG, EdgeKind, Manifest, parse_manifest
 from tests.model.store import ModelStore
@@ -56,6 +61,7 @@ class Expected:
     signature_links: frozenset[str]
     layer_links: frozenset[str]
     uploads: frozenset[str]
+    litter: frozenset[str]
     blobs: frozenset[str]
     live_blobs: frozenset[str]
     protected: dict[str, frozenset[str]]
@@ -71,7 +77,7 @@ class Expected:
 
     @property
     def dead(self) -> frozenset[str]:
-        return self.dead_links | self.uploads | self.blobs
+        return self.dead_links | self.uploads | self.litter | self.blobs
 
 
 #: In place of content that the store does not give.
@@ -115,6 +121,7 @@ class Store:
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[Digest, Link] = {}
         self.unknown: set[str] = set()
+        self.litter: dict[str, Link] = {}
         for key, (body, mtime) in model.objects.items():
             self._add(key, Link(UNREAD if key in unread else body, mtime))
 
@@ -125,6 +132,12 @@ class Store:
                 self.blobs[digest] = link
                 return
             case SeedKey():
+                return
+            case MarkerKey() if link.body:  # "a marker has no content"
+                self.unknown.add(key)
+                return
+            case MarkerKey() | LitterKey():
+                self.litter[key] = link
                 return
             case UnknownKey():
                 self.unknown.add(key)
@@ -177,6 +190,53 @@ class Store:
                 if "/_manifests/" in key:
                     followed |= digests
         return named, followed
+
+
+#: "the folder of a link, a tag, an upload or a blob": the first of these that a path begins with.
+_UNITS = [
+    re.compile(rf"{area}/", re.ASCII)
+    for area in (
+        rf"{REPOSITORIES}(?:[^_/][^/]*/)+_layers/(?:{_DIGEST_IN_PATH.pattern})",
+        rf"{REPOSITORIES}(?:[^_/][^/]*/)+_manifests/revisions/(?:{_DIGEST_IN_PATH.pattern})",
+        rf"{REPOSITORIES}(?:[^_/][^/]*/)+_manifests/tags/[^/]+/index/(?:{_DIGEST_IN_PATH.pattern})",
+        rf"{REPOSITORIES}(?:[^_/][^/]*/)+_manifests/tags/[^/]+",
+        rf"{REPOSITORIES}(?:[^_/][^/]*/)+_uploads/{UUID_RE}",
+        rf"{BLOBS}(?:sha256/../[0-9a-f]{{64}}|sha384/../[0-9a-f]{{96}}|sha512/../[0-9a-f]{{128}})",
+    )
+]
+
+
+def _dead_litter(
+    store: Store, model: ModelStore, dead: Set[str], protected: Set[str], young_since: int
+) -> set[str]:
+    """ "It goes where nothing else in the folder stays, and it is itself older than the grace." """
+    staying = [
+        key for key in model if (key not in dead and key not in store.litter) or repository_around(key) in protected
+    ]
+    found = set()
+    for key, link in store.litter.items():
+        decoded = decode(key)
+        if link.mtime >= young_since or (isinstance(decoded, LitterKey) and decoded.kept):
+            continue
+        parts = key.split("/")
+        inside = [number for number, part in enumerate(parts[:-1]) if part in ("@eaDir", ".AppleDouble")]
+        folder = "/".join(parts[: inside[0] if inside else -1]) + "/"
+        name = repository_around(folder)
+        unit = next((match[0] for pattern in _UNITS if (match := pattern.match(folder))), "")
+        if name in protected or (unit.startswith(REPOSITORIES) and not name):
+            continue
+        if name and not unit:
+            areas = [f"{REPOSITORIES}{name}/{area}/" for area in ("_layers", "_manifests", "_uploads")]
+            goes = not any(other.startswith(area) for other in staying for area in areas)
+        elif unit:
+            goes = not any(other.startswith(unit) for other in staying)
+        else:  # "above repositories"
+            above = folder.startswith(REPOSITORIES) and folder != REPOSITORIES and "/_" not in folder
+            above = above and folder.isascii() and "//" not in folder
+            goes = above and not any(other.startswith(folder) for other in staying)
+        if goes:
+            found.add(key)
+    return found
 
 
 def strong_closure(store: Store, repository: Repository, start: Digest) -> set[Digest]:
@@ -535,7 +595,17 @@ def expected(
         and repository.keys <= dead_links
         and not any(key.startswith(f"{REPOSITORIES}{name}/_") for key in store.unknown)
     }
+    litter = _dead_litter(store, model, dead_links | blobs, protected.keys(), young_since)
+    # A registry that lists by prefix shows a repository of which nothing but litter is left.
+    emptied |= {
+        name
+        for key in litter
+        if (name := repository_around(key[: key.index("@eaDir")] if "@eaDir" in key else key))
+        and (name not in store.repositories or not store.repositories[name].keys)
+        and not any(other.startswith(f"{REPOSITORIES}{name}/_") for other in store.unknown)
+    }
     return Expected(
+        litter=frozenset(litter),
         tag_currents=frozenset(tag_currents),
         tag_indexes=frozenset(tag_indexes),
         revision_links=frozenset(revisions),

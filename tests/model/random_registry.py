@@ -105,6 +105,17 @@ _EXTRAS = (
     "unknown in layers",
     "unknown beside repositories",
     "directory marker",
+    "marker of a tag",
+    "marker of a repository",
+    "marker with content",
+    "markers of nothing",
+    "@eaDir beside a link",
+    "@eaDir beside a tag",
+    "AppleDouble beside a blob",
+    "AppleDouble beside a tag's history",
+    "Thumbs.db above repositories",
+    "litter among uploads",
+    "snapshot",
     "double slash",
     "non-ASCII repository",
     "non-ASCII repository's revision",
@@ -268,6 +279,37 @@ def _extra(b: Builder, made: list[Digest], spec: tuple[str, int, int, int, int])
             b.put(f"docker/registry/v2/other/sha256/{layer.encoded}", b"x")
         case "directory marker":
             b.put(f"{prefix}_layers/sha256/{layer.encoded}/", b"")
+        case "marker of a tag":
+            b.put(f"{prefix}_manifests/tags/latest/", b"")
+            b.put(f"{prefix}_manifests/tags/latest/index/sha256/{digest.encoded}/", b"")
+        case "marker of a repository":
+            for folder in ("", "_layers/", "_layers/sha256/", "_manifests/", "_uploads/"):
+                b.put(prefix + folder, b"")
+        case "marker with content":
+            b.put(f"{prefix}_layers/sha256/{layer.encoded}/link/", b"x")
+        case "markers of nothing":
+            b.put(f"{REPOSITORIES}old/{name}/_manifests/revisions/sha256/{digest.encoded}/link/", b"")
+            b.put(f"{REPOSITORIES}old/", b"")
+        case "@eaDir beside a link":
+            b.put(f"{prefix}_layers/sha256/{layer.encoded}/@eaDir/link@SynoEAStream", b"x")
+            b.put(f"{prefix}_manifests/revisions/sha256/{digest.encoded}/@eaDir/link@SynoEAStream", b"x")
+        case "@eaDir beside a tag":
+            b.put(f"{prefix}_manifests/tags/@eaDir/latest@SynoEAStream", b"x")
+            b.put(f"{prefix}_manifests/tags/latest/@eaDir/current@SynoEAStream", b"x")
+        case "AppleDouble beside a blob":
+            b.put(f"{BLOBS}sha256/{layer.encoded[:2]}/{layer.encoded}/._data", b"x")
+            b.put(f"{BLOBS}sha256/{ABSENT.encoded[:2]}/{ABSENT.encoded}/.AppleDouble/data", b"x")
+            b.put(f"{BLOBS}sha256/.DS_Store", b"x")
+        case "AppleDouble beside a tag's history":
+            b.put(f"{prefix}_manifests/tags/latest/index/sha256/{digest.encoded}/._link", b"x")
+        case "Thumbs.db above repositories":
+            b.put(f"{REPOSITORIES}{name.partition('/')[0]}/Thumbs.db", b"x")
+            b.put(f"{REPOSITORIES}.DS_Store", b"x")
+        case "litter among uploads":
+            b.put(f"{prefix}_uploads/{uuid}/@eaDir/data@SynoEAStream", b"x")
+            b.put(f"{prefix}_uploads/.DS_Store", b"x")
+        case "snapshot":
+            b.put(f"{prefix}_layers/.snapshot/hourly.0/sha256/{layer.encoded}/link", link_body(layer))
         case "double slash":
             b.put(f"{prefix}/_layers/sha256/{layer.encoded}/link", link_body(layer))
         case "non-ASCII repository":
