@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import platform
 from collections.abc import AsyncIterator
@@ -14,14 +13,12 @@ from typing import Final
 
 from regstore.backup.format import INTENTS, intent_key, parse_intent_key, parse_snapshot_key
 from regstore.errors import LockHeld, LockLost, StorageError
-from regstore.runs.lock import find_locks
+from regstore.runs.lock import find_locks, sane_lease
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.clock import clock
 from regstore.storage.limit import limited
 
 LEASE: Final = 1800.0
-#: No intent counts as if it had a longer lease, whatever it says. Seconds.
-LONGEST_LEASE: Final = 86400.0
 _SECOND: Final = 1_000_000
 #: An intent counts for this many leases: a request that its run sent late may still arrive.
 _COUNTS_FOR: Final = 2
@@ -164,17 +161,15 @@ async def find_intents(storage: Storage) -> tuple[dict[str, int], dict[str, list
 
 
 async def lease_of(storage: Storage, keys: list[str]) -> float:
-    """The longest lease that these files say, in seconds, at most `LONGEST_LEASE`; the default where they can't be read
+    """The longest lease that these files say, in seconds, as a lock may have it; the default where they can't be read
     or say nonsense."""
-    leases = []
+    leases = [0.0]
     for key in keys:
         try:
-            lease = float(json.loads(await storage.get(key))["lease"])
-        except (StorageError, ValueError, KeyError, TypeError, OverflowError):
+            leases.append(sane_lease(json.loads(await storage.get(key))["lease"], 0.0))
+        except (StorageError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if 0 < lease < math.inf:
-            leases.append(min(lease, LONGEST_LEASE))
-    return max(leases, default=LEASE)
+    return max(leases) or LEASE
 
 
 async def live_intents(storage: Storage, now: int) -> tuple[list[str], list[str]]:

@@ -40,7 +40,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from regstore.concurrency import for_each
-from regstore.errors import LockHeld, LockLost, NotFound, StorageError
+from regstore.errors import InputError, LockHeld, LockLost, NotFound, StorageError
 from regstore.runs import LOCKS, is_run, new_run, started_at
 from regstore.runs.process import is_certainly_dead, this_process
 from regstore.storage.base import ObjectInfo, Storage
@@ -48,7 +48,7 @@ from regstore.storage.clock import clock
 from regstore.storage.limit import limited
 
 LEASE: Final = 600.0
-#: No lock counts as if it had a longer lease, whatever it says. Seconds.
+#: No lock, and no intent of a backup, counts as if it had a longer lease, whatever it says. Seconds.
 LONGEST_LEASE: Final = 86400.0
 #: Bytes of a lock that are worth reading, and characters of what it says.
 _LONGEST: Final = 65536
@@ -319,6 +319,8 @@ async def hold_lock(storage: Storage, *, command: str, lease: float = LEASE) -> 
 
     Expired locks, and those of processes of this machine that are certainly gone, are cleared away.
     """
+    if not 0 < lease <= LONGEST_LEASE:
+        raise InputError(f"a lease is more than 0 and at most {LONGEST_LEASE:.0f} s, not {lease}")
     lock = Lock(storage, Holder.this(new_run(await storage.now()), command, lease))
     named = clock()
     try:

@@ -271,6 +271,13 @@ def test_locks(run: Run, store: Path) -> None:
     assert "locked by `gc`" in refused.err
     assert "stop before their next change" in broken.err
     assert run("locks", store, "--json").json["locks"] == []
+    (store / "regstore/locks").mkdir(exist_ok=True)
+    odd = store / "regstore/locks/20260101T000000Z-00000000"
+    odd.write_text('{"command": "gc", "lease": Infinity, "pid": 1e400}')
+    (lock,) = run("locks", store, "--json").json["locks"]
+    assert (lock["command"], lock["pid"], lock["expired"]) == ("gc", 0, False)
+    assert "gc" in run("locks", store, "--break-lock").out
+    assert not odd.exists()
 
 
 # -- gc, and the registry's configuration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Literal
 import pytest
 from aiohttp import web
 
-from regstore.errors import LockHeld, LockLost, NotFound
+from regstore.errors import InputError, LockHeld, LockLost, NotFound
 from regstore.runs import LOCKS, started_at
 from regstore.runs import lock as lock_module
 from regstore.runs.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_locks, hold_lock
@@ -364,4 +365,12 @@ async def test_a_run_is_named_by_the_store_s_clock(world: World) -> None:
         assert abs(started_at(lock.run) - world.now) < 2 * SECOND
         assert [key for key in world.store if key.startswith(LOCKS)] == [LOCKS + lock.run]
         await lock.guard()
+    assert not [key for key in world.store if key.startswith(LOCKS)]
+
+
+@pytest.mark.parametrize("lease", [0.0, -1.0, math.nan, math.inf, LONGEST_LEASE + 1])
+async def test_a_lease_that_nobody_would_believe_is_not_asked_for(world: World, lease: float) -> None:
+    with pytest.raises(InputError, match="at most 86400 s"):
+        async with hold_lock(WorldStorage(world), command="gc", lease=lease):
+            pass
     assert not [key for key in world.store if key.startswith(LOCKS)]

@@ -17,6 +17,7 @@ from regstore.layout import BlobKey, encode
 from regstore.runs import started_at
 from regstore.runs.lock import hold_lock
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.verify.doctor import examine
 from tests.gc.scenes import collect, look, options
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY
@@ -119,3 +120,24 @@ async def test_the_good_path_asks_no_more_than_it_did(settings: S3Settings, stor
         await lock.guard()
         await storage.now()
         assert storage.counters.requests == {"HeadBucket": 1, "PutObject": 1, "ListObjectsV2": 2}
+
+
+@pytest.mark.parametrize(
+    ("clock", "said"),
+    [
+        (AHEAD, ["s off this computer's", "off the times that the store gives to objects"]),
+        (None, ["the answers bear no Date"]),
+        (0, ["agree"]),
+    ],
+    ids=["ahead", "no Date", "right"],
+)
+async def test_doctor_says_it(
+    settings: S3Settings, storage: S3Storage, proxy: FaultProxy, clock: int | None, said: list[str]
+) -> None:
+    await push_half(storage)
+    proxy.clock = clock
+    async with S3Storage(settings) as looked_at:
+        found = await examine(looked_at, write_probe=True)
+    told = [line.detail for line in found.lines if line.name == "clock"]
+    assert len(told) == len(said)
+    assert all(words in line for words, line in zip(said, told, strict=True))
