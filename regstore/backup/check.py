@@ -29,7 +29,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.reading.proofs import Proofs
 from regstore.reading.read_data import ReadData, Wanted
 from regstore.reading.reader import BlobReader
-from regstore.storage.base import PutOptions, Storage
+from regstore.storage.base import HasModes, PutOptions, Storage, keep_private
 
 #: Rows that are put into a table at once.
 _ROWS: Final = 20_000
@@ -100,10 +100,12 @@ async def check(
     proved since is not read again. time_limit: seconds, for reading. put: how new objects are stored.
     """
     began = time.monotonic()
+    keep_private(storage)
     copy = None if repair_from is None else await Copy.of(repair_from, put)
     with Inventory() as inventory:
         checking = _Check(storage, inventory, copy, concurrency, on_event)
         await checking.snapshots(snapshot)
+        checking.privacy()
         await checking.packs()
         await checking.list_blobs()
         if read_data is not None:
@@ -173,6 +175,14 @@ class _Check:
         )
         self._all_known = snapshot is None and not listed.damaged
         self._use(chosen)
+
+    def privacy(self) -> None:
+        path = self._storage.open_to_all() if isinstance(self._storage, HasModes) else ""
+        if path:
+            self.result.notes.append(
+                f"other users of this computer can read {path}, and so the images of the registry: chmod -R "
+                f"go-rwx {self._storage.url} (what is written from now on is private)"
+            )
 
     async def _list_snapshots(self) -> Listed:
         """What one read showed damaged, and a second did not, is sound."""

@@ -31,7 +31,7 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.runs import new_run, started_at
-from regstore.storage.base import Page, Storage
+from regstore.storage.base import Page, Storage, keep_private
 from regstore.storage.identity import place_of
 
 #: Packs written, and held in memory, at a time.
@@ -65,7 +65,8 @@ async def create(
     scanning: ScanOptions | None = None,
     on_event: OnEvent = ignore,
 ) -> CreateResult:
-    """Take a snapshot of `source` in `backup`, which is made where the place is empty. Only reads `source`.
+    """Take a snapshot of `source` in `backup`, which is made where the place is empty. Only reads `source`: a folder
+    that has an ID (`regstore.storage.identity.keep_id`) is told by that, another by its computer and path.
 
     Every tag in the snapshot has a value that it held during the run, and is complete; across repositories there is
     no single moment. What was broken at the source is left out and named (`CreateResult.partial`). Raises LockHeld
@@ -77,6 +78,7 @@ async def create(
     options = options or CreateOptions()
     scanning = scanning or ScanOptions.default()
     began = time.monotonic()
+    keep_private(backup)
     await prepare(backup, options.put, first=lambda: _look_at(source))
     begun = await backup.now()
     ahead = await _ahead(backup, begun)

@@ -24,7 +24,7 @@ from regstore.errors import InputError, NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.runs.lock import Lock
-from regstore.storage.base import MultipartUpload, Storage
+from regstore.storage.base import MultipartUpload, Storage, keep_private
 from regstore.storage.newfile import TEMPORARY
 
 _BATCH: Final = 1000
@@ -74,6 +74,7 @@ async def plan_prune(storage: Storage, options: PruneOptions, *, on_event: OnEve
 
 async def prune(storage: Storage, options: PruneOptions, *, lock: Lock, on_event: OnEvent = ignore) -> PruneResult:
     """Forget and collect, under the lock of the backup. Cut short anywhere, the next run goes on."""
+    keep_private(storage)
     with Inventory() as inventory:
         return await _Run(storage, inventory, options, on_event).prune(lock)
 

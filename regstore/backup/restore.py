@@ -45,7 +45,7 @@ from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.runs import new_run
 from regstore.runs.lock import Lock
 from regstore.seed.seeding import SEED_BODY
-from regstore.storage.base import Storage
+from regstore.storage.base import Storage, keep_private
 from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 
@@ -159,6 +159,7 @@ def _lies_within(inner: str, outer: str) -> bool:
 async def _protected(backup: Storage) -> AsyncIterator[None]:
     """Hold an intent in the backup, where there is a marker (else no prune works on it) and it may be written. A prune
     that is under way already does not keep anybody from restoring what it leaves."""
+    keep_private(backup)
     async with AsyncExitStack() as stack:
         if await check_marker(backup):
             try:

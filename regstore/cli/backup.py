@@ -87,11 +87,15 @@ def _backup_command(command: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _place(settings: StoreSettings, *, read_only: bool = False) -> Storage:
+    from regstore.storage.base import keep_private
+
     if settings.registry_config is not None:
         raise InputError("--registry-config names a registry's store, not a backup")
     if settings.store is None:
         raise InputError("no backup: give s3://bucket[/prefix] or a folder")
-    return settings.open(read_only=read_only)
+    storage = settings.open(read_only=read_only)
+    keep_private(storage)
+    return storage
 
 
 # -- create
@@ -173,11 +177,14 @@ async def _create(
 @asynccontextmanager
 async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
     """The storage; a missing folder is made."""
+    from regstore.storage.base import keep_private
     from regstore.storage.disk import DiskStorage
+    from regstore.storage.private import make_private_folders
 
     async with settings.open() as storage:
         if isinstance(storage, DiskStorage):
-            storage.root.mkdir(parents=True, exist_ok=True)
+            make_private_folders(storage.root)
+        keep_private(storage)
         yield storage
 
 

@@ -6,7 +6,6 @@ One file a run, which a user may keep and query. DuckDB lets one process at a ti
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -46,7 +45,8 @@ _BYTES_A_KEY = 100
 
 class Inventory:
     """An open inventory. `path` None: a temporary file, removed by `close`. Otherwise it is made beside `path`, and
-    `close` puts it there, in the place of an older one, where it is `complete`; else the older one stays.
+    `close` puts it there, in the place of an older one, where it is `complete`; else the older one stays. It is for the
+    user alone.
 
     DuckDB gets `memory_limit`, and for more than some 10^6 keys 100 bytes a key, up to half of the machine's (or the
     container's) memory; beyond that it spills to the temporary folder.
@@ -68,11 +68,14 @@ class Inventory:
         #: What says that a database holds the metadata, when all links were listed: then they are not the whole truth.
         self.database = ""
         self._path = path
+        self._beside: Path | None = None
         self._file = self._folder / "inventory.duckdb"
         try:
             if path is not None:
                 _refuse_what_is_not_ours(path)
-                self._file = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+                # DuckDB makes its files as the umask says; a folder of mkdtemp's is private.
+                self._beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+                self._file = self._beside / "kept.duckdb"
             self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
                 str(self._file),
                 config={
@@ -135,14 +138,14 @@ class Inventory:
         try:
             self.connection.close()
             if self._path is not None and self.complete and self._file.exists():
+                self._file.chmod(0o600)
                 self._file.replace(self._path)
         finally:
             self._remove_files()
 
     def _remove_files(self) -> None:
-        if self._path is not None:
-            for file in (self._file, self._file.with_name(self._file.name + ".wal")):
-                file.unlink(missing_ok=True)
+        if self._beside is not None:
+            shutil.rmtree(self._beside, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def execute(self, sql: str, parameters: Sequence[Any] | None = None) -> duckdb.DuckDBPyConnection:

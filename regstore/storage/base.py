@@ -299,6 +299,25 @@ def store_with(storage: Storage, options: PutOptions | None) -> None:
 
 
 @runtime_checkable
+class HasModes(Protocol):
+    """A store whose folders and files other users of the computer may be able to read."""
+
+    def keep_private(self) -> None:
+        """From now on, what is made is the user's alone, whatever the umask."""
+        ...
+
+    def open_to_all(self) -> str:
+        """The path of something below which other users can read what is stored, "" where they can't."""
+        ...
+
+
+def keep_private(storage: Storage) -> None:
+    """Where the storage knows such things."""
+    if isinstance(storage, HasModes):
+        storage.keep_private()
+
+
+@runtime_checkable
 class HashesObjects(Protocol):
     """A store that hashes objects where they lie: quicker than handing their bytes through the event loop."""
 

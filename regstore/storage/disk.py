@@ -51,7 +51,8 @@ class DiskStorage:
     Writes go to a file named `.regstore-<hex>` beside the target, are synced, and renamed; folders that had to be
     made are synced too. A run that is killed can leave such a file: it lists as an unknown key, and a registry
     passes over it; a later migrate or restore removes it. As root, new files and folders take the owner of the
-    folder they lie in.
+    folder they lie in. Modes are 0755 and 0644 less the umask, and where `keep_private` was called 0700 and 0600.
+    `regstore/` itself is made no more open than the registry's `docker/` beside it.
 
     Symbolic links below the root are never followed. A listing passes over them and notes their keys in `symlinks`;
     naming one, or a key below one, raises Unsupported: it is not absent, for a registry does follow it.
@@ -138,6 +139,12 @@ class DiskStorage:
                 os.rmdir(STATE.rstrip("/"), dir_fd=folder)
             finally:
                 os.close(folder)
+
+    def keep_private(self) -> None:
+        self._tree.keep_private()
+
+    def open_to_all(self) -> str:
+        return self._tree.open_to_all()
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         listing = Listing(self._tree, prefix, start_after, self.symlinks)
@@ -395,7 +402,9 @@ class DiskStorage:
         try:
             folder = self._tree.open_folder(STATE.rstrip("/").split("/"), create=True)
             try:
-                file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+                file = os.open(
+                    name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._tree.file_mode, dir_fd=folder
+                )
                 try:
                     # The server's time, where there is a server; on a full disk that of the empty file.
                     with suppress(OSError):

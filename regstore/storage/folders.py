@@ -29,9 +29,14 @@ from regstore.errors import (
     StorageFull,
     Unsupported,
 )
+from regstore.layout import PREFIX, STATE
 from regstore.storage.base import ObjectInfo
 from regstore.storage.openat2 import open_below
+from regstore.storage.private import make_private_folders
 
+#: Beside each other in the root of a store: what is ours, and the registry's.
+_STATE: Final = STATE.rstrip("/")
+_REGISTRY: Final = PREFIX.partition("/")[0]
 #: Files of at most this many bytes are read when they are looked at, for their MD5.
 SMALL: Final = 256
 
@@ -107,7 +112,37 @@ class Tree:
     def __init__(self, root: Path, *, create: bool = False) -> None:
         self.root = root
         self._create = create
+        self._is_private = False
         self._is_superuser = os.geteuid() == 0
+
+    def keep_private(self) -> None:
+        """From now on, what is made is the user's alone, whatever the umask."""
+        self._is_private = True
+
+    @property
+    def file_mode(self) -> int:
+        """Of a new file, before the umask."""
+        return 0o600 if self._is_private else 0o644
+
+    def open_to_all(self) -> str:
+        """As `HasModes` says. What lies deeper is reached only through what is looked at: the root, and in it."""
+        try:
+            root = self.open_root()
+        except StorageError:
+            return ""
+        try:
+            above = (parent.stat().st_mode for parent in self.root.resolve().parents)
+            if not all(mode & st.S_IXOTH for mode in (os.fstat(root).st_mode, *above)):
+                return ""
+            for name in sorted(path.name for path in self.root.iterdir()):
+                mode = os.stat(name, dir_fd=root, follow_symlinks=False).st_mode
+                if mode & (st.S_IXOTH if st.S_ISDIR(mode) else st.S_IROTH) and not st.S_ISLNK(mode):
+                    return f"{self.root}/{name}"
+        except OSError:
+            pass
+        finally:
+            os.close(root)
+        return ""
 
     def open_root(self) -> int:
         """NoSuchBucket when the root is missing: a disk that is not mounted is no empty store."""
@@ -122,7 +157,10 @@ class Tree:
         except OSError as error:
             raise translate(error, self.root) from error
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            if self._is_private:
+                make_private_folders(self.root)
+            else:
+                self.root.mkdir(parents=True, exist_ok=True)
             return os.open(self.root, flags)
         except OSError as error:
             raise translate(error, self.root) from error
@@ -171,7 +209,7 @@ class Tree:
                 if not create or attempt == ATTEMPTS - 1:
                     raise
                 with suppress(FileExistsError):
-                    self._make_folder(folder, name)
+                    self._make_folder(folder, name, is_state=done == [_STATE])
                     if made is not None:
                         made.add(len(done) - 1)
             except OSError as error:
@@ -186,8 +224,13 @@ class Tree:
                 return below
         raise AssertionError("unreachable")
 
-    def _make_folder(self, folder: int, name: str) -> None:
-        os.mkdir(name, 0o755, dir_fd=folder)
+    def _make_folder(self, folder: int, name: str, *, is_state: bool) -> None:
+        mode = 0o700 if self._is_private else 0o755
+        if is_state and not self._is_private:
+            # What lies in the trash and the journals of a registry is for those who may read the registry.
+            with suppress(OSError):
+                mode &= os.stat(_REGISTRY, dir_fd=folder, follow_symlinks=False).st_mode
+        os.mkdir(name, mode, dir_fd=folder)
         if self._is_superuser:
             _own(name, os.fstat(folder), folder)
 

@@ -47,7 +47,7 @@ class NewFile:
                     self._file = os.open(
                         self._temporary,
                         os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                        0o644,
+                        tree.file_mode,
                         dir_fd=self._folder,
                     )
                 except FileNotFoundError as error:

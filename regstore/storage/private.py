@@ -13,6 +13,14 @@ from regstore.errors import InputError
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
+def make_private_folders(folder: Path) -> None:
+    """The folder, and those above it that are missing: 0700, whatever the umask."""
+    for path in (*reversed(folder.parents), folder):
+        if not path.exists():
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+
+
 def open_private_database(folder: Path, name: str) -> sqlite3.Connection:
     """The SQLite file of this name, made where it is missing, for one thread at a time.
 
@@ -20,7 +28,7 @@ def open_private_database(folder: Path, name: str) -> sqlite3.Connection:
     others, or is a symbolic link, and where others may put another folder in its place; none of them is changed then.
     OSError and sqlite3.Error as usual.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private_folders(folder)
     _refuse_others(folder, folder.lstat())
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
