@@ -161,6 +161,13 @@ def gc(
             help="With --delete-untagged, also repositories that have no tag at all may lose all their manifests.",
         ),
     ] = False,
+    unlinked_blobs: Annotated[
+        bool,
+        typer.Option(
+            "--unlinked-blobs",
+            help="Go on though blobs came steadily after the newest link: no registry keeps its links in a database.",
+        ),
+    ] = False,
     tags_are_complete: Annotated[
         bool,
         typer.Option(
@@ -242,6 +249,7 @@ def gc(
         trash_older_than=trash_days * 86_400_000_000,
         restart_command=restart_command,
         untagged_repositories=untagged_repositories,
+        unlinked_blobs=unlinked_blobs,
         tags_complete=tags_are_complete,
     )
     if state_dir is not None and not (offline and no_trash):

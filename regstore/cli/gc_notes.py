@@ -17,7 +17,13 @@ def notes_json(summary: GcSummary) -> dict[str, Any]:
     young = asdict(summary.young)
     for name in ("oldest", "latest"):
         young[name] = None if young[name] is None else moment(young[name])
-    return {"held_by_unknown_keys": asdict(summary.held), "young": young}
+    unlinked = asdict(summary.unlinked) | {"suspicious": summary.unlinked.suspicious}
+    newest = summary.unlinked.newest_link
+    return {
+        "held_by_unknown_keys": asdict(summary.held),
+        "young": young,
+        "unlinked": unlinked | {"newest_link": None if newest is None else moment(newest)},
+    }
 
 
 def plan_notes(summary: GcSummary) -> Iterator[str]:
@@ -28,6 +34,15 @@ def plan_notes(summary: GcSummary) -> Iterator[str]:
         yield (
             f"{counted(young.blobs, 'blob')} ({size(young.blob_bytes)}) and {counted(young.links, 'link')} are younger "
             f"than the grace and stay for now, the oldest from {moment(young.oldest)} (--grace says how long)"
+        )
+    if summary.unlinked.steady:
+        yield (
+            f"{summary.unlinked}: "
+            + (
+                "manifests are among them, as where repositories were removed"
+                if summary.unlinked.manifests
+                else "a registry may keep its tags and manifests in a database, and then they are live images"
+            )
         )
     if young.latest is not None:
         yield (

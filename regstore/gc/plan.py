@@ -39,6 +39,7 @@ from regstore.gc.staying import Held, Young, find_young, hold_by_unknown
 from regstore.inventory.inventory import Inventory, path_sql, text_sql
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import LINK_MAX
+from regstore.inventory.unlinked import Unlinked, find_unlinked
 from regstore.manifest import EdgeKind
 from regstore.reference import is_name
 
@@ -156,6 +157,7 @@ class GcSummary:
     held: Held = field(default_factory=Held)
     young: Young = field(default_factory=Young)
     untagged: tuple[str, ...] = ()
+    unlinked: Unlinked = field(default_factory=Unlinked)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -698,6 +700,7 @@ class _Planner:
             held=self.held,
             young=find_young(self._inventory, cutoff=self._cutoff, now=self._now),
             untagged=tuple(self._untagged()),
+            unlinked=find_unlinked(self._inventory),
         )
 
     def _untagged(self) -> list[str]:

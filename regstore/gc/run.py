@@ -44,6 +44,7 @@ from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
 from regstore.inventory.tag_record import load_record
+from regstore.inventory.unlinked import look_for_manifests
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
 from regstore.runs import RUNS
@@ -106,6 +107,7 @@ class GcRunOptions:
     restart_command: restarts the registry once this run is over (`gc.restart`), where its cache is in its memory and
     anything in the trash waits for that.
     untagged_repositories: yes to the end of repositories that have revisions and no tag at all.
+    unlinked_blobs: yes to the end of blobs that came steadily after the newest link (`inventory.unlinked`).
     database, tags_in: what the registry's configuration says (`inventory.whose.database_told`, and its `tags_in`).
     tags_complete: all the same, every tag that matters is in the store.
     """
@@ -122,6 +124,7 @@ class GcRunOptions:
     trash_older_than: int | None = None
     restart_command: str | None = None
     untagged_repositories: bool = False
+    unlinked_blobs: bool = False
     database: str = ""
     tags_in: str = ""
     tags_complete: bool = False
@@ -286,7 +289,12 @@ class GcRun:
             self._options.plan.drop_broken,
             concurrency=self._options.scan.concurrency,
         )
-        self.summary = await in_thread(self._plan)  # the lock is kept meanwhile
+        summary = await in_thread(self._plan)  # the lock is kept meanwhile
+        concurrency = self._options.scan.concurrency
+        unlinked = await look_for_manifests(
+            self._storage, self.inventory, summary.unlinked, concurrency=concurrency
+        )
+        self.summary = replace(summary, unlinked=unlinked)
 
     def _plan(self) -> GcSummary:
         return plan_gc(self.inventory, self._options.plan, now=self.inventory.scanned_at)

@@ -27,6 +27,7 @@ def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
     found = [
         _tags_elsewhere(options.plan, options.tags_in) if not options.tags_complete else "",
         _untagged(summary) if not options.untagged_repositories else "",
+        _unlinked(summary) if not options.unlinked_blobs else "",
         _share(summary, options.max_delete),
     ]
     return [why for why in found if why]
@@ -58,6 +59,15 @@ def _untagged(summary: GcSummary) -> str:
         f"{len(names):,} {has} revisions and not one tag, and would lose them all ({', '.join(names[:_NAMED])}{more}): "
         f"{its} tags may be kept elsewhere, as by Harbor or OpenShift, or be lost; if nothing in there is needed, say "
         "--untagged-repositories"
+    )
+
+
+def _unlinked(summary: GcSummary) -> str:
+    if not (summary.unlinked.suspicious and summary.blobs.dead):
+        return ""
+    return (
+        f"{summary.unlinked}, nor is any that was read a manifest: so writes a registry that keeps tags and manifests "
+        "in a database, as GitLab's can, and then they are live images; if there is none, say --unlinked-blobs"
     )
 
 

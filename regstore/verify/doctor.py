@@ -16,8 +16,9 @@ from typing import Final
 from regstore import layout
 from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError, StorageError, Unsupported
 from regstore.events import OnEvent, Progress, ignore
+from regstore.inventory.unlinked import KeysOnly
 from regstore.inventory.whose import database_in_use
-from regstore.layout import UnknownKey
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UnknownKey
 from regstore.runs.journal import find_runs
 from regstore.runs.known_cache import judge_cache
 from regstore.runs.lock import find_locks
@@ -41,6 +42,7 @@ _RESTORE: Final = (
     "restore them, copy them to a class that is read at once, and keep lifecycle rules from archiving a registry"
 )
 _UPLOAD_STALE: Final = 7 * _DAY
+_LINKS: Final = (LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey)
 
 
 class State(StrEnum):
@@ -256,13 +258,19 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
     total = unknown = 0
     example = ""
     archived: dict[str, str] = {}
+    times = KeysOnly()
     async for page in storage.list(layout.PREFIX):
         total += len(page)
         archived |= page.archived
-        for key in page.keys:
-            if isinstance(layout.decode(key), UnknownKey):
+        for key, size, mtime in zip(page.keys, page.sizes, page.mtimes, strict=True):
+            decoded = layout.decode(key)
+            if isinstance(decoded, UnknownKey):
                 unknown += 1
                 example = example or key
+            elif isinstance(decoded, BlobKey):
+                times.blob(size, mtime)
+            elif isinstance(decoded, _LINKS):
+                times.link(mtime)
     lines = [_ok("keys", f"{total:,}")] if total else [_warn("keys", "none: the store is empty", "push something")]
     if unknown:
         lines.append(
@@ -270,6 +278,16 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
         )
     if archived:
         lines.append(await _archived(storage, archived))
+    unlinked = times.result()
+    if unlinked.steady:
+        lines.append(
+            _warn(
+                "unlinked blobs",
+                str(unlinked),
+                "see that no registry here keeps tags and manifests in a database (GitLab's can): then they are live "
+                "images; else repositories were removed, and gc takes what they left",
+            )
+        )
     links = sorted(storage.symlinks)
     if links:
         lines.append(

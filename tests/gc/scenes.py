@@ -46,6 +46,7 @@ def options(*, offline: bool, grace: int = DAY, concurrency: int = 4, **more: An
         settle=0,
         max_delete=more.pop("max_delete", 1.0),
         untagged_repositories=more.pop("untagged_repositories", True),
+        unlinked_blobs=more.pop("unlinked_blobs", True),
         **more,
     )
 

@@ -62,6 +62,7 @@ async def collect(storage: Storage, *, cache: str = "none", untagged: bool = Tru
         settle=0,
         max_delete=1.0,
         untagged_repositories=True,
+        unlinked_blobs=True,
         **more,
     )
     async with (

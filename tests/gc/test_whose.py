@@ -19,9 +19,11 @@ from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
 from regstore.runs.lock import hold_lock
+from regstore.verify.doctor import examine
 from tests.gc.scenes import both, collect, look, model_storage, options, registry, serving, small_registry, trash
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
+from tests.model.store import ModelStore
 from tests.storage.faulty import FaultyStorage
 
 MARK = (b'{"version":1}', 0)
@@ -176,3 +178,52 @@ async def test_tags_that_are_kept_elsewhere_too(whose: str, by: str) -> None:
     assert (await look(storage, run)).stops == [str(refused.value)]
     await collect(storage, replace(run, tags_complete=True))
     await collect(storage, options(offline=True, tags_in=whose, delete_untagged=False))  # links are all there
+
+
+# -- no mark, and yet
+
+
+def steady_blobs(days: int, *, manifests: bool = False, blobs: int = 4) -> ModelStore:
+    """Links that are old, and blobs that came on each of some days since."""
+    b = Builder(NOW - 60 * DAY)
+    b.push("team/app", b.image(b.blob(b"config"), [b.blob(b"layer")]), "latest")
+    for day in range(days):
+        b.mtime = NOW - (40 - day) * DAY
+        found = [b.blob(b"pushed on day %d: %d" % (day, number)) for number in range(blobs)]
+        if manifests:
+            b.image(found[0], found[1:])
+    return b.store
+
+
+@both
+async def test_blobs_that_came_steadily_after_the_newest_link_may_be_a_databases(offline: bool) -> None:
+    storage = model_storage(steady_blobs(9))
+    before = registry(storage.store)
+    run = options(offline=offline, unlinked_blobs=False)
+    with pytest.raises(
+        Refused, match=r"^36 blobs \(.*\) came on 9 days after the newest link .*--unlinked-blobs$"
+    ) as no:
+        await collect(storage, run)
+    assert registry(storage.store) == before
+    assert (await look(storage, run)).stops == [str(no.value)]
+    assert (await collect(storage, replace(run, unlinked_blobs=True))).blobs == 36
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param(steady_blobs(9, manifests=True), id="repositories that were removed as folders"),
+        pytest.param(steady_blobs(2, blobs=20), id="one bad day"),
+        pytest.param(steady_blobs(9, blobs=1), id="single requests that were cut off"),
+    ],
+)
+async def test_blobs_that_are_garbage_as_usual(store: ModelStore) -> None:
+    storage = model_storage(store)
+    assert (await collect(storage, options(offline=True, unlinked_blobs=False))).blobs > 8
+
+
+async def test_doctor_sees_blobs_that_came_steadily() -> None:
+    for store, state in ((steady_blobs(9), "warn"), (steady_blobs(2), None)):
+        lines = {line.name: line for line in (await examine(model_storage(store))).lines}
+        assert (lines["unlinked blobs"].state if "unlinked blobs" in lines else None) == state
+        assert lines["metadata"].state == "ok"

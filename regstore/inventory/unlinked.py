@@ -1,0 +1,145 @@
+"""Blobs that came after the newest link of the whole store, and that no link names: does a registry write none?
+
+A registry with a metadata database writes blobs and no links (`inventory.whose`), and its mark may be missing: it is
+written at start-up, and a copy of the store may have left it out. What it leaves is a store whose links are old, and
+whose unlinked blobs come steadily. Distribution does not leave that: it writes a blob's layer link in the request that
+ends the upload, so unlinked blobs are those of single requests that were cut off between the two.
+
+Repositories that somebody removed as folders leave it, too, where only those were pushed to. But then their manifests
+are among the blobs, one an image; GitLab's database holds manifests itself (its table `manifests`, column `payload`),
+and none of them is a blob. So small blobs are read, in the order of their digests, which is none, and only where no
+manifest is among them is it called suspicious. Where one small blob of thirty is a manifest, 256 of them show it but
+for one case in 5,000. That makes false alarms rare enough for gc to stop.
+
+A few blobs are no sign yet: it takes `_BLOBS`, on `_DAYS` days (UTC), an hour or more after the newest link.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from regstore.concurrency import for_each
+from regstore.digest import Digest
+from regstore.errors import InvalidManifest, StorageError
+from regstore.inventory.inventory import Inventory
+from regstore.layout import BlobKey, encode
+from regstore.manifest import parse_manifest
+from regstore.storage.base import Storage
+from regstore.storage.streams import is_fatal
+
+_HOUR: Final = 3600 * 1_000_000
+_DAY: Final = 24 * _HOUR
+_BLOBS: Final = 10
+_DAYS: Final = 3
+#: Blobs that are read, and the sizes between which nearly all manifests lie.
+_READ: Final = 256
+_SIZES: Final = 100, 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlinked:
+    """newest_link: in microseconds; None where there are no links. days: on which the blobs came. manifests: whether
+    one of those that were read is a manifest."""
+
+    newest_link: int | None = None
+    blobs: int = 0
+    blob_bytes: int = 0
+    days: int = 0
+    manifests: bool = False
+
+    @property
+    def steady(self) -> bool:
+        return self.blobs >= _BLOBS and self.days >= _DAYS
+
+    @property
+    def suspicious(self) -> bool:
+        return self.steady and not self.manifests
+
+    def __str__(self) -> str:
+        newest = datetime.fromtimestamp((self.newest_link or 0) // 1_000_000, UTC)
+        return (
+            f"{self.blobs:,} blobs ({self.blob_bytes:,} bytes) came on {self.days} days after the newest link of the "
+            f"store ({newest:%Y-%m-%d}), and no link names them"
+        )
+
+
+def find_unlinked(inventory: Inventory) -> Unlinked:
+    """As it was listed; `manifests` is not looked for."""
+    newest = inventory.one(
+        "select max(mtime) from (select mtime from tag union all select mtime from tag_index"
+        " union all select mtime from revision_link union all select mtime from layer_link)"
+    )
+    if newest is None:
+        return Unlinked()
+    inventory.execute(
+        f"""
+        create or replace table unlinked_blob as
+        select digest, size, mtime from blob where mtime > {newest + _HOUR} and digest not in (
+            select digest from layer_link union select digest from revision_link
+            union select target from layer_link where target is not null
+            union select target from tag where target is not null
+        )
+        """
+    )
+    [(blobs, blob_bytes, days)] = inventory.all(
+        f"select count(*), coalesce(sum(size), 0)::bigint, count(distinct mtime // {_DAY}) from unlinked_blob"
+    )
+    return Unlinked(newest_link=newest, blobs=blobs, blob_bytes=blob_bytes, days=days)
+
+
+async def look_for_manifests(
+    storage: Storage, inventory: Inventory, unlinked: Unlinked, *, concurrency: int
+) -> Unlinked:
+    """Read small blobs, where they came steadily. One that can't be read is no manifest."""
+    if not unlinked.steady:
+        return unlinked
+    found = False
+
+    async def look(row: tuple[bytes]) -> None:
+        nonlocal found
+        try:
+            parse_manifest(await storage.get(encode(BlobKey(Digest.from_raw(bytes(row[0]))))))
+        except InvalidManifest:
+            return
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            return
+        found = True
+
+    rows = inventory.all(
+        "select digest from unlinked_blob where size between ? and ? order by digest limit ?", [*_SIZES, _READ]
+    )
+    await for_each(rows, look, concurrency=concurrency)
+    return replace(unlinked, manifests=found)
+
+
+class KeysOnly:
+    """The same by keys and their times alone, without an inventory: for a quick look, which reads no link. A blob that
+    is newer than every link is named by none that a registry wrote."""
+
+    def __init__(self) -> None:
+        self._blobs: Counter[int] = Counter()
+        self._bytes: Counter[int] = Counter()
+        self._newest = 0
+
+    def blob(self, size: int, mtime: int) -> None:
+        self._blobs[mtime // _HOUR] += 1
+        self._bytes[mtime // _HOUR] += size
+
+    def link(self, mtime: int) -> None:
+        self._newest = max(self._newest, mtime)
+
+    def result(self) -> Unlinked:
+        if not self._newest:
+            return Unlinked()
+        hours = [hour for hour in self._blobs if hour > self._newest // _HOUR + 1]
+        return Unlinked(
+            newest_link=self._newest,
+            blobs=sum(self._blobs[hour] for hour in hours),
+            blob_bytes=sum(self._bytes[hour] for hour in hours),
+            days=len({hour // 24 for hour in hours}),
+        )
