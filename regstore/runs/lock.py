@@ -53,6 +53,8 @@ LONGEST_LEASE: Final = 86400.0
 #: Bytes of a lock that are worth reading, and characters of what it says.
 _LONGEST: Final = 65536
 _LONGEST_WORD: Final = 200
+#: Listings until one counts that shows what can't be read.
+_LISTINGS: Final = 4
 #: Seconds until a lock beside the own one is looked at again.
 _LOOK_AGAIN: Final = 0.5
 #: Seconds by which the time in a run's name may be off the store's clock.
@@ -272,24 +274,26 @@ class Lock:
         return [lock for lock in await self._list() if not await self._is_over(lock)]
 
     async def _list(self) -> list[FoundLock]:
-        while True:
+        for tries_left in reversed(range(_LISTINGS)):
             writes, is_quiet = self._writes, not self._writing
             infos = [info async for page in self._storage.list(LOCKS) for info in page.objects()]
             others = [info for info in infos if info.key != self._key and is_run(info.key[len(LOCKS) :])]
             if self._key not in {info.key for info in infos}:
                 self._lost = "its lock is gone (another run expired or broke it)"
-                return []
+                break
             keys = frozenset(info.key for info in others)
             if is_quiet and writes == self._writes:
                 self._beside = keys if self._beside is None else self._beside & keys
             for info in others:
                 if info not in self._read:
                     lock = await _read(self._storage, info)
-                    if lock is None:
+                    if lock is None and tries_left:
                         break  # gone meanwhile, and the own may be gone with it: this listing proves nothing any more
-                    self._read[info] = lock
+                    # What is listed again and again, and is not there to be read, counts until it expires.
+                    self._read[info] = lock or _found(info, Holder.parse(info.key[len(LOCKS) :], b""))
             else:
                 return [self._read[info] for info in others]
+        return []
 
     async def _is_over(self, lock: FoundLock) -> bool:
         return lock.holder.is_dead or lock.expires < await self._storage.now()
@@ -362,6 +366,10 @@ async def _read(storage: Storage, info: ObjectInfo) -> FoundLock | None:
         holder = Holder.parse(run, await storage.get(info.key) if info.size <= _LONGEST else b"")
     except NotFound:
         return None
+    return _found(info, holder)
+
+
+def _found(info: ObjectInfo, holder: Holder) -> FoundLock:
     return FoundLock(
         holder=holder, key=info.key, written=info.mtime, expires=info.mtime + int(holder.lease * _SECOND)
     )

@@ -17,7 +17,7 @@ from regstore.errors import InputError, LockHeld, LockLost, NotFound
 from regstore.runs import LOCKS, started_at
 from regstore.runs import lock as lock_module
 from regstore.runs.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_locks, hold_lock
-from regstore.storage.base import Page, PutOptions
+from regstore.storage.base import ObjectInfo, Page, PutOptions
 from regstore.storage.disk import DiskStorage
 from regstore.storage.limit import check_limit, limited
 from tests.gc.actors import World
@@ -374,3 +374,26 @@ async def test_a_lease_that_nobody_would_believe_is_not_asked_for(world: World, 
         async with hold_lock(WorldStorage(world), command="gc", lease=lease):
             pass
     assert not [key for key in world.store if key.startswith(LOCKS)]
+
+
+class _Phantom(WorldStorage):
+    """Its listings still show a lock that was deleted."""
+
+    listings = 0
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        self.listings += 1
+        async for page in super().list(prefix, start_after=start_after):
+            shown = [*page.objects(), ObjectInfo(LOCKS + "20991231T000000Z-00000000", 1, "", self.world.now)]
+            columns = zip(*((info.key, info.size, info.etag, info.mtime) for info in shown), strict=True)
+            keys, sizes, etags, mtimes = map(list, columns)
+            yield Page(keys, sizes, etags, mtimes, page.complete)
+
+
+async def test_a_lock_that_is_listed_and_not_there_counts_until_it_expires(world: World) -> None:
+    storage = _Phantom(world)
+    with pytest.raises(LockHeld):
+        async with hold_lock(storage, command="gc"):
+            pass
+    assert storage.listings <= 5
+    assert not storage.store.objects
