@@ -150,7 +150,11 @@ class Applier:
 
     async def _is_undisturbed(self) -> bool:
         return await is_undisturbed(
-            self._target, self._others, self._inventory, concurrency=self._options.concurrency
+            self._target,
+            self._others,
+            self._inventory,
+            concurrency=self._options.concurrency,
+            own=self._transfer.own_runs,
         )
 
     # -- rows
@@ -278,7 +282,7 @@ class Applier:
                 await self._transfer.copy(digest, size, suspect=True)
             except (IntegrityError, SourceGone):
                 if not present:
-                    await self._transfer.take_back(digest)
+                    await self._transfer.take_back(digest, size)
                 raise
             self._result.repaired += 1
             if not await self._transfer.read_back(digest, size):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,13 +45,16 @@ class Others:
 NOBODY: Final = Others(journaled=frozenset(), at_work="", cut_short=False)
 
 
-async def find_others(target: Storage) -> Others:
-    """One LIST of the locks and one of the journals; a GET a lock, and one a run that ended within a lease."""
+async def find_others(target: Storage, *, own: Collection[str] = ()) -> Others:
+    """One LIST of the locks and one of the journals; a GET a lock, and one a run that ended within a lease. own: runs
+    that are not others."""
     locks = await find_locks(target)
     runs: dict[str, dict[str, int]] = defaultdict(dict)
     async for page in target.list(RUNS):
         for key, mtime in zip(page.keys, page.mtimes, strict=True):
-            runs[key[len(RUNS) :].partition("/")[0]][key] = mtime
+            run = key[len(RUNS) :].partition("/")[0]
+            if run not in own:
+                runs[run][key] = mtime
     journaled = frozenset(key for keys in runs.values() for key in keys)
     open_runs = {run: max(keys.values()) for run, keys in runs.items() if is_run(run) and _done(run) not in keys}
     now = await target.now() if locks or runs else 0
@@ -76,10 +79,12 @@ async def _failed(target: Storage, run: str) -> bool:
         return True
 
 
-async def is_undisturbed(target: Storage, before: Others, inventory: Inventory, *, concurrency: int) -> bool:
+async def is_undisturbed(
+    target: Storage, before: Others, inventory: Inventory, *, concurrency: int, own: Collection[str] = ()
+) -> bool:
     """Whether all that was listed after `before` was found is still there, and no run is about to take it. Reads
     `live_blob` and `migrate_blocked`."""
-    after = await find_others(target)
+    after = await find_others(target, own=own)
     if before.at_work or after.at_work or after.journaled != before.journaled:
         return False
     return not after.cut_short or await _has_all_blobs(target, inventory, concurrency)

@@ -13,6 +13,7 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError, Unreachable, Unsupported
 from regstore.events import Notice, OnEvent
 from regstore.migrate.options import MigrateOptions
+from regstore.migrate.take_back import take_back
 from regstore.storage.base import Storage
 from regstore.storage.streams import (
     LARGE_STREAMS,
@@ -44,7 +45,7 @@ class Transfer:
     """Copies of blobs between two stores. Safe to use from many tasks.
 
     server_side: whether the server is still asked to copy. size_only: copies made by the server of which it keeps no
-    checksum, so that nothing but their size was compared.
+    checksum, so that nothing but their size was compared. own_runs: those in the target's journals that are ours.
     """
 
     def __init__(self, source: Storage, target: Storage, options: MigrateOptions, on_event: OnEvent) -> None:
@@ -58,7 +59,9 @@ class Transfer:
         self._unfinished: Unfinished | None = None
         self._between: Between | None = None
         self._refusals = 0
+        self._taking_back = asyncio.Lock()
         self.size_only = 0
+        self.own_runs: set[str] = set()
         self.server_side = options.server_side and can_copy(source, target)
 
     async def find_unfinished(self, is_wanted: Callable[[Digest], bool]) -> None:
@@ -91,9 +94,7 @@ class Transfer:
                 try:
                     await self._pass_through(key, digest, size, on_bytes)
                 except (IntegrityError, SourceGone):
-                    # Nothing may pass for the blob that is not; what somebody has pushed by now stays.
-                    if not await self.read_back(digest, size):
-                        await self.take_back(digest)
+                    await self.take_back(digest, size)  # nothing may pass for the blob that is not
                     raise
                 return
         await self._pass_through(key, digest, size, on_bytes)
@@ -185,12 +186,10 @@ class Transfer:
         key = layout.encode(layout.BlobKey(digest))
         return await verified_size(self._target, key, digest, size) is not None
 
-    async def take_back(self, digest: Digest) -> None:
-        """Remove a copy just made whose bytes are wrong: the next run would take it for the blob."""
-        key = layout.encode(layout.BlobKey(digest))
-        outcome = (await self._target.delete_many([key]))[key]
-        if outcome is not None:
-            raise outcome
+    async def take_back(self, digest: Digest, size: int) -> None:
+        """Remove a copy just made whose bytes are wrong; what somebody has put there by now, and is right, stays."""
+        async with self._taking_back:  # one lock of the store at a time
+            await take_back(self._target, digest, size, source=self._source.url, own=self.own_runs)
 
 
 def can_copy(source: Storage, target: Storage) -> bool:
