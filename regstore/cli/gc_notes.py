@@ -56,14 +56,20 @@ def _about_unknown_keys(summary: GcSummary) -> str:
     held = summary.held
     if not held.blobs:
         return said
+    example = f", such as {held.keys[0]}" if held.keys else ""
     return (
         f"{said}. Nothing but these holds {counted(held.blobs, 'dead blob')} ({size(held.blob_bytes)}), for they name "
-        f"digests, such as {', '.join(held.keys[:1])}: look at them (--json names some), and move them out of "
-        "docker/registry/v2 if nobody needs them; the next run then frees that"
+        f"digests{example}: look at them (--json names some), and move them out of docker/registry/v2 if nobody needs "
+        "them; the next run then frees that"
     )
 
 
 def report_notes(report: GcReport) -> Iterator[str]:
+    if report.litter:
+        yield (
+            f"{counted(report.litter, 'directory marker or file', 'directory markers and files')} of NAS or desktop "
+            "systems went with what they stood beside"
+        )
     if report.vanished:
         yield (
             f"{counted(report.vanished, 'dead blob')} had gone when their turn came, such as "
