@@ -38,6 +38,7 @@ from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     DATABASE_IN_USE,
+    PREFIX,
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
@@ -313,6 +314,14 @@ class GcMachine(RuleBasedStateMachine):
             for place, one in self.promises.items()
             if place[0] != repository or digest not in one.blobs()
         }
+
+    @rule(data=st.data(), name=st.sampled_from(["", "._x", "@eaDir/x"]))
+    def litter(self, data: st.DataObject, name: str) -> None:
+        """Somebody makes a marker, or a tool puts its file, beside a key of the registry, or where one was."""
+        keys = sorted(key for key in self.world.written | set(self.world.store) if key.startswith(PREFIX))
+        parts = data.draw(st.sampled_from(keys), label="beside").split("/")
+        depth = data.draw(st.integers(3, len(parts) - 1), label="depth")
+        self.world.store.objects["/".join([*parts[:depth], name])] = (b"", self.world.mtime())
 
     @rule(seconds=st.sampled_from([1, 200, 200, 4000, 90_000]))
     def wait(self, seconds: int) -> None:
