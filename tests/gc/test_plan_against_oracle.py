@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regstore.digest import Digest
+from regstore.errors import NotARegistry, Refused
 from regstore.gc.plan import GcOptions, GcSummary, Step, plan_gc
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
@@ -17,10 +18,19 @@ from regstore.layout import BlobKey, UploadKey, encode
 from regstore.storage.base import MultipartUpload, Storage
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples
+from tests.gc.scenes import collect, model_storage, options, registry
 from tests.model.builder import Builder
-from tests.model.gc_oracle import Expected, expected
+from tests.model.gc_oracle import Expected, expected, links_are_whole
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, example_registry, registries
+from tests.model.random_registry import (
+    DAY,
+    GRACES,
+    NOW,
+    UPLOADS_OLDER_THAN,
+    example_registry,
+    metadata_marks,
+    registries,
+)
 from tests.model.store import ModelStore
 from tests.model.test_oracle import CASES, OLD
 
@@ -105,6 +115,25 @@ def test_on_disk(
     root = tmp_path_factory.mktemp("store")
     store.write_folder(root)
     asyncio.run(plan_and_compare(DiskStorage(root), store, delete_untagged, grace))
+
+
+@generated
+@given(registries(disk=False), metadata_marks)
+def test_links_are_the_whole_truth_or_nothing_goes(store: ModelStore, marks: set[str]) -> None:
+    """With every right to remove whatever is dead."""
+    for mark in marks:
+        store.objects[mark] = b"{}", NOW
+    storage = model_storage(store, page=1 + len(marks) // 2)
+    before = registry(storage.store).objects
+    try:
+        asyncio.run(collect(storage, options(offline=True)))
+    except Refused:
+        assert not links_are_whole(store)
+        assert registry(storage.store).objects == before
+    except NotARegistry:
+        assert not store.objects.keys() - marks
+    else:
+        assert links_are_whole(store)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -448,6 +448,11 @@ class Marking:
         return frozenset(reasons)
 
 
+def links_are_whole(model: ModelStore) -> bool:
+    """Unless the store says that a metadata database is in use, whatever else it says."""
+    return "docker/registry/lockfiles/database-in-use" not in model
+
+
 def expected(
     model: ModelStore,
     *,

@@ -15,6 +15,9 @@ from regstore import manifest as media
 from regstore.digest import Digest
 from regstore.layout import (
     BLOBS,
+    DATABASE_IN_USE,
+    FILESYSTEM_IN_USE,
+    LOCKFILES,
     REPOSITORIES,
     BlobKey,
     LayerLinkKey,
@@ -349,6 +352,14 @@ def _damage(b: Builder, spec: tuple[str, int, int, int]) -> None:
         del b.store.objects[key]
     else:
         b.put(key, changes[kind](), NOW - age if kind == "new time" else mtime)
+
+
+#: What GitLab's registry may leave beside the layout's keys, and names that only look like it.
+metadata_marks = st.sets(
+    st.sampled_from(
+        (DATABASE_IN_USE, FILESYSTEM_IN_USE, f"{DATABASE_IN_USE}.old", f"{LOCKFILES}a", f"{LOCKFILES}z")
+    )
+)
 
 
 @st.composite
