@@ -382,7 +382,9 @@ class _Run:
         await self._seed(result)
         await self._blobs(guard, result)
         conditional = bool(self._names) and (await self._store.capabilities()).conditional_put
-        writer = LinkWriter(self._store, self._options, lock, guard, conditional)
+        writer = LinkWriter(
+            self._store, self._options, lock, guard, conditional, source=f"{self._backup.url} {self._snapshot.run}"
+        )
         done = 0
 
         async def one(name: str) -> None:
@@ -405,7 +407,7 @@ class _Run:
             )
 
         await for_each(self._names, one, concurrency=AT_ONCE)
-        await writer.end()
+        await writer.end(self._inventory)
         result.links, result.tags = writer.links, writer.tags
         result.conflicts = sorted(result.conflicts + writer.conflicts)
         result.damaged = self.damaged

@@ -18,7 +18,9 @@ from regstore.backup.options import RestoreOptions
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound, StorageError
+from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX
+from regstore.inventory.tag_record import LINES, TagLine, TagTimes
 from regstore.runs.journal import REWRITTEN, Entry, Journal
 from regstore.runs.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
@@ -56,9 +58,11 @@ class Link:
 @dataclass(kw_only=True)
 class Work:
     """What one repository lacks, in the order of writing. times: of the index links of tags, as listed, in
-    microseconds. history: of tags, the digests whose index links are written."""
+    microseconds. history: of tags, the digests whose index links are written. set_at: when each tag was set, in
+    microseconds."""
 
     name: str
+    set_at: dict[str, int] = field(default_factory=dict)
     times: dict[str, dict[Digest, int]] = field(default_factory=dict)
     history: dict[str, set[Digest]] = field(default_factory=dict)
     steps: list[list[Link]] = field(default_factory=list)
@@ -95,6 +99,7 @@ async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missin
             for manifest, digest in sorted(pack.signatures)
         )
     )
+    work.set_at = {tag: packed.time for tag, packed in pack.tags.items()}
     for tag, packed in sorted(pack.tags.items()):
         for link in await lacking([(layout.TagCurrentKey(name, tag), packed.digest)]):
             if link.replaces is None or overwrite_tags:
@@ -128,14 +133,23 @@ class LinkWriter:
     """Writes links under the store's lock. links, tags: how many. conflicts: tags that somebody set meanwhile."""
 
     def __init__(
-        self, store: Storage, options: RestoreOptions, lock: Lock, guard: Guard, conditional: bool
+        self,
+        store: Storage,
+        options: RestoreOptions,
+        lock: Lock,
+        guard: Guard,
+        conditional: bool,
+        *,
+        source: str,
     ) -> None:
+        """source: where the links come from, for the record of tags."""
         self._store = store
         self._options = options
         self._guard = guard
         self._conditional = conditional
         self._journal = Journal(store, lock.run)
         self._journaled = 0
+        self._times = TagTimes(store, source)
         self.links = self.tags = 0
         self.conflicts: list[Conflict] = []
 
@@ -158,10 +172,22 @@ class LinkWriter:
 
         for step in work.steps:
             await for_each(step, put, concurrency=AT_ONCE)
-        await for_each(work.tags, set_tag, concurrency=AT_ONCE)
+        for start in range(0, len(work.tags), LINES):
+            rows = work.tags[start : start + LINES]
+            lines = [self._line(work, tag, link, held.get(link.key)) for tag, link in rows]
+            async with self._times.setting(lines) as not_set:
+                await for_each(rows, set_tag, concurrency=AT_ONCE)
+                not_set |= {(one.repository, one.tag) for one in self.conflicts}
 
-    async def end(self) -> None:
+    def _line(self, work: Work, tag: str, link: Link, held: bytes | None) -> TagLine:
+        digest = layout.parse_link(link.body)
+        assert digest is not None
+        was = layout.parse_link(held) if held is not None else None
+        return self._times.line(work.name, tag, digest, work.set_at[tag], was=was)
+
+    async def end(self, inventory: Inventory) -> None:
         """Say in the journal, where there is one, that the run came to its end."""
+        await self._times.end(inventory)
         if self._journaled:
             await self._journal.end({"rewritten_links": self._journaled, "failures": 0})
 

@@ -26,7 +26,8 @@ from regstore.gc.copying_back import copy_back
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey
+from regstore.inventory.tag_record import TagTimes
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import put_missing
@@ -112,20 +113,27 @@ class Healer:
             group by m.key, r.id, m.tag order by m.key
             """
         )
-        for key, repository, tag, raw, mtime in rows:
-            body = layout.link_body(Digest.from_raw(bytes(raw)))
-            async with self._lock.batch():
-                await put_missing(self._storage, key, body, since=mtime)
-            self._inventory.insert(
-                "tag",
-                {
-                    "repository": ("int32", [repository]),
-                    "name": ("utf8", [tag]),
-                    "target": ("binary", [bytes(raw)]),
-                    "size": ("int64", [len(body)]),
-                    "mtime": ("int64", [mtime]),
-                },
-            )
+        times = TagTimes(self._storage, "heal")
+        lines = [
+            times.line(place.name, place.tag, Digest.from_raw(bytes(raw)), mtime)
+            for key, _, _, raw, mtime in rows
+            if isinstance(place := layout.decode(key), TagCurrentKey)
+        ]
+        async with times.setting(lines):
+            for key, repository, tag, raw, mtime in rows:
+                body = layout.link_body(Digest.from_raw(bytes(raw)))
+                async with self._lock.batch():
+                    await put_missing(self._storage, key, body, since=mtime)
+                self._inventory.insert(
+                    "tag",
+                    {
+                        "repository": ("int32", [repository]),
+                        "name": ("utf8", [tag]),
+                        "target": ("binary", [bytes(raw)]),
+                        "size": ("int64", [len(body)]),
+                        "mtime": ("int64", [mtime]),
+                    },
+                )
         if rows:
             await self._scanner.read_manifests()
         return Healed(links=tuple(key for key, *_ in rows))

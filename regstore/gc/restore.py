@@ -6,16 +6,19 @@ that stands is written over: what differs is a conflict, and so is what would na
 The trash keeps its copies.
 
 On a store unchanged since the run every key and body is as before, uploads excepted. Times are fresh, so the next gc
-takes nothing of it before the grace has passed.
+takes nothing of it before the grace has passed; for retention, the record (`inventory.tag_record`) says when tags were
+set before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
+from regstore.digest import Digest
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.copying_back import copy_back
 from regstore.gc.restore_plan import (
@@ -29,7 +32,9 @@ from regstore.gc.restore_plan import (
     plan_restore,
     size_of,
 )
-from regstore.layout import BlobKey
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.tag_record import TagTimes, own_times
+from regstore.layout import BlobKey, TagCurrentKey
 from regstore.runs.journal import RESTORED, write_seen
 from regstore.runs.lock import Lock
 from regstore.storage.base import Storage
@@ -88,10 +93,16 @@ async def apply_restore(
             break
         # There may be another copy; what needs a blob of which there is none stays away.
         plan = await plan_restore(storage, plan.options, damaged=frozenset(damaged))
+    times = await _times_of_tags(storage, plan)
+    record = TagTimes(storage, f"trash restore {plan.run}")
     for step in plan.links:
         for start in range(0, len(step), _BATCH):
-            async with lock.batch():
-                await for_each(step[start : start + _BATCH], write, concurrency=concurrency)
+            links = step[start : start + _BATCH]
+            places = [(key.name, key.tag) for key in _tags(links)]
+            lines = [record.line(*place, *times[place]) for place in places if place in times]
+            async with record.setting(lines) as not_set, lock.batch():
+                await for_each(links, write, concurrency=concurrency)
+                not_set |= {place for place in places if layout.encode(TagCurrentKey(*place)) not in written}
     if written:
         # From here on who removes one of these means it: the journal gives it back no more.
         async with lock.batch():
@@ -104,3 +115,22 @@ async def apply_restore(
         standing=len(plan.standing),
         conflicts=tuple(sorted({*plan.conflicts, *conflicts}, key=lambda conflict: conflict.key)),
     )
+
+
+def _tags(links: Iterable[LinkBack]) -> list[TagCurrentKey]:
+    keys = (layout.decode(link.key) for link in links)
+    return [key for key in keys if isinstance(key, TagCurrentKey)]
+
+
+async def _times_of_tags(storage: Storage, plan: RestorePlan) -> dict[tuple[str, str], tuple[Digest, int]]:
+    """Of each tag (repository, tag) that comes back what it names, and when it was set before the run took it."""
+    tags: dict[tuple[str, str], tuple[Digest, int]] = {}
+    for link in (link for step in plan.links for link in step):
+        key, digest = layout.decode(link.key), layout.parse_link(link.body)
+        if isinstance(key, TagCurrentKey) and digest is not None:  # a damaged one has no time by the record
+            tags[key.name, key.tag] = digest, link.mtime
+    if not tags:
+        return {}
+    with Inventory() as inventory:
+        times = await own_times(storage, inventory, tags)
+    return {place: (digest, times[place]) for place, (digest, _) in tags.items()}

@@ -51,8 +51,11 @@ class BlobBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkBack:
+    """mtime: of the link that went, in microseconds."""
+
     key: str
     body: bytes
+    mtime: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +222,7 @@ class _Planner:
             run=self._record.run,
             record=self._record,
             blobs=tuple(sorted(blobs, key=lambda blob: str(blob.digest))),
-            links=tuple(
-                tuple(LinkBack(key=self._links[key].key, body=self._links[key].body or b"") for key in step)
-                for step in self._steps(links)
-            ),
+            links=tuple(tuple(_back(self._links[key]) for key in step) for step in self._steps(links)),
             standing=tuple(sorted(standing)),
             conflicts=tuple(sorted(self._conflicts, key=lambda conflict: conflict.key)),
         )
@@ -414,6 +414,10 @@ async def body_of(storage: Storage, key: str) -> bytes | None:
 
 def differing(key: str, present: int, size: int) -> Conflict:
     return Conflict(key=key, reason=f"it is there with {present:,} bytes, and had {size:,}")
+
+
+def _back(entry: Entry) -> LinkBack:
+    return LinkBack(key=entry.key, body=entry.body or b"", mtime=entry.mtime)
 
 
 def _target(entry: Entry) -> Digest | None:

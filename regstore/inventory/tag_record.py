@@ -1,12 +1,14 @@
-"""What migrate wrote into a store: the record that lies in the store itself, under `regstore/migrate/`.
+"""What migrate, a restore or an undo wrote into a store: the record that lies in the store itself, under
+`regstore/migrate/`.
 
     regstore/migrate/tags/<pass>-<number>.ndjson
 
 A line is a JSON object for one tag:
 
-    source      where it came from, as `s3://bucket/root` or a path
+    source      where it came from, as `s3://bucket/root` or a path; of a restore the backup's, of an undo the run
     place       the same, so that no other store has it: with the endpoint, or a path without symbolic links. Lines of
-                older versions lack it: they never are the record of a source that is asked about
+                older versions lack it, and those of a restore or an undo: they never are the record of a source that is
+                asked about
     origin      the repository's name there
     repository  its name here
     tag         its name
@@ -26,8 +28,10 @@ removed. Whoever finds a file of the listing gone lists again.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -99,6 +103,68 @@ async def _write(storage: Storage, key: str, lines: Sequence[dict[str, Any]]) ->
     import orjson
 
     await storage.put(key, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
+
+
+class TagTimes:
+    """Keeps the times of tags that are set anew and had been set before. Asks nothing of the store before the first.
+    source: as in the record."""
+
+    def __init__(self, storage: Storage, source: str) -> None:
+        self._storage = storage
+        self._source = source
+        self._pass = ""
+        self._number = 0
+        self._beginning = asyncio.Lock()
+
+    def line(self, repository: str, tag: str, digest: Digest, time: int, *, was: Digest | None = None) -> TagLine:
+        return TagLine(
+            source=self._source,
+            origin=repository,
+            repository=repository,
+            tag=tag,
+            digest=digest,
+            time=time,
+            was=was,
+        )
+
+    @asynccontextmanager
+    async def setting(self, lines: Sequence[TagLine]) -> AsyncIterator[set[tuple[str, str]]]:
+        """Set the tags within, at most LINES of them; those (repository, tag) that are put into the set were not."""
+        if not lines:
+            yield set()
+            return
+        async with self._beginning:
+            self._pass = self._pass or next_pass(await list_record(self._storage))
+            number, self._number = self._number, self._number + 1
+        not_set: set[tuple[str, str]] = set()
+        await write_tags(self._storage, self._pass, number, lines, done=False)
+        yield not_set
+        left = [line for line in lines if (line.repository, line.tag) not in not_set]
+        await write_tags(self._storage, self._pass, number, left, done=True)
+
+    async def end(self, inventory: Inventory) -> None:
+        """Merge what became many files; best effort."""
+        if self._number <= MANY:
+            return
+        try:
+            await merge_record(self._storage, inventory, await load_record(self._storage, inventory))
+        except StorageError:
+            pass  # a later pass of migrate does it
+
+
+async def own_times(
+    storage: Storage, inventory: Inventory, tags: Mapping[tuple[str, str], tuple[Digest, int]]
+) -> dict[tuple[str, str], int]:
+    """When each tag (repository, tag) was last set, that had this digest and a link of this mtime: what the record says
+    of it, else the link's own time. In microseconds."""
+    await load_record(storage, inventory)
+    rows = inventory.all("select repository, tag, digest, time, set_by from migrate_record")
+    recorded = {(row[0], row[1]): row[2:] for row in rows}
+    times: dict[tuple[str, str], int] = {}
+    for place, (digest, mtime) in tags.items():
+        raw, time, set_by = recorded.get(place, (b"", 0, 0))
+        times[place] = time if bytes(raw) == digest.raw and mtime <= set_by else mtime
+    return times
 
 
 async def list_record(storage: Storage) -> dict[str, int]:
