@@ -22,6 +22,11 @@ WAY_OUT = (
     "`regstore gc --offline --no-trash` frees space without writing to the store first (--trash-days 0: the trash of "
     "older runs, too); the registry must be stopped or read-only meanwhile"
 )
+#: What it says of a run that needs no room for its state.
+NEEDS_ROOM = (
+    "what lies in the trash and is referenced again is given back before anything goes, and there is no room for it: "
+    "make some in another way, by as much as that takes"
+)
 
 
 @asynccontextmanager

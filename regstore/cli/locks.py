@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.elsewhere import WAY_OUT
+from regstore.cli.elsewhere import NEEDS_ROOM, WAY_OUT
 from regstore.cli.output import emit, emit_error, emit_json, moment, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
@@ -74,6 +74,7 @@ async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, li
 async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
     """Hold the store's lock, and say so where it stands afterwards: the store would not delete it. Of one that is full,
     say what frees space."""
+    from regstore.runs.elsewhere import StateElsewhere
     from regstore.runs.lock import find_locks, hold_lock
 
     run = ""
@@ -82,7 +83,9 @@ async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[L
             run = lock.run
             yield lock
     except StorageFull as error:
-        raise StorageFull(f"{error}; {WAY_OUT}") from error
+        if storage.url not in str(error):
+            raise  # of a temporary folder
+        raise StorageFull(f"{error}; {NEEDS_ROOM if isinstance(storage, StateElsewhere) else WAY_OUT}") from error
     finally:
         with suppress(StorageError):
             if run and any(found.holder.run == run for found in await find_locks(storage)):

@@ -7,14 +7,16 @@ import errno
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from regstore.digest import Digest
 from regstore.errors import StorageFull
 from regstore.layout import BlobKey, encode
-from regstore.runs import LOCKS, RUNS
+from regstore.runs import LOCKS, RUNS, TRASH
 from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run
@@ -115,6 +117,30 @@ def _full(put: Any, root: Path) -> Any:
         put(self, *arguments)
 
     return refuse
+
+
+def test_what_must_be_given_back_first_needs_room(run: Run, disk: Path) -> None:
+    """Nothing goes meanwhile: heal comes before all else."""
+    _, dead = registry()
+    layer = encode(BlobKey(Digest.of(b"layer")))
+    run_name = "20260101T000000Z-00000000"
+    (disk / "filler").unlink()
+    for name, body in (("run.json", b"{}"), ("done.json", b"{}")):
+        path = disk / RUNS / run_name / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    copy = disk / TRASH / run_name / layer
+    copy.parent.mkdir(parents=True)
+    (disk / layer).rename(copy)
+    with suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"x" * 4096)
+    run("gc", disk, *OFFLINE, "--quiet").failed(1, "No space left", "given back before anything goes")
+    assert copy.exists()
+    assert dead in ModelStore.from_folder(disk)
+    (disk / "filler").unlink()
+    assert run("gc", disk, *OFFLINE).code == 0
+    check_freed(disk)
 
 
 async def test_another_run_s_lock_in_the_store_counts(disk: Path, tmp_path: Path, run: Run) -> None:
