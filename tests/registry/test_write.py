@@ -373,3 +373,21 @@ async def test_what_is_written_is_read(
             if "/v2/blobs/" in key
         }
         assert dangling(storage.root) == []
+
+
+async def test_a_blob_that_is_cut_short_while_it_is_linked_is_not_promised(
+    registry: Registry, storage: RecordingStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts other bytes there between the write and the link: whoever wrote it is told."""
+    data = b"a layer"
+    key = images.blob_key(str(Digest.of(data)))
+    put = storage.put
+
+    async def put_and_cut(name: str, body: bytes, **more: Any) -> None:
+        await put(name, body, **more)
+        if name.endswith("/link"):
+            (storage.root / key).write_bytes(data[:-1])
+
+    monkeypatch.setattr(storage, "put", put_and_cut)
+    with pytest.raises(IntegrityError, match=r"6 bytes in .*, not 7"):
+        await registry.repository("team/app").blobs.put(data)
