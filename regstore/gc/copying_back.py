@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import IntegrityError
+from regstore.errors import IntegrityError, NotFound, StorageError
 from regstore.layout import BlobKey
 from regstore.storage.base import Storage
-from regstore.storage.streams import copy_blob, verified_size
+from regstore.storage.outage import error_of_source
+from regstore.storage.streams import copy_blob, is_fatal, verified_size
 
 _READS = 2
 
 
 async def copy_back(storage: Storage, source: str, digest: Digest, *, size: int) -> bool:
     """Copy the blob's copy at `source`, of `size` bytes, to where the blob belongs; False, and nothing there, where it
-    was read twice and did not have the digest. Memory is bounded. NotFound where there is no copy."""
+    was read twice and did not have the digest, or where the store has the copy and does not give it. Memory is bounded.
+    NotFound where there is no copy."""
     target = layout.encode(BlobKey(digest))
     if (await storage.capabilities()).atomic_rename:  # a disk: it is read on its way
         for _ in range(_READS):
@@ -27,9 +29,21 @@ async def copy_back(storage: Storage, source: str, digest: Digest, *, size: int)
                 return True
             except IntegrityError:
                 continue
+            except StorageError as error:
+                if is_fatal(error) or isinstance(error, NotFound):
+                    raise
+                if await error_of_source(storage, source, digest, size, error) is None:
+                    raise  # what can't be written is not the copy's fault
+                return False
         return False
     for _ in range(_READS):
-        if await verified_size(storage, source, digest, size) == size:
+        try:
+            found = await verified_size(storage, source, digest, size)
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            return False
+        if found == size:
             # By the server: the copy keeps the class and the encryption that it was stored with.
             await storage.copy(source, target, size=size)
             return True

@@ -18,7 +18,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import NotFound
+from regstore.errors import NotFound, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import TagCurrentKey, TagIndexKey
@@ -27,6 +27,7 @@ from regstore.runs.journal import UNLINK, Entry, Journal
 from regstore.runs.lock import Lock, hold_lock
 from regstore.runs.pushed_again import give_back
 from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.streams import is_fatal
 from regstore.tagging import list_tag, remove_tag_folders
 
 _BATCH: Final = 500
@@ -100,6 +101,10 @@ async def _unchanged(
             return  # it came back
         except NotFound:
             pass
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            return  # it may stand
         links = await list_tag(target, one.tag)
         current = links.get(one.tag)
         if current is None:

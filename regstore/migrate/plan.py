@@ -487,6 +487,24 @@ class _Planner:
             [self._place],
         )
         kept = "false" if self._options.overwrite_tags else "foreign_"
+        if not self._options.overwrite_tags:  # what cannot be seen is not written over
+            unread = "join dst.tag d on d.repository = m.dst and d.name = x.name and d.unread is not null"
+            run(
+                f"""
+                insert into migrate_problem
+                select 'damaged', m.target, 'tag ' || x.name, 'stands at the target, can''t be read there, and is not'
+                    || ' written over without --overwrite-tags: ' || d.unread
+                from migrate_tag_difference x join migrate_repository m on m.id = x.repository {unread}
+                """
+            )
+            run(
+                f"""
+                delete from migrate_tag_difference where (repository, name) in (
+                    select (x.repository, x.name) from migrate_tag_difference x
+                    join migrate_repository m on m.id = x.repository {unread}
+                )
+                """
+            )
         run(f"create or replace table migrate_conflict as from migrate_tag_difference where {kept}")
         run(
             "create or replace table migrate_tag as select repository, name, target, mtime, present, was"

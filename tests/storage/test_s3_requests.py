@@ -19,6 +19,7 @@ from regstore.digest import Digest
 from regstore.errors import (
     AccessDenied,
     AlreadyExists,
+    Archived,
     AuthenticationFailed,
     IntegrityError,
     NoSuchBucket,
@@ -872,3 +873,44 @@ async def test_abort_is_idempotent(fake: FakeS3, storage: S3Storage) -> None:
     await storage.abort_multipart_upload(upload)
     with pytest.raises(NoSuchBucket):
         await storage.abort_multipart_upload(upload)
+
+
+# Objects that can't be read
+
+
+def entries(**classes: str) -> str:
+    parts = listing(*classes).split("<StorageClass>STANDARD<")
+    return parts[0] + "".join(
+        f"<StorageClass>{name}<{part}" for name, part in zip(classes.values(), parts[1:], strict=True)
+    )
+
+
+async def test_a_listing_tells_what_is_archived(fake: FakeS3) -> None:
+    fake.answers = [answer(body=entries(a="STANDARD", b="GLACIER", c="GLACIER_IR", d="DEEP_ARCHIVE"))]
+    async with fake.storage(root="") as storage:
+        (page,) = [page async for page in storage.list("")]
+    assert page.archived == {"b": "GLACIER", "d": "DEEP_ARCHIVE"}
+    fake.answers = [answer(body=entries(**{"reg/a": "GLACIER"}))]
+    async with fake.storage(root="reg") as storage:
+        (page,) = [page async for page in storage.list("")]
+    assert (page.keys, page.archived) == (["a"], {"a": "GLACIER"})
+
+
+async def test_an_archived_object_is_told_at_once(fake: FakeS3, storage: S3Storage) -> None:
+    fake.otherwise = error(403, "InvalidObjectState")
+    with pytest.raises(Archived, match="restore it"):
+        await storage.get("a")
+    assert len(fake.asked) == 1
+
+
+async def test_one_object_that_gives_500_may_not_ask_for_minutes(fake: FakeS3, storage: S3Storage) -> None:
+    """Retry-After is the word of a server that is busy, not of an object that can't be had."""
+    fake.otherwise = error(500, "InternalError", Retry_After="20")
+    async with asyncio.timeout(5):
+        with pytest.raises(Unreachable, match="kept failing"):
+            await storage.get("a")
+    assert len(fake.asked) == 4
+
+
+def test_one_object_that_never_answers_is_given_up_before_others_would_be() -> None:
+    assert RetryPolicy().unanswered * READ_TIMEOUT <= 180
