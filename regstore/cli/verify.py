@@ -215,6 +215,7 @@ async def _repair(
     from regstore.inventory.whose import Use
     from regstore.runs.lock import break_locks, hold_lock
     from regstore.storage.base import PutOptions, store_with
+    from regstore.storage.identity import place_of
     from regstore.verify.repair import repair
 
     storage, config = settings.open_with_config()
@@ -225,7 +226,11 @@ async def _repair(
         put = what.put or PutOptions()
         what = replace(what, put=put if config is None else put.over(config.put))
         store_with(storage, what.put)
-        links = None if other is None or not await is_backup(other) else BackedUpLinks(other)
+        links = None
+        if other is not None and await is_backup(other):
+            links = BackedUpLinks(other, place=await place_of(storage))
+            if what.restore_links:
+                await links.load()
         if break_lock:
             for broken in await break_locks(storage):
                 emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")

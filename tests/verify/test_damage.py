@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from regstore.backup.links import BackedUpLinks
+from regstore.errors import InputError
 from regstore.layout import REPOSITORIES, SCHEDULER_STATE
 from regstore.verify.plan import FaultKind
 from tests.backup.places import memory, take
@@ -245,6 +246,26 @@ async def test_links_come_back_from_a_backup() -> None:
     assert repairs.restored == tuple(sorted(lost))
     assert left.findings.counts == {}
     assert registry_of(store) == pristine().bodies()
+
+
+async def test_links_come_from_no_other_store_in_the_backup() -> None:
+    """Two stores have a repository of one name; what the other's clients may read is none of this one's business."""
+    backup, store = ModelStore(), pristine()
+    for number, url in enumerate(("s3://mine", "s3://other")):
+        source = memory(pristine())
+        source.url = url
+        await take(source, memory(backup, now=NOW + number))
+    key = link("other", "_manifests/revisions", SINGLE.digest)
+    del store.objects[key]
+    source = memory(backup)
+    for place in ("", "s3://third"):
+        links = BackedUpLinks(source, place=place)
+        with pytest.raises(InputError, match="of s3://mine; s3://other"):
+            await mend(storage_of(store), source, links=links, restore_links=True)
+    _, repairs, _ = await mend(
+        storage_of(store), source, links=BackedUpLinks(source, place="s3://mine"), restore_links=True
+    )
+    assert repairs.restored == (key,)
 
 
 async def test_links_that_no_backup_has_stay_lost() -> None:
