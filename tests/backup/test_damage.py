@@ -12,13 +12,24 @@ from regstore.backup.format import blob_key, pack_key
 from regstore.backup.options import RestoreOptions
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InputError, IntegrityError, Outage, StorageError, Unreachable
-from regstore.layout import BLOBS, BlobKey, RevisionLinkKey, TagCurrentKey, encode, link_body, parse_link
+from regstore.layout import (
+    BLOBS,
+    BlobKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    encode,
+    link_body,
+    parse_link,
+)
 from regstore.reading.read_data import ReadData
 from regstore.runs.journal import find_runs, read_parts
+from regstore.storage.base import Capabilities
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
 from tests.backup.test_interrupted import LATER, small
+from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.storage.faulty import FaultyStorage, Hook
@@ -391,6 +402,26 @@ async def test_a_tag_that_moves_before_it_is_overwritten_is_journaled_as_it_was_
     assert [
         one.body async for part in read_parts(memory(used), record.parts) for one in part if one.key == tag
     ] == [first, second]
+
+
+async def test_a_tag_pushed_in_the_request_that_sets_it_stays() -> None:
+    """On a server that writes nothing on a condition."""
+
+    class Unconditional(ModelStorage):
+        async def capabilities(self) -> Capabilities:
+            return Capabilities()
+
+    backup, target = await backed_up(), ModelStore()
+    tag, theirs = TagCurrentKey("b/c", "latest"), Digest.of(b"theirs")
+
+    def push(operation: str, key: str) -> None:
+        if operation == "put" and key == encode(tag) and key not in target:
+            for link in (TagIndexKey(tag.name, tag.tag, theirs), tag):
+                target.objects[encode(link)] = (link_body(theirs), NOW + 1)
+
+    done = await give_back(memory(backup), FaultyStorage(Unconditional(target, now=NOW), before=push))
+    assert target.body(encode(tag)) == link_body(theirs)
+    assert [(one.tag, one.there) for one in done.conflicts] == [("latest", str(theirs))]
 
 
 async def test_a_snapshot_is_chosen_by_id_time_and_latest() -> None:
