@@ -157,7 +157,7 @@ async def test_what_gc_took_and_was_seen_again_is_no_more_its_to_give_back() -> 
     await journal.write([Entry(UNLINK, key, len(body), NOW, body)])
     await journal.end({"failures": []})
     (record,) = await find_runs(memory(store))
-    await write_seen(memory(store), record, new_run(NOW), [key])
+    await write_seen(memory(store), record.run, new_run(NOW), [key])
     assert (await take(memory(store), memory())).partial
 
 
