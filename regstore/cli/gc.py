@@ -161,6 +161,13 @@ def gc(
             help="With --delete-untagged, also repositories that have no tag at all may lose all their manifests.",
         ),
     ] = False,
+    copied_times: Annotated[
+        bool,
+        typer.Option(
+            "--copied-times",
+            help="Choose the newest also among tags that were all set within one hour, as by a copy of the store.",
+        ),
+    ] = False,
     unlinked_blobs: Annotated[
         bool,
         typer.Option(
@@ -249,6 +256,7 @@ def gc(
         trash_older_than=trash_days * 86_400_000_000,
         restart_command=restart_command,
         untagged_repositories=untagged_repositories,
+        copied_times=copied_times,
         unlinked_blobs=unlinked_blobs,
         tags_complete=tags_are_complete,
     )

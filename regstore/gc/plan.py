@@ -33,6 +33,7 @@ from typing import Any, Final
 from regstore import layout
 from regstore.gc.broken import LINK_REASON, find_broken, keep_broken
 from regstore.gc.litter import collect_litter, collect_outer_litter
+from regstore.gc.one_time import find_one_time
 from regstore.gc.policy import BrokenScope, Policy
 from regstore.gc.retention import Fate, Retention
 from regstore.gc.staying import Held, Young, find_young, hold_by_unknown
@@ -157,6 +158,7 @@ class GcSummary:
     held: Held = field(default_factory=Held)
     young: Young = field(default_factory=Young)
     untagged: tuple[str, ...] = ()
+    one_time: tuple[str, ...] = ()
     unlinked: Unlinked = field(default_factory=Unlinked)
 
     @property
@@ -697,6 +699,7 @@ class _Planner:
             problems=tuple(self._problems()),
             rules=tuple(self._rules()),
             broken=tuple(self._broken()),
+            one_time=find_one_time(self._inventory, self._options.policy),
             held=self.held,
             young=find_young(self._inventory, cutoff=self._cutoff, now=self._now),
             untagged=tuple(self._untagged()),

@@ -107,6 +107,7 @@ class GcRunOptions:
     restart_command: restarts the registry once this run is over (`gc.restart`), where its cache is in its memory and
     anything in the trash waits for that.
     untagged_repositories: yes to the end of repositories that have revisions and no tag at all.
+    copied_times: choose the newest also among tags that were all set at one time (`gc.one_time`).
     unlinked_blobs: yes to the end of blobs that came steadily after the newest link (`inventory.unlinked`).
     database, tags_in: what the registry's configuration says (`inventory.whose.database_told`, and its `tags_in`).
     tags_complete: all the same, every tag that matters is in the store.
@@ -124,6 +125,7 @@ class GcRunOptions:
     trash_older_than: int | None = None
     restart_command: str | None = None
     untagged_repositories: bool = False
+    copied_times: bool = False
     unlinked_blobs: bool = False
     database: str = ""
     tags_in: str = ""

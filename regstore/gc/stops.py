@@ -28,6 +28,7 @@ def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
         _tags_elsewhere(options.plan, options.tags_in) if not options.tags_complete else "",
         _untagged(summary) if not options.untagged_repositories else "",
         _unlinked(summary) if not options.unlinked_blobs else "",
+        _one_time(summary) if not options.copied_times else "",
         _share(summary, options.max_delete),
     ]
     return [why for why in found if why]
@@ -59,6 +60,17 @@ def _untagged(summary: GcSummary) -> str:
         f"{len(names):,} {has} revisions and not one tag, and would lose them all ({', '.join(names[:_NAMED])}{more}): "
         f"{its} tags may be kept elsewhere, as by Harbor or OpenShift, or be lost; if nothing in there is needed, say "
         "--untagged-repositories"
+    )
+
+
+def _one_time(summary: GcSummary) -> str:
+    names = summary.one_time
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return (
+        f"most tags of {', '.join(names[:_NAMED])}{more} were set within one hour, as by a copy of the store, so which "
+        "are the newest is not known; go by --newest-by created, or if these are their times, say --copied-times"
     )
 
 

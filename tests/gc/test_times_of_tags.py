@@ -14,7 +14,7 @@ from regstore.gc.policy import Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.tag_record import TAGS
-from regstore.layout import TagCurrentKey, decode
+from regstore.layout import TagCurrentKey, decode, encode, parse_link
 from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
@@ -71,3 +71,49 @@ async def test_a_restored_backup_keeps_the_times_of_tags(tmp_path: Path) -> None
         assert any(key.startswith(TAGS) for key in await ModelStore.from_storage(restored))
         await collect(restored, "keep_newest = 3")
         assert await tags(restored) == {"v1.10", "v1.11", "v1.12"}
+
+
+@pytest.mark.parametrize(
+    ("ages", "rule", "stops"),
+    [
+        ({name: 30 + number / 86_400 for number, name in enumerate(TWELVE)}, "keep_newest = 3", True),
+        ({name: 30 + number / 86_400 for number, name in enumerate(TWELVE)} | {"v2": 9}, "keep_newest = 3", True),
+        ({name: 30 + number / 86_400 for number, name in enumerate(TWELVE)}, "keep_newest = 12", False),
+        (
+            {name: 30 + number / 86_400 for number, name in enumerate(TWELVE)} | {"v2": 9, "v3": 8, "v4": 7},
+            "keep_newest = 3",
+            False,
+        ),
+        ({name: 30 + number / 86_400 for number, name in enumerate(TWELVE)}, "drop = ['v*']", False),
+        (TWELVE, "keep_newest = 3", False),
+        ({"a": 20, "b": 20, "c": 20, "d": 15, "e": 12, "f": 10}, "keep_newest = 4", False),
+    ],
+    ids=["copied", "and pushed since", "all stay", "all go", "by names", "as pushed", "three at once"],
+)
+async def test_tags_that_were_all_set_at_one_time(ages: dict[str, float], rule: str, stops: bool) -> None:
+    """As by a copy of the store: to choose the newest among them is refused, unless that is confirmed."""
+    storage = ModelStorage(versions(ages).store, now=NOW)
+    for confirmed in (False, True):
+        options = GcRunOptions(
+            plan=GcOptions(policy=Policy.parse(f"[[rule]]\n{rule}"), grace=0),
+            scan=SCAN,
+            settle=0,
+            max_delete=1.0,
+            copied_times=confirmed,
+        )
+        async with open_run(storage, options) as run:
+            found = [why for why in run.stops if "--copied-times" in why]
+            assert bool(found) == (stops and not confirmed)
+            assert not stops or run.summary.one_time == ("team/app",)
+
+
+async def test_one_manifest_with_many_names_is_no_sign() -> None:
+    b = versions({"v1": 40, "v2": 30})
+    image = parse_link(b.store.objects[encode(TagCurrentKey("team/app", "v2"))][0])
+    assert image is not None
+    b.mtime = NOW - 30 * DAY
+    for tag in ("2", "2.0", "2.0.3", "latest"):
+        b.tag("team/app", tag, image)
+    options = GcRunOptions(plan=GcOptions(policy=Policy.parse("[[rule]]\nkeep_newest = 3"), grace=0), scan=SCAN)
+    async with open_run(ModelStorage(b.store, now=NOW), options) as run:
+        assert run.summary.one_time == ()
