@@ -129,8 +129,8 @@ class BrokenRevision:
 
 @dataclass(frozen=True, kw_only=True)
 class GcSummary:
-    """The plan in numbers. Sizes in bytes. untagged: repositories that have no tag and would lose all revisions, for
-    want of one."""
+    """The plan in numbers. Sizes in bytes. untagged: repositories that have no tag, but for such as follow what they
+    name, and would lose all revisions, for want of one."""
 
     blobs: Count
     blob_bytes: int
@@ -714,7 +714,11 @@ class _Planner:
             select r.name from repository r
             join (select repository, count(*) as number from revision_link group by all) v on v.repository = r.id
             join (select repository, count(*) as number from gc_dead_revision group by all) d on d.repository = r.id
-            where v.number = d.number and not exists (from tag t where t.repository = r.id)
+            where v.number = d.number and not exists (
+                -- a signature's tag says nothing of where the others are
+                from tag t where t.repository = r.id and not exists (
+                    from gc_follower f where f.repository = t.repository and f.name = t.name)
+            )
             order by r.name
             """
         )

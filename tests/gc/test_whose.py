@@ -152,6 +152,25 @@ async def test_what_is_no_repository_that_loses_everything_for_want_of_tags(case
     await collect(storage, run)
 
 
+@both
+@pytest.mark.parametrize("suffix", [".sig", ""], ids=["a signature of cosign", "a referrers index"])
+async def test_signatures_are_no_tags_of_a_repository_whose_tags_are_elsewhere(suffix: str, offline: bool) -> None:
+    """Harbor's and OpenShift's images are signed, too: such a tag keeps nothing that is not kept without it."""
+    b = without_tags(["stream/a"])
+    image = b.image(b.blob(b"config of a signed image"))
+    b.push("stream/a", image)
+    signature = b.image(b.blob(b"config of its signature"), [b.blob(b"signature")])
+    b.push("stream/a", signature if suffix else b.index([signature]), f"sha256-{image.encoded}{suffix}")
+    storage = model_storage(b.store)
+    before = registry(storage.store)
+    run = options(offline=offline, untagged_repositories=False)
+    with pytest.raises(Refused, match=r"revisions and no tag but .*\(stream/a\).*--untagged-repositories$"):
+        await collect(storage, run)
+    assert registry(storage.store) == before
+    await collect(storage, options(offline=offline))
+    assert not [key for key in registry(storage.store) if "/stream/" in key]
+
+
 async def test_tags_that_rules_take_were_in_the_store_to_be_chosen_among() -> None:
     """Retention that takes every tag of a repository is stopped by --max-delete, not here."""
     b = without_tags([])
