@@ -158,8 +158,8 @@ def gc(
         bool,
         typer.Option(
             "--untagged-repositories",
-            help="With --delete-untagged, also repositories that have no tag, but for those of signatures, may lose all their"
-            " manifests.",
+            help="With --delete-untagged, also repositories that have no tag, but for those of signatures, may lose "
+            "all their manifests.",
         ),
     ] = False,
     copied_times: Annotated[
