@@ -58,8 +58,8 @@ def _untagged(summary: GcSummary) -> str:
     has, its = ("repository has", "its") if len(names) == 1 else ("repositories have", "their")
     return (
         f"{len(names):,} {has} revisions and no tag but of signatures and the like, and would lose them all "
-        f"({', '.join(names[:_NAMED])}{more}): {its} tags may be kept elsewhere, as by Harbor or OpenShift, or be lost; "
-        "if nothing in there is needed, say --untagged-repositories"
+        f"({', '.join(names[:_NAMED])}{more}): {its} tags may be kept elsewhere, as by Harbor or OpenShift, or be "
+        "lost; if nothing in there is needed, say --untagged-repositories"
     )
 
 
