@@ -254,7 +254,7 @@ def decode_pack(data: bytes, encoded: str, where: str) -> Pack:
         raise IntegrityError(f"{where} is damaged: its content has another digest")
     try:
         return _parse_pack(map(json.loads, body.splitlines()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{where} is no pack of version {VERSION}: {error!r}") from error
 
 
@@ -434,7 +434,7 @@ def decode_snapshot(body: bytes, key: str) -> Snapshot:
             new_bytes=document["new_bytes"],
             left_out=tuple(LeftOut(**one) for one in document["left_out"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(f"{key} is no snapshot of version {VERSION}: {error!r}") from error
 
 

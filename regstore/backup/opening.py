@@ -45,7 +45,7 @@ async def check_marker(storage: Storage) -> bool:
     try:
         known = json.loads(body)
         version = known["version"] if known["format"] == form.FORMAT else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
     if version != form.VERSION:
         raise InputError(f"{storage.url} is a backup of version {version}; this regstore reads {form.VERSION}")

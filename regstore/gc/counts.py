@@ -23,6 +23,18 @@ from regstore.layout import STATE
 from regstore.storage.base import Storage
 
 COUNTS: Final = f"{STATE}counts.json"
+#: What reading nonsense raises.
+_DAMAGES: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    EOFError,
+    OSError,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +86,7 @@ async def read_counts(storage: Storage) -> Counts | None:
             tagged={name: int(tags) for tags, _, name in (line.partition(" ") for line in lines)},
             runs=frozenset(map(str, known.get("runs", ()))),
         )
-    except (NotFound, ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error):
+    except (NotFound, *_DAMAGES):
         return None
 
 

@@ -171,7 +171,7 @@ def _has_redis(url: str) -> bool | None:
     try:
         status, _, body = _get(f"{url}/debug/vars")
         registry = json.loads(body)["registry"] if status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, RecursionError):
         return None
     return "redis" in registry if isinstance(registry, dict) else None
 

@@ -75,7 +75,7 @@ def _done(run: str) -> str:
 async def _failed(target: Storage, run: str) -> bool:
     try:
         return bool(json.loads(await target.get(_done(run))).get("failures"))
-    except (NotFound, ValueError, AttributeError):
+    except (NotFound, ValueError, AttributeError, RecursionError):
         return True
 
 

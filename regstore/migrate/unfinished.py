@@ -90,7 +90,7 @@ class Unfinished:
             source, is_free = str(known.get("source", "")), bool(known.get("free", False))
         except NotFound:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None  # it says nothing that could be acted on
         stored = await stored_parts(self._target, key, upload_id)
         if stored is None:

@@ -176,7 +176,7 @@ async def read_seen(storage: Storage, record: RunRecord) -> set[str]:
 
 
 #: What reading damaged bytes raises.
-_DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, EOFError, OSError, zlib.error)
+_DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError, OSError, zlib.error)
 
 
 def _damaged(storage: Storage, key: str, error: Exception) -> IntegrityError:
@@ -217,7 +217,7 @@ def _is_settled(done: dict[str, Any] | None) -> bool:
 async def _json(storage: Storage, key: str) -> dict[str, Any] | None:
     try:
         value = json.loads(await storage.get(key))
-    except (NotFound, ValueError):
+    except (NotFound, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -234,6 +234,10 @@ def _line(entry: Entry) -> bytes:
 def _parse(line: bytes) -> Entry:
     known = json.loads(line)
     body = known.get("body")
+    if not all(type(known[name]) is str for name in ("op", "key")) or not all(
+        type(known[name]) is int and abs(known[name]) < 1 << 62 for name in ("size", "mtime")
+    ):
+        raise ValueError("a line of it has no key, size or time")
     return Entry(
         known["op"],
         known["key"],

@@ -77,7 +77,7 @@ async def read_state(storage: Storage) -> RegistryState:
     """One GET."""
     try:
         known = json.loads(await storage.get(REGISTRY_STATE))
-    except (NotFound, ValueError):
+    except (NotFound, ValueError, RecursionError):
         return RegistryState()
     if not isinstance(known, dict):
         return RegistryState()

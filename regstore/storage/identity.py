@@ -120,7 +120,7 @@ class _Id:
                 or type(found.computer) is not str
             ):
                 raise ValueError(known)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, RecursionError) as error:
             raise ValueError(body) from error
         return found
 

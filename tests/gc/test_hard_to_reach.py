@@ -190,7 +190,9 @@ async def test_an_emptied_repository_takes_no_folders_of_those_nested_in_it(tmp_
     assert not (tmp_path / "docker/registry/v2/repositories/a/_layers").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbage", "other JSON"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "garbage", "other JSON", "nested", "a number for a key", "a time of 80 bits"]
+)
 async def test_a_damaged_journal_says_where_it_is(damage: str) -> None:
     storage = ModelStorage(Builder(NOW).store, now=NOW)
     journal = Journal(storage, new_run(NOW))
@@ -204,14 +206,32 @@ async def test_a_damaged_journal_says_where_it_is(damage: str) -> None:
         "cut": whole[:-20],
         "garbage": whole[:20] + bytes(byte ^ 0x5A for byte in whole[20:60]) + whole[60:],
         "other JSON": gzip.compress(b"[1, 2]\n"),
+        "nested": gzip.compress(b"[" * 100_000),
+        "a number for a key": gzip.compress(b'{"op": "unlink", "key": 1, "size": 1, "mtime": 1}'),
+        "a time of 80 bits": gzip.compress(
+            b'{"op": "unlink", "key": "docker/1", "size": 1, "mtime": %d}' % (1 << 80)
+        ),
     }[damage]
     await storage.put(part, damaged)
     await storage.put(f"{RUNS}{record.run}/seen-{record.run}.jsonl.gz", damaged)
     (record,) = await find_runs(storage)
     with pytest.raises(IntegrityError, match=part):
         _ = [entries async for entries in read_parts(storage, record.parts)]
+    if "a number" in damage or "a time" in damage:
+        return  # these are lines that `seen` may hold
     with pytest.raises(IntegrityError, match="seen-"):
         await read_seen(storage, record)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"\xff", b""])
+async def test_a_run_whose_end_can_not_be_read_counts_as_cut_short(body: bytes) -> None:
+    storage = ModelStorage(Builder(NOW).store, now=NOW)
+    journal = Journal(storage, new_run(NOW))
+    await journal.begin({"command": "gc"})
+    await journal.end({})
+    await storage.put(f"{RUNS}{journal.run}/done.json", body)
+    (record,) = await find_runs(storage)
+    assert record.done is None and not record.settled
 
 
 async def test_another_command_after_gc_does_not_hide_that_the_store_was_full() -> None:

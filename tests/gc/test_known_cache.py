@@ -134,6 +134,7 @@ async def test_the_state_comes_back_as_it_was_written() -> None:
         b'{"restart": {"run": "x", "began": NaN, "seconds": 1, "status": 0, "output": ""}}',
         b'{"restart": {"run": "x", "began": 1e30, "seconds": 1, "status": 0, "output": ""}}',
         b"\xff",
+        b"[" * 100_000,
     ],
 )
 async def test_what_can_not_be_read_was_never_said(damaged: bytes) -> None:

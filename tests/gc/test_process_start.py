@@ -28,7 +28,9 @@ ASKED = 'registry_storage_cache_total{{type="Request"}} {number}\n'
 
 
 @contextmanager
-def process(*starts: float, date: int | None = DATE, more: str = "", redis: bool | None = False) -> Iterator[str]:
+def process(
+    *starts: float, date: int | None = DATE, more: str = "", redis: bool | None = False, variables: str = ""
+) -> Iterator[str]:
     """A debug address whose answers tell these starts in turn."""
     answers = list(starts)
 
@@ -39,6 +41,7 @@ def process(*starts: float, date: int | None = DATE, more: str = "", redis: bool
                 answers.append(answers.pop(0))
             else:
                 body = '{"registry": {%s}}' % ('"redis": {}' if redis else "") if redis is not None else "no"
+                body = variables or body
             self.send_response_only(200)
             if date is not None:
                 self.send_header("Date", formatdate(date, usegmt=True))
@@ -131,6 +134,12 @@ async def test_a_cache_that_is_not_known_may_be_redis(redis: bool | None) -> Non
         assert not (await ask(url)).doubt  # said to be in memory
     with process(DATE - 100) as url:
         assert (await ask(url, known=KnownCache())).restarted_after is not None
+
+
+async def test_a_debug_address_that_answers_nonsense() -> None:
+    for body in ("[" * 100_000, '{"registry": 5}'):
+        with process(DATE - 100, variables=body) as url:
+            assert "does not say whether it has a Redis" in (await ask(url, known=KnownCache())).doubt
 
 
 async def test_a_cache_where_none_was_said() -> None:

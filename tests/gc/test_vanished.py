@@ -150,6 +150,9 @@ async def test_counts_of_an_older_version_are_read() -> None:
     for damage in (
         b'{"blobs": 4, "links": 2, "tagged": "!"}',
         b'{"blobs": 4, "links": 2, "tagged": "AAAA"}',
+        b'{"blobs": Infinity, "links": 2}',
+        b'{"blobs": 4, "links": 2, "runs": 7}',
+        b"[" * 100_000,
         b"[]",
         b"",
     ):
