@@ -1,0 +1,44 @@
+"""The documents for contributors say what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import regstore
+from tests.documents import FORMATS, formats
+from tests.test_layers import LAYERS
+
+PACKAGE = Path(regstore.__file__).parent
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    PACKAGE / "ARCHITECTURE.md",
+    PACKAGE / "DECISIONS.md",
+    PACKAGE / "FORMATS.md",
+    ROOT / ".github" / "CONTRIBUTING.md",
+    ROOT / ".github" / "SECURITY.md",
+    ROOT / "benchmarks" / "README.md",
+]
+
+
+def test_the_table_of_layers_is_the_one_that_is_tested() -> None:
+    rows = re.findall(r"^\| (`[^|]+`) \|", (PACKAGE / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    assert [set(re.findall(r"`([^`]+)`", row)) for row in rows] == [set(layer) for layer in reversed(LAYERS)]
+
+
+def test_the_formats_are_those_of_the_code() -> None:
+    assert FORMATS.read_text() == formats(), "run: python -m tests.documents"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_what_a_document_names_is_there(path: Path) -> None:
+    text = path.read_text()
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (path.parent / target).exists(), target
+    for named in re.findall(
+        r"`((?:tests|regstore|benchmarks|storage|inventory|gc|runs|cli)/[a-z0-9_/.]+\.(?:py|sql|sh|md))`", text
+    ):
+        assert any((folder / named).exists() for folder in (ROOT, PACKAGE, path.parent)), named
