@@ -38,7 +38,8 @@ PREFIX: Final = "docker/registry/v2/"
 BLOBS: Final = PREFIX + "blobs/"
 REPOSITORIES: Final = PREFIX + "repositories/"
 #: What GitLab's registry says of its metadata (`inventory.whose`).
-LOCKFILES: Final = "docker/registry/lockfiles/"
+REGISTRY: Final = "docker/registry/"
+LOCKFILES: Final = REGISTRY + "lockfiles/"
 DATABASE_IN_USE: Final = LOCKFILES + "database-in-use"
 FILESYSTEM_IN_USE: Final = LOCKFILES + "filesystem-in-use"
 #: Present beside `docker/` when the store belongs to a pull-through cache.

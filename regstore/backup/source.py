@@ -64,18 +64,18 @@ class Source:
         self._doubted: set[str] = set()
 
     async def load(self) -> None:
-        await self._scanner.list_links(ask_whose=False)  # the second listing asks
+        await self._scanner.list_links()
         self._refuse_patterns_of_nothing()
         later = self.inventory.child()
         try:
             await Scanner(self.storage, later, self._scanning, self._on_event).list_links()
-            refuse_database(self.storage.url, later.database, Use.BACK_UP)
             moving = self._differing(later)
             self._adopt(later, moving)
         finally:
             later.close()
         await self._settle([name for name in moving if self.in_scope(name)])
         await list_blobs(self._scanner)
+        refuse_database(self.storage.url, self.inventory.database, Use.BACK_UP)
         self._refuse_symbolic_links()
         await self._read_manifests()
 

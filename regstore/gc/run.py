@@ -375,8 +375,7 @@ class GcRun:
         self._applied = True
         self.check()
         started = time.monotonic()
-        # The plan may have waited for somebody's yes, and each look at all links from here on asks again.
-        refuse_database(self._storage.url, await database_in_use(self._storage), Use.REMOVE)
+        await self._refuse_database()  # the plan may have waited for somebody's yes
         await try_deleting(self._storage, f"{RUNS}{self._lock.run}/none")
         self._journal = Journal(self._storage, self._lock.run)
         await self._journal.begin(self._description())
@@ -678,6 +677,10 @@ class GcRun:
         if not unchanged and self.inventory.count("gc_candidate"):
             await self._look(choose=True)
 
+    async def _refuse_database(self) -> None:
+        """One may have come into use since."""
+        refuse_database(self._storage.url, await database_in_use(self._storage), Use.REMOVE)
+
     async def _look(self, *, heal: bool = False, choose: bool = False) -> Healed:
         """List all links once more. heal: what they miss comes back; choose: what they reach is no candidate."""
         began = clock()
@@ -687,7 +690,7 @@ class GcRun:
             scanner = Scanner(self._storage, look, self._options.scan, self._on_event)
             await scanner.list_links()
             if choose:
-                refuse_database(self._storage.url, look.database, Use.REMOVE)
+                await self._refuse_database()
             await scanner.read_manifests()
             if heal:
                 assert self._lock is not None

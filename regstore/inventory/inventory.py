@@ -65,7 +65,7 @@ class Inventory:
         self.complete = False
         #: Why the store would not list unfinished multipart uploads: then no upload's age is known. "" where it did.
         self.multipart_uploads_unknown = ""
-        #: What says that a database holds the metadata, when all links were listed: then they are not the whole truth.
+        #: What says that a database holds the metadata, when blobs were listed: then links are not the whole truth.
         self.database = ""
         self._path = path
         self._beside: Path | None = None

@@ -27,6 +27,8 @@ from regstore.storage.base import Page, Storage
 Sink = Callable[[Page], Awaitable[None]]
 
 _TOP: Final = "~"  # sorts after what registries accept in names; not a control character, which no XML may hold
+#: Sorts after every other character.
+_LAST: Final = "\U0010ffff"
 _HEX_FOLDER: Final = re.compile(r"(.*/(?:sha256|sha384|sha512)/)((?:[0-9a-f]{2}/)?)([0-9a-f]{64,128})/")
 _DIGITS: Final = string.digits
 _HEX: Final = string.digits + "abcdef"
@@ -48,14 +50,19 @@ class _Range:
     pages: int = 0
 
 
-async def list_in_parallel(storage: Storage, prefix: str, sink: Sink, *, concurrency: int) -> int:
+async def list_in_parallel(
+    storage: Storage, prefix: str, sink: Sink, *, concurrency: int, begin: str | None = None
+) -> int:
     """Give every page below the prefix to `sink`, in no order; returns the number of ranges used.
+
+    begin: a beginning of the prefix; then what begins so and sorts before the prefix is given too, which costs no
+    request of its own where it is little.
 
     An error of any range ends the listing with that error: what the sink has got is then incomplete and must not
     be used. The sink is awaited, so a slow one slows the listing down.
     """
     queue: asyncio.Queue[_Range] = asyncio.Queue()
-    queue.put_nowait(_Range("", ""))
+    queue.put_nowait(_Range("", "" if begin is None else prefix + _LAST))
     open_ranges = 1
     used = 1
     idle = concurrency
@@ -66,11 +73,11 @@ async def list_in_parallel(storage: Storage, prefix: str, sink: Sink, *, concurr
         while True:
             piece = await queue.get()
             idle -= 1
-            async for page in storage.list(prefix, start_after=piece.after):
+            async for page in storage.list(prefix if begin is None else begin, start_after=piece.after):
                 kept = _up_to(page, piece.last)
                 await sink(kept)
                 if kept.complete or len(kept) < len(page):
-                    break
+                    break  # a page that ends at the bound goes on to one with nothing of it
                 if page.keys:
                     piece.after = page.keys[-1]
                     piece.pages += 1

@@ -30,7 +30,7 @@ from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cach
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.inventory.sample import other_blobs
-from regstore.inventory.whose import database_in_use
+from regstore.inventory.whose import database_told_by
 from regstore.manifest import MAX_SIZE, EdgeKind, parse_manifest
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.outage import OutageWatch
@@ -117,17 +117,17 @@ class Scanner:
         await self.read_manifests()
 
     async def list_blobs(self) -> None:
-        """Before `list_links`, which puts them into the inventory together with what it finds."""
-        await self._list(layout.BLOBS, "listing blobs")
+        """Before `list_links`, which puts them into the inventory together with what it finds.
 
-    async def list_links(self, *, ask_whose: bool = True) -> None:
-        """Links, tags and uploads, with every body known that can be known, and whether they are the whole truth."""
+        GitLab's marks sort before the blobs, so the same listing tells whether links are the whole truth."""
+        await self._list(layout.BLOBS, "listing blobs", begin=layout.REGISTRY)
+
+    async def list_links(self) -> None:
+        """Links, tags and uploads, with every body known that can be known."""
         async with task_group() as group:
             group.create_task(self._list(layout.REPOSITORIES, "listing repositories"))
             uploads = group.create_task(self._find_multipart_uploads())
         await self._intake.flush()
-        if ask_whose:  # now: a mark that came while the links were listed counts
-            self._inventory.database = await database_in_use(self._storage)
         self._store_multipart_uploads(uploads.result())
         await self._resolve()
 
@@ -166,17 +166,22 @@ class Scanner:
         finally:
             cache.close()
 
-    async def _list(self, prefix: str, phase: str) -> None:
+    async def _list(self, prefix: str, phase: str, *, begin: str | None = None) -> None:
         done = 0
 
         async def sink(page: Page) -> None:
             nonlocal done
+            if page.keys and page.keys[0] < prefix:
+                self._inventory.database = self._inventory.database or database_told_by(page.keys)
+                page = page.from_key(prefix)
             done += len(page)
             self._on_event(Progress(phase=phase, done=done))
             await self._intake.add(page)
 
         concurrency = self._concurrency if self._storage.serves_in_parallel else 1
-        self._inventory.ranges += await list_in_parallel(self._storage, prefix, sink, concurrency=concurrency)
+        self._inventory.ranges += await list_in_parallel(
+            self._storage, prefix, sink, concurrency=concurrency, begin=begin
+        )
 
     async def _find_multipart_uploads(
         self, prefix: str = layout.REPOSITORIES

@@ -11,12 +11,14 @@ what links reach lacks every image that was pushed since. Two things say so:
 - `database.enabled: true` or `prefer` in the registry's configuration (`storage.registry_config`).
 
 What is removed by links is refused then, and so is what is copied or written by links. Who only looks says so first.
-One LIST finds the key. It follows every listing of all links (`inventory.scan`); and gc sends it once more before the
-first link goes, for the key may come while somebody reads the plan.
+The key sorts before the blobs, so the listing of these shows it, and no request is spent on it (`inventory.scan`). It
+may come later, while somebody reads the plan or a long run is under way: so gc asks again, by one LIST, before the
+first link goes, and with each look at all links before blobs go.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Final
 
@@ -54,9 +56,14 @@ class Use(Enum):
 async def database_in_use(storage: Storage) -> str:
     """What in the store says that a database holds the metadata; "" where nothing does. One LIST."""
     async for page in storage.list(LOCKFILES):
-        if DATABASE_IN_USE in page.keys:
-            return _BY_KEY
+        if found := database_told_by(page.keys):
+            return found
     return ""
+
+
+def database_told_by(keys: Collection[str]) -> str:
+    """The same of keys that a listing has shown."""
+    return _BY_KEY if DATABASE_IN_USE in keys else ""
 
 
 def database_told(config: RegistryConfig | None) -> str:

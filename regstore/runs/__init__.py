@@ -1,14 +1,14 @@
 """What a run of regstore leaves in the store beside the registry: its lock, its journal, its trash.
 
-    <root>/regstore/
-      locks/<run>                     who is changing this store, and until when (`lock`)
-      runs/<run>/run.json             what was asked for
-      runs/<run>/<number>.jsonl.gz    every change before it was made (`journal`)
-      runs/<run>/seen-<run>.jsonl.gz  links that came back by themselves: the journal's claim to them is void
-      runs/<run>/done.json            what was done, once it was
-      trash/<run>/<key as it was>     blobs that were taken away
-      counts.json                     what the last gc left (`gc.counts`)
-      registry.json                   what is remembered of the registry's cache (`registry_state`)
+<root>/regstore/
+  locks/<run>                     who is changing this store, and until when (`lock`)
+  runs/<run>/run.json             what was asked for
+  runs/<run>/<number>.jsonl.gz    every change before it was made (`journal`)
+  runs/<run>/seen-<run>.jsonl.gz  links that came back by themselves: the journal's claim to them is void
+  runs/<run>/done.json            what was done, once it was
+  trash/<run>/<key as it was>     blobs that were taken away
+  counts.json                     what the last gc left (`gc.counts`)
+  registry.json                   what is remembered of the registry's cache (`registry_state`)
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -49,6 +50,13 @@ class Page:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def from_key(self, key: str) -> Page:
+        """Without what sorts before the key."""
+        at = bisect_left(self.keys, key)
+        keys = self.keys[at:]
+        archived = {key: self.archived[key] for key in keys if key in self.archived} if self.archived else {}
+        return Page(keys, self.sizes[at:], self.etags[at:], self.mtimes[at:], self.complete, archived)
 
     def objects(self) -> Iterator[ObjectInfo]:
         yield from map(ObjectInfo, self.keys, self.sizes, self.etags, self.mtimes)
