@@ -601,7 +601,9 @@ class _Planner:
         )
         self.held = hold_by_unknown(
             self._inventory,
-            f"select digest from {self._reach.table} where repository = {_NOWHERE} and digest not in (from live_blob)",
+            # No `not in`: of an empty link live_blob holds a null.
+            f"select digest from {self._reach.table} anti join live_blob using (digest)"
+            f" where repository = {_NOWHERE}",
         )
         run("drop table live_blob")
         if not unresolved:

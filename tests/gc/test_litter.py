@@ -200,3 +200,15 @@ async def test_a_marker_with_content_is_unknown_and_what_it_holds_is_told() -> N
     assert json.loads(json.dumps(notes_json(summary)))["held_by_unknown_keys"]["keys"] == [marker]
     await collect(storage, RUN)
     assert encode(BlobKey(held)) in storage.store and encode(BlobKey(dead)) not in storage.store
+
+
+async def test_what_an_unknown_key_names_is_held_beside_an_empty_link_too() -> None:
+    """Of an empty link nobody knows what it names; that must not make everything known."""
+    held, other = Digest.of(b"held by an unknown key"), Digest.of(b"named by an empty link")
+    b = Builder(mtime=NOW - 30 * DAY)
+    for digest, body in ((held, b"held by an unknown key"), (other, b"named by an empty link")):
+        b.put(encode(BlobKey(digest)), body)
+    b.put(f"{REPOSITORIES}a/_manifests/revisions/sha256/{other.encoded}/link", b"")
+    b.put(f"{REPOSITORIES}a/_manifests/revisions/sha256/{held.encoded}/link.tmp", b"")
+    run = await look(ModelStorage(b.store, now=NOW), options(offline=True))
+    assert run.summary.blobs.dead == 0
