@@ -16,8 +16,11 @@ import http.client
 import json
 import math
 import re
+import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -177,16 +180,42 @@ def _has_redis(url: str) -> bool | None:
 
 
 def _get(url: str) -> tuple[int, str, bytes]:
-    """Status, Date, body; on a connection of its own, straight, following nothing."""
+    """Status, Date, body; on a connection of its own, straight, following nothing, in `_TIMEOUT` once it stands."""
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
+    hung_up = threading.Event()
     try:
-        connection.request("GET", parts.path, headers={"Accept": "text/plain", "Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read(_LARGEST + 1)
-        if len(body) > _LARGEST:
-            raise Unreachable("its answer is too long")
-        return answer.status, answer.getheader("Date", ""), body
+        connection.connect()
+        with _hanging_up(connection.sock, hung_up):
+            connection.request("GET", parts.path, headers={"Accept": "text/plain", "Connection": "close"})
+            with connection.getresponse() as answer:
+                body = answer.read(_LARGEST + 1)
+    except (OSError, http.client.HTTPException):
+        if not hung_up.is_set():
+            raise
     finally:
         connection.close()
+    if hung_up.is_set():
+        raise Unreachable(f"it did not answer in {_TIMEOUT:.0f} s")
+    if len(body) > _LARGEST:
+        raise Unreachable("its answer is too long")
+    return answer.status, answer.getheader("Date", ""), body
+
+
+@contextmanager
+def _hanging_up(connection: socket.socket, hung_up: threading.Event) -> Iterator[None]:
+    """End the connection after `_TIMEOUT`: the socket's own limit begins anew with each byte that it is given."""
+
+    def hang_up() -> None:
+        hung_up.set()
+        with suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(_TIMEOUT, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

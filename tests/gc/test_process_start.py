@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from regstore.errors import InputError, Unreachable
+from regstore.gc import process_start
 from regstore.gc.process_start import MARGIN, ask_processes, check_url, parse_metrics, started_after
 from regstore.runs.known_cache import KnownCache
 from tests.gc.scenes import model_storage, small_registry
@@ -140,6 +142,29 @@ async def test_a_debug_address_that_answers_nonsense() -> None:
     for body in ("[" * 100_000, '{"registry": 5}'):
         with process(DATE - 100, variables=body) as url:
             assert "does not say whether it has a Redis" in (await ask(url, known=KnownCache())).doubt
+
+
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_debug_address_that_never_comes_to_an_end(begin: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives a byte now and then, as a log stream does, so no read of it takes long."""
+    monkeypatch.setattr(process_start, "_TIMEOUT", 0.3)
+
+    def stream(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.sendall(begin)
+            while True:
+                connection.sendall(b"x")
+                connection.settimeout(0.05)
+                with suppress(TimeoutError):
+                    if not connection.recv(65536):
+                        return
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: stream(server.accept()[0]))
+        thread.start()
+        known = await ask(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert "did not answer in" in known.doubt and known.restarted_after is None
 
 
 async def test_a_cache_where_none_was_said() -> None:
