@@ -280,6 +280,9 @@ def trash_empty(
             f"({size(emptied.blob_bytes)}) deleted"
         )
         print_healed(emptied.healed)
+        for each in emptied.kept:
+            if each not in kept:
+                emit_error(f"run {each.run} stays: {printable(each.reason)}")
         left.show()
     for failure in emptied.failures:
         emit_error(failure)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from regstore.events import OnEvent, Progress
 from regstore.gc.caches import RegistryCache
 from regstore.gc.restart import restart_registry
+from regstore.gc.trash import Kept, without_held
 from regstore.runs import started_at
 from regstore.runs.journal import RunRecord
 from regstore.runs.lock import Lock
@@ -20,8 +21,8 @@ from regstore.storage.base import Storage
 
 
 class Freeing:
-    """expired: older runs whose trash goes with this run; overdue: those old enough that the registry's cache may
-    still answer for. Both empty before `find`.
+    """expired: older runs whose trash goes with this run; held: those of which something that can't be read may need
+    what they took; overdue: those old enough that the registry's cache may still answer for. Empty before `find`.
 
     older_than: microseconds since a run's end; None: nothing is emptied, and of older runs nothing is said.
     """
@@ -38,6 +39,7 @@ class Freeing:
         self._now = 0
         self._asked = 0.0
         self.expired: list[TrashedRun] = []
+        self.held: list[Kept] = []
         self.overdue: tuple[str, ...] = ()
 
     async def find(self) -> None:
@@ -51,11 +53,23 @@ class Freeing:
         self.expired = [run for run in old if self._known.has_forgotten(run)]
         self.overdue = tuple(run.run for run in old if not self._known.has_forgotten(run))
 
+    def hold(self, held: Mapping[str, str]) -> None:
+        """These runs stay, and why: something that can't be read may need them."""
+        self.expired, kept = without_held(self.expired, held)
+        self.held += kept
+
     def left(self, emptied: Collection[str] = (), *, versions: tuple[int, int] | None = None) -> NotFreed:
         """What is not free yet, without the emptied runs. versions: blobs and bytes that this run deleted in a bucket
         that keeps them."""
         runs = [run for run in self._runs if run.run not in emptied]
-        left = not_freed(runs, self._known, now=self._clock(), older_than=self._older_than, offline=self._offline)
+        left = not_freed(
+            runs,
+            self._known,
+            now=self._clock(),
+            older_than=self._older_than,
+            offline=self._offline,
+            held={kept.run for kept in self.held},
+        )
         return left.with_versions(versions)
 
     def add(self, run: str, done: dict[str, Any], *, blobs: int, blob_bytes: int) -> None:

@@ -54,6 +54,22 @@ class Healed:
         )
 
 
+def reach_all(inventory: Inventory, table: str = "heal_reach") -> Reachability:
+    """All that anything names."""
+    reach = Reachability(inventory, table)
+    reach.add(
+        """
+        select repository, unnest([digest, target]) as digest, true as expand from revision_link
+        union all select repository, target, true from tag
+        union all select repository, unnest([digest, target]), false from layer_link
+        union all select repository, digest, false from signature_link
+        union all select repository, digest, true from legacy_revision
+        union all select -1, digest, followed from unknown_digest
+        """
+    )
+    return reach
+
+
 class Healer:
     """Heals one store by one inventory, which it keeps up to date with what came back."""
 
@@ -75,25 +91,11 @@ class Healer:
             if step.nothing and not step.damaged:  # there may be an older copy of what is damaged
                 return healed
 
-    def _reach(self) -> Reachability:
-        reach = Reachability(self._inventory, "heal_reach")
-        reach.add(
-            """
-            select repository, unnest([digest, target]) as digest, true as expand from revision_link
-            union all select repository, target, true from tag
-            union all select repository, unnest([digest, target]), false from layer_link
-            union all select repository, digest, false from signature_link
-            union all select repository, digest, true from legacy_revision
-            union all select -1, digest, followed from unknown_digest
-            """
-        )
-        return reach
-
     def plan_blobs(self, trash: str = "trash") -> list[tuple[bytes, str, int]]:
         """(digest, key in the trash, size) of what is named and missing; the newest copy of each."""
         if not self._inventory.count(trash):
             return []
-        reach = self._reach()
+        reach = reach_all(self._inventory)
         return self._inventory.all(
             f"""
             select t.digest, arg_max(t.key, t.run), arg_max(t.size, t.run) from {trash} t

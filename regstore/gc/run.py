@@ -40,6 +40,7 @@ from regstore.gc.policy import Pattern
 from regstore.gc.pushed_again import half_pushed
 from regstore.gc.stops import stops
 from regstore.gc.trash import Emptied, empty_runs, forget_past, refuse_symbolic_links, without_damaged
+from regstore.gc.unread_needs import held_for_unread
 from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
@@ -280,6 +281,7 @@ class GcRun:
             self.healed = await self._healer(self.inventory).run()
             await self._past.note_given_back(self._storage, self._lock, self.healed.links)
             await self._freeing.find()
+            await self._hold_for_unread(self.inventory)
         policy = self._options.plan.policy
         if policy is not None and policy.needs_time:
             await load_record(self._storage, self.inventory)
@@ -305,6 +307,10 @@ class GcRun:
         policy = self._options.plan.policy
         if policy is not None:
             await read_created(self._storage, inventory, policy, self._options.scan, on_event=self._on_event)
+
+    async def _hold_for_unread(self, inventory: Inventory) -> None:
+        if self.expired:
+            self._freeing.hold(await in_thread(held_for_unread, inventory))
 
     async def remember(self) -> None:
         """That this run has come to its end without a change, for the next one to compare with. Written where it is not
@@ -389,7 +395,7 @@ class GcRun:
         await self._forget()
         expired, spoilt = without_damaged(self.expired, self.healed + healed + self._given_back)
         emptied = await empty_runs(self._storage, self._lock, expired, on_event=self._on_event)
-        emptied = replace(emptied, kept=tuple(spoilt))
+        emptied = replace(emptied, kept=(*spoilt, *self._freeing.held))
         folders = await self._remove_folders()
         report = GcReport(
             run=self._lock.run,
@@ -433,7 +439,10 @@ class GcRun:
 
     async def rest(self) -> GcReport:
         """Where nothing is to do: no run is written, but what earlier ones left may wait for a restart."""
-        report = GcReport(run="", trashed=self._options.trash, healed=self.healed, overdue=self.overdue)
+        kept = Emptied(kept=tuple(self._freeing.held))
+        report = GcReport(
+            run="", trashed=self._options.trash, healed=self.healed, overdue=self.overdue, emptied=kept
+        )
         return await self._told_what_is_left(report)
 
     async def _told_what_is_left(self, report: GcReport) -> GcReport:
@@ -697,6 +706,7 @@ class GcRun:
                 past = await Past.load(self._storage, look)
                 healed = await self._healer(look, scanner).run()
                 await past.note_given_back(self._storage, self._lock, healed.links)
+                await self._hold_for_unread(look)
             if choose:
                 before = self.inventory.count("gc_candidate")
                 await in_thread(self._choose, look)

@@ -9,7 +9,7 @@ sent and was not told the outcome of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -22,6 +22,7 @@ from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.heal import Healed, Healer
 from regstore.gc.past import Past
+from regstore.gc.unread_needs import held_for_unread
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
@@ -171,9 +172,11 @@ async def empty_trash(
     async with scan(storage, options.scan, on_event=on_event) as inventory:
         refuse_database(storage.url, inventory.database, Use.REMOVE)
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)
+        held = held_for_unread(inventory)
     ready, spoilt = without_damaged(ready, healed)
+    ready, unread = without_held(ready, held)
     emptied = await empty_runs(storage, lock, ready, on_event=on_event)
-    return replace(emptied, kept=(*kept, *spoilt), healed=healed)
+    return replace(emptied, kept=(*kept, *spoilt, *unread), healed=healed)
 
 
 def without_damaged(runs: Sequence[TrashedRun], healed: Healed) -> tuple[list[TrashedRun], list[Kept]]:
@@ -185,6 +188,12 @@ def without_damaged(runs: Sequence[TrashedRun], healed: Healed) -> tuple[list[Tr
     )
     kept = [Kept(run=run.run, reason=reason.format(spoilt[run.run])) for run in runs if run.run in spoilt]
     return [run for run in runs if run.run not in spoilt], kept
+
+
+def without_held(runs: Sequence[TrashedRun], held: Mapping[str, str]) -> tuple[list[TrashedRun], list[Kept]]:
+    """The same for what `held_for_unread` says."""
+    kept = [Kept(run=run.run, reason=held[run.run]) for run in runs if run.run in held]
+    return [run for run in runs if run.run not in held], kept
 
 
 async def heal_all(

@@ -4,7 +4,7 @@ Pure, but for `look_at_trash`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,6 +21,7 @@ class Obstacle(StrEnum):
     CUT_SHORT = "cut-short"  # deletes of the run may yet take effect
     PUSH = "push"  # a push may rely on it that began before the run ended
     AGE = "age"  # younger than --trash-days
+    UNREAD = "unread"  # what can't be read may need it
     NOTHING = "nothing"  # it only has to be emptied
     VERSIONS = "versions"  # the bucket keeps what is deleted
 
@@ -73,27 +74,31 @@ def not_freed(
     now: int,
     older_than: int | None = None,
     offline: bool = False,
+    held: Collection[str] = (),
 ) -> NotFreed:
     """Of these runs, those that left blobs. now: by the store's clock. older_than: what gc's --trash-days says, in
-    microseconds; None where no run of gc is spoken of. Each run counts once, for what stands in its way longest."""
+    microseconds; None where no run of gc is spoken of. held: runs that something unreadable may need. Each
+    run counts once, for what stands in its way longest."""
     found: dict[Obstacle, list[TrashedRun]] = {}
     until: dict[Obstacle, int] = {}
     for run in runs:
         if not run.blobs:
             continue
         obstacle, at = _obstacle(run, known, now, older_than, offline)
+        if obstacle is Obstacle.NOTHING and run.run in held:
+            obstacle = Obstacle.UNREAD
         found.setdefault(obstacle, []).append(run)
         until[obstacle] = max(until.get(obstacle, 0), at)
     parts = []
     for obstacle in Obstacle:
-        if held := found.get(obstacle):
+        if some := found.get(obstacle):
             because, to_free = _words(obstacle, known, until[obstacle])
             parts.append(
                 Part(
                     obstacle=obstacle,
-                    runs=tuple(run.run for run in held),
-                    blobs=sum(run.blobs for run in held),
-                    blob_bytes=sum(run.blob_bytes for run in held),
+                    runs=tuple(run.run for run in some),
+                    blobs=sum(run.blobs for run in some),
+                    blob_bytes=sum(run.blob_bytes for run in some),
                     because=because,
                     to_free=to_free,
                     until=until[obstacle] or None,
@@ -144,6 +149,11 @@ def _words(obstacle: Obstacle, known: KnownCache, until: int) -> tuple[str, str]
             return (
                 "it is younger than --trash-days",
                 f"run gc again from {moment} on, or with fewer --trash-days, or `regstore trash empty`",
+            )
+        case Obstacle.UNREAD:
+            return (
+                "a repository from which it was taken holds what can't be read now, and that may need it",
+                "see to what `regstore verify` names as unreadable; the next gc then frees it",
             )
         case _:
             return (

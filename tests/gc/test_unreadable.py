@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, AuthenticationFailed, NoConnection, Outage, StorageError, Unreachable
+from regstore.gc.caches import NoCache
 from regstore.gc.plan import GcOptions, plan_gc
 from regstore.gc.policy import BrokenScope
+from regstore.gc.run import open_run
+from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, encode, link_body
+from regstore.runs.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples
-from tests.gc.scenes import both, collect, copy_of, look, options, registry
+from tests.gc.scenes import both, collect, copy_of, look, options, registry, trash
 from tests.gc.test_plan_against_oracle import compare
 from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
@@ -315,3 +319,58 @@ async def test_on_a_disk(kind: str, code: int, tmp_path: Path, monkeypatch: pyte
     assert path.exists()
     assert not (tmp_path / encode(BlobKey(scene.dead))).exists()
     assert (tmp_path / encode(BlobKey(scene.untagged))).exists()
+
+
+# What lies in the trash, and may be needed by what can't be read
+
+
+async def pushed_again_unread(error: StorageError) -> tuple[ModelStorage, str, str]:
+    """gc took an image of `bad`. It was pushed again to a registry whose cache answered for its layer, which therefore
+    did not come again; and its manifest can't be read since. The layer's key, and the manifest's."""
+    b = Builder(NOW - 30 * DAY)
+    layer = b.blob(b"a layer that only the cache still has")
+    image = b.image(b.blob(b"config"), [layer])
+    b.push("bad", b.image(b.blob(b"config of bad"), [b.blob(b"layer of bad")]), "latest")
+    b.push("bad", image)
+    b.push("good", b.image(b.blob(b"config of good"), [b.blob(b"layer of good")]), "latest")
+    storage = ModelStorage(b.store, now=NOW, etags=False)
+    manifest = b.store.objects[encode(BlobKey(image))]
+    await collect(storage, options(offline=True))
+    b.push("good", b.image(b.blob(b"old config of good"), [b.blob(b"old layer of good")]))
+    storage.clock += DAY // 2
+    await collect(storage, options(offline=True))
+    later = Builder(storage.clock)
+    later.put(BlobKey(image), manifest[0])
+    later.link_revision("bad", image)
+    later.tag("bad", "again", image)
+    storage.store.objects.update(later.store.objects)
+    unread = encode(BlobKey(image))
+    storage.unreadable[unread] = error
+    storage.clock += 9 * DAY
+    return storage, encode(BlobKey(layer)), unread
+
+
+@trouble
+@pytest.mark.parametrize("command", ["gc", "trash empty"])
+async def test_the_trash_keeps_what_an_unreadable_manifest_may_need(command: str, error: StorageError) -> None:
+    storage, layer, unread = await pushed_again_unread(error)
+    assert trash(storage.store)
+
+    async def empty() -> Emptied:
+        if command == "gc":
+            run = options(offline=True, delete_untagged=False, trash_older_than=7 * DAY)
+            async with hold_lock(storage, command="gc") as lock:
+                async with open_run(storage, run, lock, cache=NoCache("none")) as opened:
+                    return (await opened.apply()).emptied
+        async with hold_lock(storage, command="trash empty") as lock:
+            scanning = ScanOptions(cache_dir=None)
+            return await empty_trash(storage, EmptyOptions(scan=scanning, settle=0), lock, cache=NoCache("none"))
+
+    emptied = await empty()
+    assert len(emptied.runs) == 1, "of what another repository lost"
+    assert layer in trash(storage.store)
+    assert "bad" in emptied.kept[0].reason and "can't be read" in emptied.kept[0].reason
+    del storage.unreadable[unread]
+    storage.clock += DAY
+    await empty()
+    assert layer in storage.store, "it is given back once the manifest is read"
