@@ -1,10 +1,11 @@
 """What the last run of gc left in the store: a listing that shows much less of it is not believed (`gc.vanished`).
 
-    regstore/counts.json    {"blobs": …, "links": …, "tagged": …, "runs": […]}
+    regstore/counts.json    {"blobs": …, "links": …, "tagged": …, "untagged": …, "runs": […]}
 
 It lies beside the journals, for these go when the trash is emptied. tagged: the repositories that had tags, a line
-each, "<tags> <name>", sorted, compressed with gzip, in base64: some 5 bytes a repository. Files of older versions have
-neither it nor the runs, and older versions read blobs and links only.
+each, "<tags> <name>", sorted, compressed with gzip, in base64: some 5 bytes a repository; untagged: those that had
+revisions and no tag, "<revisions> <name>". Files of older versions have neither these nor the runs, and older versions
+read blobs and links only.
 """
 
 from __future__ import annotations
@@ -39,12 +40,14 @@ _DAMAGES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """links: tags, revisions and layer links. tagged: tags of each repository that has any. runs: those whose journals
+    """links: tags, revisions and layer links. tagged: tags of each repository that has any; untagged: revisions of each
+    that has some and no tag, as OpenShift's have. runs: those whose journals
     stood in the store then, the run that wrote this among them."""
 
     blobs: int = 0
     links: int = 0
     tagged: Mapping[str, int] = field(default_factory=dict)
+    untagged: Mapping[str, int] = field(default_factory=dict)
     runs: frozenset[str] = frozenset()
 
     def missing_in(self, now: Counts) -> str:
@@ -58,18 +61,31 @@ class Counts:
 
 
 def count_inventory(
-    inventory: Inventory, *, runs: Collection[str], gone_links: int = 0, gone_tags: str = ""
+    inventory: Inventory,
+    *,
+    runs: Collection[str],
+    gone_links: int = 0,
+    gone_tags: str = "",
+    gone_revisions: str = "",
 ) -> Counts:
-    """What the inventory holds. gone_links: how many of its links have been removed since it was made; gone_tags: the
-    table of the tags (repository, name) among them."""
-    gone = f"anti join {gone_tags} using (repository, name)" if gone_tags else ""
+    """What the inventory holds. gone_links: how many of its links have been removed since it was made; gone_tags,
+    gone_revisions: the tables of the tags (repository, name) and the revisions (repository, digest) among them."""
+    tags = "from tag" + (f" anti join {gone_tags} using (repository, name)" if gone_tags else "")
+    revisions = "from revision_link" + (
+        f" anti join {gone_revisions} using (repository, digest)" if gone_revisions else ""
+    )
     tagged = inventory.all(
-        f"select r.name, count(*) from (from tag {gone}) t join repository r on r.id = t.repository group by r.name"
+        f"select r.name, count(*) from ({tags}) t join repository r on r.id = t.repository group by r.name"
+    )
+    untagged = inventory.all(
+        f"select r.name, count(*) from ({revisions}) v join repository r on r.id = v.repository"
+        f" where v.repository not in (select repository from ({tags})) group by r.name"
     )
     return Counts(
         blobs=inventory.count("blob"),
         links=sum(map(inventory.count, ("tag", "revision_link", "layer_link"))) - gone_links,
         tagged=dict(tagged),
+        untagged=dict(untagged),
         runs=frozenset(runs),
     )
 
@@ -78,12 +94,11 @@ async def read_counts(storage: Storage) -> Counts | None:
     """None where no run has left any, or where they can't be read."""
     try:
         known = json.loads(await storage.get(COUNTS))
-        packed = base64.b64decode(known.get("tagged", ""), validate=True)
-        lines = gzip.decompress(packed).decode().splitlines() if packed else []
         return Counts(
             blobs=int(known["blobs"]),
             links=int(known["links"]),
-            tagged={name: int(tags) for tags, _, name in (line.partition(" ") for line in lines)},
+            tagged=_unpack(known.get("tagged", "")),
+            untagged=_unpack(known.get("untagged", "")),
             runs=frozenset(map(str, known.get("runs", ()))),
         )
     except (NotFound, *_DAMAGES):
@@ -91,11 +106,22 @@ async def read_counts(storage: Storage) -> Counts | None:
 
 
 async def write_counts(storage: Storage, counts: Counts) -> None:
-    lines = "".join(f"{tags} {name}\n" for name, tags in sorted(counts.tagged.items()))
     known = {
         "blobs": counts.blobs,
         "links": counts.links,
-        "tagged": base64.b64encode(gzip.compress(lines.encode(), 6, mtime=0)).decode(),
+        "tagged": _pack(counts.tagged),
+        "untagged": _pack(counts.untagged),
         "runs": sorted(counts.runs),
     }
     await storage.put(COUNTS, json.dumps(known).encode())
+
+
+def _pack(numbers: Mapping[str, int]) -> str:
+    lines = "".join(f"{number} {name}\n" for name, number in sorted(numbers.items()))
+    return base64.b64encode(gzip.compress(lines.encode(), 6, mtime=0)).decode()
+
+
+def _unpack(text: str) -> dict[str, int]:
+    packed = base64.b64decode(text, validate=True)
+    lines = gzip.decompress(packed).decode().splitlines() if packed else []
+    return {name: int(number) for number, _, name in (line.partition(" ") for line in lines)}

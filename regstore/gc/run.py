@@ -428,6 +428,7 @@ class GcRun:
                 runs=self._runs | {self._lock.run},
                 gone_links=sum(self._unlinked[step] for step in (Step.TAG, Step.REVISION, Step.LAYER)),
                 gone_tags="gc_dead_tag",
+                gone_revisions="gc_dead_revision",
             ),
         )
         kind = self._cache.known.kind

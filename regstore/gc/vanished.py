@@ -8,7 +8,7 @@ what stands.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from regstore.errors import IntegrityError
@@ -23,21 +23,28 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Vanished:
-    """repositories: that had tags at the last run and have none now, with how many they had. links: how many fewer
+    """repositories: that had tags at the last run and have none now, with how many they had; untagged: that had
+    revisions only, so many, and have neither now. links: how many fewer
     there are than the `links_before`, tags, revisions and layer links together. What runs since took is not in it."""
 
     repositories: Mapping[str, int]
     links: int
     links_before: int
+    untagged: Mapping[str, int] = field(default_factory=dict)
 
     def refusal(self, *, allow_gone: Sequence[Pattern], max_lost: float) -> str:
         """Why a run must not go on, "" where it may; both are what the operator allows."""
         reasons, options = [], []
-        gone = [name for name in self.repositories if not any(pattern.matches(name) for pattern in allow_gone)]
+        gone: list[str] = []
+        for lost, what in ((self.repositories, "tag"), (self.untagged, "revision")):
+            names = [name for name in lost if not any(pattern.matches(name) for pattern in allow_gone)]
+            if names:
+                named = self._named({name: lost[name] for name in names}, what)
+                only = "" if what == "tag" else " and no tag"
+                has = "have" if len(names) > 1 else "has"
+                reasons.append(f"{named} had {what}s{only} at the last run and {has} none now")
+            gone += names
         if gone:
-            reasons.append(
-                f"{self._named(gone)} had tags at the last run and {'have' if len(gone) > 1 else 'has'} none now"
-            )
             options.append(f"--allow-gone {gone[0] if len(gone) == 1 else repr('**')}")
         if self.links > self.links_before * max_lost:
             share = self.links / self.links_before
@@ -53,28 +60,37 @@ class Vanished:
             f"bring it back first; if clients deleted them, say {' '.join(options)} once"
         )
 
-    def _named(self, names: Sequence[str]) -> str:
-        counts = ((name, self.repositories[name]) for name in names[:_NAMED])
-        shown = [f"{name} ({tags:,} tag{'s' * (tags != 1)})" for name, tags in counts]
-        if len(names) > _NAMED:
-            shown.append(f"{len(names) - _NAMED:,} more repositories")
+    def _named(self, lost: Mapping[str, int], what: str) -> str:
+        shown = [f"{name} ({number:,} {what}{'s' * (number != 1)})" for name, number in list(lost.items())[:_NAMED]]
+        if len(lost) > _NAMED:
+            shown.append(f"{len(lost) - _NAMED:,} more repositories")
         return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 async def find_vanished(storage: Storage, last: Counts, now: Counts, records: Sequence[RunRecord]) -> Vanished:
     """records: every run whose journal is kept. They are read only where something is gone."""
     gone = {name: tags for name, tags in sorted(last.tagged.items()) if name not in now.tagged}
+    untagged = {
+        name: revisions
+        for name, revisions in sorted(last.untagged.items())
+        if name not in now.tagged and name not in now.untagged
+    }
     lost = max(0, last.links - now.links)
-    if gone or lost:
-        tags, links = await _taken(storage, [record for record in records if record.run not in last.runs])
+    if gone or untagged or lost:
+        tags, revisions, links = await _taken(
+            storage, [record for record in records if record.run not in last.runs]
+        )
         gone = {name: count for name, count in gone.items() if tags.get(name, 0) < count}
+        untagged = {name: count for name, count in untagged.items() if revisions.get(name, 0) < count}
         lost = max(0, lost - links)
-    return Vanished(repositories=gone, links=lost, links_before=last.links)
+    return Vanished(repositories=gone, links=lost, links_before=last.links, untagged=untagged)
 
 
-async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], int]:
-    """Tags of each repository, and links in all, that these runs took: gc, migrate --delete, verify, restore."""
+async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], dict[str, int], int]:
+    """Tags and revisions of each repository, and links in all, that these runs took: gc, migrate --delete, verify,
+    restore."""
     tags: dict[str, int] = {}
+    revisions: dict[str, int] = {}
     links: set[str] = set()
     for record in records:
         try:
@@ -85,8 +101,10 @@ async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[s
                         continue
                     if isinstance(key, TagCurrentKey):
                         tags[key.name] = tags.get(key.name, 0) + 1
+                    if isinstance(key, RevisionLinkKey):
+                        revisions[key.name] = revisions.get(key.name, 0) + 1
                     if isinstance(key, TagCurrentKey | RevisionLinkKey | LayerLinkKey):
                         links.add(entry.key)
         except IntegrityError:
             continue  # what can't be read excuses nothing
-    return tags, len(links)
+    return tags, revisions, len(links)

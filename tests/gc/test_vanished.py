@@ -77,6 +77,30 @@ async def test_a_repository_that_is_not_mounted_any_more(storage: Storage) -> No
     await collect(storage, RUN)
 
 
+async def test_a_repository_without_tags_that_is_not_mounted_any_more() -> None:
+    """As OpenShift's are, and those that are deployed by digest."""
+    store = three_repositories()
+    b = Builder(NOW - 30 * DAY)
+    b.push("stream/a", b.image(b.blob(b"by digest")))
+    b.push("stream/b", b.image(b.blob(b"by digest, too")))
+    store.objects.update(b.store.objects)
+    storage = ModelStorage(store, now=NOW)
+    await collect(storage, RUN)
+    lost = await lose(storage, f"{REPOSITORIES}stream/a/")
+    before = await snapshot(storage)
+    with pytest.raises(
+        Refused, match=r"^model: stream/a \(1 revision\) had revisions and no tag .* --allow-gone stream/a "
+    ):
+        await collect(storage, RUN)
+    assert await snapshot(storage) == before
+    for key, body in lost.items():
+        await storage.put(key, body)
+    # What a run of ours takes is no loss.
+    await collect(storage, options(offline=True))
+    assert not [key async for page in storage.list(f"{REPOSITORIES}stream/b") for key in page.keys]
+    await collect(storage, RUN)
+
+
 async def test_the_yes_to_a_repository_that_clients_deleted_is_remembered(storage: Storage) -> None:
     """A client's DELETE of every manifest leaves the layer links."""
     await lose(storage, f"{REPOSITORIES}other/_manifests/")
