@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from regstore.cli.backup import BACKUP_COMMANDS, backup_restore
+from regstore.cli.backup import BACKUP_COMMANDS
+from regstore.cli.backup.restore import backup_restore
 from regstore.cli.demo import demo
 from regstore.cli.doctor import doctor
 from regstore.cli.du import du

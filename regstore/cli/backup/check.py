@@ -1,0 +1,179 @@
+"""`regstore backup check`: is every snapshot complete, and are its bytes right?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.backup._common import backup_command, open_backup, print_some
+from regstore.cli.output import counted, emit, emit_error, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.cli.target import (
+    Acl,
+    DstCaBundle,
+    DstEndpointUrl,
+    DstProfile,
+    DstRegion,
+    Sse,
+    SseKmsKeyId,
+    StorageClass,
+    put_options,
+    there_of,
+)
+from regstore.cli.values import parse_duration, parse_read_data
+from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.backup import CheckResult
+    from regstore.storage.base import PutOptions
+
+
+@backup_command
+def backup_check(
+    settings: StoreSettings,
+    snapshot: Annotated[
+        str | None, typer.Option(metavar="ID|latest|TIME", show_default=False, help="Only this snapshot.")
+    ] = None,
+    read_data: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_read_data,
+            metavar="all|N%|N/T|SIZE",
+            show_default=False,
+            help="Also read blobs and hash them: so many of them.",
+        ),
+    ] = None,
+    max_age: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Do not read again what was read and right within this time.",
+        ),
+    ] = None,
+    time_limit: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Stop reading blobs after this time.",
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", show_default=False, help="Where it is remembered what was read and right."),
+    ] = None,
+    repair_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE|BACKUP",
+            show_default=False,
+            help="Write anew what is lost or damaged: blobs from a registry, or everything from another backup.",
+        ),
+    ] = None,
+    storage_class: StorageClass = None,
+    sse: Sse = None,
+    sse_kms_key_id: SseKmsKeyId = None,
+    acl: Acl = None,
+    dst_endpoint_url: DstEndpointUrl = None,
+    dst_region: DstRegion = None,
+    dst_profile: DstProfile = None,
+    dst_ca_bundle: DstCaBundle = None,
+    as_json: Json = False,
+) -> int:
+    """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
+
+    With --read-data, blobs are read and hashed: a share and a size take those first that were never proved, then those
+    that were proved longest ago; N/T is part N of T. Safe while create and prune run.
+
+    Exit codes: 0 sound; 6 damage, named with the tags that it touches; 3 no damage, but something can't be read.
+    """
+    from regstore.inventory.cache import default_cache_dir
+
+    if read_data is None and (max_age is not None or time_limit is not None):
+        raise InputError("--max-age and --time-limit are about what --read-data reads: say how much")
+    put = put_options(storage_class, sse, sse_kms_key_id, acl)
+    reading = {
+        "read_data": read_data,
+        "max_age": max_age,
+        "time_limit": None if time_limit is None else time_limit / 1_000_000,
+        "proofs": cache_dir or default_cache_dir(),
+    }
+    other = (
+        there_of(settings, repair_from, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+        if repair_from is not None
+        else None
+    )
+    with progress(quiet=settings.quiet) as on_event:
+        result = run_async(_check(settings, snapshot, reading, other, put, on_event))
+    if as_json:
+        emit_json(asdict(result) | {"damaged": result.damaged})
+    else:
+        _print_checked(result)
+    if result.damaged:
+        return EXIT_DAMAGE
+    return EXIT_PARTIAL if result.unread else EXIT_OK
+
+
+async def _check(
+    settings: StoreSettings,
+    snapshot: str | None,
+    reading: dict[str, Any],
+    other: StoreSettings | None,
+    put: PutOptions,
+    on_event: OnEvent,
+) -> CheckResult:
+    from contextlib import AsyncExitStack
+
+    from regstore.backup import check
+    from regstore.storage.base import store_with
+
+    async with AsyncExitStack() as stack:
+        backup = await stack.enter_async_context(open_backup(settings))
+        store_with(backup, put)
+        store = await stack.enter_async_context(other.open()) if other else None
+        return await check(
+            backup,
+            snapshot=snapshot,
+            **reading,
+            repair_from=store,
+            put=put,
+            concurrency=settings.concurrency,
+            on_event=on_event,
+        )
+
+
+def _print_checked(result: CheckResult) -> None:
+    emit(
+        f"{counted(result.snapshots, 'snapshot')}, {counted(result.packs, 'pack')}, "
+        f"{counted(result.blobs, 'blob')} ({size(result.bytes)}); read {counted(result.read_blobs, 'blob')} "
+        f"({size(result.read_bytes)}), in {result.seconds:.1f} s"
+    )
+    if result.known_blobs:
+        emit(f"{counted(result.known_blobs, 'blob')} ({size(result.known_bytes)}) proved before, within --max-age")
+    if result.left_blobs:
+        emit(f"{counted(result.left_blobs, 'blob')} ({size(result.left_bytes)}) left, for the time was over")
+    if result.unneeded_blobs:
+        emit(
+            f"{counted(result.unneeded_blobs, 'blob')} ({size(result.unneeded_bytes)}) no snapshot needs: see prune"
+        )
+    for one in result.damage:
+        emit_error(f"{one.kind} {one.subject} {one.reason}" + ("; repaired" if one.repaired else ""))
+        if not one.repaired:
+            print_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
+    for one in result.unread:
+        emit_error(f"{one.kind} {one.subject}: {one.reason}")
+        print_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
+    print_some(result.notes)
+    for line in result.unstable:
+        emit_error(f"read differently twice, so the way here is not to be trusted: {line}")
+    if not result.damage:
+        emit("no damage found" + (", but not everything can be read" if result.unread else ""))

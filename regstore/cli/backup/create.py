@@ -1,0 +1,151 @@
+"""`regstore backup create`: a snapshot of a registry's storage."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.allocator import keep_freed_memory
+from regstore.cli.backup._common import print_some, snapshot_json
+from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.target import (
+    Acl,
+    DstCaBundle,
+    DstEndpointUrl,
+    DstProfile,
+    DstRegion,
+    Repo,
+    Sse,
+    SseKmsKeyId,
+    StorageClass,
+    Tag,
+    put_options,
+    there_of,
+)
+from regstore.cli.whose import refuse_told
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.backup import CreateResult
+    from regstore.storage.base import PutOptions, Storage
+
+
+@store_command
+def backup_create(
+    settings: StoreSettings,
+    backup: Annotated[
+        str | None,
+        typer.Argument(metavar="BACKUP", show_default=False, help="Where to: s3://bucket[/prefix] or a folder."),
+    ] = None,
+    repo: Repo = None,
+    tag: Tag = None,
+    storage_class: StorageClass = None,
+    sse: Sse = None,
+    sse_kms_key_id: SseKmsKeyId = None,
+    acl: Acl = None,
+    dst_endpoint_url: DstEndpointUrl = None,
+    dst_region: DstRegion = None,
+    dst_profile: DstProfile = None,
+    dst_ca_bundle: DstCaBundle = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Take a snapshot of STORE: tags, links, and the blobs that BACKUP does not have yet.
+
+    Safe while the registry serves and while gc runs; STORE is only read. Every tag in the snapshot has a value that
+    it held during the run, and is complete. Credentials that can't delete suffice for BACKUP. Whatever fails in
+    BACKUP, on the way, or at STORE as a whole ends the run without a snapshot; the next one goes on from there.
+
+    Exit codes: 0 done; 3 done, with what is broken at STORE left out and named.
+    """
+    settings, backup = settings.shifted(backup)
+    if backup is None:
+        raise InputError("no backup: give STORE and BACKUP")
+    there = there_of(settings, backup, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    put = put_options(storage_class, sse, sse_kms_key_id, acl)
+    keep_freed_memory()
+    with progress(quiet=settings.quiet) as on_event:
+        result = run_async(_create(settings, there, tuple(repo or ()), tuple(tag or ()), put, cache_dir, on_event))
+    if as_json:
+        emit_json(_created_json(backup, result))
+    else:
+        _print_created(result)
+    return EXIT_PARTIAL if result.partial else EXIT_OK
+
+
+async def _create(
+    here: StoreSettings,
+    there: StoreSettings,
+    repositories: tuple[str, ...],
+    tags: tuple[str, ...],
+    put: PutOptions,
+    cache_dir: Path | None,
+    on_event: OnEvent,
+) -> CreateResult:
+    from regstore.backup import CreateOptions, create
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+    from regstore.inventory.whose import Use
+    from regstore.storage.base import store_with
+    from regstore.storage.identity import keep_id
+
+    async with here.open() as source:
+        await keep_id(source)  # the only thing that is ever written there, and only where that may be
+    options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
+    scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
+    source, config = here.open_with_config(read_only=True)
+    refuse_told(source.url, config, Use.BACK_UP)
+    async with source, _made(there) as backup:
+        store_with(backup, put)
+        return await create(source, backup, options, scanning=scanning, on_event=on_event)
+
+
+@asynccontextmanager
+async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
+    """The storage; a missing folder is made."""
+    from regstore.storage.base import keep_private
+    from regstore.storage.disk import DiskStorage
+    from regstore.storage.private import make_private_folders
+
+    async with settings.open() as storage:
+        if isinstance(storage, DiskStorage):
+            make_private_folders(storage.root)
+        keep_private(storage)
+        yield storage
+
+
+def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:
+    return {
+        "backup": backup,
+        "snapshot": snapshot_json(result.snapshot),
+        "packs": result.packs,
+        "unchanged": result.unchanged,
+        "reread": result.reread,
+        "damaged": result.damaged,
+        "seconds": result.seconds,
+    }
+
+
+def _print_created(result: CreateResult) -> None:
+    snapshot = result.snapshot
+    emit(
+        f"snapshot {snapshot.run}: {counted(len(snapshot.repositories), 'repository', 'repositories')}, "
+        f"{counted(snapshot.tags, 'tag')}, {counted(snapshot.blobs, 'blob')} ({size(snapshot.bytes)})"
+    )
+    emit(
+        f"new: {counted(snapshot.new_blobs, 'blob')} ({size(snapshot.new_bytes)}), "
+        f"{counted(result.packs, 'changed repository', 'changed repositories')}, in {result.seconds:.1f} s"
+    )
+    print_some(result.damaged)
+    print_some([str(one) for one in snapshot.left_out])

@@ -1,0 +1,56 @@
+"""`regstore backup list`: the snapshots of a backup."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regstore.cli.backup._common import backup_command, open_backup, print_some, snapshot_json
+from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.errors import EXIT_DAMAGE, EXIT_OK
+
+if TYPE_CHECKING:
+    from regstore.backup.opening import Listed
+
+
+@backup_command
+def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
+    """List the snapshots, oldest first."""
+    from regstore.backup.opening import place_text
+
+    url, listed = run_async(_list(settings))
+    snapshots, damaged, doubtful = listed.snapshots, listed.damaged, listed.doubtful
+    if as_json:
+        shown = [snapshot_json(one) for one in snapshots]
+        emit_json({"backup": url, "snapshots": shown, "damaged": damaged, "doubtful": doubtful})
+    elif snapshots:
+        rows = [
+            [
+                one.run,
+                moment(one.begun),
+                count(len(one.repositories)),
+                count(one.tags),
+                size(one.bytes),
+                size(one.new_bytes),
+                count(len(one.left_out)),
+                place_text(one)
+                if len({other.place for other in snapshots if other.source == one.source}) > 1
+                else one.source,
+            ]
+            for one in snapshots
+        ]
+        headings = ["SNAPSHOT", "TIME", "REPOSITORIES", "TAGS", "SIZE", "NEW", "LEFT OUT", "SOURCE"]
+        emit(table(headings, rows, right=(2, 3, 4, 5, 6)))
+    elif not settings.quiet:
+        emit_error(f"{url} has no snapshot yet")
+    print_some([f"{key}: {why}" for key, why in sorted(damaged.items())])
+    print_some([f"{run} {why}" for run, why in sorted(doubtful.items())])
+    return EXIT_DAMAGE if damaged else EXIT_OK
+
+
+async def _list(settings: StoreSettings) -> tuple[str, Listed]:
+    from regstore.backup import list_snapshots
+
+    async with open_backup(settings, read_only=True) as backup:
+        return backup.url, await list_snapshots(backup)

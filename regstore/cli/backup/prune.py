@@ -1,0 +1,154 @@
+"""`regstore backup prune`: old snapshots, and what only they needed, go."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.backup._common import (
+    BreakLock,
+    DryRun,
+    backup_command,
+    break_locks_openly,
+    open_backup,
+    print_some,
+)
+from regstore.cli.output import counted, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.cli.values import parse_duration
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.backup import PrunePlan, PruneResult
+
+
+@backup_command
+def backup_prune(
+    settings: StoreSettings,
+    keep_last: Annotated[int, typer.Option(metavar="N", min=0, help="Keep the last N snapshots.")] = 0,
+    keep_daily: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N days.")] = 0,
+    keep_weekly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N weeks.")] = 0,
+    keep_monthly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N months.")] = 0,
+    keep_within: Annotated[
+        int, typer.Option(parser=parse_duration, metavar="DURATION", help="All this close to the newest.")
+    ] = "0s",  # type: ignore[assignment]
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            show_default=False,
+            help="Forget this snapshot, also a damaged one (repeatable); without --keep-…, no other.",
+        ),
+    ] = None,
+    grace: Annotated[
+        int, typer.Option(parser=parse_duration, metavar="DURATION", help="Leave alone what is younger than this.")
+    ] = "24h",  # type: ignore[assignment]
+    dry_run: DryRun = False,
+    break_lock: BreakLock = False,
+    as_json: Json = False,
+) -> int:
+    """Forget old snapshots, and delete the blobs that no other needs.
+
+    Snapshots of each store, and of the same patterns, are counted apart. Of each, the newest always stays, and the
+    newest that left nothing out. While something is damaged, only what --forget names goes; while a create or a
+    restore runs, only snapshots.
+
+    Exit codes: 0 done; 3 done, with something that could not be deleted, is damaged or in use, named.
+    """
+    from regstore.backup import PruneOptions, Retention
+
+    rules = (keep_last, keep_daily, keep_weekly, keep_monthly, keep_within)
+    keep = (
+        Retention(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, within=keep_within)
+        if any(rules) or not forget
+        else None
+    )
+    options = PruneOptions(keep=keep, forget=tuple(forget or ()), grace=grace, concurrency=settings.concurrency)
+    with progress(quiet=settings.quiet) as on_event:
+        plan, result = run_async(_prune(settings, options, dry_run, break_lock, on_event))
+    if as_json:
+        emit_json(_prune_json(plan, result))
+    else:
+        _print_pruned(plan, result)
+    partial = result.partial if result else plan.partial
+    return EXIT_PARTIAL if partial else EXIT_OK
+
+
+async def _prune(
+    settings: StoreSettings, options: Any, dry_run: bool, break_lock: bool, on_event: OnEvent
+) -> tuple[PrunePlan, PruneResult | None]:
+    from regstore.backup import plan_prune, prune
+    from regstore.backup.opening import check_marker
+    from regstore.errors import NotARegistry
+    from regstore.runs.lock import hold_lock
+
+    async with open_backup(settings, read_only=dry_run) as backup:
+        if dry_run:
+            return await plan_prune(backup, options, on_event=on_event), None
+        if not await check_marker(backup):
+            raise NotARegistry(f"{backup.url} is no backup: nothing is deleted there")
+        if break_lock:
+            await break_locks_openly(backup)
+        async with hold_lock(backup, command="backup prune") as lock:
+            result = await prune(backup, options, lock=lock, on_event=on_event)
+            return result.plan, result
+
+
+def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
+    done = (
+        None
+        if result is None
+        else {
+            "snapshots": result.snapshots,
+            "packs": result.packs,
+            "blobs": result.blobs,
+            "bytes": result.bytes,
+            "failures": result.failures,
+        }
+    )
+    return {
+        "kept": [{"id": one.run, "time": moment(one.begun), "why": list(why)} for one, why in plan.forget.kept],
+        "forgotten": [{"id": one.run, "time": moment(one.begun)} for one in plan.forget.forgotten],
+        "forgotten_unreadable": list(plan.unreadable),
+        "packs": plan.packs,
+        "blobs": plan.blobs,
+        "bytes": plan.bytes,
+        "kept_blobs": plan.kept_blobs,
+        "kept_bytes": plan.kept_bytes,
+        "young": plan.young,
+        "blocked": plan.blocked or None,
+        "damaged": list(plan.damaged),
+        "result": done,
+    }
+
+
+def _print_pruned(plan: PrunePlan, result: PruneResult | None) -> None:
+    from regstore.backup.format import parse_snapshot_key, time_of
+
+    rows = [["keep", one.run, moment(one.begun), ", ".join(why)] for one, why in plan.forget.kept]
+    rows += [["forget", one.run, moment(one.begun), ""] for one in plan.forget.forgotten]
+    rows += [
+        ["forget", run, moment(time_of(run)), "unreadable"]
+        for run in map(parse_snapshot_key, plan.unreadable)
+        if run
+    ]
+    emit(table(["", "SNAPSHOT", "TIME", "WHY"], rows))
+    emit()
+    if result is None:
+        emit(f"would delete {counted(plan.blobs, 'blob')} ({size(plan.bytes)}) and {counted(plan.packs, 'pack')}")
+    else:
+        emit(
+            f"forgot {counted(result.snapshots, 'snapshot')}; deleted {counted(result.blobs, 'blob')} "
+            f"({size(result.bytes)}) and {counted(result.packs, 'pack')}"
+        )
+        print_some(result.failures)
+    emit(
+        f"{counted(plan.kept_blobs, 'blob')} ({size(plan.kept_bytes)}) kept; {plan.young:,} more only by the grace"
+    )
+    if plan.blocked:
+        emit_error(plan.blocked)
+    print_some(list(plan.damaged))

@@ -1,0 +1,239 @@
+"""`regstore backup restore`, which is `regstore restore`: a snapshot into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.allocator import keep_freed_memory
+from regstore.cli.backup._common import (
+    BreakLock,
+    DryRun,
+    backup_command,
+    break_locks_openly,
+    heading,
+    named,
+    open_backup,
+    print_some,
+)
+from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.cli.target import (
+    Acl,
+    DstCaBundle,
+    DstEndpointUrl,
+    DstProfile,
+    DstRegion,
+    Repo,
+    Sse,
+    SseKmsKeyId,
+    StorageClass,
+    Tag,
+    put_options,
+    there_of,
+)
+from regstore.cli.whose import say_whose
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.backup import RestoreOptions, RestorePlan, RestoreResult
+    from regstore.storage.base import Storage
+
+SnapshotName = Annotated[
+    str,
+    typer.Option(
+        "--snapshot",
+        metavar="ID|latest|TIME",
+        help="An ID or its beginning; or the newest of the whole registry, by that time.",
+    ),
+]
+
+
+@backup_command
+def backup_restore(
+    settings: StoreSettings,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="STORE", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
+        ),
+    ] = None,
+    snapshot: SnapshotName = "latest",
+    repo: Repo = None,
+    tag: Tag = None,
+    overwrite_tags: Annotated[
+        bool, typer.Option("--overwrite-tags", help="Also tags that name something else in STORE.")
+    ] = False,
+    verify_existing: Annotated[
+        bool,
+        typer.Option(
+            "--verify-existing", help="Read and hash blobs that STORE has, and replace those that are wrong."
+        ),
+    ] = False,
+    dry_run: DryRun = False,
+    break_lock: BreakLock = False,
+    storage_class: StorageClass = None,
+    sse: Sse = None,
+    sse_kms_key_id: SseKmsKeyId = None,
+    acl: Acl = None,
+    dst_endpoint_url: DstEndpointUrl = None,
+    dst_region: DstRegion = None,
+    dst_profile: DstProfile = None,
+    dst_ca_bundle: DstCaBundle = None,
+    as_json: Json = False,
+) -> int:
+    """Restore a snapshot into STORE, which may be empty, missing or in use.
+
+    Blobs first, each hashed on its way, then links, in the order of a push. What is there already stays; a tag that
+    names something else in STORE is a conflict, and stays too unless --overwrite-tags. What a replaced link held is in
+    the run's journal, STORE/regstore/runs. Blobs in STORE are believed by their size unless --verify-existing. Run it
+    again after an interruption: only the rest is written. Until it is done, no registry's own garbage-collect may run
+    on STORE: it deletes blobs that nothing links yet.
+
+    latest and TIME mean snapshots of the whole registry, where there is one; of several scopes or sources, give an ID.
+
+    Exit codes: 0 done; 3 done, with conflicts, or with something left out and named: what is damaged (a newer snapshot
+    too), and what the snapshot had left out when it was made.
+    """
+    from regstore.backup import RestoreOptions
+
+    if target is None:
+        raise InputError("no store: give BACKUP and STORE")
+    options = RestoreOptions(
+        snapshot=snapshot,
+        repositories=tuple(repo or ()),
+        tags=tuple(tag or ()),
+        overwrite_tags=overwrite_tags,
+        verify_existing=verify_existing,
+        put=put_options(storage_class, sse, sse_kms_key_id, acl),
+        concurrency=settings.concurrency,
+    )
+    there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    keep_freed_memory()
+    with progress(quiet=settings.quiet) as on_event:
+        if dry_run:
+            plan = run_async(_plan_restore(settings, there, options, on_event))
+        else:
+            result = run_async(_restore(settings, there, options, break_lock, on_event))
+    if dry_run:
+        emit_json(_plan_json(plan)) if as_json else _print_plan(plan, target)
+        return EXIT_PARTIAL if plan.partial else EXIT_OK
+    emit_json(_result_json(result)) if as_json else _print_restored(result)
+    return EXIT_PARTIAL if result.partial else EXIT_OK
+
+
+async def _plan_restore(
+    here: StoreSettings, there: StoreSettings, options: RestoreOptions, on_event: OnEvent
+) -> RestorePlan:
+    from regstore.backup import plan_restore
+
+    async with open_backup(here, read_only=True) as backup, there.open(read_only=True) as store:
+        return await plan_restore(backup, store, options, on_event=on_event)
+
+
+async def _restore(
+    here: StoreSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
+) -> RestoreResult:
+    from regstore.backup import choose, list_snapshots, restore
+    from regstore.backup.restore import refuse_target, refuse_unknown_repositories
+    from regstore.runs.lock import hold_lock
+    from regstore.storage.base import store_with
+
+    async with open_backup(here) as backup, there.open() as store:
+        await refuse_target(backup, store)
+        # Before a bucket is made.
+        chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)
+        refuse_unknown_repositories(chosen, options)
+        store_with(store, options.put)  # the lock and the journal too
+        await _make_missing(store, options, on_event)
+        if break_lock:
+            await break_locks_openly(store)
+        async with hold_lock(store, command="backup restore") as lock:
+            return await restore(backup, store, options, lock=lock, on_event=on_event)
+
+
+async def _make_missing(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:
+    """A store that is not there, or is empty, becomes a healthy empty one."""
+    from regstore import layout
+    from regstore.seed import SeedOptions, seed
+
+    try:
+        async for page in store.list(layout.PREFIX):
+            if page.keys:
+                return
+    except NoSuchBucket:
+        pass
+    seeded = await seed(store, SeedOptions(put=options.put), on_event=on_event)
+    if seeded.broken:
+        problem = seeded.broken[0]
+        raise StorageError(f"{store.url} is not ready for a registry: {problem.name}: {problem.detail}")
+
+
+def _plan_json(plan: RestorePlan) -> dict[str, Any]:
+    return asdict(replace(plan, snapshot=None)) | {"snapshot": plan.snapshot.run}  # type: ignore[arg-type]
+
+
+def _print_plan(plan: RestorePlan, store: str) -> None:
+    say_whose(store, plan.database)
+    emit(heading(plan.snapshot))
+    emit(
+        f"{counted(plan.repositories, 'repository', 'repositories')}, {counted(plan.tags, 'tag')}, "
+        f"{counted(plan.blobs, 'blob')} ({size(plan.bytes)})"
+    )
+    emit(
+        f"to write: {counted(plan.missing_blobs, 'blob')} ({size(plan.missing_bytes)}), "
+        f"{counted(plan.missing_links, 'link')}, {counted(plan.missing_tags, 'tag')}"
+    )
+    _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in plan.conflicts])
+    print_some(list(plan.damaged))
+    _print_absent(plan.absent)
+    print_some(list(plan.notes))
+
+
+def _print_absent(absent: Sequence[str]) -> None:
+    print_some([f"not in the snapshot: {one}" for one in absent])
+
+
+def _print_conflicts(conflicts: list[tuple[str, str, str, str]]) -> None:
+    print_some(
+        [
+            f"{name}:{tag} is {there[:19] or 'unreadable'} in the store and {snapshot[:19]} in the snapshot;"
+            " it was left (--overwrite-tags sets it)"
+            for name, tag, snapshot, there in conflicts
+        ]
+    )
+
+
+def _result_json(result: RestoreResult) -> dict[str, Any]:
+    return {
+        "snapshot": result.snapshot.run,
+        "blobs": result.blobs,
+        "bytes": result.bytes,
+        "links": result.links,
+        "tags": result.tags,
+        "seeded": result.seeded,
+        "seconds": result.seconds,
+        "conflicts": [asdict(one) for one in result.conflicts],
+        "damaged": result.damaged,
+        "left_out": result.left_out,
+        "absent": result.absent,
+        "notes": result.notes,
+    }
+
+
+def _print_restored(result: RestoreResult) -> None:
+    emit(
+        f"restored {named(result.snapshot)}: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
+        f"{counted(result.links, 'link')}, {counted(result.tags, 'tag')}, in {result.seconds:.1f} s"
+    )
+    _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in result.conflicts])
+    print_some(result.damaged)
+    print_some([f"not restored: {one}" for one in result.left_out])
+    _print_absent(result.absent)
+    print_some(result.notes)

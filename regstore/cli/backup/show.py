@@ -1,0 +1,73 @@
+"""`regstore backup show`: the tags of a snapshot, and what is new in it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.backup._common import backup_command, heading, open_backup, print_some, snapshot_json
+from regstore.cli.output import counted, emit, emit_json, moment, size, table
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from regstore.backup import Snapshot
+    from regstore.backup.compare import TagShown
+
+
+@backup_command
+def backup_show(
+    settings: StoreSettings,
+    snapshot: Annotated[
+        str, typer.Argument(metavar="SNAPSHOT", help="An ID, the beginning of one, latest, or a time.")
+    ] = "latest",
+    new: Annotated[bool, typer.Option("--new", help="Only tags that the snapshot before did not have so.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Show a snapshot: its tags, their sizes, and what is new in it.
+
+    Exit codes: 0 done; 3 a newer snapshot than the one shown is damaged.
+    """
+    chosen, tags, damaged, notes = run_async(_show(settings, snapshot))
+    tags = [one for one in tags if one.new or not new]
+    if as_json:
+        emit_json(
+            snapshot_json(chosen)
+            | {"shown_tags": [asdict(one) for one in tags], "damaged": damaged, "notes": notes}
+        )
+        return EXIT_PARTIAL if damaged else EXIT_OK
+    emit(heading(chosen))
+    emit(
+        f"{counted(chosen.tags, 'tag')}, {counted(chosen.blobs, 'blob')} ({size(chosen.bytes)}), of these new: "
+        f"{counted(chosen.new_blobs, 'blob')} ({size(chosen.new_bytes)})"
+    )
+    emit()
+    rows = [
+        [f"{one.repository}:{one.tag}", one.digest[:19], size(one.size), moment(one.time), "new" if one.new else ""]
+        for one in tags
+    ]
+    emit(table(["TAG", "DIGEST", "SIZE", "SET", ""], rows, right=(2,)))
+    print_some([str(one) for one in chosen.left_out])
+    print_some(damaged)
+    print_some(notes)
+    return EXIT_PARTIAL if damaged else EXIT_OK
+
+
+async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:
+    from regstore.backup import choose, list_snapshots, passed_over, untold
+    from regstore.backup.compare import show_tags
+
+    async with open_backup(settings, read_only=True) as backup:
+        listed = await list_snapshots(backup)
+        chosen = choose(listed, text, backup.url)
+        earlier = [
+            one
+            for one in listed.snapshots
+            if one.scope == chosen.scope and one.run < chosen.run and one.run not in listed.doubtful
+        ]
+        before = earlier[-1] if earlier else None
+        shown = await show_tags(backup, chosen, before, concurrency=settings.concurrency)
+        return chosen, shown, passed_over(listed, text, chosen), untold(listed, text, chosen)
