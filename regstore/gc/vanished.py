@@ -15,7 +15,7 @@ from regstore.errors import IntegrityError
 from regstore.gc.counts import Counts
 from regstore.gc.policy import Pattern
 from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
-from regstore.runs.journal import UNLINK, RunRecord, read_parts
+from regstore.runs.journal import UNLINK, RunRecord, read_parts, read_seen
 from regstore.storage.base import Storage
 
 _NAMED: Final = 5
@@ -88,16 +88,17 @@ async def find_vanished(storage: Storage, last: Counts, now: Counts, records: Se
 
 async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], dict[str, int], int]:
     """Tags and revisions of each repository, and links in all, that these runs took: gc, migrate --delete, verify,
-    restore."""
+    restore. Not what stood again since, as after an undo."""
     tags: dict[str, int] = {}
     revisions: dict[str, int] = {}
     links: set[str] = set()
     for record in records:
         try:
+            stood_again = await read_seen(storage, record)
             async for entries in read_parts(storage, record.parts):
                 for entry in entries:
                     key = decode(entry.key)
-                    if entry.op != UNLINK or entry.key in links:
+                    if entry.op != UNLINK or entry.key in links or entry.key in stood_again:
                         continue
                     if isinstance(key, TagCurrentKey):
                         tags[key.name] = tags.get(key.name, 0) + 1

@@ -14,8 +14,10 @@ from regstore.errors import Refused, StorageError
 from regstore.gc.counts import COUNTS, Counts, read_counts, write_counts
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Pattern, Policy
+from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions
 from regstore.layout import PREFIX, REPOSITORIES, TagCurrentKey, decode
+from regstore.runs.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from tests.gc.scenes import collect, collect_again, look, options
@@ -99,6 +101,23 @@ async def test_a_repository_without_tags_that_is_not_mounted_any_more() -> None:
     await collect(storage, options(offline=True))
     assert not [key async for page in storage.list(f"{REPOSITORIES}stream/b") for key in page.keys]
     await collect(storage, RUN)
+
+
+async def test_a_run_that_was_undone_took_nothing() -> None:
+    storage = ModelStorage(three_repositories(), now=NOW)
+    await collect(storage, RUN)
+    storage.clock += DAY
+    run = replace(RUN, plan=GcOptions(policy=Policy.parse('[[rule]]\nrepositories = ["other"]\ndrop = ["**"]')))
+    known = await read_counts(storage)
+    assert known is not None
+    await collect(storage, run)
+    await write_counts(storage, known)  # as after another command's run, such as migrate --delete
+    async with hold_lock(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, RestoreOptions(concurrency=1))
+        assert (await apply_restore(storage, plan, lock, concurrency=1)).links
+    await lose(storage, f"{REPOSITORIES}other/")
+    with pytest.raises(Refused, match=r"other \(2 tags\) had tags"):
+        await collect(storage, RUN)
 
 
 async def test_the_yes_to_a_repository_that_clients_deleted_is_remembered(storage: Storage) -> None:
