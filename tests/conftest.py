@@ -63,10 +63,11 @@ settings.load_profile("regstore")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take minutes or gigabytes")
+    parser.addoption("--examples", type=int, metavar="N", help="N examples of Hypothesis, where --slow tries more")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    set_factor(20 if config.getoption("--slow") else 1)
+    set_factor(20 if config.getoption("--slow") else 1, config.getoption("--examples"))
     gc.set_threshold(50_000, 20, 20)  # as the command line does
     _take_signals_as_usual()
     # Servers of session scope start before any function fixture: forget the machine's settings here already.

@@ -1,19 +1,21 @@
-"""How many examples Hypothesis tries: few in everyday runs, many with --slow."""
+"""How many examples Hypothesis tries: few in everyday runs, many with --slow, as many as wanted with --examples."""
 
 from __future__ import annotations
 
 _factor = 1
+_wanted: int | None = None
 
 
-def set_factor(factor: int) -> None:
-    """Before the tests are collected: the number is settled when a test is defined."""
-    global _factor
-    _factor = factor
+def set_factor(factor: int, wanted: int | None = None) -> None:
+    """Before the tests are collected: the number is settled when a test is defined. wanted: of every test, whatever
+    the factor."""
+    global _factor, _wanted
+    _factor, _wanted = factor, wanted
 
 
 def examples(number: int) -> int:
     """`number` in everyday runs."""
-    return number * _factor
+    return number * _factor if _wanted is None else _wanted
 
 
 def points(total: int, few: int, many: int | None = None) -> list[int]:

@@ -6,7 +6,7 @@ one is killed, and its last delete may take effect much later, as may one that g
 heal, undo and empty the trash. The registry may have a cache that forgets nothing, the store no conditional writes,
 and listings that show entries twice.
 
-More: REGSTORE_EXAMPLES=2000 python -m pytest tests/gc/test_state_machine.py
+More: python -m pytest --examples 2000 tests/gc/test_state_machine.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +51,7 @@ from regstore.runs import lock as lock_module
 from regstore.runs.journal import LATE, STALLED
 from regstore.runs.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
+from tests.examples import examples
 from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_layer, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage
 
@@ -60,7 +60,6 @@ TAGS = ("t0", "t1")
 #: A policy may take it, once it is older than the grace.
 DROPPED = "t1"
 SECOND = 1_000_000
-EXAMPLES = int(os.environ.get("REGSTORE_EXAMPLES", "0")) or 3
 
 
 @dataclass
@@ -611,4 +610,4 @@ class GcMachine(RuleBasedStateMachine):
 
 @pytest.mark.filterwarnings("default")
 class TestGc(GcMachine.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(max_examples=EXAMPLES, stateful_step_count=40)
+    settings = settings(max_examples=examples(3), stateful_step_count=40)
