@@ -170,6 +170,7 @@ async def _migrate(
     from regstore.inventory.whose import database_told
     from regstore.migrate import check_source, migrate, plan_only
     from regstore.migrate.metadata import Metadata, notes_on_metadata, refuse_metadata
+    from regstore.storage.identity import keep_id
 
     scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
     source, config = here.open_with_config(read_only=dry_run)
@@ -182,6 +183,7 @@ async def _migrate(
             await _create(target, options, on_event)
         elif not create:
             await _check_is_there(target)
+        await keep_id(source)  # so that no other folder's tags pass for its own at the target
         if dry_run:
             summary = await plan_only(source, target, options, create=create, scanning=scanning, on_event=on_event)
             notes = dict.fromkeys(

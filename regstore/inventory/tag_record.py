@@ -6,9 +6,9 @@
 A line is a JSON object for one tag:
 
     source      where it came from, as `s3://bucket/root` or a path; of a restore the backup's, of an undo the run
-    place       the same, so that no other store has it: with the endpoint, or a path without symbolic links. Lines of
-                older versions lack it, and those of a restore or an undo: they never are the record of a source that is
-                asked about
+    place       the same, so that no other store has it, of whatever computer (`storage.identity.place_of`). Lines of
+                older versions lack it, or say less, and those of a restore or an undo lack it: they never are the
+                record of a source that is asked about
     origin      the repository's name there
     repository  its name here
     tag         its name

@@ -33,7 +33,7 @@ from regstore.migrate.source import is_pull_through, scan_source
 from regstore.migrate.transfer import can_copy, clean_up
 from regstore.storage.base import Storage, store_with
 from regstore.storage.disk import DiskStorage
-from regstore.storage.identity import identity_of
+from regstore.storage.identity import identity_of, place_of
 
 #: After so many passes that gc got in the way of, the result says what there is.
 _MOST_DISTURBED: Final = 5
@@ -217,7 +217,7 @@ async def _planned(
         notes += (
             [f"{source.url} is a pull-through cache: what it has not fetched is no damage"] if pull_through else []
         )
-        place = identity_of(source)
+        place = await place_of(source)
         record = await tag_record.list_record(target) if there else {}
         differ = _tags_differ(inventory)
         read: Mapping[str, int] = {}

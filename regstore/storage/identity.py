@@ -1,7 +1,8 @@
 """What tells a store from every other one, however it was written.
 
-A bucket is told by its endpoint. A folder's path tells nothing: two computers, or two containers, have one of the same
-name. So `keep_id` leaves an ID in the store, `regstore/id`, where it may be written:
+A bucket is told by its endpoint, and where that is `localhost`, by the computer too. A folder's path tells nothing: two
+computers, or two containers, have one of the same name. So `keep_id` leaves an ID in the store, `regstore/id`, where it
+may be written:
 
     {"id": 32 HEX, "inode": N, "computer": HEX or ""}
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import json
 import os
 import platform
@@ -54,12 +56,29 @@ def identity_of(storage: Storage) -> str:
 async def place_of(storage: Storage) -> str:
     """As `identity_of`, among all computers. Only reads."""
     if not isinstance(storage, DiskStorage):
-        return identity_of(storage)
+        place = identity_of(storage)
+        if not _is_of_this_computer(storage):
+            return place
+        return f"{place} on computer {await asyncio.to_thread(_computer) or platform.node()}"
     try:
         body = await storage.get(ID)
     except StorageError:
         body = b""
     return await asyncio.to_thread(_place_of_folder, storage.root, body)
+
+
+def _is_of_this_computer(storage: Storage) -> bool:
+    """Whether the endpoint's name means another server on each computer."""
+    from regstore.storage.s3 import S3Storage
+    from regstore.storage.s3.settings import make_endpoint, open_session
+
+    if not isinstance(storage, S3Storage):
+        return False
+    host, _ = make_endpoint(storage.settings, open_session(storage.settings)).address
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.rstrip(".").rpartition(".")[2].lower() == "localhost"
 
 
 def _place_of_folder(root: Path, body: bytes) -> str:
