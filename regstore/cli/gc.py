@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.elsewhere import publish, state_elsewhere
-from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
+from regstore.cli.gc_report import plan_json, print_freeing, print_plan, print_report, report_json
 from regstore.cli.locks import hold_lock_openly
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, table
+from regstore.cli.output import counted, emit, emit_error, emit_json, size
 from regstore.cli.progress import Shown, progress
-from regstore.cli.registry_cache import (
-    CacheOption,
-    CacheOptions,
-    DebugUrls,
-    Left,
-    RedisUrl,
-    open_cache,
-    remember_cache,
-)
-from regstore.cli.retention import broken_scopes, policy_of, print_retention, retention_json, show_reasons
+from regstore.cli.registry_cache import CacheOption, CacheOptions, DebugUrls, RedisUrl, open_cache, remember_cache
+from regstore.cli.retention import broken_scopes, policy_of, show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.trash import print_healed
@@ -34,12 +26,9 @@ from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, InputError, Ref
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
-    from regstore.gc.run import GcReport, GcRun, GcRunOptions
-    from regstore.runs.known_cache import KnownCache
+    from regstore.gc.run import GcReport, GcRunOptions
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
-
-_SHARES_SHOWN = 20
 
 
 @store_command
@@ -319,10 +308,10 @@ async def _show(settings: StoreSettings, options: GcRunOptions, as_json: bool, s
     async with storage, open_run(storage, options, on_event=shown.show) as run:
         shown.clear()
         if as_json:
-            emit_json(_plan_json(storage.url, run))
+            emit_json(plan_json(storage.url, run))
         else:
             say_whose(storage.url, run.database)
-            _print_plan(storage.url, run, options)
+            print_plan(storage.url, run, options)
             if run.summary.nothing_to_do:
                 emit("nothing to remove")
             for stop in run.stops:
@@ -370,7 +359,7 @@ async def _collect(
             shown.clear()
             await remember_cache(storage, cache.known)
             if not as_json:
-                _print_plan(storage.url, run, options)
+                print_plan(storage.url, run, options)
             run.check()
             if run.nothing_to_do:
                 await run.remember()
@@ -378,11 +367,11 @@ async def _collect(
                 state = await publish(elsewhere) if elsewhere is not None else "store"
                 shown.clear()
                 if as_json:
-                    emit_json(_report_json(storage.url, run, nothing, cache.known, state))
+                    emit_json(report_json(storage.url, run, nothing, cache.known, state))
                 else:
                     print_healed(run.healed)
                     emit("nothing to remove")
-                    _print_freeing(nothing, cache.known)
+                    print_freeing(nothing, cache.known)
                 return _exit_code(run.summary, nothing)
             if run.expired and not as_json:
                 emit(
@@ -400,9 +389,9 @@ async def _collect(
             state = await publish(elsewhere) if elsewhere is not None else "store"
             shown.clear()
             if as_json:
-                emit_json(_report_json(storage.url, run, report, cache.known, state))
+                emit_json(report_json(storage.url, run, report, cache.known, state))
             else:
-                _print_report(report, cache.known)
+                print_report(report, cache.known)
             if report.failures:
                 return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
             return _exit_code(run.summary, report)
@@ -437,161 +426,3 @@ def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:
     if report is not None and report.healed.damaged:
         return EXIT_PARTIAL
     return EXIT_PARTIAL if summary.protected or summary.sweep_blocked or summary.uploads_blocked else EXIT_OK
-
-
-def _report_json(store: str, run: GcRun, report: GcReport, known: KnownCache, state: str) -> dict[str, Any]:
-    """state: where the run's journal is."""
-    result = asdict(report) | Left(known, report.not_freed).json() | {"state": state}
-    return {"plan": _plan_json(store, run), "result": result}
-
-
-def _plan_json(store: str, run: GcRun) -> dict[str, Any]:
-    whose = {"database": run.database or None, "stops": run.stops}
-    return summary_json(store, run.summary) | whose | retention_json(run.inventory, run.summary)
-
-
-def summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
-    """The plan as `--dry-run --json` prints it."""
-
-    def counts(name: str) -> dict[str, int]:
-        return asdict(getattr(summary, name))
-
-    return {
-        "store": store,
-        "blobs": {
-            "total": summary.blobs.total,
-            "live": summary.blobs.total - summary.blobs.dead,
-            "dead": summary.blobs.dead,
-            "total_bytes": summary.blob_bytes,
-            "dead_bytes": summary.dead_blob_bytes,
-        },
-        "revisions": counts("revisions"),
-        "layer_links": counts("layer_links"),
-        "tags": counts("tags"),
-        "tag_index": counts("tag_index"),
-        "uploads": counts("uploads") | {"dead_bytes": summary.dead_upload_bytes},
-        "litter": counts("litter"),
-        "repositories": {
-            "total": summary.repositories,
-            "protected": len(summary.protected),
-            "emptied": len(summary.emptied),
-        },
-        "protected": [{"name": one.name, "reasons": list(one.reasons)} for one in summary.protected],
-        "emptied": list(summary.emptied),
-        "untagged": list(summary.untagged),
-        "by_repository": [asdict(share) for share in summary.shares],
-        "orphans": {"blobs": summary.orphan_blobs, "bytes": summary.orphan_blob_bytes},
-        "unknown_keys": summary.unknown,
-        "sweep_blocked": summary.sweep_blocked or None,
-        "uploads_blocked": summary.uploads_blocked or None,
-        "problems": list(summary.problems),
-        **notes_json(summary),
-    }
-
-
-def _print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
-    summary = run.summary
-    emit(
-        f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"
-    )
-    emit()
-    rows = [
-        [label, count(total), count(dead), dead_bytes]
-        for label, total, dead, dead_bytes in (
-            ("blobs", summary.blobs.total, summary.blobs.dead, size(summary.dead_blob_bytes)),
-            ("revisions", summary.revisions.total, summary.revisions.dead, ""),
-            ("layer links", summary.layer_links.total, summary.layer_links.dead, ""),
-            ("tags", summary.tags.total, summary.tags.dead, ""),
-            ("tag history", summary.tag_index.total, summary.tag_index.dead, ""),
-            ("uploads", summary.uploads.total, summary.uploads.dead, size(summary.dead_upload_bytes)),
-            ("markers, litter", summary.litter.total, summary.litter.dead, ""),
-        )
-        if total or label != "markers, litter"
-    ]
-    emit(table(["", "TOTAL", "TO REMOVE", "BYTES"], rows, right=(1, 2, 3)))
-    _print_shares(summary)
-    print_retention(run.inventory, options.plan, summary)
-    for one in summary.protected:
-        emit(f"\nleft alone: {one.name}")
-        for reason in one.reasons:
-            emit(f"  {reason}")
-    for blocked in filter(None, (summary.sweep_blocked, summary.uploads_blocked)):
-        emit(f"\n{blocked}")
-    if summary.problems:
-        emit("\nseen, and not touched:")
-        for problem in summary.problems:
-            emit(f"  {problem}")
-    for note in plan_notes(summary):
-        emit(f"\n{note}")
-    emit()
-
-
-def _print_shares(summary: GcSummary) -> None:
-    shown = summary.shares[:_SHARES_SHOWN]
-    if not shown and not summary.orphan_blobs:
-        return
-    rows = [
-        [
-            share.name + (" (emptied)" if share.emptied else ""),
-            count(share.tags),
-            count(share.revisions),
-            count(share.layer_links),
-            count(share.uploads),
-            size(share.blob_bytes),
-        ]
-        for share in shown
-    ]
-    if len(summary.shares) > len(shown):
-        rows.append([f"({len(summary.shares) - len(shown):,} more)", "", "", "", "", ""])
-    if summary.orphan_blobs:
-        rows.append(
-            [
-                f"({counted(summary.orphan_blobs, 'blob')} of no repository)",
-                "",
-                "",
-                "",
-                "",
-                size(summary.orphan_blob_bytes),
-            ]
-        )
-    emit()
-    emit(
-        table(
-            ["REPOSITORY", "TAGS", "REVISIONS", "LAYER LINKS", "UPLOADS", "BLOB BYTES"], rows, right=(1, 2, 3, 4, 5)
-        )
-    )
-
-
-def _print_freeing(report: GcReport, known: KnownCache) -> None:
-    """What the cache is, what was done about it, and what takes space still."""
-    restart = report.restart
-    if restart is not None and restart.done:
-        emit(f"the registry was restarted, in {restart.seconds:.1f} s")
-    elif restart is not None:
-        said = f", and said: {restart.output}" if restart.output else ""
-        emit_error(f"the restart command {restart.outcome}; it frees nothing{said}")
-    Left(known, report.not_freed).show()
-
-
-def _print_report(report: GcReport, known: KnownCache) -> None:
-    links = f"{counted(report.revisions, 'revision')}, {counted(report.layer_links, 'layer link')}"
-    where = "moved to the trash" if report.trashed else "deleted"
-    emit(
-        f"{counted(report.blobs, 'blob')} ({size(report.blob_bytes)}) {where}; removed {counted(report.tags, 'tag')}, "
-        f"{links}, {counted(report.uploads, 'upload')} ({size(report.upload_bytes)}), in {report.seconds:.1f} s"
-    )
-    if report.kept_back:
-        emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
-    for note in report_notes(report):
-        emit(note)
-    print_healed(report.healed)
-    if report.emptied.runs:
-        emit(
-            f"the trash of {counted(len(report.emptied.runs), 'older run')} is emptied: "
-            f"{counted(report.emptied.blobs, 'blob')} ({size(report.emptied.blob_bytes)}) deleted"
-        )
-    _print_freeing(report, known)
-    for failure in report.failures:
-        emit_error(printable(failure))
-    if report.blobs and report.trashed:
-        emit(f"run {report.run}: undo with `regstore trash restore`")

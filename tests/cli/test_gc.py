@@ -128,6 +128,7 @@ def test_the_bar_is_gone_before_anything_is_printed(run: Run, store: Path, monke
 
     monkeypatch.setattr("regstore.cli.gc.progress", lambda **_: bar)
     monkeypatch.setattr("regstore.cli.gc.emit", emit)
+    monkeypatch.setattr("regstore.cli.gc_report.emit", emit)
     monkeypatch.setattr("regstore.cli.retention.emit", emit)
     for options in (["--dry-run"], ["--explain", "team/app"], ["--yes", "--settle", "0s"]):
         said = run("gc", store, "--delete-untagged", *options)
