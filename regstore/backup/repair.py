@@ -10,7 +10,7 @@ from regstore.backup import format as form
 from regstore.backup.opening import check_marker
 from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
-from regstore.errors import InputError, IntegrityError, NotFound, StorageError
+from regstore.errors import InputError, StorageError
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.streams import copy_blob, is_fatal
 
@@ -56,8 +56,10 @@ class Copy:
                     form.decode_pack(body, encoded, key)
                 else:
                     form.decode_snapshot(body, key)
-            except (NotFound, IntegrityError):
-                continue
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                continue  # the other copy lacks it too, or does not give it
             await backup.put(key, body, options=self.put)
             mended.add(key)
         return mended

@@ -46,7 +46,14 @@ def new_run(now: int, after: str = "") -> str:
 
 
 def is_run(text: str) -> bool:
-    return _RUN.fullmatch(text) is not None
+    """Whether it is a name that a run can have had: with a date that there is."""
+    if _RUN.fullmatch(text) is None:
+        return False
+    try:
+        started_at(text)
+    except ValueError:
+        return False
+    return True
 
 
 def started_at(run: str) -> int:

@@ -437,3 +437,18 @@ async def test_a_snapshot_is_chosen_by_id_time_and_latest() -> None:
     for nothing in ("2020-01-01", "nonsense", "2"):
         with pytest.raises(ValueError):
             choose(listed, nothing, "here")
+
+
+async def test_one_pack_that_the_other_backup_does_not_give_ends_no_repair() -> None:
+    backup = await backed_up()
+    mirror = ModelStore(dict(backup.objects))
+    packs = [key for key in backup if key.startswith("packs/")]
+    for key in packs:
+        damage(backup, key, "lost")
+
+    def before(operation: str, key: str) -> None:
+        if (operation, key) == ("get", packs[0]):
+            raise StorageError("input/output error")
+
+    found = await read_all(memory(backup), repair_from=FaultyStorage(memory(mirror), before=before))
+    assert {one.subject: one.repaired for one in found.damage} == {key: key != packs[0] for key in packs}

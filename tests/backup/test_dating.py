@@ -122,3 +122,15 @@ async def test_what_was_proved_in_times_to_come_is_read_again(tmp_path: Path) ->
     again = await read_all(memory(backup, now=NOW + HOUR), **known)
     assert (again.read_blobs, again.known_blobs) == (first.read_blobs, 0)
     assert (await read_all(memory(backup, now=NOW + HOUR), **known)).known_blobs == first.read_blobs
+
+
+@pytest.mark.parametrize("date", ["99999999T999999Z", "20270230T000000Z"])
+async def test_a_name_with_a_date_that_there_is_not_stops_no_create(date: str) -> None:
+    backup = ModelStore()
+    await dated(backup, NOW)
+    key = f"snapshots/{date}-00000000-{'0' * 64}.json"
+    backup.objects[key] = (b"{}", NOW)
+    again = await dated(backup, NOW + DAY)
+    assert again.snapshot.run in {one.run for one in (await list_snapshots(memory(backup))).snapshots}
+    assert key in (await list_snapshots(memory(backup))).damaged
+    assert (await collect(memory(backup, now=NOW + 9 * DAY), last=1)).snapshots == 0
