@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.options import CacheDir
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -29,10 +30,7 @@ def du(
             "--limit", "-n", metavar="N", min=1, show_default=False, help="The N largest repositories only."
         ),
     ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
-    ] = None,
+    cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> int:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""

@@ -13,9 +13,10 @@ import typer
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_report import plan_json, print_freeing, print_plan, print_report, report_json
 from regstore.cli.locks import hold_lock_openly
+from regstore.cli.options import BreakLock, CacheDir, CacheOption, DebugUrls, InventoryFile, PlanOnly, RedisUrl, Yes
 from regstore.cli.output import counted, emit, emit_error, emit_json, size
 from regstore.cli.progress import Shown, progress
-from regstore.cli.registry_cache import CacheOption, CacheOptions, DebugUrls, RedisUrl, open_cache, remember_cache
+from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.retention import broken_scopes, policy_of, show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
@@ -97,8 +98,8 @@ def gc(
         list[str] | None,
         typer.Option(metavar="DIGEST", show_default=False, help="Show what keeps a blob; write nothing."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: PlanOnly = False,
+    yes: Yes = False,
     offline: Annotated[
         bool, typer.Option("--offline", help="The registry is stopped or read-only: no second look is needed.")
     ] = False,
@@ -192,17 +193,9 @@ def gc(
             parser=parse_share, metavar="SHARE", help="Refuse where more of the links have gone since the last run."
         ),
     ] = "50%",  # type: ignore[assignment]
-    break_lock: Annotated[
-        bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
-    ] = False,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
-    ] = None,
-    inventory: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Keep the run's inventory as a DuckDB file."),
-    ] = None,
+    break_lock: BreakLock = False,
+    cache_dir: CacheDir = None,
+    inventory: InventoryFile = None,
     as_json: Json = False,
 ) -> int:
     """Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.

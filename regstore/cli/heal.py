@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from regstore.cli.options import CacheDir, CacheOption, DryRun, RedisUrl
 from regstore.cli.output import counted, emit, emit_json
 from regstore.cli.progress import progress
-from regstore.cli.registry_cache import CacheOption, CacheOptions, RedisUrl, open_cache, remember_cache
+from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.trash import CacheDir, DryRun, print_damaged
+from regstore.cli.trash import print_damaged
 from regstore.cli.whose import database_of, say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent

@@ -11,24 +11,24 @@ import typer
 
 from regstore import layout
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
-from regstore.cli.progress import progress
-from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.target import (
+from regstore.cli.options import (
     Acl,
     DstCaBundle,
     DstEndpointUrl,
     DstProfile,
     DstRegion,
+    PlanOnly,
     Repo,
     Sse,
     SseKmsKeyId,
     StorageClass,
     Tag,
-    put_options,
-    there_of,
 )
+from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.target import put_options, there_of
 from regstore.cli.values import parse_share
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
@@ -65,7 +65,7 @@ def migrate(
         typer.Option(metavar="FROM=TO", show_default=False, help="Another name for a repository (repeatable)."),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also what no tag or revision reaches.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")] = False,
+    dry_run: PlanOnly = False,
     follow: Annotated[
         bool, typer.Option("--follow", help="Passes until nothing changes: for a live source.")
     ] = False,

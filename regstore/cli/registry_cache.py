@@ -8,9 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
-
-import typer
+from typing import TYPE_CHECKING, Any, Final
 
 from regstore.cli.output import counted, emit, moment, size
 from regstore.errors import InputError
@@ -23,34 +21,6 @@ if TYPE_CHECKING:
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
 
-CacheOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry-cache",
-        metavar="none|inmemory|redis",
-        show_default="as --registry-config says, or as was said last, else as inmemory",
-        help="The registry's blob descriptor cache. Remembered in the store.",
-    ),
-]
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        metavar="URL",
-        show_default=False,
-        help="The registry's Redis, such as redis://:password@cache:6379/0.",
-    ),
-]
-DebugUrls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--registry-debug-url",
-        metavar="URL",
-        show_default=False,
-        help="The debug address of each registry process, with its metrics, such as http://registry:5001: when it was "
-        "started says what its cache in memory has forgotten.",
-    ),
-]
 _NAMES: Final[dict[str, CacheKind]] = {"none": "none", "inmemory": "inmemory", "redis": "redis"}
 
 

@@ -1,63 +1,15 @@
-"""Options that commands with a second place share: what goes there, how it is stored, and where it is."""
+"""The second place of a command that has one: where it is, and how what goes there is stored."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from regstore.cli.settings import StoreSettings
 
 if TYPE_CHECKING:
     from regstore.storage.base import PutOptions
-
-Repo = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--repo", metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."
-    ),
-]
-Tag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tag",
-        metavar="PATTERN",
-        show_default=False,
-        help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
-    ),
-]
-StorageClass = Annotated[
-    str | None,
-    typer.Option("--storage-class", metavar="NAME", show_default=False, help="S3 storage class of new objects."),
-]
-Sse = Annotated[
-    str | None, typer.Option("--sse", metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms.")
-]
-SseKmsKeyId = Annotated[
-    str | None, typer.Option("--sse-kms-key-id", metavar="ID", show_default=False, help="KMS key of new objects.")
-]
-Acl = Annotated[
-    str | None,
-    typer.Option(
-        "--acl", metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."
-    ),
-]
-DstEndpointUrl = Annotated[
-    str | None,
-    typer.Option("--dst-endpoint-url", metavar="URL", show_default=False, help="S3 server of the second place."),
-]
-DstRegion = Annotated[
-    str | None, typer.Option("--dst-region", metavar="NAME", show_default=False, help="Its region.")
-]
-DstProfile = Annotated[
-    str | None, typer.Option("--dst-profile", metavar="NAME", show_default=False, help="Profile for it.")
-]
-DstCaBundle = Annotated[
-    Path | None,
-    typer.Option("--dst-ca-bundle", metavar="FILE", show_default=False, help="Certificates to trust for it."),
-]
 
 
 def there_of(

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from regstore.cli.locks import hold_lock_openly
+from regstore.cli.options import CacheDir, CacheOption, DebugUrls, DryRun, RedisUrl, Yes
 from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
-from regstore.cli.registry_cache import (
-    CacheOption,
-    CacheOptions,
-    DebugUrls,
-    Left,
-    RedisUrl,
-    find_left,
-    known_cache,
-    open_cache,
-    remember_cache,
-)
+from regstore.cli.registry_cache import CacheOptions, Left, find_left, known_cache, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.cli.values import parse_duration, parse_time
@@ -40,12 +30,6 @@ if TYPE_CHECKING:
 _SHOWN: Final = 20
 Run = Annotated[
     str | None, typer.Option("--run", metavar="RUN", show_default=False, help="A run, as `trash list` names it.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
 ]
 
 

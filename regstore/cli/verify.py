@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
+from regstore.cli.options import Acl, BreakLock, InventoryFile, MaxAge, Sse, SseKmsKeyId, StorageClass, TimeLimit
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.target import Acl, Sse, SseKmsKeyId, StorageClass, put_options
+from regstore.cli.target import put_options
 from regstore.cli.values import parse_duration, parse_read_data
 from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
@@ -43,24 +44,8 @@ def verify(
             help="Read blobs too and hash them: all, a share, part N of T, or so many bytes; other ones each time.",
         ),
     ] = None,
-    max_age: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            show_default=False,
-            help="Do not read again what was read and right within this time.",
-        ),
-    ] = None,
-    time_limit: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            show_default=False,
-            help="Stop reading blobs after this time.",
-        ),
-    ] = None,
+    max_age: MaxAge = None,
+    time_limit: TimeLimit = None,
     server_checksums: Annotated[
         str,
         typer.Option(
@@ -108,9 +93,7 @@ def verify(
             help="--drop-broken-tags spares tags that were set within this time: a push may be under way.",
         ),
     ] = "1h",  # type: ignore[assignment]
-    break_lock: Annotated[
-        bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
-    ] = False,
+    break_lock: BreakLock = False,
     pull_through: Annotated[
         bool | None,
         typer.Option(
@@ -123,10 +106,7 @@ def verify(
         Path | None,
         typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers what was read and right."),
     ] = None,
-    inventory: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Keep the run's inventory as a DuckDB file."),
-    ] = None,
+    inventory: InventoryFile = None,
     as_json: Json = False,
 ) -> int:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from regstore.backup import Snapshot
     from regstore.storage.base import Storage
 
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
-BreakLock = Annotated[
-    bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
-]
 _SHOWN: Final = 20
 
 

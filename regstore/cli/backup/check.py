@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.backup._common import backup_command, open_backup, print_some
-from regstore.cli.output import counted, emit, emit_error, emit_json, size
-from regstore.cli.progress import progress
-from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
-from regstore.cli.target import (
+from regstore.cli.options import (
     Acl,
     DstCaBundle,
     DstEndpointUrl,
     DstProfile,
     DstRegion,
+    MaxAge,
     Sse,
     SseKmsKeyId,
     StorageClass,
-    put_options,
-    there_of,
+    TimeLimit,
 )
-from regstore.cli.values import parse_duration, parse_read_data
+from regstore.cli.output import counted, emit, emit_error, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.cli.target import put_options, there_of
+from regstore.cli.values import parse_read_data
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -49,24 +50,8 @@ def backup_check(
             help="Also read blobs and hash them: so many of them.",
         ),
     ] = None,
-    max_age: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            show_default=False,
-            help="Do not read again what was read and right within this time.",
-        ),
-    ] = None,
-    time_limit: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            show_default=False,
-            help="Stop reading blobs after this time.",
-        ),
-    ] = None,
+    max_age: MaxAge = None,
+    time_limit: TimeLimit = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Where it is remembered what was read and right."),

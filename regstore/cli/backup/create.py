@@ -11,12 +11,9 @@ import typer
 
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import print_some, snapshot_json
-from regstore.cli.output import counted, emit, emit_json, size
-from regstore.cli.progress import progress
-from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.target import (
+from regstore.cli.options import (
     Acl,
+    CacheDir,
     DstCaBundle,
     DstEndpointUrl,
     DstProfile,
@@ -26,9 +23,12 @@ from regstore.cli.target import (
     SseKmsKeyId,
     StorageClass,
     Tag,
-    put_options,
-    there_of,
 )
+from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.target import put_options, there_of
 from regstore.cli.whose import refuse_told
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
@@ -55,10 +55,7 @@ def backup_create(
     dst_region: DstRegion = None,
     dst_profile: DstProfile = None,
     dst_ca_bundle: DstCaBundle = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."),
-    ] = None,
+    cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> int:
     """Take a snapshot of STORE: tags, links, and the blobs that BACKUP does not have yet.

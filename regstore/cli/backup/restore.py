@@ -9,22 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.backup._common import (
+from regstore.cli.backup._common import backup_command, break_locks_openly, heading, named, open_backup, print_some
+from regstore.cli.options import (
+    Acl,
     BreakLock,
     DryRun,
-    backup_command,
-    break_locks_openly,
-    heading,
-    named,
-    open_backup,
-    print_some,
-)
-from regstore.cli.output import counted, emit, emit_json, size
-from regstore.cli.progress import progress
-from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
-from regstore.cli.target import (
-    Acl,
     DstCaBundle,
     DstEndpointUrl,
     DstProfile,
@@ -34,9 +23,12 @@ from regstore.cli.target import (
     SseKmsKeyId,
     StorageClass,
     Tag,
-    put_options,
-    there_of,
 )
+from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import Json, StoreSettings
+from regstore.cli.target import put_options, there_of
 from regstore.cli.whose import say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
