@@ -27,6 +27,8 @@ from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     BlobKey,
     LayerLinkKey,
+    LitterKey,
+    MarkerKey,
     RevisionLinkKey,
     TagCurrentKey,
     UploadKey,
@@ -89,11 +91,11 @@ async def empty(storage: Storage, *, cache: str = "none", **options: Any) -> Emp
 
 
 def registry_part(store: ModelStore) -> dict[str, bytes]:
-    """Every body below docker/ that is no upload's."""
+    """Every body below docker/ that is no upload's, and no litter, which goes for good."""
     return {
         key: body
         for key, body in store.bodies().items()
-        if key.startswith("docker/") and not isinstance(decode(key), UploadKey)
+        if key.startswith("docker/") and not isinstance(decode(key), UploadKey | MarkerKey | LitterKey)
     }
 
 
