@@ -12,7 +12,7 @@ import typer
 
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_report import plan_json, print_freeing, print_plan, print_report, report_json
-from regstore.cli.locks import hold_lock_openly
+from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import BreakLock, CacheDir, CacheOption, DebugUrls, InventoryFile, PlanOnly, RedisUrl, Yes
 from regstore.cli.output import counted, emit, emit_error, emit_json, size
 from regstore.cli.progress import Shown, progress
@@ -324,7 +324,6 @@ async def _collect(
 ) -> int:
     from regstore.gc.run import open_run, require_registry
     from regstore.inventory.whose import Use
-    from regstore.runs.lock import break_locks
 
     store, config = settings.open_with_config()
     options = _with_config(options, config)
@@ -342,8 +341,7 @@ async def _collect(
             storage = elsewhere
         cache = await stack.enter_async_context(open_cache(storage, told, config))
         if break_lock:
-            for broken in await break_locks(storage):
-                emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+            await break_locks_openly(storage)
         await require_registry(storage)
         async with (
             hold_lock_openly(storage, command="gc") as lock,

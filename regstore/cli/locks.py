@@ -70,6 +70,14 @@ async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, li
         return storage.url, await storage.now(), found
 
 
+async def break_locks_openly(storage: Storage) -> None:
+    """Break them, and say whose they were."""
+    from regstore.runs.lock import break_locks
+
+    for broken in await break_locks(storage):
+        emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+
+
 @asynccontextmanager
 async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
     """Hold the store's lock, and say so where it stands afterwards: the store would not delete it. Of one that is full,

@@ -24,7 +24,7 @@ from regstore.cli.options import (
     StorageClass,
     Tag,
 )
-from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, table
+from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, some, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import Json, StoreSettings, store_command
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from regstore.migrate import MigrateOptions, MigrateResult, MigrateSummary
     from regstore.storage.base import Storage
 
-_SHOWN = 20
 _WARNING = (
     "Until the last pass is done and the registry has been switched over, no registry's own garbage-collect may run on"
     " the target: it deletes blobs that nothing links yet."
@@ -337,17 +336,13 @@ def _print_left(found: MigrateSummary | MigrateResult) -> None:
 
 def _named(title: str, names: Sequence[str]) -> None:
     emit(title)
-    for name in names[:_SHOWN]:
+    for name in some(names, "{} more (--json has them all)"):
         emit(f"  {name}")
-    if len(names) > _SHOWN:
-        emit(f"  {count(len(names) - _SHOWN)} more (--json has them all)")
 
 
 def _some(what: str, lines: list[str]) -> None:
-    for line in lines[:_SHOWN]:
+    for line in some(lines, "{} more (--json has them all)"):
         emit_error(f"{what}: {line}")
-    if len(lines) > _SHOWN:
-        emit_error(f"{what}: {count(len(lines) - _SHOWN)} more (--json has them all)")
 
 
 def _print_configuration(configuration: dict[str, Any]) -> None:

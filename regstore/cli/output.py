@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_SHOWN: Final = 20
 
 
 def emit(text: str = "") -> None:
@@ -90,6 +91,13 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequ
         return "  ".join(cells).rstrip()
 
     return "\n".join(map(render, lines))
+
+
+def some(lines: Sequence[str], more: str) -> Iterator[str]:
+    """The first of many lines. Where there are others, `more` ends them, with their number in place of `{}`."""
+    yield from lines[:_SHOWN]
+    if len(lines) > _SHOWN:
+        yield more.format(count(len(lines) - _SHOWN))
 
 
 def confirm(question: str, *, yes: bool) -> bool:

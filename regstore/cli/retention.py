@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, table
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, some, table
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
-    from regstore.gc.plan import GcOptions, GcSummary
+    from regstore.gc.plan import BrokenRevision, GcOptions, GcSummary
     from regstore.gc.policy import BrokenScope, Policy
     from regstore.gc.run import GcRun
     from regstore.gc.why import Why
     from regstore.inventory.inventory import Inventory
-
-_BROKEN_SHOWN: Final = 20
 
 
 def policy_of(
@@ -77,13 +75,15 @@ def print_retention(inventory: Inventory, options: GcOptions, summary: GcSummary
 
     if summary.broken:
         emit("\nrevisions that can't be read, and go:")
-    for one in summary.broken[:_BROKEN_SHOWN]:
-        tags = f" (with {counted(len(one.tags), 'tag')}: {', '.join(one.tags)})" if one.tags else ""
-        emit(f"  {one.repository}@{one.digest}: {one.reason}{tags}")
-    if len(summary.broken) > _BROKEN_SHOWN:
-        emit(f"  ({len(summary.broken) - _BROKEN_SHOWN:,} more, see --json)")
+    for line in some(list(map(_broken_text, summary.broken)), "  ({} more, see --json)"):
+        emit(line)
     for scope in unmatched(inventory, options.drop_broken):
         emit_error(f"--drop-broken-revisions {scope}: nothing broken there that may go")
+
+
+def _broken_text(one: BrokenRevision) -> str:
+    tags = f" (with {counted(len(one.tags), 'tag')}: {', '.join(one.tags)})" if one.tags else ""
+    return f"  {one.repository}@{one.digest}: {one.reason}{tags}"
 
 
 def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:

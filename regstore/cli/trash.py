@@ -10,7 +10,19 @@ import typer
 
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.options import CacheDir, CacheOption, DebugUrls, DryRun, RedisUrl, Yes
-from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, moment, printable, size, table
+from regstore.cli.output import (
+    confirm,
+    count,
+    counted,
+    emit,
+    emit_error,
+    emit_json,
+    moment,
+    printable,
+    size,
+    some,
+    table,
+)
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, Left, find_left, known_cache, open_cache, remember_cache
 from regstore.cli.run import run_async
@@ -27,7 +39,6 @@ if TYPE_CHECKING:
     from regstore.gc.trash import Emptied, EmptyOptions, Kept
     from regstore.runs.trashed import TrashedRun
 
-_SHOWN: Final = 20
 Run = Annotated[
     str | None, typer.Option("--run", metavar="RUN", show_default=False, help="A run, as `trash list` names it.")
 ]
@@ -336,10 +347,9 @@ def _conflicts(found: RestorePlan | Restored) -> list[tuple[str, str]]:
 
 
 def _print_conflicts(conflicts: list[tuple[str, str]]) -> None:
-    for key, reason in conflicts[:_SHOWN]:
-        emit_error(f"left as it is: {printable(key)}: {reason}")
-    if len(conflicts) > _SHOWN:
-        emit_error(f"{len(conflicts) - _SHOWN:,} more are left as they are (--json names all)")
+    lines = [f"left as it is: {printable(key)}: {reason}" for key, reason in conflicts]
+    for line in some(lines, "{} more are left as they are (--json names all)"):
+        emit_error(line)
 
 
 def _run_json(run: TrashedRun) -> dict[str, Any]:

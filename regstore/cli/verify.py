@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
+from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import Acl, BreakLock, InventoryFile, MaxAge, Sse, SseKmsKeyId, StorageClass, TimeLimit
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, printable, size, table
 from regstore.cli.progress import progress
@@ -193,7 +194,7 @@ async def _repair(
     from regstore.backup.links import BackedUpLinks
     from regstore.backup.repair import is_backup
     from regstore.inventory.whose import Use
-    from regstore.runs.lock import break_locks, hold_lock
+    from regstore.runs.lock import hold_lock
     from regstore.storage.base import PutOptions, store_with
     from regstore.storage.identity import place_of
     from regstore.verify.repair import repair
@@ -212,8 +213,7 @@ async def _repair(
             if what.restore_links:
                 await links.load()
         if break_lock:
-            for broken in await break_locks(storage):
-                emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
+            await break_locks_openly(storage)
         lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
         options = _with_config(options, config)
         return await repair(storage, lock, options, what, source=other, links=links, on_event=on_event)

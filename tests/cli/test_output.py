@@ -36,6 +36,12 @@ def test_counted() -> None:
     assert output.counted(2, "repository", "repositories") == "2 repositories"
 
 
+def test_some_of_many_lines_and_how_many_more() -> None:
+    few = [f"{{line}} {number}" for number in range(20)]
+    assert list(output.some(few, "and {} more")) == few
+    assert list(output.some([*few, *few * 60], "and {} more")) == [*few, "and 1,200 more"]
+
+
 @pytest.mark.parametrize(
     ("created", "text"),
     [

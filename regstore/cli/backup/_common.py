@@ -6,19 +6,17 @@ import inspect
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.output import emit_error, moment, printable
+from regstore.cli.output import emit_error, moment, printable, some
 from regstore.cli.settings import StoreSettings, store_command
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.backup import Snapshot
     from regstore.storage.base import Storage
-
-_SHOWN: Final = 20
 
 
 def backup_command(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -56,10 +54,8 @@ def open_backup(settings: StoreSettings, *, read_only: bool = False) -> Storage:
 
 def print_some(lines: list[str]) -> None:
     """As warnings: the first, and how many more."""
-    for line in lines[:_SHOWN]:
+    for line in some(lines, "… and {} more (--json names them all)"):
         emit_error(printable(line))
-    if len(lines) > _SHOWN:
-        emit_error(f"… and {len(lines) - _SHOWN:,} more (--json names them all)")
 
 
 def named(snapshot: Snapshot) -> str:
@@ -90,11 +86,3 @@ def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "new_bytes": snapshot.new_bytes,
         "left_out": [asdict(one) for one in snapshot.left_out],
     }
-
-
-async def break_locks_openly(storage: Storage) -> None:
-    """Break them, and say whose they were."""
-    from regstore.runs.lock import break_locks
-
-    for broken in await break_locks(storage):
-        emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")

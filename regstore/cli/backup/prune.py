@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.backup._common import backup_command, break_locks_openly, open_backup, print_some
+from regstore.cli.backup._common import backup_command, open_backup, print_some
+from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import BreakLock, DryRun
 from regstore.cli.output import counted, emit, emit_error, emit_json, moment, size, table
 from regstore.cli.progress import progress

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.backup._common import backup_command, break_locks_openly, heading, named, open_backup, print_some
+from regstore.cli.backup._common import backup_command, heading, named, open_backup, print_some
+from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import (
     Acl,
     BreakLock,
