@@ -9,6 +9,7 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InputError, NotARegistry, Refused
 from regstore.layout import (
+    REGISTRY,
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
@@ -169,7 +170,7 @@ async def test_a_link_that_comes_back_meanwhile_is_in_the_snapshot(child: bool) 
         store.objects[key] = (body, NOW)
 
     backup, target = ModelStore(), ModelStore()
-    hook = when(1, "list", "docker/registry/v2/blobs/", back)
+    hook = when(1, "list", REGISTRY, back)
     taken = await take(FaultyStorage(memory(store), before=hook), memory(backup))
     assert not taken.partial
     await give_back(memory(backup), memory(target))

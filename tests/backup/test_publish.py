@@ -11,6 +11,7 @@ from regstore.backup import intent
 from regstore.backup.format import blob_key
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, LockLost
+from regstore.layout import REGISTRY
 from tests.backup import reader
 from tests.backup.places import collect, memory, take
 from tests.backup.test_interrupted import LATER, copied, small
@@ -61,7 +62,7 @@ async def test_a_run_with_nothing_new_proves_what_it_names_too(kind: str, shorte
         if shortened:
             backup.objects[key] = (body[:-1], mtime)
 
-    source = FaultyStorage(memory(small()), before=when(1, "list", "docker/registry/v2/blobs/", damage))
+    source = FaultyStorage(memory(small()), before=when(1, "list", REGISTRY, damage))
     with pytest.raises(IntegrityError, match="no snapshot was published"):
         await take(source, memory(backup, now=NOW + DAY))
     assert len(reader.snapshots(backup.bodies())) == 1

@@ -11,11 +11,11 @@ from regstore.storage.base import Storage
 
 
 async def until_all_is_older(storage: Storage, *, by: int = 0) -> None:
-    """Return once the store's clock, which may tell whole seconds only, is past all that is in it, by so many
-    microseconds."""
+    """Return once the store's clock is past all that is in it, by so many microseconds; and by a second more, for its
+    listings may tell whole seconds only, and so may the Date that a dry run goes by."""
     newest = max([mtime async for page in storage.list("") for mtime in page.mtimes], default=0)
     async with asyncio.timeout(30):
-        while await storage.now() <= newest + by:
+        while await storage.now() <= newest + by + 1_000_000:
             await asyncio.sleep(0.05)
 
 

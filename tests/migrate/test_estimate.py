@@ -95,7 +95,8 @@ def test_by_size(size: int, puts: int, copies: int, gets: int) -> None:
         inventory.execute("attach ':memory:' as dst")
         for table in ("blob", "layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part"):
             inventory.execute(f"create table dst.{table} as from {table}")
-        inventory.execute("create table dst.unknown as from unknown")
+        for table in ("unknown", "litter"):
+            inventory.execute(f"create table dst.{table} as from {table}")
         for table in ("layer_link", "revision", "signature", "tag_index"):
             inventory.execute(f"create table migrate_{table} (repository integer)")
         inventory.execute("create table migrate_tag (present boolean)")
