@@ -6,17 +6,26 @@ import asyncio
 import os
 from pathlib import Path
 
+from regstore.layout import STATE
 from regstore.runs import RUNS
 from regstore.storage.base import Storage
 
 
 async def until_all_is_older(storage: Storage, *, by: int = 0) -> None:
-    """Return once the store's clock is past all that is in it, by so many microseconds; and by a second more, for its
-    listings may tell whole seconds only, and so may the Date that a dry run goes by."""
+    """Return once what is put now gets a later time in listings, which may tell whole seconds only, than all that is in
+    the store, by so many microseconds; and the store's clock, as it is told here, is as late."""
     newest = max([mtime async for page in storage.list("") for mtime in page.mtimes], default=0)
     async with asyncio.timeout(30):
-        while await storage.now() <= newest + by + 1_000_000:
+        while await storage.now() <= newest + by or await _time_of_a_put(storage) <= newest + by:
             await asyncio.sleep(0.05)
+
+
+async def _time_of_a_put(storage: Storage) -> int:
+    key = f"{STATE}clock"
+    await storage.put(key, b"")
+    [mtime] = [mtime async for page in storage.list(key) for mtime in page.mtimes]
+    await storage.delete_many([key])
+    return mtime
 
 
 def end_long_ago(root: Path, *, seconds: int = 2 * 3600) -> None:
