@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import pytest
 
 from regstore.digest import Digest
+from regstore.gc.healing import HealOptions, heal_store
+from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, decode
-from regstore.runs.lock import break_locks
+from regstore.runs.lock import break_locks, hold_lock
+from regstore.storage.base import Storage
 from regstore.verify.plan import FaultKind
 from tests.examples import points
 from tests.model.random_registry import DAY, NOW
@@ -136,3 +140,53 @@ async def test_a_link_that_changes_meanwhile_is_left_alone(change: str) -> None:
     _, repairs, _ = await mend(FaultyStorage(storage_of(store), before=before))
     assert repairs.nothing
     assert store.body(key) == {"moved": b"other", "gone": None, "put right": right}[change]
+
+
+CURRENT = f"{APP}/_manifests/tags/single/current/link"
+ENTRY = link("team/app", "_manifests/tags/single/index", DOCKER.digest)
+
+
+async def interrupt(
+    store: ModelStore, run: Callable[[Storage], Awaitable[object]], pushed: int, killed: int
+) -> None:
+    """One run in which a tag is pushed just before the change of that number, and which is killed after another."""
+
+    def push(operation: str, _: str) -> None:
+        if operation in ("put", "copy", "delete") and len(faulty.mutations) == pushed - 1:
+            store.objects |= dict.fromkeys((ENTRY, CURRENT), (DOCKER.digest.encode(), NOW + 1_000_000))
+
+    faulty = FaultyStorage(storage_of(store), die_at=killed, when="after", before=push)
+    await died(run(faulty))
+    await break_locks(storage_of(store))
+
+
+@pytest.mark.parametrize("what", ["dropped", "restored"])
+async def test_a_tag_pushed_meanwhile_stands_wherever_the_run_is_killed(what: str) -> None:
+    """The push comes just before a change, which is the last one that the run makes, or the last but one. A tag that
+    a run took with the push, and did not live to give back, comes back by heal, which every gc begins with."""
+
+    def start() -> ModelStore:
+        store = pristine()
+        del store.objects[images.blob_key(SINGLE.blobs[1].digest) if what == "dropped" else CURRENT]
+        return store
+
+    async def run(storage: Storage) -> None:
+        source = storage_of(pristine()) if what == "restored" else None
+        await mend(storage, source, read="", restore_links=source is not None, drop_broken_tags=what == "dropped")
+
+    undisturbed = FaultyStorage(storage_of(start()))
+    await run(undisturbed)
+    mutations = undisturbed.mutations
+    own = [number for number, mutation in enumerate(mutations, 1) if mutation.key == CURRENT]
+    assert own
+    for pushed in sorted({*own, *points(len(mutations), 1)}):
+        for killed in (pushed, pushed + 1):
+            store = start()
+            await interrupt(store, run, pushed, killed)
+            told = f"pushed before {pushed}, killed after {killed}: {mutations[pushed - 1]}"
+            assert ENTRY in store, told
+            if what == "dropped":
+                async with hold_lock(storage_of(store), command="heal") as lock:
+                    await heal_store(storage_of(store), HealOptions(scan=ScanOptions(concurrency=1)), lock)
+            await run(storage_of(store))
+            assert store.body(CURRENT) == DOCKER.digest.encode(), told
