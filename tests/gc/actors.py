@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from regstore.digest import Digest
+from regstore.errors import StorageError
 from regstore.layout import (
     BlobKey,
     Key,
@@ -103,13 +104,15 @@ class World:
 
     coarse: times of whole seconds, as AWS gives them. stale: the registry has a descriptor cache that forgets nothing.
     conditional: the store has conditional writes.
-    repeats: its listings show entries twice.
+    repeats: its listings show entries twice. etags: they show the MD5 of what they list.
+    unreadable, archived: keys that toolkits can't read, as `ModelStorage` has them, until they are written anew.
     """
 
     coarse: bool = False
     stale: bool = False
     conditional: bool = True
     repeats: bool = False
+    etags: bool = True
     store: ModelStore = field(default_factory=ModelStore)
     now: int = 1_700_000_000_000_000
     remembered: set[tuple[str, Digest]] = field(default_factory=set)
@@ -117,6 +120,8 @@ class World:
     written: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     images: Images = field(default_factory=Images)
+    unreadable: dict[str, StorageError] = field(default_factory=dict)
+    archived: dict[str, str] = field(default_factory=dict)
 
     def mtime(self) -> int:
         return self.now // 1_000_000 * 1_000_000 if self.coarse else self.now
@@ -125,6 +130,7 @@ class World:
         self.now += 300_000
         text = encode(key)
         self.store.objects[text] = (body, self.mtime())
+        self.renew(text)
         self.written.add(text)
         self.deleted.discard(text)
 
@@ -132,6 +138,11 @@ class World:
         self.now += 300_000
         if self.store.objects.pop(key, None) is not None:
             self.deleted.add(key)
+
+    def renew(self, key: str) -> None:
+        """It was written: what was there, and could not be read, is no more."""
+        self.unreadable.pop(key, None)
+        self.archived.pop(key, None)
 
     def has(self, key: Key) -> bool:
         return encode(key) in self.store

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
-from regstore.errors import NotFound, StorageError
+from regstore.errors import StorageError
 from regstore.storage.base import Capabilities, ObjectInfo, Page, PutOptions
 from regstore.storage.limit import check_limit
 from tests.gc.actors import World
@@ -19,8 +19,9 @@ class WorldStorage(ModelStorage):
     serves_in_parallel = False
 
     def __init__(self, world: World, *, page: int = 1000) -> None:
-        super().__init__(world.store, now=0, page=page, repeats=world.repeats)
+        super().__init__(world.store, now=0, page=page, etags=world.etags, repeats=world.repeats)
         self.serves_in_parallel = False
+        self.unreadable, self.archived = world.unreadable, world.archived
         self.world = world
 
     async def turn(self, operation: str, *keys: str) -> None:
@@ -46,8 +47,7 @@ class WorldStorage(ModelStorage):
 
     async def get(self, key: str) -> bytes:
         await self.turn("get", key)
-        self._info(key)
-        return self.store.objects[key][0]
+        return self._content(key)
 
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
@@ -56,6 +56,7 @@ class WorldStorage(ModelStorage):
         check_limit()
         self.clock = self._tick()
         await super().put(key, data, if_absent=if_absent)
+        self.world.renew(key)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
         """Not atomic: key by key."""
@@ -69,9 +70,8 @@ class WorldStorage(ModelStorage):
     async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
         await self.turn("copy", source, target)
         self.clock = self._tick()
-        if source not in self.store:
-            raise NotFound(source, self.url)
-        self.store.objects[target] = (self.store.objects[source][0], self.clock)
+        self.store.objects[target] = (self._content(source), self.clock)
+        self.world.renew(target)
 
     async def now(self) -> int:
         return self.world.now // 1_000_000 * 1_000_000

@@ -4,7 +4,7 @@ Clients push, mount, tag and delete one request at a time (`actors`); the toolki
 time (`stepping`); Hypothesis says who is next. A second toolkit tries the lock, a paused one wakes after its lease,
 one is killed, and its last delete may take effect much later, as may one that got no answer and was repeated. Others
 heal, undo and empty the trash. The registry may have a cache that forgets nothing, the store no conditional writes,
-and listings that show entries twice.
+and listings that show entries twice. Single objects can't be read for a while.
 
 More: python -m pytest --examples 2000 tests/gc/test_state_machine.py
 """
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from regstore.digest import Digest
-from regstore.errors import InputError, LockHeld, LockLost, Refused
+from regstore.errors import InputError, LockHeld, LockLost, Outage, Refused
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import Healed
 from regstore.gc.healing import HealOptions, heal_store
@@ -54,6 +54,7 @@ from regstore.storage.base import Storage
 from tests.examples import examples
 from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_layer, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage
+from tests.gc.test_unreadable import TROUBLE
 
 REPOSITORIES = ("a", "b")
 TAGS = ("t0", "t1")
@@ -114,6 +115,8 @@ class GcMachine(RuleBasedStateMachine):
         self._quiet = 0
         #: Layer links that a client deleted, of which a run can know that no run had taken them.
         self._final: set[str] = set()
+        #: Something could not be read while the first toolkit ran.
+        self._troubled = False
         #: When each push began.
         self._since: dict[int, int] = {}
 
@@ -137,6 +140,7 @@ class GcMachine(RuleBasedStateMachine):
         conditional=st.booleans(),
         empties=st.booleans(),
         repeats=st.booleans(),
+        etags=st.booleans(),
         untagged_yes=st.booleans(),
         database=st.sampled_from([False, False, True]),
     )
@@ -151,13 +155,14 @@ class GcMachine(RuleBasedStateMachine):
         conditional: bool,
         empties: bool,
         repeats: bool,
+        etags: bool,
         untagged_yes: bool,
         database: bool,
     ) -> None:
         self.database = database
         self.world.coarse, self.world.stale, self.page = coarse, stale, page
         self.world.conditional = conditional
-        self.world.repeats = repeats
+        self.world.repeats, self.world.etags = repeats, etags
         self.cache = NoCache("inmemory" if stale else "none")
         self.options = GcRunOptions(
             plan=GcOptions(
@@ -322,6 +327,51 @@ class GcMachine(RuleBasedStateMachine):
         depth = data.draw(st.integers(3, len(parts) - 1), label="depth")
         self.world.store.objects["/".join([*parts[:depth], name])] = (b"", self.world.mtime())
 
+    @property
+    def _withheld(self) -> set[str]:
+        """What stands in the store, and toolkits can't read."""
+        return (self.world.unreadable.keys() | self.world.archived.keys()) & set(self.world.store)
+
+    @precondition(lambda self: len(self._withheld) < 2)
+    @rule(data=st.data(), trouble=st.sampled_from([*TROUBLE, "archived"]))
+    def become_unreadable(self, data: st.DataObject, trouble: str) -> None:
+        kinds = LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, BlobKey
+        keys = sorted(key for key in self.world.store if isinstance(decode(key), kinds))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys), label="key")
+        if trouble == "archived":
+            self.world.archived[key] = "GLACIER"
+        else:
+            self.world.unreadable[key] = TROUBLE[trouble]
+        self._troubled = True
+
+    @precondition(lambda self: self._withheld)
+    @rule()
+    def become_readable(self) -> None:
+        self.world.unreadable.clear()
+        self.world.archived.clear()
+
+    def _needed_and_unreadable(self) -> set[str]:
+        """Repositories of which gc can't read something that it has to."""
+        found = set()
+        for place in map(decode, self._withheld):
+            if isinstance(place, BlobKey):
+                found |= {name for name in REPOSITORIES if self.world.has(RevisionLinkKey(name, place.digest))}
+            elif isinstance(place, LayerLinkKey | RevisionLinkKey | TagCurrentKey) and not self.world.etags:
+                found.add(place.name)  # else the listing proves what it says
+        return found
+
+    def _all_of(self, repositories: set[str]) -> set[str]:
+        """Their links, and the blobs that these name."""
+        found = set()
+        for key, place in [(key, decode(key)) for key in self.world.store]:
+            if isinstance(place, LayerLinkKey | RevisionLinkKey) and place.name in repositories:
+                found |= {key, encode(BlobKey(place.digest))}
+            elif isinstance(place, TagCurrentKey | TagIndexKey) and place.name in repositories:
+                found.add(key)
+        return found & set(self.world.store)
+
     @rule(seconds=st.sampled_from([1, 200, 200, 4000, 90_000]))
     def wait(self, seconds: int) -> None:
         """No push and no deletion goes on for longer than STALLED."""
@@ -362,6 +412,7 @@ class GcMachine(RuleBasedStateMachine):
     @rule(steps=st.sampled_from([0, 10, 30]), command=st.sampled_from([collect, collect, collect, empty, heal]))
     def start_gc(self, steps: int, command: Any) -> None:
         self._gc_begins()
+        self._troubled = bool(self._withheld)
         self.gc = Toolkit(self.world, self.loop, page=self.page)
         self.gc.start(command(self.gc, self.options, self.cache))
         self._step_gc(steps)
@@ -431,9 +482,12 @@ class GcMachine(RuleBasedStateMachine):
             report = self.gc.result()
         except (LockHeld, LockLost, Refused):
             self._be_quiet_after(LATE + STALLED)
+        except Outage:
+            assert self._troubled
+            self._be_quiet_after(LATE + STALLED)
         else:
-            assert isinstance(report, Healed) or not report.failures
-            self._be_quiet_after(STALLED)
+            assert isinstance(report, Healed) or not report.failures or self._troubled
+            self._be_quiet_after(LATE + STALLED if self._troubled else STALLED)
         self.gc = None
 
     def _be_quiet_after(self, microseconds: int) -> None:
@@ -449,19 +503,24 @@ class GcMachine(RuleBasedStateMachine):
         held = [key for key, mtime in locks.items() if mtime + LEASE * SECOND >= self.world.now + SECOND]
         self._gc_begins()
         untagged = self._untagged()
+        withheld = self._withheld
+        protected = self._all_of(self._needed_and_unreadable())
         try:
             self.loop.run_until_complete(command(other, self.options, self.cache))
             assert not self.marked, "by links, where they are not the whole truth"
             assert self.options.untagged_repositories or untagged <= self._with_revisions()
         except Refused:
             pass
+        except Outage:
+            assert len(withheld & self.world.unreadable.keys()) > 1, "one object is damage"
         except LockHeld:
             assert locks
             left = {key for key in self.world.store if key.startswith("regstore/locks/")}
             assert left <= locks.keys(), "what did not get the lock left one behind"
             return
         assert not held, "two hold the lock"
-        self._be_quiet_after(STALLED)
+        assert protected <= set(self.world.store), "of a repository that can't be read"
+        self._be_quiet_after(LATE + STALLED if withheld else STALLED)
 
     def _with_revisions(self) -> set[str]:
         return {key.name for key in map(decode, self.world.store) if isinstance(key, RevisionLinkKey)}
@@ -501,6 +560,7 @@ class GcMachine(RuleBasedStateMachine):
         """A run that nobody disturbs leaves nothing promised missing."""
         if self.gc is not None:
             self._end_by_force()
+        self.become_readable()
         self.world.now += 2 * SECOND
         self._gc_begins()
         self.loop.run_until_complete(break_locks(WorldStorage(self.world)))
