@@ -143,9 +143,14 @@ async def _says(target: Storage, info: ObjectInfo, body: bytes) -> bool:
 
 
 async def _body(target: Storage, key: str) -> bytes:
+    """Nothing where it is gone, or can't be read: then it does not say what was planned, and stays."""
     try:
         return await target.get(key)
     except NotFound:
+        return b""
+    except StorageError as error:
+        if is_fatal(error):
+            raise
         return b""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from regstore.digest import Digest
+from regstore.errors import StorageError
 from regstore.gc.healing import HealOptions, heal_store
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.layout import TagCurrentKey, TagIndexKey, encode, link_body
@@ -96,6 +97,20 @@ async def test_a_tag_pushed_while_it_is_deleted_stays(
     assert encode(TagIndexKey("a", "goes", pushed)) in pair.target
     assert (result.deleted, result.deleted_tags, result.partial) == (0, [], True)
     assert [(one.tag, one.target) for one in result.conflicts] == [("goes", str(pushed))]
+
+
+async def test_a_tag_that_can_not_be_read_when_its_turn_comes_stays(pair: Pair) -> None:
+    """It was pushed meanwhile, and the store does not give it: that ends no run, and takes no tag."""
+    there = ModelStorage(pair.target, now=NOW + SECOND)
+
+    def spoil() -> None:
+        push(pair, pair.image(1))
+        there.unreadable[encode(CURRENT)] = StorageError("Input/output error")
+
+    result = await move(pair.here(), FaultyStorage(there, before=once(is_look, spoil)), delete=True, max_delete=1)
+    assert encode(CURRENT) in pair.target
+    assert (result.deleted, result.partial) == (0, True)
+    assert [one.tag for one in result.conflicts] == ["goes"]
 
 
 async def test_a_tag_between_its_two_links_stays(pair: Pair) -> None:
