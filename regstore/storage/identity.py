@@ -36,6 +36,8 @@ from regstore.storage.folders import Tree
 from regstore.storage.newfile import NewFile
 
 ID: Final = STATE + "id"
+#: Bytes of an ID's file that are read.
+_LONGEST: Final = 4096
 _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
@@ -60,11 +62,7 @@ async def place_of(storage: Storage) -> str:
         if not _is_of_this_computer(storage):
             return place
         return f"{place} on computer {await asyncio.to_thread(_computer) or platform.node()}"
-    try:
-        body = await storage.get(ID)
-    except StorageError:
-        body = b""
-    return await asyncio.to_thread(_place_of_folder, storage.root, body)
+    return await asyncio.to_thread(_place_of_folder, storage.root)
 
 
 def _is_of_this_computer(storage: Storage) -> bool:
@@ -81,12 +79,14 @@ def _is_of_this_computer(storage: Storage) -> bool:
         return host.rstrip(".").rpartition(".")[2].lower() == "localhost"
 
 
-def _place_of_folder(root: Path, body: bytes) -> str:
+def _place_of_folder(root: Path) -> str:
     path, computer = os.path.realpath(root), _computer()
     where = f"{path} on computer {computer or platform.node()}"
     try:
-        known = _Id.parse(body)
-        inode = (root / ID).stat().st_ino
+        descriptor = os.open(root / ID, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            known = _Id.parse(file.read(_LONGEST))
+            inode = os.fstat(descriptor).st_ino
     except (OSError, ValueError):
         return where
     if known.computer and computer and known.computer != computer:

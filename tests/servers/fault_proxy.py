@@ -318,6 +318,7 @@ class FaultProxy:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
         await server.wait_closed()
+        await asyncio.sleep(0)  # transports close in the loop's next round
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream = _Upstream(*self._upstream)
@@ -526,7 +527,7 @@ class _Upstream:
 
     def close(self) -> None:
         if self._streams is not None:
-            self.writer.close()
+            self.writer.transport.abort()  # close() would wait for what nobody reads
             self._streams = None
 
 
