@@ -74,7 +74,7 @@ async def list_in_parallel(
             piece = await queue.get()
             idle -= 1
             async for page in storage.list(prefix if begin is None else begin, start_after=piece.after):
-                kept = _up_to(page, piece.last)
+                kept = page.up_to(piece.last) if piece.last else page
                 await sink(kept)
                 if kept.complete or len(kept) < len(page):
                     break  # a page that ends at the bound goes on to one with nothing of it
@@ -99,16 +99,6 @@ async def list_in_parallel(
         for worker in workers:
             worker.cancel()
     return used
-
-
-def _up_to(page: Page, last: str) -> Page:
-    """The page without the keys after `last`."""
-    if not last or not page.keys or page.keys[-1] <= last:
-        return page
-    count = bisect.bisect_right(page.keys, last)
-    keys = page.keys[:count]
-    archived = {key: page.archived[key] for key in keys if key in page.archived} if page.archived else {}
-    return Page(keys, page.sizes[:count], page.etags[:count], page.mtimes[:count], page.complete, archived)
 
 
 def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:

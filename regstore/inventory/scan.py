@@ -7,8 +7,8 @@ One object that the store has and does not give is damage of that object: a mani
 link whose `unread` says why (`storage.outage` says when that is an outage instead, which ends the scan).
 
 Requests for N keys in S ranges with M unseen manifests: at most N/1000 + S ListObjectsV2, M GetObject, none for
-links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads, and
-one LIST to learn whether links are the whole truth (`inventory.whose`).
+links whose size and ETag prove their body (LAYOUT: section 1); plus one ListMultipartUploads a thousand uploads. The
+listing of blobs also shows whether links are the whole truth (`inventory.whose`).
 """
 
 from __future__ import annotations

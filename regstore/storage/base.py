@@ -10,7 +10,7 @@ chained. Throttling, 5xx and broken connections are retried with back-off before
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -53,10 +53,18 @@ class Page:
 
     def from_key(self, key: str) -> Page:
         """Without what sorts before the key."""
-        at = bisect_left(self.keys, key)
-        keys = self.keys[at:]
+        return self._part(slice(bisect_left(self.keys, key), None))
+
+    def up_to(self, key: str) -> Page:
+        """Without what sorts after the key."""
+        if not self.keys or self.keys[-1] <= key:
+            return self
+        return self._part(slice(bisect_right(self.keys, key)))
+
+    def _part(self, wanted: slice) -> Page:
+        keys = self.keys[wanted]
         archived = {key: self.archived[key] for key in keys if key in self.archived} if self.archived else {}
-        return Page(keys, self.sizes[at:], self.etags[at:], self.mtimes[at:], self.complete, archived)
+        return Page(keys, self.sizes[wanted], self.etags[wanted], self.mtimes[wanted], self.complete, archived)
 
     def objects(self) -> Iterator[ObjectInfo]:
         yield from map(ObjectInfo, self.keys, self.sizes, self.etags, self.mtimes)
