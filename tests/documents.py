@@ -18,13 +18,13 @@ field that it does not know is passed over.
 """
 _PARTS = (
     ("The registry's own tree", "regstore.layout"),
-    ("Beside it: what runs leave in the store", "regstore.runs"),
-    ("Locks", "regstore.runs.lock"),
-    ("Journals", "regstore.runs.journal"),
+    ("Beside it: what runs leave in the store", "regstore.state"),
+    ("Locks", "regstore.state.lock"),
+    ("Journals", "regstore.state.journal"),
     ("What the last gc left", "regstore.gc.counts"),
-    ("What is remembered of the registry", "regstore.runs.registry_state"),
+    ("What is remembered of the registry", "regstore.state.registry_state"),
     ("The times of tags", "regstore.inventory.tag_record"),
-    ("Uploads that can be taken up again", "regstore.migrate.unfinished"),
+    ("Uploads that can be taken up again", "regstore.state.unfinished_uploads"),
     ("A backup", "regstore.backup.format"),
     ("On this computer: manifests that were read", "regstore.inventory.cache"),
     ("On this computer: blobs that were proved", "regstore.reading.proofs"),

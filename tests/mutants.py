@@ -1,7 +1,7 @@
 """Which one-line mistakes would the tests not notice? A tool to run by hand: it takes hours over everything.
 
     .venv/bin/python -m tests.mutants regstore/gc/going.py -- tests/gc/test_races.py tests/gc/test_run.py
-    .venv/bin/python -m tests.mutants regstore/runs/lock.py --sample 20 --seed 3 -- tests/gc/test_lock.py
+    .venv/bin/python -m tests.mutants regstore/state/lock.py --sample 20 --seed 3 -- tests/gc/test_lock.py
     .venv/bin/python -m tests.mutants regstore/gc/heal.py --list
 
 Each mutant is one small change of one place: a condition turned round, a comparison by one, a call or a raise left out,

@@ -21,7 +21,7 @@ LAYERS = (
     frozenset({"concurrency"}),
     frozenset({"storage"}),
     frozenset({"tagging"}),
-    frozenset({"registry", "runs", "seed"}),
+    frozenset({"registry", "state", "seed"}),
     frozenset({"inventory"}),
     frozenset({"reading"}),
     frozenset({"gc", "migrate", "backup", "verify"}),

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from regstore.runs import process as process_module
-from regstore.runs.process import is_certainly_dead, this_process
+from regstore.state import process as process_module
+from regstore.state.process import is_certainly_dead, this_process
 
 ROOT = Path(process_module.__file__).parents[2]
-_IDENTITY = "from regstore.runs.process import this_process; print(this_process(), flush=True)"
+_IDENTITY = "from regstore.state.process import this_process; print(this_process(), flush=True)"
 
 
 def python(code: str) -> list[str]:
@@ -43,7 +43,7 @@ def running(*, before: Sequence[str] = (), then: str = "input()") -> Iterator[tu
 
 def judged(process: str, *, by: Sequence[str]) -> bool:
     """What another process, begun this way, says of it."""
-    code = f"from regstore.runs.process import is_certainly_dead; print(is_certainly_dead({process!r}))"
+    code = f"from regstore.state.process import is_certainly_dead; print(is_certainly_dead({process!r}))"
     said = subprocess.run([*by, *python(code)], capture_output=True, text=True, check=True)
     return {"True": True, "False": False}[said.stdout.strip()]
 

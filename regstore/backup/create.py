@@ -30,7 +30,7 @@ from regstore.errors import IntegrityError, NotARegistry, NotFound
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
-from regstore.runs import new_run, started_at
+from regstore.state import new_run, started_at
 from regstore.storage.base import Page, Storage, keep_private
 from regstore.storage.identity import place_of
 

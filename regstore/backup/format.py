@@ -76,7 +76,7 @@ from typing import Any, Final
 
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, InvalidDigest
-from regstore.runs import is_run, started_at
+from regstore.state import is_run, started_at
 
 FORMAT: Final = "regstore-backup"
 VERSION: Final = 1

@@ -9,7 +9,7 @@ from typing import Final
 
 from regstore.backup.intent import LEASE
 from regstore.errors import InputError
-from regstore.runs.lock import LONGEST_LEASE
+from regstore.state.lock import LONGEST_LEASE
 from regstore.storage.base import PutOptions
 
 HOUR: Final = 3600 * 1_000_000

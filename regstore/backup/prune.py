@@ -23,7 +23,7 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.runs.lock import Lock
+from regstore.state.lock import Lock
 from regstore.storage.base import MultipartUpload, Storage, keep_private
 from regstore.storage.newfile import TEMPORARY
 

@@ -21,8 +21,8 @@ from regstore.errors import AlreadyExists, NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX
 from regstore.inventory.tag_record import LINES, TagLine, TagTimes
-from regstore.runs.journal import REWRITTEN, Entry, Journal
-from regstore.runs.lock import Lock
+from regstore.state.journal import REWRITTEN, Entry, Journal
+from regstore.state.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal

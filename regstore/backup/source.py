@@ -27,7 +27,7 @@ from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
-from regstore.runs.journal import UNLINK, find_runs, read_parts, read_seen
+from regstore.state.journal import UNLINK, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
 

@@ -14,7 +14,7 @@ from regstore.errors import StorageError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.runs.elsewhere import StateElsewhere
+    from regstore.state.elsewhere import StateElsewhere
     from regstore.storage.base import Storage
 
 #: What a full store's error says besides.
@@ -35,7 +35,7 @@ async def state_elsewhere(
 ) -> AsyncIterator[StateElsewhere]:
     """The store, whose lock and journals are kept in the folder; None: in memory once the store is full. What is there
     goes into the store at the end, whatever came of the run."""
-    from regstore.runs.elsewhere import StateElsewhere
+    from regstore.state.elsewhere import StateElsewhere
     from regstore.storage.disk import DiskStorage
     from regstore.storage.memory import MemoryStorage, forget
 

@@ -14,7 +14,7 @@ from regstore.cli.trash import print_healed
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.run import GcReport, GcRun, GcRunOptions
-    from regstore.runs.known_cache import KnownCache
+    from regstore.state.known_cache import KnownCache
 
 _SHARES_SHOWN = 20
 

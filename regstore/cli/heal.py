@@ -78,7 +78,7 @@ async def _heal(
     on_event: OnEvent,
 ) -> tuple[str, str, Healed]:
     from regstore.gc.healing import heal_store, plan_heal
-    from regstore.runs.lock import hold_lock
+    from regstore.state.lock import hold_lock
 
     storage, config = settings.open_with_config(read_only=dry_run)
     async with storage:

@@ -15,7 +15,7 @@ from regstore.cli.settings import Json, StoreSettings, store_command
 from regstore.errors import StorageError, StorageFull
 
 if TYPE_CHECKING:
-    from regstore.runs.lock import FoundLock, Lock
+    from regstore.state.lock import FoundLock, Lock
     from regstore.storage.base import Storage
 
 
@@ -63,7 +63,7 @@ def locks(
 
 
 async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, list[FoundLock]]:
-    from regstore.runs.lock import break_locks, find_locks
+    from regstore.state.lock import break_locks, find_locks
 
     async with settings.open(read_only=not break_lock) as storage:
         found = await (break_locks(storage) if break_lock else find_locks(storage))
@@ -72,7 +72,7 @@ async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, li
 
 async def break_locks_openly(storage: Storage) -> None:
     """Break them, and say whose they were."""
-    from regstore.runs.lock import break_locks
+    from regstore.state.lock import break_locks
 
     for broken in await break_locks(storage):
         emit_error(f"broke the lock of run {broken.holder.run} on {broken.holder.host}")
@@ -82,8 +82,8 @@ async def break_locks_openly(storage: Storage) -> None:
 async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
     """Hold the store's lock, and say so where it stands afterwards: the store would not delete it. Of one that is full,
     say what frees space."""
-    from regstore.runs.elsewhere import StateElsewhere
-    from regstore.runs.lock import find_locks, hold_lock
+    from regstore.state.elsewhere import StateElsewhere
+    from regstore.state.lock import find_locks, hold_lock
 
     run = ""
     try:

@@ -15,9 +15,9 @@ from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.gc.caches import RegistryCache
-    from regstore.runs.known_cache import KnownCache
-    from regstore.runs.not_freed import NotFreed
-    from regstore.runs.registry_state import CacheKind, CacheWord
+    from regstore.state.known_cache import KnownCache
+    from regstore.state.not_freed import NotFreed
+    from regstore.state.registry_state import CacheKind, CacheWord
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
 
@@ -38,7 +38,7 @@ class CacheOptions:
 def told_cache(options: CacheOptions, config: RegistryConfig | None) -> tuple[CacheWord | None, bool]:
     """What the options and the configuration say together, and whether an option said it. InputError where they
     contradict each other."""
-    from regstore.runs.registry_state import CacheWord
+    from regstore.state.registry_state import CacheWord
 
     told, redis_url = options.registry_cache, options.redis_url
     if told not in (None, *_NAMES):
@@ -64,8 +64,8 @@ def told_cache(options: CacheOptions, config: RegistryConfig | None) -> tuple[Ca
 async def known_cache(storage: Storage, options: CacheOptions, config: RegistryConfig | None) -> KnownCache:
     """All that is known of the cache. One GET, and the processes are asked at their debug addresses."""
     from regstore.gc.process_start import ask_processes
-    from regstore.runs.known_cache import SAY_ONCE, judge_cache
-    from regstore.runs.registry_state import read_state
+    from regstore.state.known_cache import SAY_ONCE, judge_cache
+    from regstore.state.registry_state import read_state
 
     word, by_option = told_cache(options, config)
     known = judge_cache(word, await read_state(storage), by_option=by_option)
@@ -109,7 +109,7 @@ async def remember_cache(storage: Storage, known: KnownCache) -> None:
     """Note in the store what was said, where that is news. With the store's lock held."""
     from dataclasses import replace
 
-    from regstore.runs.registry_state import read_state, write_state
+    from regstore.state.registry_state import read_state, write_state
 
     word = known.to_remember()
     if word is not None:
@@ -156,6 +156,6 @@ class Left:
 
 async def find_left(storage: Storage, known: KnownCache, *, versions: tuple[int, int] | None = None) -> Left:
     """Of the whole trash as it is now. versions: blobs and bytes that were deleted in a bucket that keeps them."""
-    from regstore.runs.not_freed import look_at_trash
+    from regstore.state.not_freed import look_at_trash
 
     return Left(known, (await look_at_trash(storage, known)).with_versions(versions))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from regstore.gc.heal import Healed
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
     from regstore.gc.trash import Emptied, EmptyOptions, Kept
-    from regstore.runs.trashed import TrashedRun
+    from regstore.state.trashed import TrashedRun
 
 Run = Annotated[
     str | None, typer.Option("--run", metavar="RUN", show_default=False, help="A run, as `trash list` names it.")
@@ -99,8 +99,8 @@ async def _list(
 ) -> tuple[str, list[TrashedRun], dict[str, int], Left]:
     from regstore.gc.trash import count_links
     from regstore.gc.trash_search import runs_that_took
-    from regstore.runs.not_freed import not_freed
-    from regstore.runs.trashed import find_trash
+    from regstore.state.not_freed import not_freed
+    from regstore.state.trashed import find_trash
 
     storage, config = settings.open_with_config(read_only=True)
     async with storage:

@@ -194,7 +194,7 @@ async def _repair(
     from regstore.backup.links import BackedUpLinks
     from regstore.backup.repair import is_backup
     from regstore.inventory.whose import Use
-    from regstore.runs.lock import hold_lock
+    from regstore.state.lock import hold_lock
     from regstore.storage.base import PutOptions, store_with
     from regstore.storage.identity import place_of
     from regstore.verify.repair import repair

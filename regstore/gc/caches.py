@@ -20,8 +20,8 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from regstore.errors import InputError, Unreachable
-from regstore.runs.known_cache import KnownCache
-from regstore.runs.registry_state import CacheKind
+from regstore.state.known_cache import KnownCache
+from regstore.state.registry_state import CacheKind
 from regstore.storage.registry_config import RedisSettings
 
 _BATCH: Final = 1000

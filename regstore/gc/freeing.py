@@ -11,12 +11,12 @@ from regstore.events import OnEvent, Progress
 from regstore.gc.caches import RegistryCache
 from regstore.gc.restart import restart_registry
 from regstore.gc.trash import Kept, without_held
-from regstore.runs import started_at
-from regstore.runs.journal import RunRecord
-from regstore.runs.lock import Lock
-from regstore.runs.not_freed import NotFreed, Obstacle, not_freed
-from regstore.runs.registry_state import Restart
-from regstore.runs.trashed import TrashedRun, find_trash
+from regstore.state import started_at
+from regstore.state.journal import RunRecord
+from regstore.state.lock import Lock
+from regstore.state.not_freed import NotFreed, Obstacle, not_freed
+from regstore.state.registry_state import Restart
+from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
 
 

@@ -28,7 +28,7 @@ from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
 from regstore.inventory.tag_record import TagTimes
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.runs.lock import Lock
+from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import put_missing
 

@@ -14,8 +14,8 @@ from regstore.gc.heal import Healed, Healer
 from regstore.gc.past import Past
 from regstore.gc.trash import forget_past, heal_all, refuse_symbolic_links
 from regstore.inventory.scan import Scanner, ScanOptions, scan
-from regstore.runs.journal import find_runs
-from regstore.runs.lock import Lock
+from regstore.state.journal import find_runs
+from regstore.state.lock import Lock
 from regstore.storage.base import Capabilities, ObjectInfo, PutOptions, Storage
 
 

@@ -18,8 +18,8 @@ from regstore import layout
 from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
-from regstore.runs import TRASH, is_run, started_at
-from regstore.runs.journal import (
+from regstore.state import TRASH, is_run, started_at
+from regstore.state.journal import (
     CREATED,
     GIVEN_BACK,
     LATE,
@@ -33,7 +33,7 @@ from regstore.runs.journal import (
     read_seen,
     write_seen,
 )
-from regstore.runs.lock import Lock
+from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import UNDER_WAY
 

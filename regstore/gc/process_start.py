@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import InputError, Unreachable
-from regstore.runs.known_cache import SAY_ONCE, KnownCache
+from regstore.state.known_cache import SAY_ONCE, KnownCache
 from regstore.storage.base import Storage
 
 _SECOND: Final = 1_000_000

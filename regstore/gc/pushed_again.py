@@ -1,4 +1,4 @@
-"""Tags that are being pushed while gc plans to take them (`regstore.runs.pushed_again`)."""
+"""Tags that are being pushed while gc plans to take them (`regstore.state.pushed_again`)."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import IO, Final
 
 from regstore.errors import StorageError
-from regstore.runs import RUNS
-from regstore.runs.lock import Lock
-from regstore.runs.registry_state import Restart, read_state, write_state
+from regstore.state import RUNS
+from regstore.state.lock import Lock
+from regstore.state.registry_state import Restart, read_state, write_state
 from regstore.storage.base import Storage
 
 #: How long the command may take, in seconds.

@@ -35,8 +35,8 @@ from regstore.gc.restore_plan import (
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_record import TagTimes, own_times
 from regstore.layout import BlobKey, TagCurrentKey
-from regstore.runs.journal import RESTORED, write_seen
-from regstore.runs.lock import Lock
+from regstore.state.journal import RESTORED, write_seen
+from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import put_missing
 

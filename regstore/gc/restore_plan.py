@@ -14,8 +14,8 @@ from regstore.gc.past import list_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.manifest import MAX_SIZE, EdgeKind, Manifest, parse_manifest
 from regstore.reference import subject_of_tag
-from regstore.runs import TRASH
-from regstore.runs.journal import TRASHED, UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen
+from regstore.state import TRASH
+from regstore.state.journal import TRASHED, UNLINK, Entry, RunRecord, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
 
 LinkKey = LayerLinkKey | RevisionLinkKey | SignatureLinkKey | TagCurrentKey | TagIndexKey

@@ -48,8 +48,8 @@ from regstore.inventory.tag_record import load_record
 from regstore.inventory.unlinked import look_for_manifests
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
-from regstore.runs import RUNS
-from regstore.runs.journal import (
+from regstore.state import RUNS
+from regstore.state.journal import (
     ABORTED,
     GIVEN_BACK,
     TRASHED,
@@ -60,11 +60,11 @@ from regstore.runs.journal import (
     find_runs,
     write_seen,
 )
-from regstore.runs.lock import Lock
-from regstore.runs.not_freed import NotFreed
-from regstore.runs.pushed_again import give_back
-from regstore.runs.registry_state import Restart
-from regstore.runs.trashed import TrashedRun
+from regstore.state.lock import Lock
+from regstore.state.not_freed import NotFreed
+from regstore.state.pushed_again import give_back
+from regstore.state.registry_state import Restart
+from regstore.state.trashed import TrashedRun
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal

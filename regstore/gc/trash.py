@@ -27,11 +27,11 @@ from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
-from regstore.runs import RUNS, TRASH
-from regstore.runs.journal import UNLINK, Entry, RunRecord, read_parts
-from regstore.runs.known_cache import KnownCache
-from regstore.runs.lock import Lock
-from regstore.runs.trashed import TrashedRun, find_trash
+from regstore.state import RUNS, TRASH
+from regstore.state.journal import UNLINK, Entry, RunRecord, read_parts
+from regstore.state.known_cache import KnownCache
+from regstore.state.lock import Lock
+from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
 
 _BATCH: Final = 1000

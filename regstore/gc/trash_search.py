@@ -8,8 +8,8 @@ from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.layout import NOBODYS, BlobKey, LayerLinkKey, RevisionLinkKey, TagIndexKey
-from regstore.runs.journal import read_parts
-from regstore.runs.trashed import TrashedRun
+from regstore.state.journal import read_parts
+from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
 
 

@@ -15,7 +15,7 @@ from regstore.errors import IntegrityError
 from regstore.gc.counts import Counts
 from regstore.gc.policy import Pattern
 from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
-from regstore.runs.journal import UNLINK, RunRecord, read_parts, read_seen
+from regstore.state.journal import UNLINK, RunRecord, read_parts, read_seen
 from regstore.storage.base import Storage
 
 _NAMED: Final = 5

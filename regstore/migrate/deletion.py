@@ -23,9 +23,9 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.layout import TagCurrentKey, TagIndexKey
 from regstore.migrate.result import Conflict, MigrateResult, Problem
-from regstore.runs.journal import UNLINK, Entry, Journal
-from regstore.runs.lock import Lock, hold_lock
-from regstore.runs.pushed_again import give_back
+from regstore.state.journal import UNLINK, Entry, Journal
+from regstore.state.lock import Lock, hold_lock
+from regstore.state.pushed_again import give_back
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import is_fatal
 from regstore.tagging import list_tag, remove_tag_folders

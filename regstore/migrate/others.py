@@ -19,8 +19,8 @@ from regstore.errors import NotFound
 from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import ALGORITHM_SQL, Inventory
 from regstore.inventory.listing import list_in_parallel
-from regstore.runs import RUNS, is_run
-from regstore.runs.lock import LEASE, find_locks
+from regstore.state import RUNS, is_run
+from regstore.state.lock import LEASE, find_locks
 from regstore.storage.base import Page, Storage
 
 _LEASE: Final = int(LEASE * 1_000_000)

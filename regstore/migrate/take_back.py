@@ -12,8 +12,8 @@ from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import LockHeld, StorageError
 from regstore.layout import BlobKey
-from regstore.runs.journal import DAMAGED, Entry, Journal
-from regstore.runs.lock import Lock, hold_lock
+from regstore.state.journal import DAMAGED, Entry, Journal
+from regstore.state.lock import Lock, hold_lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import verified_size
 

@@ -26,7 +26,7 @@ from regstore.storage.streams import (
 )
 
 if TYPE_CHECKING:
-    from regstore.migrate.unfinished import Unfinished
+    from regstore.state.unfinished_uploads import Unfinished
     from regstore.storage.s3.between import Between
 
 MiB: Final = 1024 * 1024
@@ -70,7 +70,7 @@ class Transfer:
         from regstore.storage.s3 import S3Storage
 
         if isinstance(self._target, S3Storage):
-            from regstore.migrate.unfinished import Unfinished
+            from regstore.state.unfinished_uploads import Unfinished
 
             def wanted(key: str) -> bool:
                 blob = layout.decode(key)
@@ -208,7 +208,7 @@ async def clean_up(target: Storage, options: MigrateOptions) -> None:
     from regstore.storage.s3 import S3Storage
 
     if isinstance(target, S3Storage):
-        from regstore.migrate.unfinished import Unfinished
+        from regstore.state.unfinished_uploads import Unfinished
 
         await Unfinished(target, options.put).load(lambda key: False)
 

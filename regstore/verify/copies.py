@@ -8,7 +8,7 @@ from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import NotFound
 from regstore.layout import BlobKey
-from regstore.runs import TRASH
+from regstore.state import TRASH
 from regstore.storage.base import ObjectInfo, Storage
 
 

@@ -19,14 +19,14 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.unlinked import KeysOnly
 from regstore.inventory.whose import database_in_use
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UnknownKey
-from regstore.runs.journal import find_runs
-from regstore.runs.known_cache import judge_cache
-from regstore.runs.lock import find_locks
-from regstore.runs.not_freed import look_at_trash
-from regstore.runs.registry_state import CacheWord, read_state
 from regstore.seed.probe import probe_permissions
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.seed.seeding import seed
+from regstore.state.journal import find_runs
+from regstore.state.known_cache import judge_cache
+from regstore.state.lock import find_locks
+from regstore.state.not_freed import look_at_trash
+from regstore.state.registry_state import CacheWord, read_state
 from regstore.storage.base import Storage, TellsDate
 from regstore.verify.plan import FaultKind
 from regstore.verify.run import verify

@@ -19,8 +19,8 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.runs.journal import UNLINK, Entry
-from regstore.runs.pushed_again import give_back
+from regstore.state.journal import UNLINK, Entry
+from regstore.state.pushed_again import give_back
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import is_fatal, verified_size
 from regstore.tagging import remove_tag_folders

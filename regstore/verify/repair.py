@@ -29,8 +29,8 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.reading.read_data import Checksums
-from regstore.runs.journal import CREATED, DAMAGED, REWRITTEN, Entry
-from regstore.runs.lock import Lock
+from regstore.state.journal import CREATED, DAMAGED, REWRITTEN, Entry
+from regstore.state.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import copy_blob, is_fatal, verified_size
 from regstore.tagging import put_missing, replace_tag

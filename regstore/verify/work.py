@@ -8,8 +8,8 @@ from typing import Final
 
 from regstore.errors import InputError
 from regstore.events import OnEvent
-from regstore.runs.journal import Entry, Journal
-from regstore.runs.lock import Lock
+from regstore.state.journal import Entry, Journal
+from regstore.state.lock import Lock
 from regstore.storage.base import PutOptions, Storage
 
 #: A tag that was set within this time is not dropped: a push may be under way around it. Microseconds.

@@ -21,7 +21,7 @@ from regstore.backup import (
     restore,
 )
 from regstore.inventory.scan import ScanOptions
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage

@@ -23,7 +23,7 @@ from regstore.layout import (
     parse_link,
 )
 from regstore.reading.read_data import ReadData
-from regstore.runs.journal import find_runs, read_parts
+from regstore.state.journal import find_runs, read_parts
 from regstore.storage.base import Capabilities
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags

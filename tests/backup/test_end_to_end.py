@@ -18,7 +18,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import TagCurrentKey, decode
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags

@@ -18,8 +18,8 @@ from regstore.layout import (
     encode,
     repository_prefix,
 )
-from regstore.runs import new_run
-from regstore.runs.journal import UNLINK, Entry, Journal, find_runs, write_seen
+from regstore.state import new_run
+from regstore.state.journal import UNLINK, Entry, Journal, find_runs, write_seen
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import contents, give_back, memory, read_all, take

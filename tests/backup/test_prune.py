@@ -32,7 +32,7 @@ from regstore.errors import (
     Refused,
     StorageError,
 )
-from regstore.runs import new_run
+from regstore.state import new_run
 from regstore.storage.disk import DiskStorage
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags

@@ -16,8 +16,8 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import StorageFull
 from regstore.layout import BlobKey, encode
-from regstore.runs import LOCKS, RUNS, TRASH
-from regstore.runs.lock import hold_lock
+from regstore.state import LOCKS, RUNS, TRASH
+from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run
 from tests.model.builder import Builder

@@ -13,7 +13,7 @@ from regstore.errors import AccessDenied
 from regstore.events import Event, Progress
 from regstore.gc.counts import COUNTS
 from regstore.layout import REPOSITORIES
-from regstore.runs import RUNS
+from regstore.state import RUNS
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run
 from tests.model.store import ModelStore

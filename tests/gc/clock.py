@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from regstore.layout import STATE
-from regstore.runs import RUNS
+from regstore.state import RUNS
 from regstore.storage.base import Storage
 
 

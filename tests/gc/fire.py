@@ -32,7 +32,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage

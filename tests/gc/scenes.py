@@ -13,9 +13,9 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, TagCurrentKey, decode, link_body
-from regstore.runs import TRASH
-from regstore.runs.journal import find_runs, read_parts
-from regstore.runs.lock import break_locks, hold_lock
+from regstore.state import TRASH
+from regstore.state.journal import find_runs, read_parts
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.gc.clock import until_all_is_older
 from tests.model.builder import Builder

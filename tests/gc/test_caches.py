@@ -17,8 +17,8 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
-from regstore.runs.lock import hold_lock
-from regstore.runs.trashed import find_trash
+from regstore.state.lock import hold_lock
+from regstore.state.trashed import find_trash
 from regstore.storage.disk import DiskStorage
 from regstore.storage.registry_config import RedisSettings
 from tests.gc.clock import end_long_ago

@@ -16,8 +16,8 @@ from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import LayerLinkKey, RevisionLinkKey, encode
-from regstore.runs.lock import break_locks, hold_lock
-from regstore.runs.registry_state import CacheKind
+from regstore.state.lock import break_locks, hold_lock
+from regstore.state.registry_state import CacheKind
 from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Doc, Push, World, delete_layer, delete_tag
 from tests.gc.scenes import collect as collect_model

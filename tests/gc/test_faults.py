@@ -9,8 +9,8 @@ import pytest
 from regstore.errors import AccessDenied, AuthenticationFailed, StorageError, StorageFull, Unreachable
 from regstore.gc.trash import empty_runs
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
-from regstore.runs.lock import hold_lock
-from regstore.runs.trashed import find_trash
+from regstore.state.lock import hold_lock
+from regstore.state.trashed import find_trash
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.examples import points
 from tests.gc.scenes import (

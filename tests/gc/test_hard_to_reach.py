@@ -28,9 +28,9 @@ from regstore.layout import (
     encode,
     link_body,
 )
-from regstore.runs import RUNS, new_run
-from regstore.runs.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
-from regstore.runs.lock import hold_lock
+from regstore.state import RUNS, new_run
+from regstore.state.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
+from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.gc.scenes import collect, model_storage, options, registry, small_registry, wanted
 from tests.model.builder import Builder
@@ -133,7 +133,7 @@ async def test_the_lock_is_kept_while_a_plan_is_made(monkeypatch: pytest.MonkeyP
 
 async def test_a_huge_repository_is_unlinked_in_more_than_one_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch has its own time."""
-    monkeypatch.setattr("regstore.runs.lock._BATCH", 10)
+    monkeypatch.setattr("regstore.state.lock._BATCH", 10)
     b = Builder(NOW - 30 * DAY)
     b.push("a", b.image(b.blob(b"config"), [b.blob(b"kept")]), "kept")
     links = [b.link_layer("a", b.blob(b"dead %d" % number)) for number in range(55)]

@@ -18,8 +18,8 @@ import pytest
 
 from regstore.errors import LockHeld
 from regstore.gc.run import GcRunOptions
-from regstore.runs import lock as lock_module
-from regstore.runs import process as process_module
+from regstore.state import lock as lock_module
+from regstore.state import process as process_module
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
@@ -98,7 +98,7 @@ async def test_its_lock_stands_while_its_process_may_run(tmp_path: Path, monkeyp
     before = small_registry()
     run = options(offline=False, concurrency=1)
     storage = model_storage(before)
-    code = "from regstore.runs.process import this_process; print(this_process(), flush=True); input()"
+    code = "from regstore.state.process import this_process; print(this_process(), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as other:

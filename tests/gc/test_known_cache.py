@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from regstore.runs.journal import LATE, STALLED, RunRecord
-from regstore.runs.known_cache import KnownCache, judge_cache
-from regstore.runs.not_freed import Obstacle, not_freed
-from regstore.runs.registry_state import (
+from regstore.state.journal import LATE, STALLED, RunRecord
+from regstore.state.known_cache import KnownCache, judge_cache
+from regstore.state.not_freed import Obstacle, not_freed
+from regstore.state.registry_state import (
     REGISTRY_STATE,
     CacheKind,
     CacheWord,
@@ -19,7 +19,7 @@ from regstore.runs.registry_state import (
     read_state,
     write_state,
 )
-from regstore.runs.trashed import TrashedRun
+from regstore.state.trashed import TrashedRun
 from tests.gc.scenes import model_storage, small_registry
 from tests.model.random_registry import DAY, NOW
 

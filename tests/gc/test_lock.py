@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 
 from regstore.errors import InputError, LockHeld, LockLost, NotFound
-from regstore.runs import LOCKS, started_at
-from regstore.runs import lock as lock_module
-from regstore.runs.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_locks, hold_lock
+from regstore.state import LOCKS, started_at
+from regstore.state import lock as lock_module
+from regstore.state.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_locks, hold_lock
 from regstore.storage.base import ObjectInfo, Page, PutOptions
 from regstore.storage.disk import DiskStorage
 from regstore.storage.limit import check_limit, limited

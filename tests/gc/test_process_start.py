@@ -15,7 +15,7 @@ import pytest
 from regstore.errors import InputError, Unreachable
 from regstore.gc import process_start
 from regstore.gc.process_start import MARGIN, ask_processes, check_url, parse_metrics, started_after
-from regstore.runs.known_cache import KnownCache
+from regstore.state.known_cache import KnownCache
 from tests.gc.scenes import model_storage, small_registry
 from tests.model.random_registry import NOW
 from tests.servers.process import free_port

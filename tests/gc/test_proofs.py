@@ -21,8 +21,8 @@ from regstore.layout import (
     encode,
     link_body,
 )
-from regstore.runs import TRASH
-from regstore.runs.lock import hold_lock
+from regstore.state import TRASH
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.gc.actors import Push, World, delete_tag

@@ -14,8 +14,8 @@ import pytest
 from regstore.errors import LockHeld
 from regstore.events import Event, Notice
 from regstore.layout import BlobKey, encode
-from regstore.runs import started_at
-from regstore.runs.lock import hold_lock
+from regstore.state import started_at
+from regstore.state.lock import hold_lock
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.verify.doctor import examine
 from tests.gc.scenes import collect, look, options

@@ -17,9 +17,9 @@ from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import REPOSITORIES, RevisionLinkKey, TagCurrentKey, encode, link_body
-from regstore.runs import LOCKS
-from regstore.runs import lock as lock_module
-from regstore.runs.lock import LEASE, break_locks, hold_lock
+from regstore.state import LOCKS
+from regstore.state import lock as lock_module
+from regstore.state.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Push, World, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from regstore.gc.restart import restart_registry
-from regstore.runs.lock import hold_lock
-from regstore.runs.registry_state import Restart, read_state
+from regstore.state.lock import hold_lock
+from regstore.state.registry_state import Restart, read_state
 from regstore.storage.disk import DiskStorage
 
 

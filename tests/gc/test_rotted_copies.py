@@ -11,8 +11,8 @@ import pytest
 from regstore.gc.healing import HealOptions, heal_store, plan_heal
 from regstore.gc.trash import find_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, encode
-from regstore.runs import TRASH
-from regstore.runs.lock import hold_lock
+from regstore.state import TRASH
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage

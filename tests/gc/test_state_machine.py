@@ -47,9 +47,9 @@ from regstore.layout import (
     encode,
     link_body,
 )
-from regstore.runs import lock as lock_module
-from regstore.runs.journal import LATE, STALLED
-from regstore.runs.lock import LEASE, break_locks, hold_lock
+from regstore.state import lock as lock_module
+from regstore.state.journal import LATE, STALLED
+from regstore.state.lock import LEASE, break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.examples import examples
 from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_layer, delete_tag

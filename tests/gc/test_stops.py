@@ -17,7 +17,7 @@ from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import PREFIX, SEEDS, BlobKey, encode
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.gc.scenes import collect as collect_model
 from tests.gc.scenes import model_storage, options, registry, small_registry

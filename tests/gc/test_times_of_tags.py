@@ -15,7 +15,7 @@ from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.tag_record import TAGS
 from regstore.layout import TagCurrentKey, decode, encode, parse_link
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from tests.gc.test_retention import SCAN, versions

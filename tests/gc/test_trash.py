@@ -38,9 +38,9 @@ from regstore.layout import (
     parse_link,
 )
 from regstore.manifest import EdgeKind, parse_manifest
-from regstore.runs import RUNS, TRASH
-from regstore.runs.lock import break_locks, hold_lock
-from regstore.runs.trashed import find_trash
+from regstore.state import RUNS, TRASH
+from regstore.state.lock import break_locks, hold_lock
+from regstore.state.trashed import find_trash
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples, points

@@ -21,7 +21,7 @@ from regstore.gc.run import open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, encode, link_body
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples
 from tests.gc.scenes import both, collect, copy_of, look, options, registry, trash

@@ -17,7 +17,7 @@ from regstore.gc.policy import Pattern, Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions
 from regstore.layout import PREFIX, REPOSITORIES, TagCurrentKey, decode
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from tests.gc.scenes import collect, collect_again, look, options

@@ -18,7 +18,7 @@ from regstore.gc.run import open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.verify.doctor import examine
 from tests.gc.scenes import both, collect, look, model_storage, options, registry, serving, small_registry, trash
 from tests.model.builder import Builder

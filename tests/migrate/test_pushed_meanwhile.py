@@ -14,7 +14,7 @@ from regstore.errors import StorageError
 from regstore.gc.healing import HealOptions, heal_store
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.layout import TagCurrentKey, TagIndexKey, encode, link_body
-from regstore.runs.lock import break_locks, hold_lock
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from tests.gc.clock import until_all_is_older

@@ -20,7 +20,7 @@ from regstore.events import Event, Notice
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
-from regstore.migrate.unfinished import UPLOADS
+from regstore.state.unfinished_uploads import UPLOADS
 from regstore.storage.base import PutOptions
 from regstore.storage.disk import DiskStorage
 from tests.migrate.naive import incomplete_tags

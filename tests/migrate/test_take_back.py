@@ -12,9 +12,9 @@ from regstore.errors import StorageError
 from regstore.layout import BlobKey, TagCurrentKey, encode
 from regstore.migrate import Verify
 from regstore.migrate.take_back import take_back
-from regstore.runs import LOCKS
-from regstore.runs.journal import DAMAGED, find_runs, read_parts
-from regstore.runs.lock import hold_lock
+from regstore.state import LOCKS
+from regstore.state.journal import DAMAGED, find_runs, read_parts
+from regstore.state.lock import hold_lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Storage

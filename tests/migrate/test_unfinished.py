@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from regstore.migrate.unfinished import UPLOADS
-from regstore.runs.lock import Holder
+from regstore.state.lock import Holder
+from regstore.state.unfinished_uploads import UPLOADS
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Storage

@@ -7,7 +7,7 @@ from typing import Any
 
 from regstore.digest import Digest
 from regstore.reading.read_data import ReadData
-from regstore.runs.lock import hold_lock
+from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.verify.copies import Links
 from regstore.verify.options import VerifyOptions

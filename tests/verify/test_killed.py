@@ -11,7 +11,7 @@ from regstore.digest import Digest
 from regstore.gc.healing import HealOptions, heal_store
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, decode
-from regstore.runs.lock import break_locks, hold_lock
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from regstore.verify.plan import FaultKind
 from tests.examples import points

@@ -79,7 +79,7 @@ async def _prune(
     from regstore.backup import plan_prune, prune
     from regstore.backup.opening import check_marker
     from regstore.errors import NotARegistry
-    from regstore.runs.lock import hold_lock
+    from regstore.state.lock import hold_lock
 
     async with open_backup(settings, read_only=dry_run) as backup:
         if dry_run:

@@ -135,7 +135,7 @@ async def _restore(
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
     from regstore.backup.restore import refuse_target, refuse_unknown_repositories
-    from regstore.runs.lock import hold_lock
+    from regstore.state.lock import hold_lock
     from regstore.storage.base import store_with
 
     async with open_backup(here) as backup, there.open() as store:

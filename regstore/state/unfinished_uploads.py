@@ -33,7 +33,7 @@ from typing import Any, Final
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.layout import STATE
-from regstore.runs.lock import Holder
+from regstore.state.lock import Holder
 from regstore.storage.base import MultipartUpload, PutOptions
 from regstore.storage.s3 import S3Storage
 from regstore.storage.s3.multipart import Resume, UploadGone

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from regstore.runs.known_cache import KnownCache
-from regstore.runs.trashed import TrashedRun, find_trash
+from regstore.state.known_cache import KnownCache
+from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
 
 

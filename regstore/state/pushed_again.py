@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.layout import TagCurrentKey, TagIndexKey, decode, encode, link_body, tags_prefix
-from regstore.runs.lock import Lock
+from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import UNDER_WAY, put_missing
 

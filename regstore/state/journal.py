@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from regstore.concurrency import for_each
 from regstore.errors import IntegrityError, NotFound
-from regstore.runs import RUNS, TRASH, is_run
+from regstore.state import RUNS, TRASH, is_run
 from regstore.storage.base import Storage
 
 UNLINK: Final = "unlink"

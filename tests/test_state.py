@@ -7,8 +7,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regstore.runs import is_run, new_run, started_at
-from regstore.runs.journal import Journal, find_runs
+from regstore.state import is_run, new_run, started_at
+from regstore.state.journal import Journal, find_runs
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
 

@@ -41,8 +41,8 @@ from typing import Final
 
 from regstore.concurrency import for_each
 from regstore.errors import InputError, LockHeld, LockLost, NotFound, StorageError
-from regstore.runs import LOCKS, is_run, new_run, started_at
-from regstore.runs.process import is_certainly_dead, this_process
+from regstore.state import LOCKS, is_run, new_run, started_at
+from regstore.state.process import is_certainly_dead, this_process
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
 from regstore.storage.limit import limited

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regstore.runs import TRASH, is_run, started_at
-from regstore.runs.journal import LATE, STALLED, RunRecord, find_runs
-from regstore.runs.lock import LEASE
+from regstore.state import TRASH, is_run, started_at
+from regstore.state.journal import LATE, STALLED, RunRecord, find_runs
+from regstore.state.lock import LEASE
 from regstore.storage.base import Storage
 
 

@@ -17,7 +17,7 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError, StorageFull
 from regstore.events import Notice, OnEvent, ignore
 from regstore.layout import STATE
-from regstore.runs import LOCKS
+from regstore.state import LOCKS
 from regstore.storage.base import (
     Capabilities,
     Counters,

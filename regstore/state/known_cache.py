@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from regstore.runs.registry_state import CacheKind, CacheWord, RegistryState, Restart
-from regstore.runs.trashed import TrashedRun
+from regstore.state.registry_state import CacheKind, CacheWord, RegistryState, Restart
+from regstore.state.trashed import TrashedRun
 
 SAY_ONCE: Final = (
     "say once to gc --registry-cache none, inmemory or redis, or --registry-config with the registry's own "
