@@ -39,6 +39,7 @@ def test_what_a_document_names_is_there(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (path.parent / target).exists(), target
     for named in re.findall(
-        r"`((?:tests|regstore|benchmarks|storage|inventory|gc|state|migrate|verify|backup|registry|seed|cli)/[a-z0-9_/.]+\.(?:py|sql|sh|md))`", text
+        r"`((?:tests|regstore|benchmarks|storage|inventory|gc|state|migrate|verify|backup|registry|seed|cli)/[a-z0-9_/.]+\.(?:py|sql|sh|md))`",
+        text,
     ):
         assert any((folder / named).exists() for folder in (ROOT, PACKAGE, path.parent)), named

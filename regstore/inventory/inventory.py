@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -148,7 +148,9 @@ class Inventory:
             shutil.rmtree(self._beside, ignore_errors=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def execute(self, sql: str, parameters: Sequence[Any] | None = None) -> duckdb.DuckDBPyConnection:
+    def execute(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
+    ) -> duckdb.DuckDBPyConnection:
         """Run SQL; a full disk comes out as StorageFull."""
         import duckdb
 

@@ -1,0 +1,27 @@
+"""Sections of SQL by name (`regstore.inventory.statements`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements, split
+
+ONE = "tests.inventory"
+
+
+def test_a_parameter_is_one_only_outside_of_strings_and_comments() -> None:
+    first, second = split("select '$no; it''s $no' -- nor $here;\n, $yes;\n-- nothing;\nselect $a + $b;\n")
+    assert first.parameters == {"yes"}
+    assert second.parameters == {"a", "b"}
+    assert second.sql.endswith("select $a + $b")
+
+
+def test_a_section_is_run_with_its_parameters_and_fragments() -> None:
+    statements = Statements(ONE, "statements.sql", table="two")
+    assert list(statements) == ["make", "read"]
+    with Inventory() as inventory:
+        statements.run(inventory, "make", {"low": 3, "unused": 0})
+        assert statements.run(inventory, "read", column="n").fetchall() == [(3,), (4,)]
+        with pytest.raises(KeyError, match="low"):
+            statements.run(inventory, "make")
