@@ -1,0 +1,107 @@
+"""No module, class or function of regstore is longer than one reads in one go.
+
+An exception has its length of today as its bound, so that it doesn't grow, and fails once it is not needed any more.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import regstore
+
+ROOT: Final = Path(regstore.__file__).parent
+
+#: Lines: of a file, of a class or function from its `class` or `def` to its last.
+LIMITS: Final = {"module": 500, "class": 300, "function": 60}
+
+#: What is longer, how long it may be, and why. Only to be struck out.
+EXCEPTIONS: Final[dict[str, tuple[int, str]]] = {
+    "backup/plan.py plan_pack": (61, "one road for blobs is being made"),
+    "backup/restore.py": (518, "one road for blobs is being made"),
+    "backup/restore.py _Run": (332, "one road for blobs is being made"),
+    "backup/source.py Source": (344, "one road for blobs is being made"),
+    "cli/backup/check.py backup_check": (70, "its options are its signature"),
+    "cli/backup/restore.py backup_restore": (70, "its options are its signature"),
+    "cli/gc.py _collect": (74, "its options are its signature"),
+    "cli/gc.py gc": (228, "its options are its signature"),
+    "cli/migrate.py migrate": (104, "its options are its signature"),
+    "cli/trash.py trash_empty": (94, "its options are its signature"),
+    "cli/verify.py verify": (135, "its options are its signature"),
+    "gc/claims.py plan_links": (69, "statements go to .sql files"),
+    "gc/plan.py": (874, "statements go to .sql files"),
+    "gc/plan.py _Planner": (645, "statements go to .sql files"),
+    "gc/plan.py _Planner.collect_links": (91, "statements go to .sql files"),
+    "gc/run.py": (930, "planning and application are being parted"),
+    "gc/run.py GcRun": (682, "planning and application are being parted"),
+    "gc/run.py GcRun.apply": (65, "planning and application are being parted"),
+    "inventory/scan.py Scanner": (352, "one method a kind of key"),
+    "inventory/usage.py plan_usage": (64, "statements go to .sql files"),
+    "migrate/apply.py": (516, "one road for blobs is being made"),
+    "migrate/apply.py Applier": (415, "one road for blobs is being made"),
+    "migrate/plan.py": (736, "statements go to .sql files"),
+    "migrate/plan.py _Planner": (544, "statements go to .sql files"),
+    "migrate/plan.py _Planner.find_live": (91, "statements go to .sql files"),
+    "migrate/run.py _planned": (66, "the planner is being cut"),
+    "migrate/run.py migrate": (78, "the planner is being cut"),
+    "reading/reader.py BlobReader": (312, "one road for blobs is being made"),
+    "storage/disk.py DiskStorage": (387, "the contract of a backend in one place"),
+    "storage/registry_config.py parse_registry_config": (64, "the contract of a backend in one place"),
+    "storage/s3/client.py SignedClient.call": (81, "the protocol of S3 in one place"),
+    "storage/s3/multipart.py put_stream": (68, "the protocol of S3 in one place"),
+    "storage/s3/storage.py S3Storage": (391, "the protocol of S3 in one place"),
+    "verify/plan.py": (702, "statements go to .sql files"),
+    "verify/plan.py _Planner": (481, "statements go to .sql files"),
+    "verify/plan.py _Planner.find_blobs": (64, "statements go to .sql files"),
+    "verify/plan.py _Planner.find_links": (109, "statements go to .sql files"),
+}
+
+
+def _parts(path: Path) -> Iterator[tuple[str, str, int]]:
+    """Kind, name and lines of a module and of all in it; `storage/disk.py DiskStorage.list` is such a name."""
+    module = path.relative_to(ROOT).as_posix()
+    source = path.read_text()
+    yield "module", module, len(source.splitlines())
+    yield from _parts_within(ast.parse(source), module, " ")
+
+
+def _parts_within(node: ast.AST, above: str, joint: str) -> Iterator[tuple[str, str, int]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            assert child.end_lineno is not None
+            name = f"{above}{joint}{child.name}"
+            kind = "class" if isinstance(child, ast.ClassDef) else "function"
+            yield kind, name, child.end_lineno - child.lineno + 1
+            yield from _parts_within(child, name, ".")
+        else:
+            yield from _parts_within(child, above, joint)
+
+
+@cache
+def too_long() -> dict[str, tuple[int, int]]:
+    """Lines and limit of all that is longer than its limit, by name."""
+    parts = [part for path in sorted(ROOT.rglob("*.py")) for part in _parts(path)]
+    return {name: (lines, LIMITS[kind]) for kind, name, lines in parts if lines > LIMITS[kind]}
+
+
+def test_nothing_is_too_long() -> None:
+    wrong = [
+        f"{name} has {lines} lines, {EXCEPTIONS[name][0] if name in EXCEPTIONS else limit} are allowed"
+        for name, (lines, limit) in too_long().items()
+        if name not in EXCEPTIONS or lines > EXCEPTIONS[name][0]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_every_exception_is_needed(name: str) -> None:
+    assert name in too_long(), f"{name} is not too long any more: strike it out of EXCEPTIONS"
+
+
+def test_every_exception_has_a_reason() -> None:
+    assert all(why for _, why in EXCEPTIONS.values())
