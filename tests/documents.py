@@ -27,7 +27,7 @@ _PARTS = (
     ("Uploads that can be taken up again", "regstore.state.unfinished_uploads"),
     ("A backup", "regstore.backup.format"),
     ("On this computer: manifests that were read", "regstore.inventory.cache"),
-    ("On this computer: blobs that were proved", "regstore.reading.proofs"),
+    ("On this computer: blobs that were proved", "regstore.proving.proofs"),
 )
 
 

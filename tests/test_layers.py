@@ -23,7 +23,7 @@ LAYERS = (
     frozenset({"tagging"}),
     frozenset({"registry", "state", "seed"}),
     frozenset({"inventory"}),
-    frozenset({"reading"}),
+    frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
     frozenset({"sync", "demo_registry"}),
     frozenset({"cli"}),

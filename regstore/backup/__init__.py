@@ -13,7 +13,7 @@ from regstore.backup.opening import choose, list_snapshots, passed_over, untold
 from regstore.backup.options import CreateOptions, PruneOptions, RestoreOptions, Retention
 from regstore.backup.prune import PrunePlan, PruneResult, plan_prune, prune
 from regstore.backup.restore import RestorePlan, RestoreResult, plan_restore, restore
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 
 __all__ = [
     "CheckResult",

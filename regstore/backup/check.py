@@ -26,9 +26,9 @@ from regstore.backup.touched import Touched, Users, tags_by_blob, tags_of_a_pack
 from regstore.digest import Digest
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.reading.proofs import Proofs
-from regstore.reading.read_data import ReadData, Wanted
-from regstore.reading.reader import BlobReader
+from regstore.proving.proofs import Proofs
+from regstore.proving.read_data import ReadData, Wanted
+from regstore.proving.reader import BlobReader
 from regstore.storage.base import HasModes, PutOptions, Storage, keep_private
 
 #: Rows that are put into a table at once.

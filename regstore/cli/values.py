@@ -10,7 +10,7 @@ import typer
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
-    from regstore.reading.read_data import ReadData
+    from regstore.proving.read_data import ReadData
 
 
 def parse_duration(text: str) -> int:
@@ -46,7 +46,7 @@ def parse_time(text: str) -> int:
 
 def parse_read_data(text: str) -> ReadData:
     """`all`, `5%`, `3/7`, `10G`."""
-    from regstore.reading.read_data import ReadData
+    from regstore.proving.read_data import ReadData
 
     try:
         return ReadData.parse(text)

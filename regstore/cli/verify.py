@@ -22,7 +22,7 @@ from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.reading.reader import Reading
+    from regstore.proving.reader import Reading
     from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import Fault, Findings
@@ -117,7 +117,7 @@ def verify(
     """
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
-    from regstore.reading.read_data import Checksums
+    from regstore.proving.read_data import Checksums
     from regstore.verify.options import VerifyOptions
     from regstore.verify.work import RepairOptions
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regstore.errors import InputError
 from regstore.inventory.scan import ScanOptions
-from regstore.reading.read_data import Checksums, ReadData
+from regstore.proving.read_data import Checksums, ReadData
 
 
 @dataclass(frozen=True, kw_only=True)

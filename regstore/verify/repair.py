@@ -28,7 +28,7 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
-from regstore.reading.read_data import Checksums
+from regstore.proving.read_data import Checksums
 from regstore.state.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.state.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage

@@ -25,9 +25,9 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
 from regstore.inventory.scan import LINK_MAX, Scanner
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
-from regstore.reading.proofs import Proofs
-from regstore.reading.read_data import Wanted
-from regstore.reading.reader import BlobReader, Reading
+from regstore.proving.proofs import Proofs
+from regstore.proving.read_data import Wanted
+from regstore.proving.reader import BlobReader, Reading
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import is_fatal

@@ -15,8 +15,8 @@ from regstore.backup.format import Pack, PackedManifest, PackedTag, blob_key, pa
 from regstore.backup.touched import tags_by_blob
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, AuthenticationFailed, Outage, StorageError, Unreachable
-from regstore.reading import reader as reading
-from regstore.reading.read_data import ReadData
+from regstore.proving import reader as reading
+from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
 from tests.backup.places import collect, memory, read_all, take
 from tests.backup.test_damage import BASE, SECOND, backed_up, damage

@@ -22,7 +22,7 @@ from regstore.layout import (
     link_body,
     parse_link,
 )
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 from regstore.state.journal import find_runs, read_parts
 from regstore.storage.base import Capabilities
 from tests.backup import reader

@@ -11,7 +11,7 @@ import pytest
 
 from regstore.errors import InputError
 from regstore.inventory.cache import ManifestCache
-from regstore.reading.proofs import Proofs
+from regstore.proving.proofs import Proofs
 from regstore.storage.private import open_private_database
 
 NAME = "x.sqlite"

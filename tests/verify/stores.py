@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regstore.digest import Digest
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.verify.copies import Links

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.verify.options import VerifyOptions

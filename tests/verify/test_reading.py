@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from regstore.errors import InputError, StorageError
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import FaultKind

@@ -111,7 +111,7 @@ def test_damaged_verified_repaired_pulled(
 
 async def test_checksums_that_the_server_keeps(moto: S3Server, moto_bucket: str) -> None:
     """Reported as such; they count as proof only when asked."""
-    from regstore.reading.read_data import Checksums, ReadData
+    from regstore.proving.read_data import Checksums, ReadData
     from regstore.storage.s3 import S3Settings, S3Storage
     from regstore.verify.options import VerifyOptions
     from regstore.verify.plan import FaultKind

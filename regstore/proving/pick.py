@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from regstore.inventory.inventory import Inventory
-from regstore.reading.read_data import ReadData
+from regstore.proving.read_data import ReadData
 
 #: Microseconds that the clocks of one store's servers may differ by.
 CLOCKS_DIFFER: Final = 600 * 1_000_000

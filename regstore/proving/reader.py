@@ -28,9 +28,9 @@ from regstore.errors import Archived, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
-from regstore.reading.pick import CLOCKS_DIFFER, plan_reading
-from regstore.reading.proofs import Proof, Proofs
-from regstore.reading.read_data import Checksums, Wanted
+from regstore.proving.pick import CLOCKS_DIFFER, plan_reading
+from regstore.proving.proofs import Proof, Proofs
+from regstore.proving.read_data import Checksums, Wanted
 from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
 from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import LARGE_STREAMS, RANGED, is_fatal, read_blob

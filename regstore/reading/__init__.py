@@ -1,1 +1,0 @@
-"""What is to be read and hashed, and what was: for stores and backups alike."""
