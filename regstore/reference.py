@@ -61,6 +61,15 @@ def subject_of_tag(tag: str) -> Digest | None:
     return Digest(match[4], match[5]) if len(match[5]) == 128 else None
 
 
+def names_digest(tag: str, digest: Digest) -> bool:
+    """Whether a tag such as `sha256-<hex>` or `sha256-<hex>.sig` names this digest, in full or cut to 64 characters."""
+    match = _DIGEST_TAG.fullmatch(tag)
+    if match is None:
+        return False
+    algorithm, encoded = (match[1], match[2]) if match[1] else (match[4], match[5])
+    return digest.algorithm == algorithm and digest.encoded.startswith(encoded)
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """`name`, `name:tag` or `name@digest` (with both, the digest decides, as in docker)."""

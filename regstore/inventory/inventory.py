@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from regstore import layout
 from regstore.digest import HEX_LENGTH, Digest
 from regstore.errors import InputError, RegstoreError, StorageFull
+from regstore.reference import DIGEST_TAG_RE
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,8 +89,12 @@ class Inventory:
             # What a power failure takes is listed again. DuckDB before 2 knows no such setting.
             with suppress(duckdb.CatalogException):
                 self.connection.execute("set fsync_mode = 'none'")
-            self.connection.execute(_schema_sql())
-            self.connection.execute(f"create table {_MARK} as select 1 as version")
+            mark = f"create table {_MARK} as select 1 as version"
+            # In one transaction: each statement would cost a flush. What is not kept is not written out at the end.
+            opening = ["begin", _schema_sql(), _vocabulary_sql(), mark, "commit"]
+            if path is None:
+                opening.append("pragma disable_checkpoint_on_shutdown")
+            self.connection.execute(";\n".join(opening))
         except BaseException as error:
             self._remove_files()
             if isinstance(error, duckdb.Error | OSError):
@@ -322,6 +327,10 @@ def _schema_sql() -> str:
     return _filled(_resource("schema.sql"))
 
 
+def _vocabulary_sql() -> str:
+    return _filled(_resource("vocabulary.sql"))
+
+
 def _decode_sql() -> str:
     return _filled(_resource("decode.sql"))
 
@@ -342,6 +351,7 @@ def _filled(text: str) -> str:
         "part": layout.PART_RE,
         "litter_folder": layout.LITTER_FOLDER_RE,
         "litter_file": layout.LITTER_FILE_RE,
+        "digest_tag": DIGEST_TAG_RE,
     }
     for name, fragment in fragments.items():
         text = text.replace("{" + name + "}", fragment)
