@@ -44,8 +44,19 @@ DATABASE_IN_USE: Final = LOCKFILES + "database-in-use"
 FILESYSTEM_IN_USE: Final = LOCKFILES + "filesystem-in-use"
 #: Present beside `docker/` when the store belongs to a pull-through cache.
 SCHEDULER_STATE: Final = "scheduler-state.json"
-#: Everything of our own (locks, journals, trash): beside `docker/`, where no registry looks.
+#: Everything of our own lies beside `docker/`, where no registry looks: `regstore.state` draws the map. No key of ours
+#: begins otherwise.
 STATE: Final = "regstore/"
+LOCKS: Final = STATE + "locks/"
+RUNS: Final = STATE + "runs/"
+TRASH: Final = STATE + "trash/"
+TAG_RECORDS: Final = STATE + "migrate/tags/"
+UPLOAD_RECORDS: Final = STATE + "migrate/uploads/"
+COUNTS: Final = STATE + "counts.json"
+REGISTRY_STATE: Final = STATE + "registry.json"
+STORE_ID: Final = STATE + "id"
+#: And a random word: written, looked at, and removed at once, to learn what the store can, allows, or has for a clock.
+PROBE: Final = STATE + "probe-"
 
 #: Bytes of a link's body for each algorithm: `<alg>:<hex>`, no newline.
 LINK_SIZE: Final = {name: len(name) + 1 + length for name, length in HEX_LENGTH.items()}

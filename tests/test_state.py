@@ -1,12 +1,16 @@
-"""Names of runs."""
+"""Names of runs, and of what they leave in a store."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+import regstore
+from regstore import layout, state
 from regstore.state import is_run, new_run, started_at
 from regstore.state.journal import Journal, find_runs
 from tests.model.memory import ModelStorage
@@ -56,3 +60,24 @@ async def test_records_are_read_at_the_same_time_and_come_in_order() -> None:
     assert [record.begun["of"] for record in found] == runs
     assert all(record.settled for record in found)
     assert 8 <= storage.most <= 16
+
+
+def test_the_map_has_every_key_of_ours() -> None:
+    drawn = set(re.findall(r"^  (\w[^<*\s]*?)(?=-?[<*\s])", state.__doc__ or "", re.MULTILINE))
+    known = {
+        value.removeprefix(layout.STATE)
+        for value in vars(layout).values()
+        if isinstance(value, str) and value.startswith(layout.STATE) and value != layout.STATE
+    }
+    assert len(known) >= 9
+    for key in known:
+        assert any(line.startswith(key.rstrip("-")) for line in drawn), f"{key} is not on the map"
+    for line in drawn:
+        assert any(line.startswith(key.rstrip("-")) for key in known), f"{line} has no constant in layout.py"
+
+
+def test_no_other_module_makes_up_keys_of_ours() -> None:
+    made_up = re.compile(r"""\bSTATE\}[^"'\s/]|\bSTATE \+|["']regstore/""")
+    for path in sorted(Path(regstore.__file__).parent.rglob("*.py")):
+        if path.name != "layout.py":
+            assert not made_up.findall(path.read_text()), path

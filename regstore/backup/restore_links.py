@@ -20,9 +20,10 @@ from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX
-from regstore.inventory.tag_record import LINES, TagLine, TagTimes
+from regstore.inventory.tag_times import TagTimes
 from regstore.state.journal import REWRITTEN, Entry, Journal
 from regstore.state.lock import Lock
+from regstore.state.tag_record import LINES, TagLine
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
 from regstore.storage.streams import is_fatal

@@ -26,7 +26,7 @@ from regstore.gc.copying_back import copy_back
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
 from regstore.inventory.scan import Scanner
-from regstore.inventory.tag_record import TagTimes
+from regstore.inventory.tag_times import TagTimes
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage

@@ -4,7 +4,7 @@ Which of them are the newest is then an accident of the copy. Tags that name one
 (1, 1.0, 1.0.3 and latest), and are no sign; nor is a busy hour in a repository with a longer past. So the rule: a place
 in `keep_newest` falls among tags by their own links' times, of which at least four manifests' were set within an hour,
 and these are more than half of those that the rule counts in that repository. Where all or none of them go, their order
-does not matter. Times by the record (`inventory.tag_record`) are the tags' own, and no sign either.
+does not matter. Times by the record (`state.tag_record`) are the tags' own, and no sign either.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ that stands is written over: what differs is a conflict, and so is what would na
 The trash keeps its copies.
 
 On a store unchanged since the run every key and body is as before, uploads excepted. Times are fresh, so the next gc
-takes nothing of it before the grace has passed; for retention, the record (`inventory.tag_record`) says when tags were
+takes nothing of it before the grace has passed; for retention, the record (`state.tag_record`) says when tags were
 set before.
 """
 
@@ -33,7 +33,7 @@ from regstore.gc.restore_plan import (
     size_of,
 )
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.tag_record import TagTimes, own_times
+from regstore.inventory.tag_times import TagTimes, own_times
 from regstore.layout import BlobKey, TagCurrentKey
 from regstore.state.journal import RESTORED, write_seen
 from regstore.state.lock import Lock

@@ -28,7 +28,7 @@ from regstore.errors import InputError, NotARegistry, NotFound, Refused, Storage
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.confirm import confirm_broken
-from regstore.gc.counts import Counts, count_inventory, read_counts, write_counts
+from regstore.gc.counts import count_inventory
 from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.freeing import Freeing
@@ -44,11 +44,12 @@ from regstore.gc.unread_needs import held_for_unread
 from regstore.gc.vanished import find_vanished
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import LINK_MAX, Scanner, ScanOptions, scan
-from regstore.inventory.tag_record import load_record
+from regstore.inventory.tag_times import load_record
 from regstore.inventory.unlinked import look_for_manifests
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, UploadKey
 from regstore.state import RUNS
+from regstore.state.counts import Counts, read_counts, write_counts
 from regstore.state.journal import (
     ABORTED,
     GIVEN_BACK,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from regstore.errors import IntegrityError
-from regstore.gc.counts import Counts
 from regstore.gc.policy import Pattern
 from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
+from regstore.state.counts import Counts
 from regstore.state.journal import UNLINK, RunRecord, read_parts, read_seen
 from regstore.storage.base import Storage
 

@@ -16,15 +16,15 @@ from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, IntegrityError, NotFound, StorageError
 from regstore.events import OnEvent, Progress
-from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
-from regstore.inventory.tag_record import TagLine
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import Others, is_undisturbed
 from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
 from regstore.migrate.transfer import LARGE, Transfer
+from regstore.state import tag_record
+from regstore.state.tag_record import TagLine
 from regstore.storage.base import Storage
 from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import (

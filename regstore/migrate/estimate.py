@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from regstore.inventory import tag_record
 from regstore.inventory.inventory import Inventory
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.result import Estimate
+from regstore.state import tag_record
 from regstore.storage.streams import ONE_REQUEST, RANGE
 
 _MiB: Final = 1024 * 1024

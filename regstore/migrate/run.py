@@ -16,7 +16,7 @@ from regstore import layout
 from regstore.concurrency import task_group
 from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotARegistry, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
-from regstore.inventory import tag_record
+from regstore.inventory import tag_times
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
@@ -31,6 +31,7 @@ from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import is_pull_through, scan_source
 from regstore.migrate.transfer import can_copy, clean_up
+from regstore.state import tag_record
 from regstore.storage.base import Storage, store_with
 from regstore.storage.disk import DiskStorage
 from regstore.storage.identity import identity_of, place_of
@@ -222,10 +223,10 @@ async def _planned(
         differ = _tags_differ(inventory)
         read: Mapping[str, int] = {}
         if options.delete or options.rename or differ == "otherwise":
-            read = await tag_record.load_record(target, inventory, record)
+            read = await tag_times.load_record(target, inventory, record)
         else:
-            tag_record.empty_record(inventory)  # it has nothing to say
-        tag_record.empty_record(inventory, "source_record")
+            tag_times.empty_record(inventory)  # it has nothing to say
+        tag_times.empty_record(inventory, "source_record")
         if options.rename or differ:
             await _load_source_record(source, inventory, on_event)
         if options.delete and inventory.count("dst.tag") and not _is_recorded(inventory, place):
@@ -272,9 +273,9 @@ def _tags_differ(inventory: Inventory) -> str:
 async def _load_source_record(source: Storage, inventory: Inventory, on_event: OnEvent) -> None:
     """The times of tags that migrate wrote there."""
     try:
-        await tag_record.load_record(source, inventory, table="source_record")
+        await tag_times.load_record(source, inventory, table="source_record")
     except AccessDenied as error:
-        tag_record.empty_record(inventory, "source_record")
+        tag_times.empty_record(inventory, "source_record")
         on_event(Notice(message=f"tags count from when they were set in {source.url}, not before: {error}"))
 
 
@@ -285,7 +286,7 @@ def _is_recorded(inventory: Inventory, place: str) -> bool:
 async def _merge_record(target: Storage, planned: _Planned) -> None:
     """Best effort: what is not merged now is merged by a later run."""
     try:
-        await tag_record.merge_record(target, planned.inventory, planned.merge)
+        await tag_times.merge_record(target, planned.inventory, planned.merge)
     except StorageError:
         pass
 

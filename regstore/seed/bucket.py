@@ -176,7 +176,7 @@ class BucketAdmin:
         if not apply:
             lacking = [flag for flag in _FLAGS if not found.get(flag)]
             return Check(name, Outcome.DIFFERS, f"not blocked: {', '.join(lacking)} not set")
-        key = f"{self.root}/{layout.STATE}probe-{secrets.token_hex(8)}".lstrip("/")
+        key = f"{self.root}/{layout.PROBE}{secrets.token_hex(8)}".lstrip("/")
         try:
             outcome, detail = await self._block_public_access(found, key)
         finally:

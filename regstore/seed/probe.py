@@ -37,7 +37,7 @@ async def probe_permissions(storage: Storage, put: PutOptions | None = None) -> 
 
     Only errors about permission become checks; an unreachable server, or no bucket, raises.
     """
-    key = f"{layout.STATE}probe-{secrets.token_hex(8)}"
+    key = f"{layout.PROBE}{secrets.token_hex(8)}"
     as_registry = put or PutOptions()
     if as_registry.acl is None:
         as_registry = replace(as_registry, acl="private")  # what the registry's driver always says

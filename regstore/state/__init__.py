@@ -1,4 +1,4 @@
-"""What a run of regstore leaves in the store beside the registry: its lock, its journal, its trash.
+"""What regstore keeps in the store beside the registry. This is the map; each module below writes and reads its part.
 
 <root>/regstore/
   locks/<run>                     who is changing this store, and until when (`lock`)
@@ -6,9 +6,15 @@
   runs/<run>/<number>.jsonl.gz    every change before it was made (`journal`)
   runs/<run>/seen-<run>.jsonl.gz  links that came back by themselves: the journal's claim to them is void
   runs/<run>/done.json            what was done, once it was
-  trash/<run>/<key as it was>     blobs that were taken away
-  counts.json                     what the last gc left (`gc.counts`)
+  trash/<run>/<key as it was>     blobs that were taken away (`trashed`)
+  migrate/tags/<pass>-*.ndjson    what migrate, a restore or an undo set tags to (`tag_record`)
+  migrate/uploads/<random>.json   large uploads that a run began and has not completed (`unfinished_uploads`)
+  counts.json                     what the last gc left (`counts`)
   registry.json                   what is remembered of the registry's cache (`registry_state`)
+  id                              which folder this is; none in a bucket (`regstore.storage.identity`)
+  probe-<random>                  for a moment only: what can the store do, and what time is it there
+
+The keys stand in `regstore.layout`. On a store that is full, `elsewhere` keeps all of this in memory or in a folder.
 """
 
 from __future__ import annotations
@@ -18,11 +24,10 @@ import secrets
 from datetime import UTC, datetime
 from typing import Final
 
-from regstore.layout import STATE
+from regstore.layout import LOCKS, RUNS, TRASH
 
-LOCKS: Final = STATE + "locks/"
-RUNS: Final = STATE + "runs/"
-TRASH: Final = STATE + "trash/"
+__all__ = ["LOCKS", "RUNS", "TRASH", "is_run", "new_run", "started_at"]
+
 _RUN: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 #: The last eight hex digits: so many bits of the second's fraction, then random ones.
 _FRACTION: Final = 12

@@ -10,15 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from regstore.errors import NotFound
-from regstore.layout import STATE
+from regstore.layout import REGISTRY_STATE
 from regstore.storage.base import Storage
 
 CacheKind = Literal["none", "inmemory", "redis", "unknown"]
-
-REGISTRY_STATE: Final = f"{STATE}registry.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from typing import Any, Final
 
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, NotFound, StorageError
-from regstore.layout import STATE
+from regstore.layout import UPLOAD_RECORDS
 from regstore.state.lock import Holder
 from regstore.storage.base import MultipartUpload, PutOptions
 from regstore.storage.s3 import S3Storage
@@ -40,7 +40,6 @@ from regstore.storage.s3.multipart import Resume, UploadGone
 from regstore.storage.s3.resuming import stored_parts
 from regstore.storage.streams import BlobReader
 
-UPLOADS: Final = f"{STATE}migrate/uploads/"
 #: Of an upload whose process can't be looked at: so long without a part, in microseconds, and it is taken for dead.
 _SILENCE: Final = 15 * 60 * 1_000_000
 #: Seconds in which a run that is cut short may say that it lets go of an upload.
@@ -71,7 +70,9 @@ class Unfinished:
         """Find what runs have left: one LIST. Abort what is of no use: keys that are not wanted, other options."""
         now = 0
         records = [
-            pair async for page in self._target.list(UPLOADS) for pair in zip(page.keys, page.mtimes, strict=True)
+            pair
+            async for page in self._target.list(UPLOAD_RECORDS)
+            for pair in zip(page.keys, page.mtimes, strict=True)
         ]
         for record, written in records:
             now = now or await self._target.now()
@@ -124,7 +125,7 @@ class Unfinished:
         others = self._found.pop(key, [])
         found = next((one for one in others if one.source == source), None)
         others = [other for other in others if other is not found]
-        record = found.record if found is not None else f"{UPLOADS}{secrets.token_hex(8)}.json"
+        record = found.record if found is not None else f"{UPLOAD_RECORDS}{secrets.token_hex(8)}.json"
         what: dict[str, Any] = {"key": key, "options": self._options, "source": source, "free": False}
 
         async def write() -> None:

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from regstore.errors import StorageError
 from regstore.events import Notice, OnEvent
-from regstore.layout import STATE
+from regstore.layout import PROBE
 from regstore.storage.base import ObjectInfo, Page
 
 _SECOND: Final = 1_000_000
@@ -99,7 +99,7 @@ class StoreClock:
         self.deleted([key])
 
     async def _probe(self) -> None:
-        key = f"{STATE}probe-{secrets.token_hex(8)}"
+        key = f"{PROBE}{secrets.token_hex(8)}"
         with suppress(StorageError):
             try:
                 await self._store.put(key, b"")

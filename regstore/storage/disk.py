@@ -22,7 +22,7 @@ from regstore.errors import (
     StorageError,
     Unsupported,
 )
-from regstore.layout import STATE
+from regstore.layout import PROBE, STATE
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -112,7 +112,7 @@ class DiskStorage:
             return self._capabilities
 
     def _probe_conditional_put(self) -> bool:
-        key = f"{STATE}probe-{uuid.uuid4().hex}"
+        key = f"{PROBE}{uuid.uuid4().hex}"
         made_folder = not os.path.lexists(self.root / STATE)
         try:
             file = NewFile(self._tree, key)

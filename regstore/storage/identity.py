@@ -29,13 +29,12 @@ from pathlib import Path
 from typing import Final
 
 from regstore.errors import AlreadyExists, StorageError, Unsupported
-from regstore.layout import PREFIX, STATE
+from regstore.layout import PREFIX, STORE_ID
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.folders import Tree
 from regstore.storage.newfile import NewFile
 
-ID: Final = STATE + "id"
 #: Bytes of an ID's file that are read.
 _LONGEST: Final = 4096
 _MACHINE_ID: Final = Path("/etc/machine-id")
@@ -83,7 +82,7 @@ def _place_of_folder(root: Path) -> str:
     path, computer = os.path.realpath(root), _computer()
     where = f"{path} on computer {computer or platform.node()}"
     try:
-        descriptor = os.open(root / ID, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(root / STORE_ID, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             known = _Id.parse(file.read(_LONGEST))
             inode = os.fstat(descriptor).st_ino
@@ -104,10 +103,10 @@ async def keep_id(storage: Storage) -> None:
 
 
 def _write_id(root: Path) -> None:
-    if os.path.lexists(root / ID):
+    if os.path.lexists(root / STORE_ID):
         return
     for if_absent in (True, False):  # not every file system has hard links
-        file = NewFile(Tree(root), ID)
+        file = NewFile(Tree(root), STORE_ID)
         try:
             body = {"id": secrets.token_hex(16), "inode": file.inode, "computer": _computer()}
             file.write(json.dumps(body).encode() + b"\n")

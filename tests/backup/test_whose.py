@@ -13,10 +13,11 @@ import pytest
 from regstore.backup import choose, list_snapshots, untold
 from regstore.backup.format import decode_snapshot, encode_snapshot, snapshot_key
 from regstore.errors import InputError, IntegrityError
+from regstore.layout import STORE_ID
 from regstore.storage import identity
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.identity import ID, keep_id, place_of
+from regstore.storage.identity import keep_id, place_of
 from regstore.storage.s3 import S3Settings, S3Storage
 from tests.backup.places import collect, give_back, memory, take
 from tests.backup.test_interrupted import LATER, small
@@ -204,10 +205,10 @@ async def test_a_folder_that_may_not_be_written_is_told_by_the_computer(
         computer(machine, host)
         places.add(await place(one, read_only=True))
     assert len(places) == 4
-    assert not (one / ID).exists()
+    assert not (one / STORE_ID).exists()
     (one / "regstore").mkdir()
     for body in (b"", b"[]", b'{"id": 1, "inode": 2, "computer": ""}', b'{"id": "xy", "inode": 2, "computer": ""}'):
-        (one / ID).write_bytes(body)
+        (one / STORE_ID).write_bytes(body)
         assert await place(one) in places
 
 

@@ -11,8 +11,7 @@ import pytest
 from regstore.cli import output
 from regstore.errors import AccessDenied
 from regstore.events import Event, Progress
-from regstore.gc.counts import COUNTS
-from regstore.layout import REPOSITORIES
+from regstore.layout import COUNTS, REPOSITORIES
 from regstore.state import RUNS
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from regstore.cli.run import run_async
+from regstore.layout import REGISTRY_STATE
 from regstore.state import TRASH
-from regstore.state.registry_state import REGISTRY_STATE
 from regstore.storage import open_storage
 from tests.cli.conftest import Run, Said, Start
 from tests.gc.clock import end_long_ago, until_all_is_older

@@ -14,10 +14,9 @@ from regstore import layout
 from regstore.cli.app import GROUPS
 from regstore.cli.run import run_async
 from regstore.digest import Digest
-from regstore.gc.counts import COUNTS
+from regstore.layout import COUNTS, REGISTRY_STATE
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock
-from regstore.state.registry_state import REGISTRY_STATE
 from regstore.storage.disk import DiskStorage
 from tests.cli.conftest import Run, Said
 from tests.gc.clock import end_long_ago

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from regstore.layout import REGISTRY_STATE
 from regstore.state.journal import LATE, STALLED, RunRecord
 from regstore.state.known_cache import KnownCache, judge_cache
 from regstore.state.not_freed import Obstacle, not_freed
 from regstore.state.registry_state import (
-    REGISTRY_STATE,
     CacheKind,
     CacheWord,
     RegistryState,

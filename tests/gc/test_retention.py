@@ -19,8 +19,9 @@ from regstore.gc.policy import BrokenScope, Pattern, Policy, Rule
 from regstore.gc.retention import Fate
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
-from regstore.inventory.tag_record import TagLine, load_record, write_tags
+from regstore.inventory.tag_times import load_record
 from regstore.layout import BlobKey, TagCurrentKey, decode, encode
+from regstore.state.tag_record import TagLine, write_tags
 from tests.examples import examples
 from tests.gc.test_plan_against_oracle import compare
 from tests.model.builder import Builder

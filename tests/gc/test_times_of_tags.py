@@ -13,8 +13,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcRunOptions, open_run
-from regstore.inventory.tag_record import TAGS
-from regstore.layout import TagCurrentKey, decode, encode, parse_link
+from regstore.layout import TAG_RECORDS, TagCurrentKey, decode, encode, parse_link
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
@@ -68,7 +67,7 @@ async def test_a_restored_backup_keeps_the_times_of_tags(tmp_path: Path) -> None
         async with hold_lock(restored, command="restore") as lock:
             result = await restore_backup(backup, restored, lock=lock)
         assert result.tags == 12
-        assert any(key.startswith(TAGS) for key in await ModelStore.from_storage(restored))
+        assert any(key.startswith(TAG_RECORDS) for key in await ModelStore.from_storage(restored))
         await collect(restored, "keep_newest = 3")
         assert await tags(restored) == {"v1.10", "v1.11", "v1.12"}
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, InputError, InvalidManifest, LockHeld, NotARegistry, Refused
 from regstore.gc.caches import NoCache
-from regstore.gc.counts import COUNTS
 from regstore.gc.healing import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
@@ -25,6 +24,7 @@ from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, count_links, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
+    COUNTS,
     BlobKey,
     LayerLinkKey,
     LitterKey,

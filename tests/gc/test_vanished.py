@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from regstore.errors import Refused, StorageError
-from regstore.gc.counts import COUNTS, Counts, read_counts, write_counts
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Pattern, Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions
-from regstore.layout import PREFIX, REPOSITORIES, TagCurrentKey, decode
+from regstore.layout import COUNTS, PREFIX, REPOSITORIES, TagCurrentKey, decode
+from regstore.state.counts import Counts, read_counts, write_counts
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage

@@ -25,8 +25,9 @@ from regstore.errors import (
 )
 from regstore.events import Event, Progress
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.tag_record import MANY, TAGS, load_record, merge_record
+from regstore.inventory.tag_times import MANY, load_record, merge_record
 from regstore.layout import (
+    TAG_RECORDS,
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
@@ -281,7 +282,7 @@ async def test_a_tag_set_at_the_target_while_we_copy(pair: Pair, present: bool) 
         pair.builder.tag("a", "1", second)
 
     def push(operation: str, key: str) -> None:
-        if operation == "put" and key.startswith(TAGS):
+        if operation == "put" and key.startswith(TAG_RECORDS):
             pair.set_tag("a", "1", theirs)
 
     result = await move(pair.here(), FaultyStorage(pair.there(), before=push))
@@ -313,7 +314,7 @@ async def test_the_record_has_the_tags_own_times(pair: Pair) -> None:
     image = pair.image(0)
     pair.builder.push("a", image, "1")
     await pair.move(rename={"a": "b"})
-    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    (key,) = [key for key in pair.target if key.startswith(TAG_RECORDS)]
     body = pair.target.body(key)
     assert body is not None
     assert [orjson.loads(line) for line in body.splitlines()] == [
@@ -343,7 +344,7 @@ async def test_a_tags_own_time_survives_a_second_hop(pair: Pair) -> None:
     last = ModelStorage(third, now=NOW + 2 * DAY)
     last.url = "third"
     await move(middle, last, rename={"a": "b"})
-    (key,) = [key for key in third if key.startswith(TAGS)]
+    (key,) = [key for key in third if key.startswith(TAG_RECORDS)]
     times = {line["tag"]: line["time"] for line in map(orjson.loads, third.objects[key][0].splitlines())}
     assert times == {"kept": NOW - 30 * DAY, "again": NOW + DAY, "moved": NOW + DAY}
 
@@ -384,7 +385,7 @@ async def test_a_record_of_an_older_version_claims_nothing(pair: Pair) -> None:
     pair.builder.push("a", pair.image(0), "goes")
     pair.builder.push("a", pair.image(0), "moves")
     await pair.move()
-    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    (key,) = [key for key in pair.target if key.startswith(TAG_RECORDS)]
     body, mtime = pair.target.objects[key]
     assert b'"place":"here",' in body
     pair.target.objects[key] = (body.replace(b'"place":"here",', b""), mtime)
@@ -402,13 +403,13 @@ async def test_many_files_of_the_record_become_one(pair: Pair) -> None:
     for tag in ("same", "other"):
         pair.builder.push("a", first, tag)
     await pair.move()
-    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    (key,) = [key for key in pair.target if key.startswith(TAG_RECORDS)]
     for number in range(2, MANY + 2):  # as many passes would leave
         name = key.replace(f"{1:010}", f"{number:010}")
         pair.target.objects[name] = (pair.target.objects[key][0].splitlines(keepends=True)[0], NOW)
     pair.builder.push("a", second, "same")
     await pair.move()
-    files = [key for key in pair.target if key.startswith(TAGS)]
+    files = [key for key in pair.target if key.startswith(TAG_RECORDS)]
     assert len(files) == 2 and ".merged" in files[0], "all but that of the last pass"
     lines = [orjson.loads(line) for key in files for line in pair.target.objects[key][0].splitlines()]
     assert [(line["tag"], line["digest"]) for line in lines] == [
@@ -426,7 +427,7 @@ async def test_a_record_merged_while_it_is_read_is_read_again(pair: Pair) -> Non
     pair.builder.push("a", pair.image(0), "1")
     await pair.move()
     pair.builder.push("a", pair.image(1), "1")
-    (key,) = [key for key in pair.target if key.startswith(TAGS)]
+    (key,) = [key for key in pair.target if key.startswith(TAG_RECORDS)]
 
     def merge(operation: str, text: str) -> None:
         if operation == "get" and text == key and key in pair.target:
@@ -441,7 +442,7 @@ async def test_a_pass_that_may_still_run_is_not_merged(pair: Pair) -> None:
     line = {"source": "s", "origin": "a", "repository": "a", "digest": str(pair.image(0)), "time": 1}
     for number in range(MANY + 1):
         body = orjson.dumps(line | {"tag": f"{number}"} | ({"was": None} if number == 3 else {}))
-        pair.target.objects[f"{TAGS}{number:010}-00000000-000000.ndjson"] = (body, NOW)
+        pair.target.objects[f"{TAG_RECORDS}{number:010}-00000000-000000.ndjson"] = (body, NOW)
     there, files = pair.there(), sorted(pair.target)
     try:
         await merge_record(there, inventory, await load_record(there, inventory))
@@ -459,7 +460,7 @@ async def test_a_pass_that_may_still_run_is_not_merged(pair: Pair) -> None:
 async def test_a_damaged_record_stops_the_run(pair: Pair) -> None:
     """Where it is asked: who set a tag that differs."""
     pair.builder.push("a", pair.image(0), "1")
-    pair.target.objects[f"{TAGS}x.ndjson"] = (b"{", NOW)
+    pair.target.objects[f"{TAG_RECORDS}x.ndjson"] = (b"{", NOW)
     pair.set_tag("a", "1", pair.image(1))
     with pytest.raises(StorageError, match="record of migrate"):
         await pair.move()
@@ -854,7 +855,7 @@ async def test_a_tag_set_back_at_the_target_after_a_kill_is_a_conflict(pair: Pai
 
     def kill(operation: str, key: str) -> None:
         nonlocal files
-        if operation == "put" and key.startswith(TAGS):
+        if operation == "put" and key.startswith(TAG_RECORDS):
             files += 1
             if files == 2:  # the tag is there, `was` not yet gone
                 raise AuthenticationFailed("killed")

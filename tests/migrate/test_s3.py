@@ -18,9 +18,8 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, StorageError
 from regstore.events import Event, Notice
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import BlobKey, LayerLinkKey, encode
+from regstore.layout import UPLOAD_RECORDS, BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
-from regstore.state.unfinished_uploads import UPLOADS
 from regstore.storage.base import PutOptions
 from regstore.storage.disk import DiskStorage
 from tests.migrate.naive import incomplete_tags
@@ -528,7 +527,7 @@ async def test_the_parts_of_a_killed_upload_are_used_again(
         found = await contents(target)
         assert not dangling(found)
         assert found[images.blob_key(part.digest)] == content
-        assert not [key async for page in target.list(UPLOADS) for key in page.keys]
+        assert not [key async for page in target.list(UPLOAD_RECORDS) for key in page.keys]
 
 
 async def test_an_upload_of_somebody_else_is_left_alone(tmp_path: Path, moto: S3Server, moto_bucket: str) -> None:

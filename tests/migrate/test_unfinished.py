@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from regstore.layout import UPLOAD_RECORDS
 from regstore.state.lock import Holder
-from regstore.state.unfinished_uploads import UPLOADS
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Storage
@@ -68,7 +68,7 @@ async def cut_short(source: Storage, target: Storage, gate: Gate) -> None:
 
 
 async def records(target: Storage) -> dict[str, dict[str, Any]]:
-    keys = [key async for page in target.list(UPLOADS) for key in page.keys]
+    keys = [key async for page in target.list(UPLOAD_RECORDS) for key in page.keys]
     return {key: json.loads(await target.get(key)) for key in keys}
 
 
@@ -206,7 +206,7 @@ class Left:
             "options": asdict(PutOptions()),
             "holder": asdict(holder),
         }
-        await target.put(f"{UPLOADS}x.json", json.dumps(record | more).encode())
+        await target.put(f"{UPLOAD_RECORDS}x.json", json.dumps(record | more).encode())
 
 
 ELSEWHERE = "boot/pid:[1]/7/1"
@@ -273,9 +273,9 @@ async def test_an_upload_stored_otherwise_is_of_no_use(
 
 async def test_a_record_that_says_nothing_is_left(here: Path, moto: S3Server, moto_bucket: str) -> None:
     async with DiskStorage(here) as source, bucket_storage(moto, moto_bucket) as target:
-        await target.put(f"{UPLOADS}x.json", b"{}")
+        await target.put(f"{UPLOAD_RECORDS}x.json", b"{}")
         assert not (await move(source, target)).partial
-        assert await records(target) == {f"{UPLOADS}x.json": {}}
+        assert await records(target) == {f"{UPLOAD_RECORDS}x.json": {}}
 
 
 @pytest.mark.usefixtures("in_parts")

@@ -24,6 +24,7 @@ from regstore.errors import (
     Unreachable,
     Unsupported,
 )
+from regstore.layout import PROBE
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -371,7 +372,7 @@ class S3Storage:
             return self._capabilities
 
     async def _probe_conditional_put(self) -> bool:
-        full = f"{self._root}regstore/probe-{secrets.token_hex(8)}"
+        full = f"{self._root}{PROBE}{secrets.token_hex(8)}"
         try:
             await self._create(full, b"1", self._headers(None))
         except (AccessDenied, Unsupported, AlreadyExists):

@@ -1,52 +1,30 @@
-"""What migrate, a restore or an undo wrote into a store: the record that lies in the store itself, under
-`regstore/migrate/`.
-
-    regstore/migrate/tags/<pass>-<number>.ndjson
-
-A line is a JSON object for one tag:
-
-    source      where it came from, as `s3://bucket/root` or a path; of a restore the backup's, of an undo the run
-    place       the same, so that no other store has it, of whatever computer (`storage.identity.place_of`). Lines of
-                older versions lack it, or say less, and those of a restore or an undo lack it: they never are the
-                record of a source that is asked about
-    origin      the repository's name there
-    repository  its name here
-    tag         its name
-    digest      what was written, such as "sha256:…"
-    time        when the tag was last set at the source: microseconds since 1970, UTC. It is the tag's own time as
-                long as the tag has this digest and nobody wrote its link since the pass that wrote this line
-    was         (only while the pass runs) what the tag named here before, or null
-    written     (only where files were merged) the mtime of the file that the line was in, in microseconds
-
-`<pass>` is a number of ten digits, one more than any before, and a random word: later passes sort later, and of two
-lines for one tag the later one holds. A file is written before the links that it names, and
-again without `was` once they are there. So a pass that was killed leaves `was`, and the tag has one of the two.
-
-Many files are merged into `<pass>-<number>.merged<number>.ndjson`, which sort as the latest of them did; then they are
-removed. Whoever finds a file of the listing gone lists again.
-"""
+"""The record of what tags were set to (`regstore.state.tag_record`), as a relation, and kept small."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import InvalidDigest, NotFound, StorageError
-from regstore.layout import STATE
+from regstore.errors import NotFound, StorageError
+from regstore.state.tag_record import (
+    LINES,
+    TEXTS,
+    TagLine,
+    list_record,
+    next_pass,
+    read_lines,
+    write_lines,
+    write_tags,
+)
 
 if TYPE_CHECKING:
     from regstore.inventory.inventory import Inventory
     from regstore.storage.base import Storage
 
-TAGS: Final = f"{STATE}migrate/tags/"
-#: Lines of one file.
-LINES: Final = 10_000
 #: So long, in microseconds, a pass may take to set the tags of one file. What it sets is younger than a file that still
 #: says `was`, and older than the one that it writes afterwards.
 SETTING: Final = 600 * 1_000_000
@@ -58,51 +36,6 @@ _AT_ONCE: Final = 16
 _ABANDONED: Final = 24 * 3600 * 1_000_000
 #: So often a listing may be overtaken by a merge.
 _TRIES: Final = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TagLine:
-    """time in microseconds; was: None when the tag was not there, or is written."""
-
-    source: str
-    origin: str
-    repository: str
-    tag: str
-    digest: Digest
-    time: int
-    was: Digest | None = None
-    place: str = ""
-
-    def text(self, *, done: bool) -> dict[str, Any]:
-        line: dict[str, Any] = {
-            "source": self.source,
-            **({"place": self.place} if self.place else {}),
-            "origin": self.origin,
-            "repository": self.repository,
-            "tag": self.tag,
-            "digest": str(self.digest),
-            "time": self.time,
-        }
-        if not done:
-            line["was"] = str(self.was) if self.was else None
-        return line
-
-
-def next_pass(keys: Iterable[str]) -> str:
-    """A name that sorts after those of the passes that wrote these files."""
-    numbers = [key[len(TAGS) :].partition("-")[0] for key in keys]
-    last = max((int(number) for number in numbers if number.isdecimal()), default=0)
-    return f"{last + 1:010}-{secrets.token_hex(4)}"
-
-
-async def write_tags(storage: Storage, name: str, number: int, lines: Sequence[TagLine], *, done: bool) -> None:
-    await _write(storage, f"{TAGS}{name}-{number:06}.ndjson", [line.text(done=done) for line in lines])
-
-
-async def _write(storage: Storage, key: str, lines: Sequence[dict[str, Any]]) -> None:
-    import orjson
-
-    await storage.put(key, b"".join(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE) for line in lines))
 
 
 class TagTimes:
@@ -167,14 +100,6 @@ async def own_times(
     return times
 
 
-async def list_record(storage: Storage) -> dict[str, int]:
-    """The files of the record with their mtimes in microseconds, oldest first: one LIST a thousand."""
-    found: dict[str, int] = {}
-    async for page in storage.list(TAGS):
-        found |= {key: at for key, at in zip(page.keys, page.mtimes, strict=True) if key.endswith(".ndjson")}
-    return found
-
-
 def empty_record(inventory: Inventory, table: str = "migrate_record") -> None:
     """The table (source, place, origin, repository, tag, digest, time, was, written, set_by), with nothing in it.
 
@@ -217,7 +142,7 @@ async def _load(
     found: dict[str, list[dict[str, Any]]] = {}
 
     async def read(key: str) -> None:
-        found[key] = await _read(storage, key)
+        found[key] = await read_lines(storage, key)
 
     await for_each(keys, read, concurrency=_AT_ONCE)
     for key in keys:
@@ -227,7 +152,7 @@ async def _load(
         inventory.insert(
             "line",
             {
-                **{name: ("utf8", [row[name] for row in rows]) for name in _TEXTS},
+                **{name: ("utf8", [row[name] for row in rows]) for name in TEXTS},
                 "place": ("utf8", [row.get("place") for row in rows]),
                 "digest": ("binary", [row["digest"].raw for row in rows]),
                 "time": ("int64", [row["time"] for row in rows]),
@@ -241,32 +166,6 @@ async def _load(
         )
         inventory.execute(f"delete from {table} r using line l where l.repository = r.repository and l.tag = r.tag")
         inventory.execute(f"insert into {table} from line")
-
-
-_TEXTS: Final = ("source", "origin", "repository", "tag")
-
-
-async def _read(storage: Storage, key: str) -> list[dict[str, Any]]:
-    import orjson
-
-    body = await storage.get(key)
-    try:
-        rows = [orjson.loads(line) for line in body.splitlines()]
-        for row in rows:
-            row["digest"] = Digest.parse(row["digest"])
-            if row.get("was"):
-                row["was"] = Digest.parse(row["was"])
-            numbers = (row["time"], row.get("written", 0))
-            texts = [row[name] for name in _TEXTS] + [row.get("place") or ""]
-            if not all(isinstance(each, str) for each in texts) or not all(
-                isinstance(each, int) for each in numbers
-            ):
-                raise KeyError(key)
-    except (orjson.JSONDecodeError, InvalidDigest, KeyError, TypeError, AttributeError) as error:
-        raise StorageError(
-            f"{storage.url}/{key} is not a record of migrate; look at it, and delete it if it is damaged"
-        ) from error
-    return rows
 
 
 async def merge_record(storage: Storage, inventory: Inventory, files: Mapping[str, int]) -> None:
@@ -285,7 +184,7 @@ async def merge_record(storage: Storage, inventory: Inventory, files: Mapping[st
     merged: list[str] = []
     for number, chunk in enumerate(_lines(inventory)):
         merged.append(f"{stem}.merged{number:06}.ndjson")
-        await _write(storage, merged[-1], chunk)
+        await write_lines(storage, merged[-1], chunk)
     listed = await list_record(storage)
     if all(key in listed for key in merged):
         await storage.delete_many([key for key in files if key not in merged])
