@@ -11,7 +11,7 @@ from regstore.backup.format import LeftOut, Pack, PackedManifest, PackedTag
 from regstore.digest import Digest
 from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.manifest import EdgeKind
-from regstore.reference import subject_of_tag
+from regstore.reference import names_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ def select(pack: Pack, patterns: Sequence[str]) -> Pack:
             if digest in pack.manifests and digest not in kept:
                 kept.add(digest)
                 stack += pack.manifests[digest].needs
-        followers = {tag for tag in pack.tags if subject_of_tag(tag) in kept}
+        followers = _followers(pack.tags, kept)
         if followers <= tags and len(kept) == before:
             break
         tags |= followers
@@ -328,3 +328,10 @@ def select(pack: Pack, patterns: Sequence[str]) -> Pack:
         history=frozenset((tag, digest) for tag, digest in pack.history if tag in tags and digest in kept),
         tags={tag: packed for tag, packed in pack.tags.items() if tag in tags},
     )
+
+
+def _followers(tags: Iterable[str], kept: Iterable[Digest]) -> set[str]:
+    """The tags that name one of these, in full or cut."""
+    by_tag = {f"{digest.algorithm}-{digest.encoded[:64]}": digest for digest in kept}
+    named = ((tag, by_tag.get(tag[:71])) for tag in tags)
+    return {tag for tag, digest in named if digest is not None and names_digest(tag, digest)}

@@ -277,13 +277,11 @@ class _Planner:
         if not self._options.tags:
             return False
         found = self._inventory.all(
-            rf"""
+            f"""
             insert into migrate_scope_tag
             select t.repository, t.name, t.target from tag t
-            join {self._reach.table} k on k.repository = t.repository
-                and k.digest = unhex(regexp_extract(t.name, '^sha(?:256|512)-([0-9a-f]+)', 1))
-            where regexp_full_match(t.name, 'sha256-[0-9a-f]{{64}}(\..+)?|sha512-[0-9a-f]{{128}}(\..+)?')
-                and not exists (
+            join {self._reach.table} k on k.repository = t.repository and names_digest(t.name, k.digest)
+            where not exists (
                     from migrate_scope_tag s where s.repository = t.repository and s.name = t.name
                 )
             group by all

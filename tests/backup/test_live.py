@@ -249,6 +249,18 @@ async def test_scope_by_repository_and_tag() -> None:
         await give_back(memory(everything), memory(), repositories=("nothing",))
 
 
+async def test_a_digest_tag_that_is_cut_follows_what_it_names() -> None:
+    b = Builder(NOW - DAY)
+    image = b.by_sha512(b.image(b.blob(b"{}"), [b.blob(b"layer")]))
+    b.push("a", image, "v1")
+    follower = f"sha512-{image.encoded[:64]}.sig"
+    b.push("a", b.image(b.blob(b"{}"), [b.blob(b"signature")]), follower)
+    b.push("a", b.image(b.blob(b"{}"), [b.blob(b"other")]), f"sha512-{Digest.of(b'x', 'sha512').encoded[:64]}")
+    backup = ModelStore()
+    one = await take(memory(b.store), memory(backup), tags=("v*",))
+    assert reader.tags(backup.bodies(), one.key).keys() == {"a:v1", f"a:{follower}"}
+
+
 async def test_restore_into_a_store_in_use() -> None:
     store, backup = small(), ModelStore()
     await take(memory(store), memory(backup))

@@ -518,6 +518,22 @@ async def test_tags_by_pattern_bring_children_referrers_and_digest_tags(pair: Pa
         MigrateOptions(tags=("x",), all=True)
 
 
+async def test_a_digest_tag_that_is_cut_follows_what_it_names(pair: Pair) -> None:
+    """A sha512 is too long for a tag: the distribution specification cuts it to 64 characters."""
+    b = pair.builder
+    image = b.by_sha512(pair.image(0))
+    b.push("a", image, "v1")
+    b.push("a", pair.image(1), "w1")
+    cosign, other = b.image(pair.config, [pair.layers[2]]), b.image(pair.config, [pair.layers[3]])
+    b.push("a", cosign, f"sha512-{image.encoded[:64]}.sig")
+    b.push("a", other, f"sha512-{Digest.of(b'other', 'sha512').encoded[:64]}")
+    result = await pair.move(tags=("v*",))
+    assert not result.partial
+    assert pair.tag("a", "v1") == str(image)
+    assert pair.tag("a", f"sha512-{image.encoded[:64]}.sig") == str(cosign)
+    assert pair.has(RevisionLinkKey("a", cosign), RevisionLinkKey("a", other)) == [True, False]
+
+
 async def test_all_takes_garbage_too(pair: Pair) -> None:
     pair.builder.push("a", pair.image(0), "1")
     pair.builder.link_layer("a", pair.layers[3])

@@ -127,6 +127,14 @@ class Builder:
         }
         return self.manifest(document, layers=layers)
 
+    def by_sha512(self, manifest: Digest) -> Digest:
+        """The same manifest, stored by its sha512 too."""
+        body, _ = self.store.objects[encode(BlobKey(manifest))]
+        alias = Digest.of(body, "sha512")
+        self.put(BlobKey(alias), body)
+        self.children[alias], self.layers_of[alias] = self.children[manifest], self.layers_of[manifest]
+        return alias
+
     def link_layer(self, repository: str, digest: Digest, body: bytes | None = None) -> str:
         return self.put(LayerLinkKey(repository, digest), link_body(digest) if body is None else body)
 
