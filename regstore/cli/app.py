@@ -1,7 +1,8 @@
 """The `regstore` program: its commands, and what `--help` says of them all.
 
-To add a command: a module here with a function under `@store_command` (or `@guarded`, without a store), which
-imports the library inside itself, and its line in `COMMANDS`; commands with a common first word are a group.
+To add a command: a module here with a function under `@command` (`command.py`), whose first parameter is
+`StoreSettings` where it works on a store, and which imports the library inside itself; and its line in `COMMANDS`.
+Commands with a common first word are a group.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from regstore.cli.command import command
 from regstore.cli.output import emit
-from regstore.cli.run import guarded, run_async
+from regstore.cli.run import run_async
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
 _WIDTH = 100
@@ -61,7 +62,7 @@ _STEPS = (
 )
 
 
-@guarded
+@command
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the folder for you to look at.")] = False,
 ) -> int:

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import counted, emit, emit_json, printable
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, told_cache
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
 from regstore.errors import EXIT_FAILURE, EXIT_OK
 from regstore.events import OnEvent
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from regstore.verify.doctor import Examination
 
 
-@store_command
+@command
 def doctor(
     settings: StoreSettings,
     write_probe: Annotated[

@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.options import CacheDir
+from regstore.cli.command import command
+from regstore.cli.options import Json, Scanning
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.inventory.scan import ScanOptions
     from regstore.inventory.usage import Usage
 
 
-@store_command
+@command
 def du(
     settings: StoreSettings,
+    *,
     limit: Annotated[
         int | None,
         typer.Option(
             "--limit", "-n", metavar="N", min=1, show_default=False, help="The N largest repositories only."
         ),
     ] = None,
-    cache_dir: CacheDir = None,
+    scanning: Scanning,
     as_json: Json = False,
 ) -> int:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
     with progress(quiet=settings.quiet) as on_event:
-        url, database, usage = run_async(_measure(settings, cache_dir, on_event))
+        url, database, usage = run_async(_measure(settings, scanning.of(settings), on_event))
     shown = usage.repositories[:limit]
     if as_json:
         repositories = [asdict(one) | {"total": one.total} for one in shown]
@@ -69,13 +71,11 @@ def du(
     return EXIT_PARTIAL if usage.unread else EXIT_OK
 
 
-async def _measure(settings: StoreSettings, cache_dir: Path | None, on_event: OnEvent) -> tuple[str, str, Usage]:
-    from regstore.inventory.cache import default_cache_dir
-    from regstore.inventory.scan import ScanOptions, scan
+async def _measure(settings: StoreSettings, options: ScanOptions, on_event: OnEvent) -> tuple[str, str, Usage]:
+    from regstore.inventory.scan import scan
     from regstore.inventory.usage import plan_usage
     from regstore.inventory.whose import database_told
 
-    options = ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
     storage, config = settings.open_with_config(read_only=True)
     async with storage, scan(storage, options, on_event=on_event) as inventory:
         return storage.url, inventory.database or database_told(config), plan_usage(inventory)

@@ -59,9 +59,9 @@ async def state_elsewhere(
             forget(memory)
 
 
-async def publish(elsewhere: StateElsewhere) -> str:
+async def publish(elsewhere: StateElsewhere | None) -> str:
     """Where the run's journal is: "store", or what `elsewhere` names."""
-    if not elsewhere.is_used:
+    if elsewhere is None or not elsewhere.is_used:
         return "store"
     try:
         number = await elsewhere.publish()

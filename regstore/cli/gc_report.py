@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
+from regstore.cli.healed import print_healed
 from regstore.cli.output import count, counted, emit, emit_error, printable, size, table
 from regstore.cli.registry_cache import Left
 from regstore.cli.retention import print_retention, retention_json
-from regstore.cli.trash import print_healed
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regstore.cli.options import CacheDir, CacheOption, DryRun, RedisUrl
+from regstore.cli.command import command
+from regstore.cli.healed import print_damaged
+from regstore.cli.options import CacheWords, DryRun, Json, Scanning
 from regstore.cli.output import counted, emit, emit_json
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.trash import print_damaged
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import database_of, say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
     from regstore.gc.healing import HealOptions
 
 
-@store_command
+@command
 def heal(
     settings: StoreSettings,
-    registry_cache: CacheOption = None,
-    redis_url: RedisUrl = None,
+    *,
+    cache: CacheWords,
     dry_run: DryRun = False,
-    cache_dir: CacheDir = None,
+    scanning: Scanning,
     as_json: Json = False,
 ) -> int:
     """Put back from the trash what is referenced again, with the links that went with it; gc does this, too.
@@ -35,17 +36,10 @@ def heal(
     back.
     """
     from regstore.gc.healing import HealOptions
-    from regstore.inventory.cache import default_cache_dir
-    from regstore.inventory.scan import ScanOptions
 
-    options = HealOptions(
-        scan=ScanOptions(concurrency=settings.concurrency, cache_dir=cache_dir or default_cache_dir())
-    )
+    options = HealOptions(scan=scanning.of(settings))
     with progress(quiet=settings.quiet) as on_event:
-        cache = CacheOptions(
-            registry_cache=registry_cache, redis_url=redis_url, config_path=settings.registry_config
-        )
-        url, database, healed = run_async(_heal(settings, options, cache, dry_run, on_event))
+        url, database, healed = run_async(_heal(settings, options, cache.of(settings), dry_run, on_event))
     if as_json:
         emit_json(
             {

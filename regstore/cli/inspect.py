@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import counted, emit, emit_json, moment, size, table
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.cli.tags import description_json, kind
 from regstore.cli.whose import database_of, say_whose
 from regstore.digest import Digest
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from regstore.registry import Repository
 
 
-@store_command
+@command
 def inspect(
     settings: StoreSettings,
     reference: Annotated[

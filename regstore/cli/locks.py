@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.command import command
 from regstore.cli.elsewhere import NEEDS_ROOM, WAY_OUT
+from regstore.cli.options import Json
 from regstore.cli.output import emit, emit_error, emit_json, moment, table
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.errors import StorageError, StorageFull
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from regstore.storage.base import Storage
 
 
-@store_command
+@command
 def locks(
     settings: StoreSettings,
     break_lock: Annotated[

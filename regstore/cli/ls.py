@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import count, emit, emit_error, emit_json, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import database_of, say_whose
 from regstore.events import OnEvent, Progress
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from regstore.registry import Repository
 
 
-@store_command
+@command
 def ls(
     settings: StoreSettings,
     long: Annotated[

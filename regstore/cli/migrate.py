@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,24 +10,14 @@ import typer
 
 from regstore import layout
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.options import (
-    Acl,
-    DstCaBundle,
-    DstEndpointUrl,
-    DstProfile,
-    DstRegion,
-    PlanOnly,
-    Repo,
-    Sse,
-    SseKmsKeyId,
-    StorageClass,
-    Tag,
-)
-from regstore.cli.output import confirm, count, counted, emit, emit_error, emit_json, size, some, table
+from regstore.cli.command import command, said
+from regstore.cli.confirm import confirm
+from regstore.cli.migrate_report import print_configuration, print_result, print_summary, result_json, summary_json
+from regstore.cli.options import Json, NewObjects, PlanOnly, Scope, SecondStore
+from regstore.cli.output import emit_json
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.target import put_options, there_of
+from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_share
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
@@ -37,71 +26,87 @@ if TYPE_CHECKING:
     from regstore.migrate import MigrateOptions, MigrateResult, MigrateSummary
     from regstore.storage.base import Storage
 
-_WARNING = (
-    "Until the last pass is done and the registry has been switched over, no registry's own garbage-collect may run on"
-    " the target: it deletes blobs that nothing links yet."
-)
-
 
 class _Verify(StrEnum):
     default = "default"
     full = "full"
 
 
-@store_command
-def migrate(
-    settings: StoreSettings,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DST", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
-        ),
-    ] = None,
-    repo: Repo = None,
-    tag: Tag = None,
+@dataclass(frozen=True, kw_only=True)
+class CopiedScope(Scope):
+    """What is copied, and under which names."""
+
     rename: Annotated[
         list[str] | None,
         typer.Option(metavar="FROM=TO", show_default=False, help="Another name for a repository (repeatable)."),
-    ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what no tag or revision reaches.")] = False,
-    dry_run: PlanOnly = False,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Passes until nothing changes: for a live source.")
-    ] = False,
+    ] = None
+    everything: Annotated[bool, typer.Option("--all", help="Also what no tag or revision reaches.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """How often, and whether the target is made first."""
+
+    follow: Annotated[bool, typer.Option("--follow", help="Passes until nothing changes: for a live source.")] = (
+        False
+    )
     create: Annotated[
         bool, typer.Option("--create", help="Create and seed the target first, as seed-bucket does.")
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtTarget:
+    """What of the target may be replaced or go."""
+
     overwrite_tags: Annotated[
         bool,
         typer.Option(
             "--overwrite-tags", help="Also tags that somebody else, or another source, set at the target."
         ),
-    ] = False,
+    ] = False
     delete: Annotated[
         bool,
         typer.Option(
             "--delete",
             help="At the end, remove tags that our passes set and STORE no longer has (trash restore undoes it).",
         ),
-    ] = False,
+    ] = False
     max_delete: Annotated[
         float,
         typer.Option(parser=parse_share, metavar="SHARE", help="Refuse to remove more of our tags than this."),
-    ] = "50%",  # type: ignore[assignment]
+    ] = said("50%", parse_share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How blobs are copied and proved."""
+
     verify: Annotated[
         _Verify, typer.Option(help="full: read every blob of the scope back from the target and hash it.")
-    ] = _Verify.default,
+    ] = _Verify.default
     server_side: Annotated[
         bool, typer.Option("--server-side/--no-server-side", help="Let the server copy from bucket to bucket.")
-    ] = True,
-    storage_class: StorageClass = None,
-    sse: Sse = None,
-    sse_kms_key_id: SseKmsKeyId = None,
-    acl: Acl = None,
-    dst_endpoint_url: DstEndpointUrl = None,
-    dst_region: DstRegion = None,
-    dst_profile: DstProfile = None,
-    dst_ca_bundle: DstCaBundle = None,
+    ] = True
+
+
+@command
+def migrate(
+    settings: StoreSettings,
+    *,
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DST", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
+        ),
+    ] = None,
+    scope: CopiedScope,
+    dry_run: PlanOnly = False,
+    passes: Passes,
+    at_target: AtTarget,
+    way: Way,
+    new_objects: NewObjects,
+    second: SecondStore,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --delete.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -122,35 +127,46 @@ def migrate(
     if target is None:
         raise InputError("no target: give STORE and DST")
     options = MigrateOptions(
-        repositories=tuple(repo or ()),
-        tags=tuple(tag or ()),
-        rename=parse_rename(rename or []),
-        all=everything,
-        overwrite_tags=overwrite_tags,
-        delete=delete,
-        max_delete=max_delete,
-        verify=Verify(verify.value),
+        repositories=scope.repositories,
+        tags=scope.tags,
+        rename=parse_rename(scope.rename or []),
+        all=scope.everything,
+        overwrite_tags=at_target.overwrite_tags,
+        delete=at_target.delete,
+        max_delete=at_target.max_delete,
+        verify=Verify(way.verify.value),
         concurrency=settings.concurrency,
-        server_side=server_side,
-        put=put_options(storage_class, sse, sse_kms_key_id, acl),
+        server_side=way.server_side,
+        put=new_objects.put_options(),
     )
-    there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
-    if delete and not dry_run and not confirm("Remove tags at DST that STORE no longer has?", yes=yes):
+    there = second.settings(settings, target)
+    if options.delete and not dry_run and not confirm("Remove tags at DST that STORE no longer has?", yes=yes):
         return EXIT_OK
     keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
-        done = run_async(_migrate(settings, there, options, dry_run, follow, create, on_event))
-    summary, result, configuration = done
+        done = run_async(_migrate(settings, there, options, dry_run, passes.follow, passes.create, on_event))
+    return _show(*done, as_json=as_json, quiet=settings.quiet)
+
+
+def _show(
+    summary: MigrateSummary | None,
+    result: MigrateResult | None,
+    configuration: dict[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """The plan, or what came of it."""
     if summary is not None:
-        emit_json(_summary_json(summary)) if as_json else _print_summary(summary, settings.quiet)
+        emit_json(summary_json(summary)) if as_json else print_summary(summary, quiet)
         partial = bool(summary.conflicts or summary.damaged or summary.incomplete)
     else:
         assert result is not None
         if as_json:
-            emit_json(_result_json(result) | {"configuration": configuration})
+            emit_json(result_json(result) | {"configuration": configuration})
         else:
-            _print_result(result)
-            _print_configuration(configuration)
+            print_result(result)
+            print_configuration(configuration)
         partial = result.partial
     return EXIT_PARTIAL if partial else EXIT_OK
 
@@ -231,135 +247,3 @@ def _configuration(target: Storage) -> dict[str, Any]:
         verify_tls=settings.verify_tls,
         put=target.put_options,
     )
-
-
-_KINDS = (
-    ("blobs", "blobs"),
-    ("layer_links", "layer links"),
-    ("revisions", "revisions"),
-    ("signatures", "signatures"),
-    ("tag_index", "tag history"),
-    ("tags", "tags"),
-)
-
-
-def _print_summary(summary: MigrateSummary, quiet: bool) -> None:
-    for note in summary.notes:
-        emit(note)
-    emit(f"{summary.source} to {summary.target}\n")
-    rows = []
-    for name, title in _KINDS:
-        kind = getattr(summary, name)
-        if kind.total:
-            rows.append([title, count(kind.total), count(kind.to_copy), size(kind.bytes) if kind.bytes else ""])
-    emit(table(["KIND", "IN SCOPE", "TO COPY", "BYTES"], rows, right=(1, 2, 3)))
-    if summary.shares:
-        cells = [
-            [
-                share.name if share.name == share.target else f"{share.name} as {share.target}",
-                count(share.blobs),
-                size(share.blob_bytes),
-                count(share.revisions),
-                count(share.tags),
-            ]
-            for share in summary.shares
-        ]
-        emit("\n" + table(["REPOSITORY", "BLOBS", "BYTES", "REVISIONS", "TAGS"], cells, right=(1, 2, 3, 4)))
-    if summary.nothing_to_do:
-        emit("\nNothing to do.")
-    elif not quiet:
-        from regstore.migrate.result import PRICES_AS_OF
-
-        estimate = summary.estimate
-        way = "copied by the server" if summary.server_side else "streamed through here"
-        cost = ""
-        if estimate.lists:
-            cost = (
-                f" On S3: {counted(estimate.writes, 'write')}, {counted(estimate.reads, 'read')},"
-                f" {counted(estimate.lists, 'listing')}: about ${estimate.dollars:,.2f} of requests ({PRICES_AS_OF})."
-            )
-        emit(f"\nBlobs are {way}.{cost}")
-    if summary.to_delete:
-        _named(f"{counted(summary.to_delete, 'tag')} to remove:", summary.to_delete_tags)
-    _print_left(summary)
-
-
-def _print_result(result: MigrateResult) -> None:
-    for note in result.notes:
-        emit(note)
-    rate = result.blob_bytes / result.seconds if result.seconds else 0
-    if not (result.objects or result.deleted):
-        emit("Nothing to do.")
-    else:
-        emit(
-            f"Copied {counted(result.blobs, 'blob')} ({size(result.blob_bytes)}),"
-            f" {counted(result.layer_links, 'layer link')}, {counted(result.revisions, 'revision')},"
-            f" {counted(result.tags, 'tag')}."
-        )
-    if result.deleted:
-        _named(f"Removed {counted(result.deleted, 'tag')}:", sorted(result.deleted_tags))
-    if result.verified:
-        repaired = f", {count(result.repaired)} of them copied again" if result.repaired else ""
-        emit(f"Read back {counted(result.verified, 'blob')}{repaired}.")
-    if result.size_only:
-        emit(
-            f"Of {counted(result.size_only, 'blob')} that the server copied only the size was compared:"
-            " --verify full reads them back."
-        )
-    emit(
-        f"{counted(result.passes, 'pass', 'passes')} in {result.seconds:.1f} s, {size(int(rate))}/s,"
-        f" {counted(sum(result.requests.values()), 'request')}, {counted(result.retries, 'retry', 'retries')}."
-    )
-    if result.gone:
-        emit(f"{counted(result.gone, 'link')} left the source meanwhile.")
-    _print_left(result)
-    _some("not copied", [str(problem) for problem in sorted(result.failed)])
-    _some("left out", [str(problem) for problem in sorted(result.skipped)])
-
-
-def _print_left(found: MigrateSummary | MigrateResult) -> None:
-    _some("damaged at the source, left out", [str(problem) for problem in found.damaged])
-    _some(
-        "tag kept at the target, which somebody else set (--overwrite-tags)",
-        [
-            f"{conflict.repository}:{conflict.tag} is {conflict.target or 'broken'} there, {conflict.source} here"
-            for conflict in found.conflicts
-        ],
-    )
-    _some("incomplete at the source already", [str(problem) for problem in found.incomplete])
-    _some("copied whole, since not all of it can be read", [str(problem) for problem in found.protected])
-    if found.unknown:
-        emit_error(f"{counted(found.unknown, 'unknown key')} at the source: left")
-    if found.uploads:
-        emit_error(f"{counted(found.uploads, 'upload')} in progress at the source: never copied")
-
-
-def _named(title: str, names: Sequence[str]) -> None:
-    emit(title)
-    for name in some(names, "{} more (--json has them all)"):
-        emit(f"  {name}")
-
-
-def _some(what: str, lines: list[str]) -> None:
-    for line in some(lines, "{} more (--json has them all)"):
-        emit_error(f"{what}: {line}")
-
-
-def _print_configuration(configuration: dict[str, Any]) -> None:
-    import yaml
-
-    emit("\nconfig.yml of the registry, to switch over:\n")
-    emit(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=False).rstrip())
-    emit(f"\n{_WARNING}")
-
-
-def _summary_json(summary: MigrateSummary) -> dict[str, Any]:
-    from regstore.migrate.result import PRICES_AS_OF
-
-    document = asdict(summary)
-    document["estimate"] |= {"dollars": round(summary.estimate.dollars, 4), "prices": PRICES_AS_OF}
-    return document
-
-
-def _result_json(result: MigrateResult) -> dict[str, Any]:
-    return asdict(result) | {"objects": result.objects, "partial": result.partial}

@@ -1,19 +1,28 @@
 """Options that several commands share, each declared once: the same option has the same words everywhere.
 
-Those that every command on a store has are the fields of `settings.StoreSettings`.
+Those that belong together are a group (`command.command`), which also makes of them what the library takes; what
+stands alone is a type to annotate a command's parameter with. Every command on a store has `settings.StoreSettings`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.values import parse_duration
+from regstore.cli.registry_cache import CacheOptions
+from regstore.cli.settings import StoreSettings
+from regstore.cli.values import parse_duration, parse_read_data
 
-# -- before anything changes
+if TYPE_CHECKING:
+    from regstore.inventory.scan import ScanOptions
+    from regstore.storage.base import PutOptions
 
+# -- what is printed, and what happens before anything changes
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
 PlanOnly = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -21,14 +30,9 @@ BreakLock = Annotated[
     bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
 ]
 
+
 # -- what is kept beside the store
 
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir", metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."
-    ),
-]
 InventoryFile = Annotated[
     Path | None,
     typer.Option(
@@ -36,104 +40,221 @@ InventoryFile = Annotated[
     ),
 ]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Scanning:
+    """What a scan of the store remembers."""
+
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache-dir", metavar="DIR", show_default="~/.cache/regstore", help="Remembers manifests between runs."
+        ),
+    ] = None
+
+    def of(self, settings: StoreSettings, *, inventory: Path | None = None) -> ScanOptions:
+        from regstore.inventory.scan import ScanOptions
+
+        return ScanOptions(
+            concurrency=settings.concurrency, cache_dir=cache_dir_or_default(self.cache_dir), inventory=inventory
+        )
+
+
+def cache_dir_or_default(said: Path | None) -> Path | None:
+    from regstore.inventory.cache import default_cache_dir
+
+    return said or default_cache_dir()
+
+
 # -- reading blobs
 
-MaxAge = Annotated[
-    Any,
-    typer.Option(
-        "--max-age",
-        parser=parse_duration,
-        metavar="DURATION",
-        show_default=False,
-        help="Do not read again what was read and right within this time.",
-    ),
-]
-TimeLimit = Annotated[
-    Any,
-    typer.Option(
-        "--time-limit",
-        parser=parse_duration,
-        metavar="DURATION",
-        show_default=False,
-        help="Stop reading blobs after this time.",
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Which blobs are read and hashed."""
+
+    read_data: Annotated[
+        Any,
+        typer.Option(
+            "--read-data",
+            parser=parse_read_data,
+            metavar="all|N%|N/T|SIZE",
+            show_default=False,
+            help="Also read blobs and hash them: so many of them.",
+        ),
+    ] = None
+    max_age: Annotated[
+        Any,
+        typer.Option(
+            "--max-age",
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Do not read again what was read and right within this time.",
+        ),
+    ] = None
+    time_limit: Annotated[
+        Any,
+        typer.Option(
+            "--time-limit",
+            parser=parse_duration,
+            metavar="DURATION",
+            show_default=False,
+            help="Stop reading blobs after this time.",
+        ),
+    ] = None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.time_limit is None else self.time_limit / 1_000_000
+
 
 # -- what of a registry, how it is stored in the second place, and where that is
 
-Repo = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--repo", metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."
-    ),
-]
-Tag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--tag",
-        metavar="PATTERN",
-        show_default=False,
-        help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
-    ),
-]
-StorageClass = Annotated[
-    str | None,
-    typer.Option("--storage-class", metavar="NAME", show_default=False, help="S3 storage class of new objects."),
-]
-Sse = Annotated[
-    str | None, typer.Option("--sse", metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms.")
-]
-SseKmsKeyId = Annotated[
-    str | None, typer.Option("--sse-kms-key-id", metavar="ID", show_default=False, help="KMS key of new objects.")
-]
-Acl = Annotated[
-    str | None,
-    typer.Option(
-        "--acl", metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."
-    ),
-]
-DstEndpointUrl = Annotated[
-    str | None,
-    typer.Option("--dst-endpoint-url", metavar="URL", show_default=False, help="S3 server of the second place."),
-]
-DstRegion = Annotated[
-    str | None, typer.Option("--dst-region", metavar="NAME", show_default=False, help="Its region.")
-]
-DstProfile = Annotated[
-    str | None, typer.Option("--dst-profile", metavar="NAME", show_default=False, help="Profile for it.")
-]
-DstCaBundle = Annotated[
-    Path | None,
-    typer.Option("--dst-ca-bundle", metavar="FILE", show_default=False, help="Certificates to trust for it."),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What of a registry."""
+
+    repo: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--repo", metavar="PATTERN", show_default=False, help="Only these repositories (glob; repeatable)."
+        ),
+    ] = None
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            metavar="PATTERN",
+            show_default=False,
+            help="Only these tags (glob; repeatable), with all they reach, their referrers and sha256-… tags.",
+        ),
+    ] = None
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        return tuple(self.repo or ())
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(self.tag or ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewObjects:
+    """How S3 keeps what is written."""
+
+    storage_class: Annotated[
+        str | None,
+        typer.Option(
+            "--storage-class", metavar="NAME", show_default=False, help="S3 storage class of new objects."
+        ),
+    ] = None
+    sse: Annotated[
+        str | None,
+        typer.Option("--sse", metavar="NAME", show_default=False, help="Encryption: AES256 or aws:kms."),
+    ] = None
+    sse_kms_key_id: Annotated[
+        str | None,
+        typer.Option("--sse-kms-key-id", metavar="ID", show_default=False, help="KMS key of new objects."),
+    ] = None
+    acl: Annotated[
+        str | None,
+        typer.Option(
+            "--acl", metavar="NAME", show_default=False, help="Canned ACL, such as bucket-owner-full-control."
+        ),
+    ] = None
+
+    def put_options(self) -> PutOptions:
+        from regstore.storage.base import PutOptions
+
+        return PutOptions(
+            storage_class=self.storage_class, sse=self.sse, sse_kms_key_id=self.sse_kms_key_id, acl=self.acl
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondStore:
+    """Where the second place is, in a command that has one. What is not said of it is as of the first."""
+
+    dst_endpoint_url: Annotated[
+        str | None,
+        typer.Option(
+            "--dst-endpoint-url", metavar="URL", show_default=False, help="S3 server of the second place."
+        ),
+    ] = None
+    dst_region: Annotated[
+        str | None, typer.Option("--dst-region", metavar="NAME", show_default=False, help="Its region.")
+    ] = None
+    dst_profile: Annotated[
+        str | None, typer.Option("--dst-profile", metavar="NAME", show_default=False, help="Profile for it.")
+    ] = None
+    dst_ca_bundle: Annotated[
+        Path | None,
+        typer.Option("--dst-ca-bundle", metavar="FILE", show_default=False, help="Certificates to trust for it."),
+    ] = None
+
+    def settings(self, first: StoreSettings, store: str) -> StoreSettings:
+        return StoreSettings(
+            store=store,
+            endpoint_url=self.dst_endpoint_url or first.endpoint_url,
+            region=self.dst_region or first.region,
+            profile=self.dst_profile or first.profile,
+            path_style=first.path_style,
+            ca_bundle=self.dst_ca_bundle or first.ca_bundle,
+            concurrency=first.concurrency,
+            quiet=first.quiet,
+            debug=first.debug,
+        )
+
 
 # -- the registry's descriptor cache
 
-CacheOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry-cache",
-        metavar="none|inmemory|redis",
-        show_default="as --registry-config says, or as was said last, else as inmemory",
-        help="The registry's blob descriptor cache. Remembered in the store.",
-    ),
-]
-RedisUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        metavar="URL",
-        show_default=False,
-        help="The registry's Redis, such as redis://:password@cache:6379/0.",
-    ),
-]
-DebugUrls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--registry-debug-url",
-        metavar="URL",
-        show_default=False,
-        help="The debug address of each registry process, with its metrics, such as http://registry:5001: when it was "
-        "started says what its cache in memory has forgotten.",
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class CacheWords:
+    """What the registry's descriptor cache is said to be."""
+
+    registry_cache: Annotated[
+        str | None,
+        typer.Option(
+            "--registry-cache",
+            metavar="none|inmemory|redis",
+            show_default="as --registry-config says, or as was said last, else as inmemory",
+            help="The registry's blob descriptor cache. Remembered in the store.",
+        ),
+    ] = None
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            "--redis-url",
+            metavar="URL",
+            show_default=False,
+            help="The registry's Redis, such as redis://:password@cache:6379/0.",
+        ),
+    ] = None
+
+    def of(self, settings: StoreSettings) -> CacheOptions:
+        return CacheOptions(
+            registry_cache=self.registry_cache, redis_url=self.redis_url, config_path=settings.registry_config
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheAndProcesses(CacheWords):
+    """With the registry's processes, whose memory may hold it."""
+
+    registry_debug_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--registry-debug-url",
+            metavar="URL",
+            show_default=False,
+            help="The debug address of each registry process, with its metrics, such as http://registry:5001: when it "
+            "was started says what its cache in memory has forgotten.",
+        ),
+    ] = None
+
+    def of(self, settings: StoreSettings) -> CacheOptions:
+        return replace(super().of(settings), debug_urls=self.registry_debug_url or [])

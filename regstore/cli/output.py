@@ -100,13 +100,13 @@ def some(lines: Sequence[str], more: str) -> Iterator[str]:
         yield more.format(count(len(lines) - _SHOWN))
 
 
-def confirm(question: str, *, yes: bool) -> bool:
-    """Ask before a change. `yes` (the option --yes) answers; without a terminal to ask on, it is needed."""
-    from regstore.errors import Refused
+def emit_some(lines: Sequence[str], more: str) -> None:
+    """The first of many lines, on stdout."""
+    for line in some(lines, more):
+        emit(line)
 
-    if yes:
-        return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Refused("this needs a yes, and there is no terminal to ask on: say --yes")
-    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+def warn_some(lines: Sequence[str], more: str) -> None:
+    """The first of many warnings, on stderr."""
+    for line in some(lines, more):
+        emit_error(line)

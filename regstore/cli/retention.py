@@ -1,69 +1,18 @@
-"""What `regstore gc` says of tags: retention rules from options, what they take, and why things stay."""
+"""What `regstore gc` says of tags: what the retention rules take, and why things stay."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, some, table
-from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
     from regstore.gc.plan import BrokenRevision, GcOptions, GcSummary
-    from regstore.gc.policy import BrokenScope, Policy
     from regstore.gc.run import GcRun
     from regstore.gc.why import Why
     from regstore.inventory.inventory import Inventory
-
-
-def policy_of(
-    *,
-    policy: Path | None,
-    keep_newest: int | None,
-    keep_younger_than: int | None,
-    newest_by: str | None,
-    keep: list[str],
-    drop: list[str],
-    protect: list[str],
-    repositories: list[str],
-) -> Policy | None:
-    """The file's rules, or one rule of the options; None where neither is given."""
-    from regstore.gc.policy import ANY_REPOSITORY, Pattern, Policy, Rule
-
-    taking = keep_newest is not None or keep_younger_than is not None or bool(drop)
-    if policy is not None:
-        if taking or newest_by or keep or protect or repositories:
-            raise InputError("--policy says all about tags; give no other retention option with it")
-        return Policy.load(policy)
-    if newest_by not in (None, "tag", "created"):
-        raise InputError(f"--newest-by is tag or created, not {newest_by}")
-    if not taking:
-        if keep or repositories or newest_by:
-            raise InputError(
-                "--keep-tag, --repo and --newest-by limit what goes; say what may go with --keep-newest, "
-                "--keep-younger-than or --drop-tag"
-            )
-        return Policy(protect=tuple(map(Pattern.tag, protect))) if protect else None
-    rule = Rule(
-        name="options",
-        repositories=tuple(map(Pattern.repository, repositories)) or ANY_REPOSITORY,
-        keep_newest=keep_newest,
-        keep_younger_than=keep_younger_than,
-        keep=tuple(map(Pattern.tag, keep)),
-        drop=tuple(map(Pattern.tag, drop)),
-        newest_by="created" if newest_by == "created" else "tag",
-    )
-    return Policy(rules=(rule,), protect=tuple(map(Pattern.tag, protect)))
-
-
-def broken_scopes(texts: list[str]) -> tuple[BrokenScope, ...]:
-    if not texts:
-        return ()
-    from regstore.gc.policy import BrokenScope
-
-    return tuple(map(BrokenScope.parse, texts))
 
 
 def print_retention(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:

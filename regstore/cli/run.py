@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import typer
 
 from regstore.cli.output import emit_error
 from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, RegstoreError
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -94,38 +93,33 @@ def _take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:
     return before
 
 
-def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
-    """Make the function a command: its errors become a sentence on stderr, and its result the exit code."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        debug = bool(os.environ.get("REGSTORE_DEBUG")) or bool(getattr(args[0] if args else None, "debug", False))
-        try:
-            code = command(*args, **kwargs)
-            sys.stdout.flush()
-        except (typer.Exit, typer.Abort):
-            raise
-        except BrokenPipeError as error:
-            if _stdout_is_closed():
-                _forget_stdout()
-                code = 128 + signal.SIGPIPE
-            else:
-                code = _explain(error, debug)
-        except (KeyboardInterrupt, Interrupted) as interruption:
-            number = getattr(interruption, "number", signal.SIGINT)
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                emit_error(_WORDS.get(number, "interrupted"))
-            code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
-        except BaseException as error:
-            if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(
-                ("click", "typer")
-            ):
-                raise  # SystemExit; a usage error, which typer reports
+def guard(work: Callable[[], int | None], *, debug: bool = False) -> None:
+    """Do a command's work: its errors become a sentence on stderr, and its result the exit code."""
+    debug = debug or bool(os.environ.get("REGSTORE_DEBUG"))
+    try:
+        code = work()
+        sys.stdout.flush()
+    except (typer.Exit, typer.Abort):
+        raise
+    except BrokenPipeError as error:
+        if _stdout_is_closed():
+            _forget_stdout()
+            code = 128 + signal.SIGPIPE
+        else:
             code = _explain(error, debug)
-        if code:
-            raise typer.Exit(code)
-
-    return run
+    except (KeyboardInterrupt, Interrupted) as interruption:
+        number = getattr(interruption, "number", signal.SIGINT)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            emit_error(_WORDS.get(number, "interrupted"))
+        code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
+    except BaseException as error:
+        if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(
+            ("click", "typer")
+        ):
+            raise  # SystemExit; a usage error, which typer reports
+        code = _explain(error, debug)
+    if code:
+        raise typer.Exit(code)
 
 
 def give_up(error: OSError) -> int:

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import emit, emit_error, emit_json, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from regstore.storage.base import Storage
 
 
-@store_command
+@command
 def seed_bucket(
     settings: StoreSettings,
     check: Annotated[

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.run import guarded
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
 
-P = ParamSpec("P")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """What the command line said about the store. Every field becomes an option of each `store_command`."""
+    """What the command line said about the store. The first group of every command on a store."""
 
     store: Annotated[
         str | None,
@@ -105,42 +98,6 @@ class StoreSettings:
 
     def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
         """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
-        from dataclasses import replace
-
         if self.registry_config is not None and argument is None:
             return replace(self, store=None), self.store
         return self, argument
-
-
-def store_command(
-    command: Callable[Concatenate[StoreSettings, P], int | None],
-) -> Callable[..., None]:
-    """Make `command(settings, …)` a typer command whose first argument is STORE, with all options of a store.
-
-    The function's other parameters, annotated for typer, become arguments after STORE and options before the
-    store's. Its result is the exit code; its errors are handled by `guarded`.
-    """
-    hints = get_type_hints(StoreSettings, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(StoreSettings)
-    ]
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    ]
-    guard: Callable[..., None] = guarded(command)
-
-    def run(**values: Any) -> None:
-        settings = StoreSettings(**{field.name: values.pop(field.name) for field in fields(StoreSettings)})
-        guard(settings, **values)
-
-    signature = inspect.Signature([shared[0], *own, *shared[1:]])
-    run.__name__ = command.__name__
-    run.__doc__ = command.__doc__
-    run.__module__ = command.__module__
-    run.__signature__ = signature  # type: ignore[attr-defined]
-    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    return run

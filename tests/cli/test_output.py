@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from regstore.cli import output, progress
+from regstore.cli.confirm import confirm
 from regstore.events import Notice, Progress, Retry, ignore
 from regstore.registry.uploads import parse_time
 
@@ -128,14 +129,14 @@ def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatc
 def test_confirm_needs_a_terminal_or_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     from regstore.errors import Refused
 
-    assert output.confirm("Delete?", yes=True)
+    assert confirm("Delete?", yes=True)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(Refused, match="--yes"):
-        output.confirm("Delete?", yes=False)
+        confirm("Delete?", yes=False)
     for answer, meant in (("y\n", True), ("YES\n", True), ("\n", False), ("", False), ("no\n", False)):
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         monkeypatch.setattr("sys.stderr", Terminal())
-        assert output.confirm("Delete?", yes=False) is meant
+        assert confirm("Delete?", yes=False) is meant
 
 
 @pytest.mark.parametrize(

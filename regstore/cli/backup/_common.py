@@ -2,54 +2,45 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regstore.cli.output import emit_error, moment, printable, some
-from regstore.cli.settings import StoreSettings, store_command
+from regstore.cli.settings import StoreSettings
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.backup import Snapshot
     from regstore.storage.base import Storage
+    from regstore.storage.registry_config import RegistryConfig
 
 
-def backup_command(command: Callable[..., int | None]) -> Callable[..., None]:
-    """A store_command whose first argument is BACKUP."""
-    run = store_command(command)
-    signature: inspect.Signature = run.__signature__  # type: ignore[attr-defined]
-    parameters = []
-    for parameter in signature.parameters.values():
-        if parameter.name == "store":
-            argument = typer.Argument(
-                metavar="BACKUP", show_default=False, help="Where the backup is: s3://bucket[/prefix] or a folder."
-            )
-            parameter = parameter.replace(annotation=Annotated[str | None, argument])
-        elif parameter.name == "registry_config":
-            option = typer.Option("--registry-config", hidden=True)
-            parameter = parameter.replace(annotation=Annotated[Path | None, option])
-        parameters.append(parameter)
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+@dataclass(frozen=True, kw_only=True)
+class BackupSettings(StoreSettings):
+    """A backup's place. The first group of every command on a backup."""
 
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="BACKUP", show_default=False, help="Where the backup is: s3://bucket[/prefix] or a folder."
+        ),
+    ] = None
+    registry_config: Annotated[Path | None, typer.Option("--registry-config", hidden=True)] = None
 
-def open_backup(settings: StoreSettings, *, read_only: bool = False) -> Storage:
-    """The backup's storage, in which all that is written is private. Use it as an async context manager."""
-    from regstore.storage.base import keep_private
+    def open_with_config(self, *, read_only: bool = False) -> tuple[Storage, RegistryConfig | None]:
+        """All that is written in it is private; no registry's configuration says where it is."""
+        from regstore.storage.base import keep_private
 
-    if settings.registry_config is not None:
-        raise InputError("--registry-config names a registry's store, not a backup")
-    if settings.store is None:
-        raise InputError("no backup: give s3://bucket[/prefix] or a folder")
-    storage = settings.open(read_only=read_only)
-    keep_private(storage)
-    return storage
+        if self.registry_config is not None:
+            raise InputError("--registry-config names a registry's store, not a backup")
+        if self.store is None:
+            raise InputError("no backup: give s3://bucket[/prefix] or a folder")
+        storage, _ = super().open_with_config(read_only=read_only)
+        keep_private(storage)
+        return storage, None
 
 
 def print_some(lines: list[str]) -> None:

@@ -8,25 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.backup._common import backup_command, open_backup, print_some
-from regstore.cli.options import (
-    Acl,
-    DstCaBundle,
-    DstEndpointUrl,
-    DstProfile,
-    DstRegion,
-    MaxAge,
-    Sse,
-    SseKmsKeyId,
-    StorageClass,
-    TimeLimit,
-)
+from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.command import command
+from regstore.cli.options import Json, NewObjects, Reading, SecondStore, cache_dir_or_default
 from regstore.cli.output import counted, emit, emit_error, emit_json, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
-from regstore.cli.target import put_options, there_of
-from regstore.cli.values import parse_read_data
+from regstore.cli.settings import StoreSettings
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -35,23 +23,14 @@ if TYPE_CHECKING:
     from regstore.storage.base import PutOptions
 
 
-@backup_command
+@command
 def backup_check(
-    settings: StoreSettings,
+    settings: BackupSettings,
+    *,
     snapshot: Annotated[
         str | None, typer.Option(metavar="ID|latest|TIME", show_default=False, help="Only this snapshot.")
     ] = None,
-    read_data: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_read_data,
-            metavar="all|N%|N/T|SIZE",
-            show_default=False,
-            help="Also read blobs and hash them: so many of them.",
-        ),
-    ] = None,
-    max_age: MaxAge = None,
-    time_limit: TimeLimit = None,
+    reading: Reading,
     cache_dir: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", show_default=False, help="Where it is remembered what was read and right."),
@@ -64,14 +43,8 @@ def backup_check(
             help="Write anew what is lost or damaged: blobs from a registry, or everything from another backup.",
         ),
     ] = None,
-    storage_class: StorageClass = None,
-    sse: Sse = None,
-    sse_kms_key_id: SseKmsKeyId = None,
-    acl: Acl = None,
-    dst_endpoint_url: DstEndpointUrl = None,
-    dst_region: DstRegion = None,
-    dst_profile: DstProfile = None,
-    dst_ca_bundle: DstCaBundle = None,
+    new_objects: NewObjects,
+    second: SecondStore,
     as_json: Json = False,
 ) -> int:
     """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
@@ -81,24 +54,18 @@ def backup_check(
 
     Exit codes: 0 sound; 6 damage, named with the tags that it touches; 3 no damage, but something can't be read.
     """
-    from regstore.inventory.cache import default_cache_dir
-
-    if read_data is None and (max_age is not None or time_limit is not None):
+    if reading.read_data is None and (reading.max_age is not None or reading.time_limit is not None):
         raise InputError("--max-age and --time-limit are about what --read-data reads: say how much")
-    put = put_options(storage_class, sse, sse_kms_key_id, acl)
-    reading = {
-        "read_data": read_data,
-        "max_age": max_age,
-        "time_limit": None if time_limit is None else time_limit / 1_000_000,
-        "proofs": cache_dir or default_cache_dir(),
+    put = new_objects.put_options()
+    proving = {
+        "read_data": reading.read_data,
+        "max_age": reading.max_age,
+        "time_limit": reading.seconds,
+        "proofs": cache_dir_or_default(cache_dir),
     }
-    other = (
-        there_of(settings, repair_from, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
-        if repair_from is not None
-        else None
-    )
+    other = second.settings(settings, repair_from) if repair_from is not None else None
     with progress(quiet=settings.quiet) as on_event:
-        result = run_async(_check(settings, snapshot, reading, other, put, on_event))
+        result = run_async(_check(settings, snapshot, proving, other, put, on_event))
     if as_json:
         emit_json(asdict(result) | {"damaged": result.damaged})
     else:
@@ -109,9 +76,9 @@ def backup_check(
 
 
 async def _check(
-    settings: StoreSettings,
+    settings: BackupSettings,
     snapshot: str | None,
-    reading: dict[str, Any],
+    proving: dict[str, Any],
     other: StoreSettings | None,
     put: PutOptions,
     on_event: OnEvent,
@@ -122,13 +89,13 @@ async def _check(
     from regstore.storage.base import store_with
 
     async with AsyncExitStack() as stack:
-        backup = await stack.enter_async_context(open_backup(settings))
+        backup = await stack.enter_async_context(settings.open())
         store_with(backup, put)
         store = await stack.enter_async_context(other.open()) if other else None
         return await check(
             backup,
             snapshot=snapshot,
-            **reading,
+            **proving,
             repair_from=store,
             put=put,
             concurrency=settings.concurrency,

@@ -4,58 +4,40 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import print_some, snapshot_json
-from regstore.cli.options import (
-    Acl,
-    CacheDir,
-    DstCaBundle,
-    DstEndpointUrl,
-    DstProfile,
-    DstRegion,
-    Repo,
-    Sse,
-    SseKmsKeyId,
-    StorageClass,
-    Tag,
-)
+from regstore.cli.command import command
+from regstore.cli.options import Json, NewObjects, Scanning, Scope, SecondStore
 from regstore.cli.output import counted, emit, emit_json, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings, store_command
-from regstore.cli.target import put_options, there_of
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import refuse_told
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.backup import CreateResult
-    from regstore.storage.base import PutOptions, Storage
+    from regstore.backup import CreateOptions, CreateResult
+    from regstore.inventory.scan import ScanOptions
+    from regstore.storage.base import Storage
 
 
-@store_command
+@command
 def backup_create(
     settings: StoreSettings,
+    *,
     backup: Annotated[
         str | None,
         typer.Argument(metavar="BACKUP", show_default=False, help="Where to: s3://bucket[/prefix] or a folder."),
     ] = None,
-    repo: Repo = None,
-    tag: Tag = None,
-    storage_class: StorageClass = None,
-    sse: Sse = None,
-    sse_kms_key_id: SseKmsKeyId = None,
-    acl: Acl = None,
-    dst_endpoint_url: DstEndpointUrl = None,
-    dst_region: DstRegion = None,
-    dst_profile: DstProfile = None,
-    dst_ca_bundle: DstCaBundle = None,
-    cache_dir: CacheDir = None,
+    scope: Scope,
+    new_objects: NewObjects,
+    second: SecondStore,
+    scanning: Scanning,
     as_json: Json = False,
 ) -> int:
     """Take a snapshot of STORE: tags, links, and the blobs that BACKUP does not have yet.
@@ -66,14 +48,21 @@ def backup_create(
 
     Exit codes: 0 done; 3 done, with what is broken at STORE left out and named.
     """
+    from regstore.backup import CreateOptions
+
     settings, backup = settings.shifted(backup)
     if backup is None:
         raise InputError("no backup: give STORE and BACKUP")
-    there = there_of(settings, backup, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
-    put = put_options(storage_class, sse, sse_kms_key_id, acl)
+    there = second.settings(settings, backup)
+    options = CreateOptions(
+        repositories=scope.repositories,
+        tags=scope.tags,
+        put=new_objects.put_options(),
+        concurrency=settings.concurrency,
+    )
     keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
-        result = run_async(_create(settings, there, tuple(repo or ()), tuple(tag or ()), put, cache_dir, on_event))
+        result = run_async(_create(settings, there, options, scanning.of(settings), on_event))
     if as_json:
         emit_json(_created_json(backup, result))
     else:
@@ -84,27 +73,21 @@ def backup_create(
 async def _create(
     here: StoreSettings,
     there: StoreSettings,
-    repositories: tuple[str, ...],
-    tags: tuple[str, ...],
-    put: PutOptions,
-    cache_dir: Path | None,
+    options: CreateOptions,
+    scanning: ScanOptions,
     on_event: OnEvent,
 ) -> CreateResult:
-    from regstore.backup import CreateOptions, create
-    from regstore.inventory.cache import default_cache_dir
-    from regstore.inventory.scan import ScanOptions
+    from regstore.backup import create
     from regstore.inventory.whose import Use
     from regstore.storage.base import store_with
     from regstore.storage.identity import keep_id
 
     async with here.open() as source:
         await keep_id(source)  # the only thing that is ever written there, and only where that may be
-    options = CreateOptions(repositories=repositories, tags=tags, put=put, concurrency=here.concurrency)
-    scanning = ScanOptions(cache_dir=cache_dir or default_cache_dir(), concurrency=here.concurrency)
     source, config = here.open_with_config(read_only=True)
     refuse_told(source.url, config, Use.BACK_UP)
     async with source, _made(there) as backup:
-        store_with(backup, put)
+        store_with(backup, options.put)
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.backup._common import backup_command, open_backup, print_some
+from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import counted, emit, emit_json, size
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from regstore.backup.compare import Difference
 
 
-@backup_command
+@command
 def backup_diff(
-    settings: StoreSettings,
+    settings: BackupSettings,
     one: Annotated[str | None, typer.Argument(metavar="SNAPSHOT", show_default=False, help="From this.")] = None,
     other: Annotated[str, typer.Argument(metavar="SNAPSHOT2", help="To this.")] = "latest",
     as_json: Json = False,
@@ -52,11 +53,11 @@ def backup_diff(
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 
-async def _diff(settings: StoreSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference, list[str]]:
+async def _diff(settings: BackupSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference, list[str]]:
     from regstore.backup import choose, list_snapshots, passed_over
     from regstore.backup.compare import compare
 
-    async with open_backup(settings, read_only=True) as backup:
+    async with settings.open(read_only=True) as backup:
         listed = await list_snapshots(backup)
         first, second = choose(listed, one, backup.url), choose(listed, other, backup.url)
         damaged = sorted({*passed_over(listed, one, first), *passed_over(listed, other, second)})

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regstore.cli.backup._common import backup_command, open_backup, print_some, snapshot_json
+from regstore.cli.backup._common import BackupSettings, print_some, snapshot_json
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
 from regstore.errors import EXIT_DAMAGE, EXIT_OK
 
 if TYPE_CHECKING:
     from regstore.backup.opening import Listed
 
 
-@backup_command
-def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
+@command
+def backup_list(settings: BackupSettings, as_json: Json = False) -> int:
     """List the snapshots, oldest first."""
     from regstore.backup.opening import place_text
 
@@ -49,8 +50,8 @@ def backup_list(settings: StoreSettings, as_json: Json = False) -> int:
     return EXIT_DAMAGE if damaged else EXIT_OK
 
 
-async def _list(settings: StoreSettings) -> tuple[str, Listed]:
+async def _list(settings: BackupSettings) -> tuple[str, Listed]:
     from regstore.backup import list_snapshots
 
-    async with open_backup(settings, read_only=True) as backup:
+    async with settings.open(read_only=True) as backup:
         return backup.url, await list_snapshots(backup)

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.backup._common import backup_command, open_backup, print_some
+from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.command import command, said
 from regstore.cli.locks import break_locks_openly
-from regstore.cli.options import BreakLock, DryRun
+from regstore.cli.options import BreakLock, DryRun, Json
 from regstore.cli.output import counted, emit, emit_error, emit_json, moment, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
 from regstore.cli.values import parse_duration
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.backup import PrunePlan, PruneResult
+    from regstore.backup import PruneOptions, PrunePlan, PruneResult
 
 
-@backup_command
-def backup_prune(
-    settings: StoreSettings,
-    keep_last: Annotated[int, typer.Option(metavar="N", min=0, help="Keep the last N snapshots.")] = 0,
-    keep_daily: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N days.")] = 0,
-    keep_weekly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N weeks.")] = 0,
-    keep_monthly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N months.")] = 0,
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """Which snapshots stay, which go in any case, and what is too young to go."""
+
+    keep_last: Annotated[int, typer.Option(metavar="N", min=0, help="Keep the last N snapshots.")] = 0
+    keep_daily: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N days.")] = 0
+    keep_weekly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N weeks.")] = 0
+    keep_monthly: Annotated[int, typer.Option(metavar="N", min=0, help="The newest of each of N months.")] = 0
     keep_within: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="All this close to the newest.")
-    ] = "0s",  # type: ignore[assignment]
+    ] = said("0s", parse_duration)
     forget: Annotated[
         list[str] | None,
         typer.Option(
@@ -38,10 +40,34 @@ def backup_prune(
             show_default=False,
             help="Forget this snapshot, also a damaged one (repeatable); without --keep-…, no other.",
         ),
-    ] = None,
+    ] = None
     grace: Annotated[
         int, typer.Option(parser=parse_duration, metavar="DURATION", help="Leave alone what is younger than this.")
-    ] = "24h",  # type: ignore[assignment]
+    ] = said("24h", parse_duration)
+
+    def options(self, settings: BackupSettings) -> PruneOptions:
+        from regstore.backup import PruneOptions, Retention
+
+        rules = {
+            "last": self.keep_last,
+            "daily": self.keep_daily,
+            "weekly": self.keep_weekly,
+            "monthly": self.keep_monthly,
+            "within": self.keep_within,
+        }
+        return PruneOptions(
+            keep=Retention(**rules) if any(rules.values()) or not self.forget else None,
+            forget=tuple(self.forget or ()),
+            grace=self.grace,
+            concurrency=settings.concurrency,
+        )
+
+
+@command
+def backup_prune(
+    settings: BackupSettings,
+    *,
+    pruning: Pruning,
     dry_run: DryRun = False,
     break_lock: BreakLock = False,
     as_json: Json = False,
@@ -54,17 +80,8 @@ def backup_prune(
 
     Exit codes: 0 done; 3 done, with something that could not be deleted, is damaged or in use, named.
     """
-    from regstore.backup import PruneOptions, Retention
-
-    rules = (keep_last, keep_daily, keep_weekly, keep_monthly, keep_within)
-    keep = (
-        Retention(last=keep_last, daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly, within=keep_within)
-        if any(rules) or not forget
-        else None
-    )
-    options = PruneOptions(keep=keep, forget=tuple(forget or ()), grace=grace, concurrency=settings.concurrency)
     with progress(quiet=settings.quiet) as on_event:
-        plan, result = run_async(_prune(settings, options, dry_run, break_lock, on_event))
+        plan, result = run_async(_prune(settings, pruning.options(settings), dry_run, break_lock, on_event))
     if as_json:
         emit_json(_prune_json(plan, result))
     else:
@@ -74,14 +91,14 @@ def backup_prune(
 
 
 async def _prune(
-    settings: StoreSettings, options: Any, dry_run: bool, break_lock: bool, on_event: OnEvent
+    settings: BackupSettings, options: PruneOptions, dry_run: bool, break_lock: bool, on_event: OnEvent
 ) -> tuple[PrunePlan, PruneResult | None]:
     from regstore.backup import plan_prune, prune
     from regstore.backup.opening import check_marker
     from regstore.errors import NotARegistry
     from regstore.state.lock import hold_lock
 
-    async with open_backup(settings, read_only=dry_run) as backup:
+    async with settings.open(read_only=dry_run) as backup:
         if dry_run:
             return await plan_prune(backup, options, on_event=on_event), None
         if not await check_marker(backup):

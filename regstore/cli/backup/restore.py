@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.backup._common import backup_command, heading, named, open_backup, print_some
+from regstore.cli.backup._common import BackupSettings, heading, named, print_some
+from regstore.cli.command import command
 from regstore.cli.locks import break_locks_openly
-from regstore.cli.options import (
-    Acl,
-    BreakLock,
-    DryRun,
-    DstCaBundle,
-    DstEndpointUrl,
-    DstProfile,
-    DstRegion,
-    Repo,
-    Sse,
-    SseKmsKeyId,
-    StorageClass,
-    Tag,
-)
+from regstore.cli.options import BreakLock, DryRun, Json, NewObjects, Scope, SecondStore
 from regstore.cli.output import counted, emit, emit_json, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
-from regstore.cli.target import put_options, there_of
+from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
 from regstore.events import OnEvent
@@ -38,47 +25,58 @@ if TYPE_CHECKING:
     from regstore.backup import RestoreOptions, RestorePlan, RestoreResult
     from regstore.storage.base import Storage
 
-SnapshotName = Annotated[
-    str,
-    typer.Option(
-        "--snapshot",
-        metavar="ID|latest|TIME",
-        help="An ID or its beginning; or the newest of the whole registry, by that time.",
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class RestoredScope(Scope):
+    """What is restored, and what of STORE is not believed or kept."""
+
+    overwrite_tags: Annotated[
+        bool, typer.Option("--overwrite-tags", help="Also tags that name something else in STORE.")
+    ] = False
+    verify_existing: Annotated[
+        bool,
+        typer.Option(
+            "--verify-existing", help="Read and hash blobs that STORE has, and replace those that are wrong."
+        ),
+    ] = False
+
+    def options(self, settings: BackupSettings, snapshot: str, new_objects: NewObjects) -> RestoreOptions:
+        from regstore.backup import RestoreOptions
+
+        return RestoreOptions(
+            snapshot=snapshot,
+            repositories=self.repositories,
+            tags=self.tags,
+            overwrite_tags=self.overwrite_tags,
+            verify_existing=self.verify_existing,
+            put=new_objects.put_options(),
+            concurrency=settings.concurrency,
+        )
 
 
-@backup_command
+@command
 def backup_restore(
-    settings: StoreSettings,
+    settings: BackupSettings,
+    *,
     target: Annotated[
         str | None,
         typer.Argument(
             metavar="STORE", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
         ),
     ] = None,
-    snapshot: SnapshotName = "latest",
-    repo: Repo = None,
-    tag: Tag = None,
-    overwrite_tags: Annotated[
-        bool, typer.Option("--overwrite-tags", help="Also tags that name something else in STORE.")
-    ] = False,
-    verify_existing: Annotated[
-        bool,
+    snapshot: Annotated[
+        str,
         typer.Option(
-            "--verify-existing", help="Read and hash blobs that STORE has, and replace those that are wrong."
+            "--snapshot",
+            metavar="ID|latest|TIME",
+            help="An ID or its beginning; or the newest of the whole registry, by that time.",
         ),
-    ] = False,
+    ] = "latest",
+    scope: RestoredScope,
     dry_run: DryRun = False,
     break_lock: BreakLock = False,
-    storage_class: StorageClass = None,
-    sse: Sse = None,
-    sse_kms_key_id: SseKmsKeyId = None,
-    acl: Acl = None,
-    dst_endpoint_url: DstEndpointUrl = None,
-    dst_region: DstRegion = None,
-    dst_profile: DstProfile = None,
-    dst_ca_bundle: DstCaBundle = None,
+    new_objects: NewObjects,
+    second: SecondStore,
     as_json: Json = False,
 ) -> int:
     """Restore a snapshot into STORE, which may be empty, missing or in use.
@@ -94,51 +92,40 @@ def backup_restore(
     Exit codes: 0 done; 3 done, with conflicts, or with something left out and named: what is damaged (a newer snapshot
     too), and what the snapshot had left out when it was made.
     """
-    from regstore.backup import RestoreOptions
-
     if target is None:
         raise InputError("no store: give BACKUP and STORE")
-    options = RestoreOptions(
-        snapshot=snapshot,
-        repositories=tuple(repo or ()),
-        tags=tuple(tag or ()),
-        overwrite_tags=overwrite_tags,
-        verify_existing=verify_existing,
-        put=put_options(storage_class, sse, sse_kms_key_id, acl),
-        concurrency=settings.concurrency,
-    )
-    there = there_of(settings, target, dst_endpoint_url, dst_region, dst_profile, dst_ca_bundle)
+    options = scope.options(settings, snapshot, new_objects)
+    there = second.settings(settings, target)
     keep_freed_memory()
-    with progress(quiet=settings.quiet) as on_event:
-        if dry_run:
-            plan = run_async(_plan_restore(settings, there, options, on_event))
-        else:
-            result = run_async(_restore(settings, there, options, break_lock, on_event))
     if dry_run:
+        with progress(quiet=settings.quiet) as on_event:
+            plan = run_async(_plan_restore(settings, there, options, on_event))
         emit_json(_plan_json(plan)) if as_json else _print_plan(plan, target)
         return EXIT_PARTIAL if plan.partial else EXIT_OK
+    with progress(quiet=settings.quiet) as on_event:
+        result = run_async(_restore(settings, there, options, break_lock, on_event))
     emit_json(_result_json(result)) if as_json else _print_restored(result)
     return EXIT_PARTIAL if result.partial else EXIT_OK
 
 
 async def _plan_restore(
-    here: StoreSettings, there: StoreSettings, options: RestoreOptions, on_event: OnEvent
+    here: BackupSettings, there: StoreSettings, options: RestoreOptions, on_event: OnEvent
 ) -> RestorePlan:
     from regstore.backup import plan_restore
 
-    async with open_backup(here, read_only=True) as backup, there.open(read_only=True) as store:
+    async with here.open(read_only=True) as backup, there.open(read_only=True) as store:
         return await plan_restore(backup, store, options, on_event=on_event)
 
 
 async def _restore(
-    here: StoreSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
+    here: BackupSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
 ) -> RestoreResult:
     from regstore.backup import choose, list_snapshots, restore
     from regstore.backup.restore import refuse_target, refuse_unknown_repositories
     from regstore.state.lock import hold_lock
     from regstore.storage.base import store_with
 
-    async with open_backup(here) as backup, there.open() as store:
+    async with here.open() as backup, there.open() as store:
         await refuse_target(backup, store)
         # Before a bucket is made.
         chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)

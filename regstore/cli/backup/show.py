@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.backup._common import backup_command, heading, open_backup, print_some, snapshot_json
+from regstore.cli.backup._common import BackupSettings, heading, print_some, snapshot_json
+from regstore.cli.command import command
+from regstore.cli.options import Json
 from regstore.cli.output import counted, emit, emit_json, moment, size, table
 from regstore.cli.run import run_async
-from regstore.cli.settings import Json, StoreSettings
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from regstore.backup.compare import TagShown
 
 
-@backup_command
+@command
 def backup_show(
-    settings: StoreSettings,
+    settings: BackupSettings,
     snapshot: Annotated[
         str, typer.Argument(metavar="SNAPSHOT", help="An ID, the beginning of one, latest, or a time.")
     ] = "latest",
@@ -56,11 +57,11 @@ def backup_show(
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 
-async def _show(settings: StoreSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:
+async def _show(settings: BackupSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:
     from regstore.backup import choose, list_snapshots, passed_over, untold
     from regstore.backup.compare import show_tags
 
-    async with open_backup(settings, read_only=True) as backup:
+    async with settings.open(read_only=True) as backup:
         listed = await list_snapshots(backup)
         chosen = choose(listed, text, backup.url)
         earlier = [

@@ -1,0 +1,96 @@
+"""Makes a function a command: Typer is shown its options one by one, and the function gets them in groups.
+
+A group is a frozen dataclass. Each of its fields is annotated for Typer, and named as its option is, so that a field,
+the command's parameter, and whatever else may once say an option (Click reads a `default_map` and the environment by
+the parameters' names) have one name. A group is declared once and means the same in every command that takes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Final, TypeVar, get_origin, get_type_hints
+
+from typer.models import ArgumentInfo
+
+from regstore.cli.run import guard
+
+T = TypeVar("T")
+
+_SAID: Final = "said"
+
+
+def said(text: str, parse: Callable[[str], T]) -> T:
+    """A field's default in the words of the command line, as the help shows it. `parse` is the parser of its option."""
+    default: T = field(default_factory=functools.partial(parse, text), metadata={_SAID: text})
+    return default
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Make the function a command. Its result is the exit code; its errors are handled by `run.guard`.
+
+    A parameter that is annotated with a dataclass is a group: its fields become arguments and options of the command.
+    Any other is annotated for Typer itself. The help has them in the order of the parameters; but the options of the
+    first, where that is a group and says what the command works on, stand last.
+    """
+    signature = inspect.signature(function, eval_str=True)
+    parts = [_part(parameter) for parameter in signature.parameters.values()]
+    last = [each for part in parts[:1] if part.group for each in part.parameters if not _is_argument(each)]
+    shown = [each for part in parts for each in part.parameters if each not in last] + last
+
+    def run(**given: Any) -> None:
+        guard(
+            lambda: function(**{part.name: part.value(given) for part in parts}),
+            debug=bool(given.get("debug", False)),
+        )
+
+    run.__name__ = function.__name__
+    run.__doc__ = function.__doc__
+    run.__module__ = function.__module__
+    # All that Typer asks for.
+    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A parameter of the function, and what Typer is shown for it."""
+
+    name: str
+    group: type[Any] | None
+    parameters: tuple[inspect.Parameter, ...]
+
+    def value(self, given: dict[str, Any]) -> Any:
+        if self.group is None:
+            return given[self.name]
+        return self.group(**{parameter.name: given[parameter.name] for parameter in self.parameters})
+
+
+def _part(parameter: inspect.Parameter) -> _Part:
+    annotation = parameter.annotation
+    if not (isinstance(annotation, type) and is_dataclass(annotation)):
+        if isinstance(parameter.default, Field):
+            raise TypeError(f"{parameter.name}: `said` is for the fields of groups")
+        own = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        return _Part(name=parameter.name, group=None, parameters=(own,))
+    hints = get_type_hints(annotation, include_extras=True)
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=each.metadata.get(_SAID, inspect.Parameter.empty if each.default is MISSING else each.default),
+            annotation=hints[each.name],
+        )
+        for each in fields(annotation)
+    ]
+    return _Part(name=parameter.name, group=annotation, parameters=tuple(options))
+
+
+def _is_argument(parameter: inspect.Parameter) -> bool:
+    annotation = parameter.annotation
+    return get_origin(annotation) is Annotated and any(
+        isinstance(each, ArgumentInfo) for each in annotation.__metadata__
+    )

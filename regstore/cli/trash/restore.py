@@ -1,0 +1,137 @@
+"""`regstore trash restore`: undo a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.command import command
+from regstore.cli.confirm import confirm
+from regstore.cli.locks import hold_lock_openly
+from regstore.cli.options import DryRun, Json, Yes
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, warn_some
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.cli.settings import StoreSettings
+from regstore.cli.trash._common import Run
+from regstore.errors import EXIT_OK, EXIT_PARTIAL
+from regstore.events import OnEvent
+
+if TYPE_CHECKING:
+    from regstore.gc.restore import Restored, RestoreOptions, RestorePlan
+
+
+@command
+def trash_restore(
+    settings: StoreSettings,
+    run: Run = None,
+    repo: Annotated[
+        str | None,
+        typer.Option("--repo", metavar="NAME", show_default=False, help="Only what this repository lost."),
+    ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            "--digest", metavar="DIGEST", show_default=False, help="Only this blob or manifest, with all it needs."
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> int:
+    """Undo a run: put back the blobs, links and tags that it took. By default the newest run's.
+
+    Nothing that stands is written over. The trash keeps its copies until it is emptied.
+    """
+    from regstore.digest import Digest
+    from regstore.gc.restore import RestoreOptions
+
+    options = RestoreOptions(
+        run=run,
+        repository=repo,
+        digest=Digest.parse(digest) if digest is not None else None,
+        concurrency=settings.concurrency,
+    )
+    url, plan = run_async(_plan(settings, options))
+    if not as_json:
+        _print_restore_plan(url, plan)
+    if dry_run or plan.nothing_to_do:
+        if as_json:
+            emit_json({"store": url, **_plan_json(plan)})
+        elif plan.nothing_to_do:
+            emit("nothing to put back")
+        return EXIT_PARTIAL if plan.conflicts else EXIT_OK
+    if not confirm("Put this back?", yes=yes):
+        emit_error("nothing was put back")
+        return EXIT_OK
+    with progress(quiet=settings.quiet) as on_event:
+        restored = run_async(_restore(settings, options, on_event))
+    if as_json:
+        emit_json({"store": url, **_restored_json(restored)})
+    else:
+        emit(
+            f"put back {counted(restored.blobs, 'blob')} ({size(restored.blob_bytes)}) and "
+            f"{counted(restored.links, 'link')} of run {restored.run}"
+        )
+        # What only now stood in the way was not shown before.
+        _print_conflicts([each for each in _conflicts(restored) if each not in _conflicts(plan)])
+    return EXIT_PARTIAL if restored.conflicts else EXIT_OK
+
+
+async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, RestorePlan]:
+    from regstore.gc.restore import plan_restore
+
+    async with settings.open(read_only=True) as storage:
+        return storage.url, await plan_restore(storage, options)
+
+
+async def _restore(settings: StoreSettings, options: RestoreOptions, on_event: OnEvent) -> Restored:
+    from regstore.gc.restore import apply_restore, plan_restore
+
+    async with settings.open() as storage, hold_lock_openly(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, options)
+        return await apply_restore(storage, plan, lock, concurrency=options.concurrency, on_event=on_event)
+
+
+def _print_restore_plan(url: str, plan: RestorePlan) -> None:
+    emit(
+        f"{url}: run {plan.run}: {counted(len(plan.blobs), 'blob')} ({size(plan.blob_bytes)}) and "
+        f"{counted(plan.link_count, 'link')} to put back, {count(len(plan.standing))} there already"
+    )
+    _print_conflicts(_conflicts(plan))
+
+
+def _conflicts(found: RestorePlan | Restored) -> list[tuple[str, str]]:
+    return [(conflict.key, conflict.reason) for conflict in found.conflicts]
+
+
+def _print_conflicts(conflicts: list[tuple[str, str]]) -> None:
+    lines = [f"left as it is: {printable(key)}: {reason}" for key, reason in conflicts]
+    warn_some(lines, "{} more are left as they are (--json names all)")
+
+
+def _plan_json(plan: RestorePlan) -> dict[str, Any]:
+    return {
+        "run": plan.run,
+        "blobs": [{"digest": blob.digest, "size": blob.size} for blob in plan.blobs],
+        "bytes": plan.blob_bytes,
+        "links": [link.key for step in plan.links for link in step],
+        "standing": len(plan.standing),
+        "conflicts": _conflicts_json(plan),
+    }
+
+
+def _restored_json(restored: Restored) -> dict[str, Any]:
+    return {
+        "run": restored.run,
+        "blobs": restored.blobs,
+        "bytes": restored.blob_bytes,
+        "links": restored.links,
+        "standing": restored.standing,
+        "conflicts": _conflicts_json(restored),
+    }
+
+
+def _conflicts_json(found: RestorePlan | Restored) -> list[dict[str, str]]:
+    return [{"key": key, "reason": reason} for key, reason in _conflicts(found)]
