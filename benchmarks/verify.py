@@ -130,10 +130,11 @@ def main() -> None:
     print(f"`python -m benchmarks.verify {shlex.join(sys.argv[1:])}`")
     place = arguments.keep or Path(tempfile.mkdtemp(prefix="regstore-bench-"))
     try:
-        for name, write in (
-            ("large", lambda folder: write_large(folder, arguments.blobs, arguments.size)),
-            ("small", lambda folder: write_small(folder, arguments.small)),
-        ):
+        stores: dict[str, Callable[[Path], None]] = {
+            "large": lambda folder: write_large(folder, arguments.blobs, arguments.size),
+            "small": lambda folder: write_small(folder, arguments.small),
+        }
+        for name, write in stores.items():
             folder = place / name
             if not folder.exists():
                 write(folder)

@@ -218,7 +218,7 @@ def _exchange(endpoint: Endpoint, sent: list[bytes], answers: int) -> list[tuple
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         for piece in sent:
             connection.sendall(piece)
-        found = []
+        found: list[tuple[int, bytes]] = []
         with connection.makefile("rb") as stream:
             while len(found) < answers:
                 status = int(stream.readline().split()[1])

@@ -503,7 +503,7 @@ class Printed(Registry):
 
     def configuration(self) -> dict[str, Any]:
         mine = super().configuration()
-        printed = yaml.safe_load(yaml.safe_dump(dict(self.printed.configuration)))
+        printed: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(self.printed.configuration)))
         assert printed["health"]["storagedriver"]["enabled"] is True
         printed["http"] = mine["http"]
         printed["health"]["storagedriver"].update(interval="1s", threshold=2)

@@ -310,7 +310,8 @@ def test_skopeo_takes_what_the_builders_make(
 def test_skopeo_makes_docker_manifests(with_skopeo: None, start_registry: StartRegistry, tmp_path: Path) -> None:
     registry = start_registry(tmp_path / "registry")
     layout = images.write_oci_layout(tmp_path / "oci", {"1": images.image("converted")})
-    for format, media_type in (("v2s2", images.DOCKER_MANIFEST), ("v2s1", images.DOCKER_SCHEMA1_SIGNED)):
+    formats: dict[skopeo.Format, str] = {"v2s2": images.DOCKER_MANIFEST, "v2s1": images.DOCKER_SCHEMA1_SIGNED}
+    for format, media_type in formats.items():
         skopeo.push(layout, "1", registry.host, "a", format, format=format, all_platforms=False)
         with Api(registry.host) as api:
             assert api.get_manifest("a", format)[0] == media_type

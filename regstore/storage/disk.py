@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -426,7 +426,7 @@ class DiskStorage:
             self._closed = True
             self._threads.shutdown(wait=False)
 
-    async def __aenter__(self) -> DiskStorage:
+    async def __aenter__(self) -> Self:
         await refuse_folder_within(self.root)
         return self
 

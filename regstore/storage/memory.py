@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -263,7 +263,7 @@ class MemoryStorage:
     async def close(self) -> None:
         """Nothing to close."""
 
-    async def __aenter__(self) -> MemoryStorage:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -68,7 +68,7 @@ async def test_times_are_those_of_tags_and_of_the_snapshot() -> None:
     source, backup = memory(example_registry()), memory()
     snapshot = (await take(source, backup)).snapshot
     there = SnapshotStorage(backup, snapshot)
-    times = {}
+    times: dict[str, int] = {}
     async for page in there.list(layout.REPOSITORIES):
         times |= dict(zip(page.keys, page.mtimes, strict=True))
     tags = {key for key in times if isinstance(layout.decode(key), layout.TagCurrentKey)}

@@ -36,7 +36,8 @@ async def with_one_of_the_future(ahead: int) -> tuple[ModelStore, CreateResult, 
 
 @pytest.mark.parametrize("ahead", [YEARS, 25 * HOUR], ids=["years", "a day, which is over by now"])
 async def test_a_snapshot_of_the_future_makes_no_rule_forget_the_real_ones(ahead: int) -> None:
-    for rules in ({"within": 2 * DAY}, {"last": 3}, {"daily": 3}):
+    chosen: tuple[dict[str, Any], ...] = ({"within": 2 * DAY}, {"last": 3}, {"daily": 3})
+    for rules in chosen:
         backup, odd, real = await with_one_of_the_future(ahead)
         done = await collect(memory(backup, now=NOW + 4 * DAY + HOUR), **rules)
         left = {one.run: why for one, why in done.plan.forget.kept}

@@ -174,7 +174,8 @@ async def test_what_a_killed_create_or_a_console_left_does_not_matter(left: str)
 
 
 async def test_two_first_creates_at_once() -> None:
-    backup, seen = ModelStore(), []
+    backup = ModelStore()
+    seen: list[object] = []
 
     async def other(operation: str, key: str) -> None:
         if operation == "list" and key == "" and not seen:

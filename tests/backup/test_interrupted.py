@@ -123,7 +123,8 @@ async def test_prune_killed_anywhere() -> None:
     backup = ModelStore()
     await take(memory(small()), memory(backup))
     await take(memory(small(extra=True)), memory(backup, now=NOW + DAY))
-    counting = FaultyStorage(memory(copied(backup), now=NOW + LATER))
+    pruned = copied(backup)
+    counting = FaultyStorage(memory(pruned, now=NOW + LATER))
     done = await collect(counting, last=1)
     assert done.snapshots == 1
     assert done.packs == 1
@@ -137,7 +138,7 @@ async def test_prune_killed_anywhere() -> None:
         await collect(memory(left, now=NOW + 2 * LATER), last=1)
         assert not reader.problems(left.bodies())
         assert {key for key in left if key.startswith(("blobs/", "packs/"))} == {
-            key for key in counting.inner.store if key.startswith(("blobs/", "packs/"))
+            key for key in pruned if key.startswith(("blobs/", "packs/"))
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from regstore.backup.format import blob_key
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, LockLost
 from regstore.layout import REGISTRY
+from regstore.storage.clock import clock
 from tests.backup import reader
 from tests.backup.places import collect, memory, take
 from tests.backup.test_interrupted import LATER, copied, small
@@ -74,7 +76,7 @@ async def test_a_run_that_slept_a_day_publishes_nothing(moment: str, monkeypatch
     before it writes a pack, or just before it sends the snapshot."""
     backup = ModelStore()
     await take(memory(small()), memory(backup))
-    slept, clock = [], intent.clock
+    slept: list[str] = []
 
     async def sleep(operation: str, key: str) -> None:
         if operation == "put" and key.startswith(moment) and not slept:
@@ -116,12 +118,16 @@ async def test_a_prune_that_takes_a_running_create_for_expired_hurts_no_snapshot
         steps = 0
 
         async def next_step(
-            operation: str, key: str, step: int = step, go_on: asyncio.Event = go_on, creating: object = creating
+            operation: str,
+            key: str,
+            step: int = step,
+            go_on: asyncio.Event = go_on,
+            creating: asyncio.Future[Any] = creating,
         ) -> None:
             nonlocal steps
             if steps == step:
                 go_on.set()
-                await asyncio.wait([creating])  # type: ignore[list-item]
+                await asyncio.wait([creating])
             steps += 1
 
         pruned = await collect(FaultyStorage(memory(backup, now=NOW + 9 * DAY), before=next_step), last=1)

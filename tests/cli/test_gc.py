@@ -73,9 +73,8 @@ def test_json_shows_no_plan_to_agree_to(run: Run, store: Path) -> None:
 
 
 def test_multipart_uploads_that_are_not_known(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def denied(self: DiskStorage, prefix: str) -> Any:
+    def denied(self: DiskStorage, prefix: str) -> Any:
         raise AccessDenied("ListMultipartUploads: Access Denied")
-        yield
 
     monkeypatch.setattr(DiskStorage, "list_multipart_uploads", denied)
     shutil.rmtree(store / "docker/registry/v2/repositories/legacy")  # what is damaged ends with the same code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 
 import pytest
 
@@ -108,7 +107,8 @@ def test_a_bar_shows_phases_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
     with progress.progress() as on_event:
         on_event(Progress(phase="listing blobs", done=1, total=10))
         for _ in range(2):
@@ -118,7 +118,7 @@ def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         on_event(Notice(message="of the store"))
     said = "regstore: something \\x1b odd\nregstore: of the store\n"
-    assert sys.stderr.getvalue() == said  # type: ignore[attr-defined]
+    assert stderr.getvalue() == said
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress.progress(quiet=True) as on_event:
         assert on_event is ignore

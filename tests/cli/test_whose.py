@@ -183,8 +183,8 @@ def test_the_registrys_configuration_says_it(
     for name in ("gc", "gc offline", "trash empty", "repair", "drop"):
         words = [word for word in REFUSED[name] if word != "STORE"]
         run(*words, "--registry-config", config).failed(4, "in a database", "database.enabled", "configuration")
-    for words in (["backup", "create", tmp_path / "backup"], ["migrate", tmp_path / "other", "--create"]):
-        run(*words, "--registry-config", config).failed(4, "in a database", "database.enabled")
+    for command in (["backup", "create", tmp_path / "backup"], ["migrate", tmp_path / "other", "--create"]):
+        run(*command, "--registry-config", config).failed(4, "in a database", "database.enabled")
     for name in ("ls", "tags", "inspect", "du", "doctor", "verify", "heal", "gc", "why"):
         words = [word for word in LOOKING[name] if word != "STORE"]
         said = run(*words, "--registry-config", config)

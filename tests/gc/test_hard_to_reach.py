@@ -167,9 +167,9 @@ async def test_a_repository_that_loses_more_than_fits_into_memory(
     (record,) = await find_runs(faulty)
     links = [key for key in dead if not isinstance(decode(key), BlobKey)]
     assert len(record.parts) == -(-len(links) // 2) + 1  # and the blobs
-    kinds = [TagCurrentKey, TagIndexKey, RevisionLinkKey, SignatureLinkKey, LayerLinkKey]
+    kinds = (TagCurrentKey, TagIndexKey, RevisionLinkKey, SignatureLinkKey, LayerLinkKey)
     deleted = [decode(mutation.key) for mutation in faulty.mutations if mutation.operation == "delete"]
-    steps = [kinds.index(type(key)) for key in deleted if isinstance(key, tuple(kinds)) and key.name == "a"]
+    steps = [kinds.index(type(key)) for key in deleted if isinstance(key, kinds) and key.name == "a"]
     assert steps == sorted(steps) and len(set(steps)) == len(kinds)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -23,7 +23,7 @@ from regstore.layout import (
 )
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock
-from regstore.storage.base import Storage
+from regstore.storage.base import Page, Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from tests.gc.actors import Push, World, delete_tag
 from tests.gc.scenes import (
@@ -176,7 +176,10 @@ class Rewriting(ModelStorage):
 
     rewritten: tuple[str, bytes, int] | None = None
 
-    def list(self, prefix: str, *, start_after: str = "") -> object:  # type: ignore[override]
+    def write_again(self, key: str, body: bytes, mtime: int) -> None:
+        self.rewritten = (key, body, mtime)
+
+    def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         if prefix.startswith(REPOSITORIES) and prefix != REPOSITORIES and self.rewritten:
             key, body, mtime = self.rewritten
             self.store.objects[key] = (body, mtime)
@@ -200,19 +203,15 @@ async def test_a_key_that_was_written_again_stays(kind: str, new: str) -> None:
     body = b.store.objects[key][0]
     another = link_body(other) if kind == "tag" else link_body(b.blob(b"another that no manifest names"))
     storage = Rewriting(b.store, now=NOW)
-    storage.rewritten = (
-        key,
-        body if new == "time" else another,
-        NOW - 30 * DAY + (0 if new == "content" else SECOND),
-    )
-    expected = storage.rewritten
+    expected = (body if new == "time" else another, NOW - 30 * DAY + (0 if new == "content" else SECOND))
+    storage.write_again(key, *expected)
     policy = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["old"]\n')
     run = GcRunOptions(
         plan=GcOptions(policy=policy, grace=DAY), scan=options(offline=False).scan, settle=0, max_delete=1.0
     )
     report = await collect(storage, run)
     assert storage.rewritten is None
-    assert storage.store.objects[key] == expected[1:]
+    assert storage.store.objects[key] == expected
     assert report.kept_back
     assert registry(storage.store).body(encode(RevisionLinkKey("a", kept)))
     # Undisturbed, it goes.

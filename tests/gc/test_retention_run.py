@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from tests.model.retention_oracle import Record, choose
 from tests.model.store import ModelStore
 
 
-def run_options(policy: Policy | None, *, offline: bool, grace: int = DAY, **plan: object) -> GcRunOptions:
+def run_options(policy: Policy | None, *, offline: bool, grace: int = DAY, **plan: Any) -> GcRunOptions:
     base = options(offline=offline, grace=grace, delete_untagged=bool(plan.pop("delete_untagged", False)))
     return replace(base, plan=replace(base.plan, policy=policy, **plan))
 

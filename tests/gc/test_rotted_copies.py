@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from regstore.gc.healing import HealOptions, heal_store, plan_heal
-from regstore.gc.trash import find_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, encode
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock
+from regstore.state.trashed import find_trash
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage

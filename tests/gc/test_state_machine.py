@@ -103,8 +103,8 @@ class GcMachine(RuleBasedStateMachine):
         self.promises: dict[tuple[str, str], Doc] = {}
         self.late: list[_Late] = []
         self.gc: Toolkit | None = None
-        self.clock = lock_module.clock
-        lock_module.clock = lambda: self.world.now / SECOND
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(lock_module, "clock", lambda: self.world.now / SECOND)
         #: Of a tag: what a client last wrote to it, and when.
         self._last_write: dict[tuple[str, str], tuple[Doc, int]] = {}
         self._gc_began = 0
@@ -125,7 +125,7 @@ class GcMachine(RuleBasedStateMachine):
             if hasattr(self, "options"):
                 self.look_after_everything()
         finally:
-            lock_module.clock = self.clock
+            self.patch.undo()
             if self.gc is not None:
                 self.gc.kill()
             self.loop.close()
@@ -669,5 +669,5 @@ class GcMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.filterwarnings("default")
-class TestGc(GcMachine.TestCase):  # type: ignore[name-defined,misc]
+class TestGc(GcMachine.TestCase):  # type: ignore[valid-type, misc]
     settings = settings(max_examples=examples(3), stateful_step_count=40)

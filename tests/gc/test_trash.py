@@ -517,9 +517,9 @@ async def test_emptying_killed_at_any_mutation() -> None:
 def named_blobs(before: ModelStore, after: ModelStore) -> set[str]:
     """Blobs, of those that were there before, that the revisions of `after` need, said naively."""
     found: set[str] = set()
-    links = [key for text in after if isinstance(key := decode(text), RevisionLinkKey)]
-    for link in links:
-        pending, seen = [link.digest], set[Digest]()
+    links = [link for text in after if isinstance(link := decode(text), RevisionLinkKey)]
+    for revision in links:
+        pending, seen = [revision.digest], set[Digest]()
         while pending:
             digest = pending.pop()
             if digest in seen:
@@ -538,7 +538,7 @@ def named_blobs(before: ModelStore, after: ModelStore) -> set[str]:
                 target = edge.target.digest
                 if edge.kind is EdgeKind.SUBJECT:
                     continue
-                if edge.kind is EdgeKind.MANIFEST or encode(RevisionLinkKey(link.name, target)) in after:
+                if edge.kind is EdgeKind.MANIFEST or encode(RevisionLinkKey(revision.name, target)) in after:
                     pending.append(target)
                 elif (named := encode(BlobKey(target))) in before:
                     found.add(named)

@@ -717,11 +717,9 @@ async def test_gc_at_the_target_while_we_copy(pair: Pair) -> None:
     pair.target.objects[encode(BlobKey(pair.layers[0]))] = pair.source.objects[encode(BlobKey(pair.layers[0]))]
 
     def collect(operation: str, key: str) -> None:
-        if (
-            operation == "put"
-            and "/_layers/" in key
-            and pair.target.objects.pop(encode(BlobKey(pair.layers[0])), None)
-        ):
+        if operation != "put" or "/_layers/" not in key:
+            return
+        if pair.target.objects.pop(encode(BlobKey(pair.layers[0])), None):
             pair.target.objects["regstore/runs/20260101T000000Z-abcdef00/000001.jsonl.gz"] = (b"", NOW)
 
     result = await move(pair.here(), FaultyStorage(pair.there(), before=collect))

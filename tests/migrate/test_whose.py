@@ -14,8 +14,9 @@ from regstore.storage.disk import DiskStorage
 from regstore.storage.identity import keep_id, place_of
 from tests.backup.test_whose import bucket
 from tests.migrate.stores import move
+from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import DAY, NOW, Builder
+from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 
 

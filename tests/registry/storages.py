@@ -67,7 +67,7 @@ class RecordingStorage(DiskStorage):
                 start + self.page >= len(found),
             )
 
-    def written(self) -> list[str]:
+    def written(self) -> Sequence[str]:
         return [key for _, key in self.log]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ async def test_listing_repositories_skips_what_it_need_not_see(tmp_path: Path, p
 
 async def test_tags_need_no_read(tmp_path: Path) -> None:
     documents = {str(number): images.image(number, 1, size=20) for number in range(30)}
-    keys = {}
+    keys: dict[str, bytes] = {}
     for tag, document in documents.items():
         keys |= images.registry_keys("a", document, tag)
         other = images.image("other", 1)
@@ -150,7 +151,7 @@ async def test_damaged_links_are_named(registry: Registry, storage: RecordingSto
     keys = images.registry_keys("a", image, "1")
     images.write_keys(storage.root, keys)
     repository = registry.repository("a")
-    calls = {
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
         "/tags/1/current/link": lambda: repository.tags.get("1"),
         f"/revisions/{path_of(image.digest)}/link": lambda: repository.manifests.get(image.digest),
         f"/_layers/{path_of(image.blobs[0].digest)}/link": lambda: repository.blobs.read(image.blobs[0].digest),

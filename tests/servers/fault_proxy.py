@@ -101,7 +101,7 @@ class Gate:
     def __init__(self) -> None:
         self.reached = threading.Event()
         self._released = threading.Event()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     def wait_reached(self, seconds: float = 30.0) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from tests.servers.process import ServerError, clean_environment, which
 
 PROGRAM = "skopeo"
+Format = Literal["", "oci", "v2s1", "v2s2"]
 
 
 class SkopeoError(ServerError):
@@ -45,7 +46,7 @@ def push(
     as_tag: str = "",
     *,
     all_platforms: bool = True,
-    format: Literal["", "oci", "v2s1", "v2s2"] = "",
+    format: Format = "",
 ) -> None:
     """Copy `tag` of an OCI layout folder to `host/repository:as_tag` (as `tag` when empty)."""
     options = ["--dest-tls-verify=false"]

@@ -13,7 +13,7 @@ a store without renames is a copy and a delete. Probes of `capabilities` and `no
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, IntegrityError, StorageError
 from regstore.storage.base import (
     Capabilities,
-    Counters,
     MultipartUpload,
     ObjectInfo,
     Page,
@@ -73,6 +72,9 @@ class FaultyStorage:
         fail_list_page: the number of a page, from 1 and over all listings whose prefix begins with
         fail_list_prefix, that raises instead; once."""
         self.inner = inner
+        self.url = inner.url
+        self.counters = inner.counters
+        self.serves_in_parallel = inner.serves_in_parallel
         self.fail_at = fail_at
         self.die_at = die_at
         self.when = when
@@ -88,19 +90,11 @@ class FaultyStorage:
         self.dead = False
 
     @property
-    def url(self) -> str:
-        return self.inner.url
-
-    @property
-    def counters(self) -> Counters:
-        return self.inner.counters
-
-    @property
-    def serves_in_parallel(self) -> bool:
-        return self.inner.serves_in_parallel
+    def symlinks(self) -> Collection[str]:
+        return self.inner.symlinks
 
     def __getattr__(self, name: str) -> Any:
-        """What only this backend has, such as a disk's `symlinks`: unwatched."""
+        """What only this backend has, such as a disk's `hash_objects`: unwatched."""
         return getattr(self.inner, name)
 
     # -- faults

@@ -10,7 +10,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -389,10 +389,17 @@ async def test_data_is_synced_before_it_is_named_and_folders_after(
         steps.append("sync data" if ".regstore-" in path else f"sync {path}")
         fsync(file)
 
+    def seen(name: str, call: Callable[..., None], which: int) -> Callable[..., None]:
+        def noted(*arguments: Any, **more: Any) -> None:
+            steps.append(f"{name} {arguments[which]}")
+            call(*arguments, **more)
+
+        return noted
+
     monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(os, "rename", lambda *a, **k: (steps.append(f"rename {a[1]}"), rename(*a, **k))[1])
-    monkeypatch.setattr(os, "link", lambda *a, **k: (steps.append(f"link {a[1]}"), link(*a, **k))[1])
-    monkeypatch.setattr(os, "mkdir", lambda *a, **k: (steps.append(f"mkdir {a[0]}"), mkdir(*a, **k))[1])
+    monkeypatch.setattr(os, "rename", seen("rename", rename, 1))
+    monkeypatch.setattr(os, "link", seen("link", link, 1))
+    monkeypatch.setattr(os, "mkdir", seen("mkdir", mkdir, 0))
     made = ["mkdir a", "mkdir b", "sync .", "sync a"]
     await disk.put("a/b/put", b"x")
     assert steps == [*made, "sync data", "rename put", "sync a/b"]
@@ -625,7 +632,9 @@ async def test_no_descriptor_is_left_open(disk: DiskStorage, monkeypatch: pytest
         await disk.delete_many(["f/g", "none/x", "a"])
         await disk.remove_empty_folders("", older_than=await disk.now() + SECOND)
         await keys(disk)
-        async with aclosing(disk.list("")) as listing:
+        listing = disk.list("")
+        assert isinstance(listing, AsyncGenerator)
+        async with aclosing(listing):
             async for _ in listing:
                 break
         for attempt in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +29,7 @@ def settings_for(server: S3Server, bucket: str, root: str = "", **more: Any) -> 
 
 
 class OnAServer(StorageConformance):
-    odd_keys = (
+    odd_keys: Sequence[str] = (
         "a//b",
         "a/",
         "/lead",
@@ -60,7 +60,7 @@ class OnAServer(StorageConformance):
     @pytest.fixture
     async def storage(self, server: S3Server, bucket: str) -> AsyncIterator[Storage]:
         self.client = server.client()
-        self.bucket = bucket
+        self.of_bucket = bucket
         more = {} if self.page_size is None else {"page_size": self.page_size}
         async with S3Storage(settings_for(server, bucket, self.root.rstrip("/"), **more)) as storage:
             yield storage
@@ -71,12 +71,12 @@ class OnAServer(StorageConformance):
             yield storage
 
     async def raw_put(self, key: str, data: bytes) -> None:
-        await asyncio.to_thread(self.client.put_object, Bucket=self.bucket, Key=self.root + key, Body=data)
+        await asyncio.to_thread(self.client.put_object, Bucket=self.of_bucket, Key=self.root + key, Body=data)
 
     async def raw_put_many(self, keys: Any) -> None:
         def put(names: list[str]) -> None:
             for key in names:
-                self.client.put_object(Bucket=self.bucket, Key=self.root + key, Body=key.encode())
+                self.client.put_object(Bucket=self.of_bucket, Key=self.root + key, Body=key.encode())
 
         names = list(keys)
         await asyncio.gather(*(asyncio.to_thread(put, names[at::8]) for at in range(8)))
@@ -84,7 +84,7 @@ class OnAServer(StorageConformance):
     async def raw_get(self, key: str) -> bytes | None:
         def get() -> bytes | None:
             try:
-                found = self.client.get_object(Bucket=self.bucket, Key=self.root + key)
+                found = self.client.get_object(Bucket=self.of_bucket, Key=self.root + key)
             except self.client.exceptions.NoSuchKey:
                 return None
             with found["Body"] as body:
@@ -95,14 +95,14 @@ class OnAServer(StorageConformance):
 
     async def raw_keys(self) -> list[str]:
         def keys() -> list[str]:
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.of_bucket)
             return [entry["Key"][len(self.root) :] for page in pages for entry in page.get("Contents", [])]
 
         return await asyncio.to_thread(keys)
 
     async def raw_multipart(self, key: str, size: int) -> str | None:
         def begin() -> str:
-            name = {"Bucket": self.bucket, "Key": self.root + key}
+            name = {"Bucket": self.of_bucket, "Key": self.root + key}
             upload: str = self.client.create_multipart_upload(**name)["UploadId"]
             self.client.upload_part(**name, UploadId=upload, PartNumber=1, Body=b"x" * size)
             return upload

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from typing import TypedDict
 
 import botocore.exceptions
 import pytest
@@ -36,7 +37,14 @@ from regstore.storage.s3.client import READ_TIMEOUT
 from tests.storage.fake_s3 import Answering, Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
 
 LAST_MODIFIED = "Mon, 23 Nov 2026 10:00:00 GMT"
-FACTS = {"ETag": '"abc"', "Last_Modified": LAST_MODIFIED}
+
+
+class Facts(TypedDict):
+    ETag: str
+    Last_Modified: str
+
+
+FACTS: Facts = {"ETag": '"abc"', "Last_Modified": LAST_MODIFIED}
 
 
 @pytest.fixture
@@ -676,7 +684,7 @@ async def test_a_read_that_always_ends_early_raises(fake: FakeS3, storage: S3Sto
 
 
 async def test_an_object_that_changes_while_it_is_read(fake: FakeS3, storage: S3Storage) -> None:
-    changed = {**FACTS, "ETag": '"new"'}
+    changed: Facts = {**FACTS, "ETag": '"new"'}
     fake.answers = [cut_off(b"abc", 10, **FACTS), answer(206, b"defghij", Content_Range="bytes 3-9/10", **changed)]
     with pytest.raises(IntegrityError, match="changed while it was read"):
         async with storage.open_read("key") as opened:

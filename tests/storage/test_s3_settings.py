@@ -7,6 +7,7 @@ import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import botocore.exceptions
 import pytest
@@ -40,8 +41,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
     return put
 
 
-def url_of(key: str = "a//b", **settings: object) -> str:
-    made = S3Settings(**{"bucket": "bkt", **settings})  # type: ignore[arg-type]
+def url_of(key: str = "a//b", **settings: Any) -> str:
+    made = S3Settings(**{"bucket": "bkt", **settings})
     endpoint = make_endpoint(made, open_session(made))
     return f"{endpoint.region} {endpoint.scheme}://{endpoint.host}{endpoint.path(key)}"
 
@@ -66,7 +67,7 @@ def url_of(key: str = "a//b", **settings: object) -> str:
         ),
     ],
 )
-def test_endpoints(settings: dict[str, object], expected: str) -> None:
+def test_endpoints(settings: dict[str, Any], expected: str) -> None:
     assert url_of(**settings) == expected
 
 
@@ -240,7 +241,8 @@ def client_error(status: int, code: str, operation: str = "GetObject", **headers
         "Error": {"Code": code, "Message": "m"},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers},
     }
-    return botocore.exceptions.ClientError(answer, operation)  # type: ignore[arg-type]
+    error: Exception = botocore.exceptions.ClientError(answer, operation)
+    return error
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from regstore.digest import Digest
 from regstore.errors import InvalidManifest
 from regstore.layout import link_body
-from regstore.manifest import EdgeKind, Manifest, parse_manifest
+from regstore.manifest import Edge, EdgeKind, Manifest, parse_manifest
 from regstore.reference import subject_of_tag
 from regstore.verify.plan import FaultKind
 from tests.model.gc_oracle import Repository, Store
@@ -20,6 +21,8 @@ from tests.model.store import ModelStore
 
 #: (kind, area of a link or "", repository of a link or "", digest or tag)
 Name = tuple[FaultKind, str, str, str]
+#: Notes a fault, with the tags that it touches.
+Add = Callable[[Name, dict[tuple[str, str], bool]], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class _View:
         except InvalidManifest:
             return None
 
-    def _edges(self, digest: Digest):  # type: ignore[no-untyped-def]
+    def _edges(self, digest: Digest) -> Sequence[Edge]:
         manifest = self.manifest(digest)
         return manifest.edges if manifest else ()
 
@@ -186,9 +189,9 @@ def verify_naively(model: ModelStore, *, pull_through: bool = False) -> Found:
     )
 
 
-def _blob_faults(view, add, pull_through):  # type: ignore[no-untyped-def]
+def _blob_faults(view: _View, add: Add, pull_through: bool) -> None:
     blobs = view.store.blobs
-    for stored in set(view.required.values()) - {None}:
+    for stored in {stored for stored in view.required.values() if stored is not None}:
         if stored not in blobs:
             if not pull_through:
                 add((FaultKind.BLOB_MISSING, "", "", str(stored)), view.touched(stored))
@@ -198,13 +201,14 @@ def _blob_faults(view, add, pull_through):  # type: ignore[no-untyped-def]
         if digest in blobs and right(digest, blobs[digest].body) and view.manifest(digest) is None:
             add((FaultKind.MANIFEST_UNREADABLE, "", "", str(digest)), view.touched(digest))
     for _, _, size, target in view.need:
-        link = blobs.get(view.stored(target))
-        if link is not None and size not in (-1, len(link.body)) and right(view.stored(target), link.body):
+        of = view.stored(target)
+        link = blobs.get(of) if of is not None else None
+        if of is not None and link is not None and size not in (-1, len(link.body)) and right(of, link.body):
             add((FaultKind.SIZE_DIFFERS, "", "", str(target)), view.touched(target))
             # Whoever needs it elsewhere is touched too.
 
 
-def _link_faults(view, add, pull_through):  # type: ignore[no-untyped-def]
+def _link_faults(view: _View, add: Add, pull_through: bool) -> None:
     repository = view.repository
     name = repository.name
     for digest, link in repository.revisions.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
 from regstore.errors import StorageError
-from regstore.storage.base import PutOptions
+from regstore.storage.base import PutOptions, ReadHandle
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images
@@ -38,10 +39,12 @@ async def test_a_copy_that_can_not_be_read_does_not_hold_up_the_rest() -> None:
         store.objects[key] = (b"rotten", NOW)
 
     class Broken(ModelStorage):
-        def open_read(self, key: str, **more: int):  # type: ignore[no-untyped-def,override]
+        def open_read(
+            self, key: str, *, start: int = 0, length: int | None = None
+        ) -> AbstractAsyncContextManager[ReadHandle]:
             if key == one:
                 raise StorageError(f"{key}: input/output error")
-            return super().open_read(key, **more)
+            return super().open_read(key, start=start, length=length)
 
     _, repairs, left = await mend(storage_of(store), Broken(pristine(), now=NOW))
     assert repairs.blobs == (DOCKER.blobs[1].digest,)

@@ -87,11 +87,17 @@ def lost(area: str, key: str, subject: str, tags: set[str]) -> Damage:
 
 
 def bad(
-    area: str, key: str, subject: str, change: Callable[[bytes], bytes], tags: set[str], **more: bool
+    area: str,
+    key: str,
+    subject: str,
+    change: Callable[[bytes], bytes],
+    tags: set[str],
+    *,
+    from_copy: bool = False,
+    links: bool = False,
 ) -> Damage:
-    return Damage(
-        key, change, f"{FaultKind.LINK_DAMAGED}: {area} {subject}", frozenset(tags), **{"from_copy": False, **more}
-    )  # type: ignore
+    found = f"{FaultKind.LINK_DAMAGED}: {area} {subject}"
+    return Damage(key, change, found, frozenset(tags), from_copy=from_copy, links=links)
 
 
 DAMAGES = (

@@ -66,11 +66,12 @@ async def test_shares_cover_everything_over_time(tmp_path: Path) -> None:
     assert len(seen) <= 6
     assert seen[-1] == 0
     # And then again from the one proved longest ago.
+    assert report.reading is not None
     oldest = report.reading.oldest
     for _ in range(6):
         storage.clock += HOUR
         report = await look(storage, "20%", proofs=tmp_path)
-        assert report.reading is not None
+    assert report.reading is not None
     assert report.reading.oldest is not None
     assert oldest is not None
     assert report.reading.oldest > oldest
@@ -240,10 +241,14 @@ async def test_hashing_on_a_disk_stops(tmp_path: Path) -> None:
         assert sum(seen) < 4 << 20
         started = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def on_bytes(count: int) -> None:
+            loop.call_soon_threadsafe(started.set)
+
         endless = asyncio.create_task(
             storage.hash_objects(
                 [("large", "sha256")] * 1_000_000,
-                on_bytes=lambda _: loop.call_soon_threadsafe(started.set),
+                on_bytes=on_bytes,
                 stopped=lambda: False,
             )
         )

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from regstore.digest import Digest
 from regstore.errors import (
@@ -84,7 +84,7 @@ class S3Storage:
         self._streamed = STREAMED
         self._in_parts_after_all = asyncio.Semaphore(LARGE_STREAMS)
 
-    async def __aenter__(self) -> S3Storage:
+    async def __aenter__(self) -> Self:
         bucket, root = self.settings.bucket, self.settings.root
         await refuse_bucket_within(
             self.url, bucket, root, lambda other: S3Storage(replace(self.settings, root=other, read_only=True))
