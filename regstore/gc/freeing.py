@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from regstore.concurrency import in_thread
 from regstore.events import OnEvent, Progress
 from regstore.gc.caches import RegistryCache
 from regstore.gc.restart import restart_registry
+from regstore.gc.run_options import GcRunOptions
 from regstore.gc.trash import Kept, without_held
+from regstore.gc.unread_needs import held_for_unread
+from regstore.inventory.inventory import Inventory
 from regstore.state import started_at
 from regstore.state.journal import RunRecord
+from regstore.state.known_cache import KnownCache
 from regstore.state.lock import Lock
 from regstore.state.not_freed import NotFreed, Obstacle, not_freed
 from regstore.state.registry_state import Restart
@@ -20,43 +25,36 @@ from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
 
 
+async def find_freeing(storage: Storage, cache: RegistryCache, options: GcRunOptions, *, run: str) -> Freeing:
+    """What this run may empty. Where the options empty nothing, of older runs nothing is said, and no request made."""
+    if options.trash_older_than is None:
+        return Freeing(cache.known, [], options, now=started_at(run))
+    now = await storage.now()
+    return Freeing(cache.known.as_of(now), await find_trash(storage), options, now=now)
+
+
 class Freeing:
     """expired: older runs whose trash goes with this run; held: those of which something that can't be read may need
-    what they took; overdue: those old enough that the registry's cache may still answer for. Empty before `find`.
+    what they took; overdue: those old enough that the registry's cache may still answer for. now: by the store's
+    clock, in microseconds."""
 
-    older_than: microseconds since a run's end; None: nothing is emptied, and of older runs nothing is said.
-    """
-
-    def __init__(
-        self, storage: Storage, cache: RegistryCache, *, older_than: int | None, offline: bool, command: str | None
-    ) -> None:
-        self._storage = storage
-        self._known = cache.known
-        self._older_than = older_than
-        self._offline = offline
-        self._command = command
-        self._runs: list[TrashedRun] = []
-        self._now = 0
-        self._asked = 0.0
-        self.expired: list[TrashedRun] = []
+    def __init__(self, known: KnownCache, runs: Sequence[TrashedRun], options: GcRunOptions, *, now: int) -> None:
+        self._known = known
+        self._runs = list(runs)
+        self._options = options
+        self._found_at, self._found = now, time.monotonic()
+        latest = now - (options.trash_older_than or 0)
+        old = [run for run in self._runs if run.ended <= latest and self._may_go_at(run) <= now]
+        self.expired = [run for run in old if known.has_forgotten(run)]
         self.held: list[Kept] = []
-        self.overdue: tuple[str, ...] = ()
+        self.overdue = tuple(run.run for run in old if not known.has_forgotten(run))
 
-    async def find(self) -> None:
-        if self._older_than is None:
-            return
-        self._set_clock(await self._storage.now())
-        self._known = self._known.as_of(self._now)
-        self._runs = await find_trash(self._storage)
-        latest = self._now - self._older_than
-        old = [run for run in self._runs if run.ended <= latest and self._may_go_at(run) <= self._now]
-        self.expired = [run for run in old if self._known.has_forgotten(run)]
-        self.overdue = tuple(run.run for run in old if not self._known.has_forgotten(run))
-
-    def hold(self, held: Mapping[str, str]) -> None:
-        """These runs stay, and why: something that can't be read may need them."""
-        self.expired, kept = without_held(self.expired, held)
-        self.held += kept
+    async def hold_for_unread(self, inventory: Inventory) -> None:
+        """Runs stay that took what something may need which can't be read. The inventory as `held_for_unread` has it:
+        it is told after each look that healed."""
+        if self.expired:
+            self.expired, kept = without_held(self.expired, await in_thread(held_for_unread, inventory))
+            self.held += kept
 
     def left(self, emptied: Collection[str] = (), *, versions: tuple[int, int] | None = None) -> NotFreed:
         """What is not free yet, without the emptied runs. versions: blobs and bytes that this run deleted in a bucket
@@ -66,16 +64,14 @@ class Freeing:
             runs,
             self._known,
             now=self._clock(),
-            older_than=self._older_than,
-            offline=self._offline,
+            older_than=self._options.trash_older_than,
+            offline=self._options.offline,
             held={kept.run for kept in self.held},
         )
         return left.with_versions(versions)
 
     def add(self, run: str, done: dict[str, Any], *, blobs: int, blob_bytes: int) -> None:
         """The run of this gc itself, which has just ended; done: its `done.json`."""
-        if not self._now:
-            self._set_clock(started_at(run))
         now = self._clock()
         self._runs.append(
             TrashedRun(
@@ -90,14 +86,15 @@ class Freeing:
             )
         )
 
-    async def restart(self, lock: Lock, on_event: OnEvent) -> Restart | None:
+    async def restart(self, storage: Storage, lock: Lock, on_event: OnEvent) -> Restart | None:
         """Run the restart command where anything in the trash waits for that."""
+        command = self._options.restart_command
         left = self.left([run.run for run in self.expired])
         waiting = any(part.obstacle is Obstacle.CACHE for part in left.parts)
-        if self._command is None or not waiting or self._known.kind != "inmemory" or self._known.doubt:
+        if command is None or not waiting or self._known.kind != "inmemory" or self._known.doubt:
             return None
         on_event(Progress(phase="restarting the registry", done=0, unit="s"))
-        restart = await restart_registry(self._storage, self._command, lock)
+        restart = await restart_registry(storage, command, lock)
         if not restart.done:
             self._known = replace(self._known, failed_restart=restart)
         else:
@@ -105,11 +102,8 @@ class Freeing:
         return restart
 
     def _may_go_at(self, run: TrashedRun) -> int:
-        return run.may_go_at(quiet=self._offline or self._known.was_restarted_after(run))
-
-    def _set_clock(self, now: int) -> None:
-        self._now, self._asked = now, time.monotonic()
+        return run.may_go_at(quiet=self._options.offline or self._known.was_restarted_after(run))
 
     def _clock(self) -> int:
         """About the store's time: for words, not for what goes."""
-        return self._now + int((time.monotonic() - self._asked) * 1_000_000)
+        return self._found_at + int((time.monotonic() - self._found) * 1_000_000)

@@ -10,9 +10,10 @@ from typing import Any, cast
 from regstore.errors import NotFound
 from regstore.events import OnEvent, ignore
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.forgetting import forget_past
 from regstore.gc.heal import Healed, Healer
 from regstore.gc.past import Past
-from regstore.gc.trash import forget_past, heal_all, refuse_symbolic_links
+from regstore.gc.trash import heal_all, refuse_symbolic_links
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.state.journal import find_runs
 from regstore.state.lock import Lock

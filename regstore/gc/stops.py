@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from regstore.gc.plan import GcOptions, GcSummary
 
 if TYPE_CHECKING:
-    from regstore.gc.run import GcRunOptions
+    from regstore.gc.run_options import GcRunOptions
 
 #: Repositories that a sentence names.
 _NAMED: Final = 5

@@ -20,15 +20,16 @@ from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.failures import Failures
+from regstore.gc.forgetting import forget_runs
 from regstore.gc.heal import Healed, Healer
 from regstore.gc.past import Past
 from regstore.gc.unread_needs import held_for_unread
-from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state import RUNS, TRASH
-from regstore.state.journal import UNLINK, Entry, RunRecord, read_parts
+from regstore.state.journal import UNLINK, Entry, read_parts
 from regstore.state.known_cache import KnownCache
 from regstore.state.lock import Lock
 from regstore.state.trashed import TrashedRun, find_trash
@@ -217,41 +218,6 @@ def refuse_symbolic_links(storage: Storage) -> None:
             f"{storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
             "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
         )
-
-
-async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:
-    """Make the cache forget what the runs removed; how many entries there were."""
-    if not cache.in_reach:
-        return 0
-    forgotten = 0
-    for run in runs:
-        for parts in run.record.parts if run.record else ():
-            async for entries in read_parts(storage, [parts]):
-                keys = [layout.decode(entry.key) for entry in entries]
-                forgotten += await cache.forget_links(
-                    (key.name, str(key.digest)) for key in keys if isinstance(key, LayerLinkKey | RevisionLinkKey)
-                )
-                forgotten += await cache.forget_blobs(
-                    str(key.digest) for key in keys if isinstance(key, layout.BlobKey)
-                )
-        async for page in storage.list(f"{TRASH}{run.run}/"):
-            keys = [layout.decode(key[len(f"{TRASH}{run.run}/") :]) for key in page.keys]
-            forgotten += await cache.forget_blobs(
-                str(key.digest) for key in keys if isinstance(key, layout.BlobKey)
-            )
-    return forgotten
-
-
-async def forget_past(inventory: Inventory, cache: RegistryCache, runs: Sequence[RunRecord]) -> None:
-    """Make the cache forget what earlier runs removed (by `Past`'s relations), but for those that saw to it."""
-    if not cache.in_reach:
-        return
-    clean = [record.run for record in runs if record.done and record.done.get("cache") == cache.known.kind]
-    unclean = "run not in (select unnest(?::varchar[]))"
-    links = inventory.all(f"select distinct name, digest from removed where {unclean}", [clean])
-    await cache.forget_links((name, digest_text(raw)) for name, raw in links)
-    blobs = inventory.all(f"select distinct digest from trash where {unclean}", [clean])
-    await cache.forget_blobs(digest_text(raw) for (raw,) in blobs)
 
 
 async def empty_runs(

@@ -127,7 +127,7 @@ async def test_the_lock_is_kept_while_a_plan_is_made(monkeypatch: pytest.MonkeyP
         assert ticked.wait(20), "the event loop stands still"
         return plan(*arguments, **more)
 
-    monkeypatch.setattr("regstore.gc.run.plan_gc", slow)
+    monkeypatch.setattr("regstore.gc.planning.plan_gc", slow)
     await collect(model_storage(small_registry()), options(offline=True))
 
 

@@ -1,0 +1,69 @@
+"""What every step of an applied plan is given: `Application`, whole from the beginning.
+
+The order of the steps (`gc.apply`), and what must be true when each begins:
+
+1. **unlink** (`gc.unlink`): the journal is open, and nothing has gone. A repository at a time: listed and planned anew
+   right before, listed once more right after. A key is in the journal before it is deleted.
+2. **sweep** (`gc.sweep`): the links are gone. A blob goes only when a listing of all links, made after that and not
+   long ago, does not reach it (`gc.looks`); the copy in the trash is listed before the blob is deleted.
+3. **the last look**: some time after the last blob went. What was linked meanwhile comes back.
+4. **leftovers** (`gc.leftovers`), the registry's cache (`gc.forgetting`), and the trash of older runs (`gc.freeing`):
+   only after the last look, for it may show that these are needed.
+5. **the end** (`gc.finish`): what the run leaves is written, `done.json` last of all. Where that is missing, the run
+   was cut short, and the next one takes care of it.
+
+Offline nothing but this run changes the store, so the looks are left out, and only these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from regstore.events import OnEvent
+from regstore.gc.caches import RegistryCache
+from regstore.gc.failures import Failures
+from regstore.gc.freeing import Freeing
+from regstore.gc.heal import Healer
+from regstore.gc.plan import GcSummary
+from regstore.gc.run_options import GcRunOptions
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import Scanner
+from regstore.state.journal import Journal
+from regstore.state.lock import Lock
+from regstore.storage.base import Storage
+
+#: Keys that are journaled, and then change, together.
+BATCH: Final = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """A plan in the making: made when the store's lock is held and the run's journal has begun.
+
+    inventory: the plan's tables, and the scan that they were made of; its `blob` is kept up to date with what goes.
+    failures: gets what the store would not do. freeing: gets what turns out to be needed of older runs' trash.
+    """
+
+    storage: Storage
+    inventory: Inventory
+    options: GcRunOptions
+    summary: GcSummary
+    lock: Lock
+    journal: Journal
+    cache: RegistryCache
+    freeing: Freeing
+    failures: Failures
+    on_event: OnEvent
+
+    @property
+    def concurrency(self) -> int:
+        return self.options.scan.concurrency
+
+    @property
+    def now(self) -> int:
+        """When the scan began, by the store's clock: what every age is judged by, also in later looks."""
+        return self.inventory.scanned_at
+
+    def healer(self, inventory: Inventory, scanner: Scanner) -> Healer:
+        return Healer(self.storage, inventory, scanner, self.lock, concurrency=self.concurrency)

@@ -1,0 +1,321 @@
+"""Links and uploads go: of some repositories at a time, a kind of key after the other (`gc.plan.Step`).
+
+For each handful of repositories, in order:
+
+1. while the registry serves they are listed again and planned anew (`_look_again`): only what both plans remove, and
+   what did not change in between, goes on; of a repository in which a tag is being pushed nothing goes;
+2. every key is journaled, with the body of every link, before any goes; a link whose body can't be had stays;
+3. the keys are deleted, step by step. Where one would not go, or where a tag was pushed as it went, nothing of a later
+   step goes in its repository;
+4. the registry's cache is told of the links, and unfinished multipart uploads are aborted;
+5. while the registry serves the repositories are listed once more (`_look_after`): what somebody needed while it was
+   taken comes back.
+
+Whatever is cut short leaves garbage, never a link to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from regstore import layout
+from regstore.concurrency import for_each, in_thread
+from regstore.errors import NotFound, StorageError
+from regstore.events import Progress
+from regstore.gc.application import BATCH, Application
+from regstore.gc.created import read_created
+from regstore.gc.forgetting import forget_links
+from regstore.gc.going import Going, Row
+from regstore.gc.heal import Healed
+from regstore.gc.past import Past
+from regstore.gc.plan import Step, plan_links
+from regstore.gc.pushed_again import half_pushed
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import LINK_MAX, Scanner
+from regstore.layout import TagCurrentKey, UploadKey
+from regstore.state.journal import ABORTED, UNLINK, Entry
+from regstore.state.pushed_again import give_back
+from regstore.storage.base import MultipartUpload
+from regstore.storage.streams import is_fatal
+from regstore.tagging import remove_tag_folders
+
+#: What is unlinked between two looks at the repositories concerned.
+_GROUP_KEYS: Final = 5_000
+_GROUP_REPOSITORIES: Final = 100
+#: No link: nothing of these is put back.
+_WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlinked:
+    """steps: how many keys went in each. uploads: how many uploads lost a key, upload_bytes what these held. kept: keys
+    that were planned, and had changed, or were in use. healed: what the looks after gave back; tags_back: keys of tags
+    that were pushed as they went, and stand again."""
+
+    steps: Mapping[Step, int]
+    uploads: int
+    upload_bytes: int
+    kept: int
+    healed: Healed
+    tags_back: tuple[str, ...]
+
+    @property
+    def links(self) -> int:
+        """Those that count as links of the store (`gc.counts`)."""
+        return sum(self.steps[step] for step in (Step.TAG, Step.REVISION, Step.LAYER))
+
+    @property
+    def anything_but_litter(self) -> bool:
+        return any(number for step, number in self.steps.items() if step is not Step.LITTER)
+
+
+class Unlinking:
+    """All links and uploads of an application's plan."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._steps = dict.fromkeys(Step, 0)
+        self._uploads: set[tuple[str, str]] = set()
+        self._upload_bytes = 0
+        self._kept = 0
+        self._healed = Healed()
+        self._tags_back: list[str] = []
+
+    async def run(self) -> Unlinked:
+        inventory, offline = self._application.inventory, self._application.options.offline
+        done, total = 0, inventory.count("gc_unlink")
+        for group in self._groups():
+            names = [name for _, name in group]
+            going = Going(inventory, [repository for repository, _ in group])
+            await in_thread(going.choose)
+            uploads = _multipart_uploads(inventory, group)
+            done += len(going)
+            if not offline:
+                uploads = await self._look_again(names, going, uploads)
+            await self._delete(going)
+            await self._abort(uploads)
+            if not offline:
+                self._healed += await self._look_after(names, going)
+            self._application.on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
+        return Unlinked(
+            steps=self._steps,
+            uploads=len(self._uploads),
+            upload_bytes=self._upload_bytes,
+            kept=self._kept,
+            healed=self._healed,
+            tags_back=tuple(self._tags_back),
+        )
+
+    def _groups(self) -> Iterator[list[tuple[int, str]]]:
+        """Repositories that lose something, in handfuls: (id, name)."""
+        group: list[tuple[int, str]] = []
+        keys = 0
+        for repository, name, count in self._application.inventory.all(
+            """
+            select u.repository, r.name, sum(keys)::bigint from (
+                select repository, count(*) as keys from gc_unlink group by all
+                union all
+                select repository, count(*) from multipart_upload
+                join gc_dead_upload using (repository, uuid) group by all
+            ) u join repository r on r.id = u.repository
+            group by all order by 2
+            """
+        ):
+            if group and (keys + count > _GROUP_KEYS or len(group) >= _GROUP_REPOSITORIES):
+                yield group
+                group, keys = [], 0
+            group.append((repository, name))
+            keys += count
+        if group:
+            yield group
+
+    # The looks around
+
+    async def _look_again(
+        self, names: Sequence[str], going: Going, uploads: Sequence[MultipartUpload]
+    ) -> list[MultipartUpload]:
+        """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change. The
+        multipart uploads that may be aborted."""
+        application = self._application
+        plan = application.options.plan
+        look = application.inventory.child()
+        upload_keys = going.upload_keys()
+        losing = upload_keys | {upload.key for upload in uploads}
+        try:
+            await self._scan_some(look, names, uploads_of=sorted(set(map(_repository, losing))))
+            if plan.policy is not None:
+                await read_created(
+                    application.storage,
+                    look,
+                    plan.policy,
+                    application.options.scan,
+                    on_event=application.on_event,
+                )
+            await in_thread(lambda: plan_links(look, plan, now=application.now))
+            dead = _multipart_uploads(look, look.all("select id, name from repository"))
+            busy = half_pushed(look, now=application.now)
+            self._kept += await in_thread(going.keep_what_changed, look, busy)
+        finally:
+            look.close()
+        in_use = set(map(_upload, upload_keys - going.upload_keys()))
+        aborted = [
+            upload
+            for upload in uploads
+            if upload in dead and _upload(upload.key) not in in_use and _repository(upload.key) not in busy
+        ]
+        self._kept += len(uploads) - len(aborted)
+        return aborted
+
+    async def _look_after(self, names: Sequence[str], removed: Going) -> Healed:
+        """List the repositories once more and give back what somebody needed while it was taken."""
+        if not removed:
+            return Healed()
+        application = self._application
+        look = application.inventory.child()
+        try:
+            scanner = await self._scan_some(look, names)
+            past = Past(look, [])
+            for rows in removed.slices():
+                past.add_removed(
+                    application.lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in rows]
+                )
+            return await application.healer(look, scanner).run()
+        finally:
+            look.close()
+
+    async def _scan_some(self, look: Inventory, names: Sequence[str], *, uploads_of: Sequence[str] = ()) -> Scanner:
+        scanner = Scanner(self._application.storage, look, self._application.options.scan)
+        await scanner.list_repositories(names, uploads_of=uploads_of)
+        await scanner.read_manifests()
+        return scanner
+
+    # What goes
+
+    async def _delete(self, going: Going) -> None:
+        """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
+        application = self._application
+        failed: set[str] = set()
+        for rows in going.slices():
+            await application.lock.guard()
+            known = await self._with_bodies(rows, failed)
+            going.drop(sorted({row.key for row in rows} - {row.key for row in known}))
+            await application.journal.write(
+                Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in known
+            )
+        for step in Step:
+            for rows in going.slices(step):
+                failed |= await self._delete_some(step, [row for row in rows if _repository(row.key) not in failed])
+        if any(True for _ in going.slices(Step.LITTER)):  # it was in the way of folders that the links had left
+            steps = (Step.TAG, Step.TAG_INDEX, Step.LITTER)
+            await remove_tag_folders(
+                application.storage, (row.key for step in steps for rows in going.slices(step) for row in rows)
+            )
+        for step in (Step.REVISION, Step.LAYER):
+            for rows in going.slices(step):
+                await forget_links(application.cache, (row.key for row in rows))
+
+    async def _delete_some(self, step: Step, rows: Sequence[Row]) -> set[str]:
+        """Names of the repositories in which nothing more must go."""
+        if not rows:
+            return set()
+        application = self._application
+        keys = [row.key for row in rows]
+        outcomes = await application.lock.delete_many(keys)
+        application.failures.note(outcomes)
+        stopped = {_repository(key) for key, error in outcomes.items() if error is not None}
+        self._steps[step] += sum(error is None for error in outcomes.values())
+        if step is Step.UPLOAD:
+            gone = [row for row in rows if outcomes[row.key] is None]
+            self._uploads |= {_upload(row.key) for row in gone}
+            self._upload_bytes += sum(row.size for row in gone)
+        if step is Step.TAG and not application.options.offline:
+            stopped |= await self._keep_pushed_tags(rows)
+        if step in (Step.TAG, Step.TAG_INDEX):
+            await remove_tag_folders(application.storage, keys)
+        return stopped
+
+    async def _keep_pushed_tags(self, rows: Sequence[Row]) -> set[str]:
+        """Repositories whose tags were pushed again as they went; these stand again, and nothing more goes there."""
+        application = self._application
+        busy, back = await give_back(
+            application.storage,
+            application.lock,
+            {key: row.mtime for row in rows if isinstance(key := layout.decode(row.key), TagCurrentKey)},
+            now=application.now,
+            concurrency=application.concurrency,
+        )
+        self._tags_back += back
+        return {tag.name for tag in busy}
+
+    async def _with_bodies(self, rows: Sequence[Row], unread: set[str]) -> Sequence[Row]:
+        """Links whose bodies no listing proved are read, for a way back; one that is gone is left out, and so is one
+        that can't be read. unread: gets the repositories of such."""
+        application = self._application
+        found: dict[str, bytes | None] = {}
+
+        async def read(row: Row) -> None:
+            try:
+                found[row.key] = await application.storage.get(row.key)
+            except NotFound:
+                found[row.key] = None
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                found[row.key] = None
+                unread.add(_repository(row.key))
+                application.failures.add(row.key, error)
+
+        bare = [row for row in rows if row.body is None and row.step not in _WITHOUT_BODY and row.size <= LINK_MAX]
+        await for_each(bare, read, concurrency=application.concurrency)
+        read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
+        return [row for row in read_rows if row.key not in found or row.body is not None]
+
+    async def _abort(self, uploads: Sequence[MultipartUpload]) -> None:
+        if not uploads:
+            return
+        application = self._application
+        await application.lock.guard()
+        await application.journal.write(
+            Entry(ABORTED, upload.key, upload.size, upload.newest, upload.upload_id.encode()) for upload in uploads
+        )
+        outcomes: dict[str, StorageError | None] = {}
+
+        async def abort(upload: MultipartUpload) -> None:
+            try:
+                await application.storage.abort_multipart_upload(upload)
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                outcomes[upload.key] = error
+                return
+            outcomes[upload.key] = None
+            self._uploads.add(_upload(upload.key))
+            self._upload_bytes += upload.size
+
+        for start in range(0, len(uploads), BATCH):
+            async with application.lock.batch():
+                await for_each(uploads[start : start + BATCH], abort, concurrency=application.concurrency)
+        application.failures.note(outcomes)
+
+
+def _multipart_uploads(inventory: Inventory, group: Sequence[tuple[int, str]]) -> list[MultipartUpload]:
+    """Those to abort."""
+    rows = inventory.all(
+        "select key, upload_id, newest, m.size from multipart_upload m join gc_dead_upload using (repository, uuid)"
+        " where repository in (select unnest(?)) order by key, upload_id",
+        [[repository for repository, _ in group]],
+    )
+    return [MultipartUpload(*row) for row in rows]
+
+
+def _repository(key: str) -> str:
+    return layout.repository_around(key)
+
+
+def _upload(key: str) -> tuple[str, str]:
+    """The repository and the id of an upload, by a key of it."""
+    decoded = layout.decode(key)
+    assert isinstance(decoded, UploadKey)
+    return decoded.name, decoded.uuid
