@@ -209,9 +209,6 @@ class _Planner:
         self._now = now
         self._cutoff = now - options.grace
         self._uploads_cutoff = now - options.uploads_older_than
-        self._reach = Reachability(
-            inventory, revisions="gc_sound_revision" if options.drop_broken else "revision_link"
-        )
 
     def links(self) -> None:
         self.choose_tags()
@@ -315,6 +312,9 @@ class _Planner:
     def reach(self) -> None:
         """Fill `reach`: roots, then whatever newly protected repositories and followed tags add, to a fixpoint."""
         self._find_followers()
+        self._reach = Reachability(
+            self._inventory, revisions="gc_sound_revision" if self._options.drop_broken else "revision_link"
+        )
         young_links = (
             "select repository, unnest([digest, target]) as digest, false as expand from layer_link"
             f" where mtime >= {self._cutoff}"
