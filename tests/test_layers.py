@@ -25,7 +25,7 @@ LAYERS = (
     frozenset({"inventory"}),
     frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
-    frozenset({"sync", "demo_registry"}),
+    frozenset({"sync", "demo_registry", "serve"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

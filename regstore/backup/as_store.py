@@ -24,6 +24,7 @@ from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.storage.base import (
     Capabilities,
     Counters,
+    InFile,
     MultipartUpload,
     ObjectInfo,
     Page,
@@ -137,7 +138,8 @@ class SnapshotStorage:
             return
         try:
             async with self._backup.open_read(blob_key(decoded.digest), start=start, length=length) as handle:
-                yield _Read(ObjectInfo(key, handle.info.size, "", self.snapshot.begun), handle)
+                kind = _ReadFile if isinstance(handle, InFile) else _Read
+                yield kind(ObjectInfo(key, handle.info.size, "", self.snapshot.begun), handle)
         except NotFound as error:
             raise NotFound(key, self.url) from error
 
@@ -206,6 +208,13 @@ class SnapshotStorage:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+@dataclass(slots=True)
+class _ReadFile(_Read):
+    def fileno(self) -> int:
+        assert isinstance(self.handle, InFile)
+        return self.handle.fileno()
 
 
 @dataclass(slots=True)

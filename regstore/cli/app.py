@@ -23,6 +23,7 @@ from regstore.cli.locks import locks
 from regstore.cli.ls import ls
 from regstore.cli.migrate import migrate
 from regstore.cli.seed_bucket import seed_bucket
+from regstore.cli.serve import serve
 from regstore.cli.tags import tags
 from regstore.cli.trash import TRASH_COMMANDS
 from regstore.cli.verify import verify
@@ -45,6 +46,7 @@ COMMANDS: Final = {
     "verify": verify,
     "restore": backup_restore,
     "du": du,
+    "serve": serve,
     "doctor": doctor,
     "demo": demo,
 }

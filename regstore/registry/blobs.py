@@ -80,7 +80,7 @@ class Blobs:
     async def stat(self, digest: Digest | str) -> BlobInfo:
         """BlobUnknown when the repository has no link to it, or when the link leads to nothing."""
         digest = as_digest(digest)
-        target = await self._resolve(digest)
+        target = await self.resolve(digest)
         try:
             info = await self._storage.stat(layout.encode(layout.BlobKey(target)))
         except NotFound as error:
@@ -98,7 +98,7 @@ class Blobs:
     ) -> AsyncGenerator[BlobReader, None]:
         """A stream of the blob, or of `length` bytes from `start`; a whole blob is verified at its end."""
         digest = as_digest(digest)
-        target = await self._resolve(digest)
+        target = await self.resolve(digest)
         async with AsyncExitStack() as stack:
             try:
                 handle = await stack.enter_async_context(
@@ -157,7 +157,9 @@ class Blobs:
             raise IntegrityError(f"{stored.key}: {stored.size:,} bytes in {self._storage.url}, not {size:,}")
         return BlobInfo(digest, stored.size, stored.mtime, stored_as)
 
-    async def _resolve(self, digest: Digest) -> Digest:
+    async def resolve(self, digest: Digest) -> Digest:
+        """The digest that the blob lies under, by its link; it differs only for one that was pushed by its sha512.
+        BlobUnknown when the repository has no link to it; whether the blob is there is not looked at."""
         key = layout.LayerLinkKey(self._name, digest)
         try:
             target = await links.read_link(self._storage, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from regstore.digest import Digest
@@ -68,12 +68,17 @@ class Subjects:
         self.referrers.setdefault(subject, {}).setdefault(referrer.digest, referrer)
 
 
-async def read_subjects(manifests: Manifests, tags: Tags) -> Subjects:
-    """One GET a revision, one listing of revisions and one of tags. A damaged manifest is noted, not raised."""
+async def read_subjects(
+    manifests: Manifests, tags: Tags, *, known: Mapping[Digest, KnownManifest] | None = None
+) -> Subjects:
+    """One GET a revision that is not `known`, one listing of revisions and one of tags. A damaged manifest is noted,
+    not raised."""
     subjects = Subjects()
 
     async def read(revision: tuple[Digest, bool]) -> KnownManifest | None:
         digest, sound = revision
+        if sound and known is not None and digest in known:
+            return known[digest]
         try:
             return KnownManifest.of(await (manifests.read(digest) if sound else manifests.get(digest)))
         except (ManifestUnknown, InvalidManifest):
@@ -84,14 +89,14 @@ async def read_subjects(manifests: Manifests, tags: Tags) -> Subjects:
             return None
 
     revisions = [revision async for revision in manifests.revisions()]
-    for (digest, _), known in zip(revisions, await run_all(read, revisions), strict=True):
-        if known is None:
+    for (digest, _), found in zip(revisions, await run_all(read, revisions), strict=True):
+        if found is None:
             subjects.unreadable.append(digest)
             continue
-        subjects.manifests[digest] = known
-        subject = known.manifest.subject
+        subjects.manifests[digest] = found
+        subject = found.manifest.subject
         if subject is not None:
-            subjects.add(subject.digest, _referrer(digest, known))
+            subjects.add(subject.digest, _referrer(digest, found))
     async for tag in tags:
         if tag.digest is not None:
             _follow_tag(subjects, tag.name, tag.digest)

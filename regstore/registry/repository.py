@@ -25,7 +25,7 @@ class Repository:
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
-        self._storage = storage
+        self.storage = storage
         self.name = name
         self.tags = Tags(storage, name)
         self.blobs = Blobs(storage, name)
@@ -33,10 +33,10 @@ class Repository:
         self.uploads = Uploads(storage, name)
 
     def __repr__(self) -> str:
-        return f"<Repository {self.name} in {self._storage.url}>"
+        return f"<Repository {self.name} in {self.storage.url}>"
 
     async def exists(self) -> bool:
-        return await links.repository_exists(self._storage, self.name)
+        return await links.repository_exists(self.storage, self.name)
 
     async def referrers(self, digest: Digest | str) -> Referrers:
         """The manifests that name this one as their subject, or that a tag `sha256-<hex>…` gives to it.

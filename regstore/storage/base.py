@@ -158,6 +158,15 @@ class ReadHandle(Protocol):
 
 
 @runtime_checkable
+class InFile(Protocol):
+    """A ReadHandle whose object is a file of this computer, from its first byte: it can be sent without being read."""
+
+    def fileno(self) -> int:
+        """Its descriptor, open while the handle is."""
+        ...
+
+
+@runtime_checkable
 class Storage(Protocol):
     """A key-value store of bytes under one root.
 

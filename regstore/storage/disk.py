@@ -444,6 +444,9 @@ class OpenedFile:
         self._offset = start
         self._end = info.size if length is None else min(info.size, start + length)
 
+    def fileno(self) -> int:
+        return self._file
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         storage, key = self._storage, self.info.key
         while self._offset < self._end:

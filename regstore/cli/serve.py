@@ -1,0 +1,103 @@
+"""`regstore serve`: a read-only registry straight from a store or a backup."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.command import command
+from regstore.cli.options import Json
+from regstore.cli.output import emit_error, emit_json
+from regstore.cli.run import run_async
+from regstore.cli.settings import StoreSettings
+from regstore.events import Event, Notice, OnEvent, Retry
+
+if TYPE_CHECKING:
+    from regstore.serve.server import ServeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where a server listens, and who may ask it."""
+
+    listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")] = (
+        "127.0.0.1:5000"
+    )
+    htpasswd: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Users and their bcrypt hashes (htpasswd -B)."),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default=False, help="Certificate, PEM, with its chain.")
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="Its key, PEM.")] = None
+    without_password: Annotated[
+        bool,
+        typer.Option("--without-password", help="Listen beyond this computer with no password: all may read all."),
+    ] = False
+
+    def options(self) -> ServeOptions:
+        from regstore.serve.server import ServeOptions, parse_listen
+
+        host, port = parse_listen(self.listen)
+        return ServeOptions(
+            host=host,
+            port=port,
+            htpasswd=self.htpasswd,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            open_to_all=self.without_password,
+        )
+
+
+@command
+def serve(
+    settings: StoreSettings,
+    listening: Listening,
+    snapshot: Annotated[
+        str,
+        typer.Option(
+            metavar="ID|latest|TIME",
+            show_default=False,
+            help="Of a backup: serve this snapshot only, under its own names.",
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Serve a store or a backup as a read-only registry, until interrupted; no registry needs to run.
+
+    STORE may be a backup: then every snapshot is there under its own ID, and the newest as `latest/…`. Nothing is
+    written, and every answer is asked of the store as it is then.
+    """
+    run_async(_serve(settings, listening.options(), snapshot, as_json, _log(quiet=settings.quiet)))
+
+
+async def _serve(
+    settings: StoreSettings, options: ServeOptions, snapshot: str, as_json: bool, on_event: OnEvent
+) -> None:
+    from regstore.serve.mounts import open_mounts
+    from regstore.serve.server import make_application, serving, url_of
+
+    async with settings.open(read_only=True) as storage:
+        mounts = await open_mounts(storage, snapshot)
+        async with serving(make_application(mounts, options, on_event=on_event), options) as addresses:
+            urls = [url_of(options, address) for address in addresses]
+            if as_json:
+                emit_json({"store": storage.url, "urls": urls})
+            elif not settings.quiet:
+                emit_error(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
+            await asyncio.Event().wait()
+
+
+def _log(*, quiet: bool) -> OnEvent:
+    """Errors of the store, a line each."""
+
+    def log(event: Event) -> None:
+        if isinstance(event, Notice | Retry) and not quiet:
+            emit_error(event.message if isinstance(event, Notice) else str(event))
+
+    return log

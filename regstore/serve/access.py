@@ -1,0 +1,179 @@
+"""Passwords: HTTP Basic against an htpasswd file with bcrypt, as registries take it.
+
+Other hashes are refused when the file is read: Distribution passes over such lines without a word, and then nobody can
+log in. Comparing takes the same time whether or not the user is known. Guessing is slow: comparisons run one at a time
+per core, a wrong password is answered only after `PENALTY`, and of one address `WAITING` may wait, the next gets 429. A
+password that was right is remembered for a while by its keyed hash, so that a pull costs one comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import hdrs, web
+
+from regstore.errors import InputError
+from regstore.serve.answers import ApiError
+
+#: Seconds that a wrong password waits for its answer.
+PENALTY: Final = 1.0
+#: Passwords that are being compared, or were wrong and wait: of one address, and of all.
+WAITING: Final = 20
+_WAITING_IN_ALL: Final = 500
+#: Seconds for which a right password is remembered, and how many.
+_REMEMBERED: Final = 300.0
+_MOST: Final = 1000
+_BCRYPT: Final = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+_KINDS: Final = {"$apr1$": "MD5 (htpasswd -m)", "{SHA}": "SHA-1 (htpasswd -s)", "$5$": "SHA-256", "$6$": "SHA-512"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    mtime: int
+    size: int
+    inode: int
+
+
+def read_htpasswd(path: Path) -> dict[str, bytes]:
+    """User and bcrypt hash of each line; empty lines and those that begin with `#` are passed over.
+
+    InputError names the line that is no user's, or whose hash is another kind.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the password file {path} can't be read: {error}") from error
+    users: dict[str, bytes] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        user, colon, hashed = entry.partition(":")
+        if not colon or not user:
+            raise InputError(f"{path}, line {number}: not `user:hash`")
+        if not _BCRYPT.fullmatch(hashed):
+            kind = next((name for sign, name in _KINDS.items() if hashed.startswith(sign)), "not bcrypt")
+            raise InputError(
+                f"{path}, line {number}: the hash of {user!r} is {kind}, and registries take bcrypt only: make it with "
+                "htpasswd -B"
+            )
+        users[user] = hashed.encode()
+    if not users:
+        raise InputError(f"{path} names no user")
+    return users
+
+
+class Passwords:
+    """The users of a file, which is read again when it has changed. A file that has become unreadable, or wrong, leaves
+    those that were known."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._users = read_htpasswd(path)
+        self._stamp = _stamp(path)
+        self._key = secrets.token_bytes(32)
+        self._right: OrderedDict[bytes, float] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
+        self._comparing = asyncio.Semaphore(os.cpu_count() or 1)
+        self._nobody = _hash(secrets.token_bytes(16), next(iter(self._users.values())))
+
+    async def check(self, request: web.Request) -> None:
+        """ApiError 401 unless the request bears a user's password; 429 where too many are being tried."""
+        self._look_again()
+        user, password = _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))
+        if user is None:
+            raise _unauthorized()
+        proof = hmac.digest(self._key, f"{user}\0".encode() + password, hashlib.sha256)
+        if self._right.get(proof, 0.0) > time.monotonic():
+            return
+        address = request.remote or ""
+        if self._waiting[address] >= WAITING or self._waiting.total() >= _WAITING_IN_ALL:
+            raise ApiError(
+                HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many passwords at a time", Retry_After="10"
+            )
+        self._waiting[address] += 1
+        try:
+            async with self._comparing:
+                known = self._users.get(user)
+                right = await asyncio.to_thread(_matches, password, known if known is not None else self._nobody)
+            if known is None or not right:
+                await asyncio.sleep(PENALTY)
+                raise _unauthorized()
+        finally:
+            self._waiting[address] -= 1
+            if not self._waiting[address]:
+                del self._waiting[address]
+        self._right[proof] = time.monotonic() + _REMEMBERED
+        while len(self._right) > _MOST:
+            self._right.popitem(last=False)
+
+    def _look_again(self) -> None:
+        try:
+            stamp = _stamp(self._path)
+            if stamp == self._stamp:
+                return
+            self._users = read_htpasswd(self._path)
+        except (OSError, InputError):
+            return
+        self._stamp = stamp
+        self._right.clear()
+
+
+def _stamp(path: Path) -> _Stamp:
+    found = path.stat()
+    return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _credentials(header: str) -> tuple[str | None, bytes]:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic" or len(encoded) > 4096:
+        return None, b""
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return (user.decode() if colon else None), password
+    except (binascii.Error, UnicodeDecodeError):
+        return None, b""
+
+
+def _unauthorized() -> ApiError:
+    return ApiError(
+        HTTPStatus.UNAUTHORIZED,
+        "UNAUTHORIZED",
+        "authentication required",
+        WWW_Authenticate='Basic realm="regstore", charset="UTF-8"',
+    )
+
+
+def _matches(password: bytes, hashed: bytes) -> bool:
+    bcrypt = _bcrypt()
+    if b"\0" in password or len(password) > 72:  # bcrypt would look at what stands before only
+        bcrypt.checkpw(b"x", hashed)
+        return False
+    return bool(bcrypt.checkpw(password, hashed))
+
+
+def _hash(password: bytes, like: bytes) -> bytes:
+    """Of the same cost as another hash."""
+    bcrypt = _bcrypt()
+    return bytes(bcrypt.hashpw(password.hex().encode(), bcrypt.gensalt(int(like[4:6]))))
+
+
+def _bcrypt() -> Any:
+    try:
+        import bcrypt
+    except ImportError as error:
+        raise InputError("passwords need a package more: pip install 'regstore[serve]'") from error
+    return bcrypt

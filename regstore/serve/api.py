@@ -1,0 +1,218 @@
+"""The registry API, read-only: pull and discovery of the OCI distribution specification 1.1.
+
+Every answer is asked of the store as it is then: what is pushed can be pulled at once. What never changes, a manifest's
+bytes and what they say, is remembered by digest.
+
+Sources: github.com/opencontainers/distribution-spec, spec.md v1.1 (end-1 to end-3, end-8, end-12); for
+`Docker-Content-Digest`, ETag, `_catalog` and the pages of both lists as Distribution's docs/content/spec/api.md.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import orjson
+from aiohttp import hdrs, web
+
+from regstore import layout
+from regstore.digest import Digest
+from regstore.errors import BlobUnknown, ManifestUnknown, NotFound, RegstoreError
+from regstore.manifest import OCI_INDEX
+from regstore.reference import is_tag
+from regstore.registry import Repository, StoredManifest
+from regstore.serve.accept import Accepts, default_image
+from regstore.serve.answers import JSON, TOLD, ApiError, api_error, error_response
+from regstore.serve.bodies import parse_range, send
+from regstore.serve.mounts import Mounts
+from regstore.serve.referrers import ReferrersMemory
+
+VERSION_HEADER: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
+#: Names, or tags, of one answer where the client asks for no number, or for more.
+PAGE: Final = 1000
+#: What never changes may be kept for ever, says the answer; a tag's answer says nothing.
+_FOR_EVER: Final = "max-age=31536000, immutable"
+_CONTENT_DIGEST: Final = "Docker-Content-Digest"
+_SAFE: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RegistryApi:
+    """The handlers under `/v2/`, for any server of aiohttp."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+        self._referrers = ReferrersMemory()
+
+    def add_to(self, application: web.Application) -> None:
+        for path, handler in (
+            ("/v2/", self.version),
+            ("/v2/_catalog", self.catalog),
+            ("/v2/{name:.+}/tags/list", self.tags),
+            ("/v2/{name:.+}/manifests/{reference}", self.manifest),
+            ("/v2/{name:.+}/blobs/{digest}", self.blob),
+            ("/v2/{name:.+}/referrers/{digest}", self.referrers),
+        ):
+            application.router.add_get(path, guarded(handler))
+        application.router.add_route("*", "/v2{rest:(?:/.*)?}", guarded(self.other))
+
+    async def version(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"{}", content_type=JSON)
+
+    async def other(self, request: web.Request) -> web.StreamResponse:
+        """Writes, and what no registry knows."""
+        if request.method not in _SAFE:
+            raise ApiError(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                "UNSUPPORTED",
+                "the operation is unsupported: this registry is read-only",
+                Allow="GET, HEAD",
+            )
+        if request.path == "/v2":
+            return web.Response(status=HTTPStatus.MOVED_PERMANENTLY, headers={hdrs.LOCATION: "/v2/"})
+        raise ApiError(HTTPStatus.NOT_FOUND, "UNSUPPORTED", "there is no such endpoint")
+
+    async def catalog(self, request: web.Request) -> web.StreamResponse:
+        return _page(request, "repositories", await self._mounts.names(), most=PAGE)
+
+    async def tags(self, request: web.Request) -> web.StreamResponse:
+        repository = await self._repository(request)
+        names = sorted([tag.name async for tag in repository.tags])
+        return _page(request, "tags", names, name=request.match_info["name"])
+
+    async def manifest(self, request: web.Request) -> web.StreamResponse:
+        repository = await self._repository(request)
+        reference = request.match_info["reference"]
+        if ":" not in reference and not is_tag(reference):
+            raise ApiError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", "no such tag: this can't be one")
+        stored = _acceptable(
+            await repository.manifests.get(reference), Accepts(request.headers.getall(hdrs.ACCEPT, ()))
+        )
+        if isinstance(stored, Digest):
+            stored = await repository.manifests.get(stored)
+        headers = _headers(stored.digest)
+        if ":" in reference:
+            headers[hdrs.CACHE_CONTROL] = _FOR_EVER
+        if _has_it(request, stored.digest):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        headers[hdrs.CONTENT_TYPE] = stored.media_type
+        return web.Response(body=stored.data, headers=headers)
+
+    async def blob(self, request: web.Request) -> web.StreamResponse:
+        repository = await self._repository(request)
+        digest = Digest.parse(request.match_info["digest"])
+        target = await repository.blobs.resolve(digest)
+        key = layout.encode(layout.BlobKey(target))
+        headers = _headers(digest) | {
+            hdrs.ACCEPT_RANGES: "bytes",
+            hdrs.CACHE_CONTROL: _FOR_EVER,
+            hdrs.CONTENT_TYPE: "application/octet-stream",
+        }
+        storage = repository.storage
+        try:
+            if _has_it(request, digest):
+                await storage.stat(key)
+                return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+            wanted = request.headers.get(hdrs.RANGE)
+            if not _still(request, digest):
+                wanted = None
+            if request.method == hdrs.METH_HEAD:
+                size = (await storage.stat(key)).size
+                return web.Response(headers=headers | {hdrs.CONTENT_LENGTH: str(size)})
+            if wanted is None:
+                async with storage.open_read(key) as handle:
+                    return await send(request, handle, parse_range(None, handle.info.size), headers)
+            part = parse_range(wanted, (await storage.stat(key)).size)
+            async with storage.open_read(key, start=part.start, length=part.length) as handle:
+                return await send(request, handle, part, headers)
+        except NotFound as error:
+            raise BlobUnknown(f"{repository.name} links {digest}, but {key} is gone") from error
+
+    async def referrers(self, request: web.Request) -> web.StreamResponse:
+        """By the specification never 404: who has no referrers, or is not there, has an empty list."""
+        repository = await self._repository(request)
+        digest = Digest.parse(request.match_info["digest"])
+        wanted = request.query.get("artifactType", "")
+        found = await self._referrers.of(repository, digest)
+        headers = {}
+        if wanted:
+            found = [each for each in found if each.get("artifactType") == wanted]
+            headers["OCI-Filters-Applied"] = "artifactType"
+        body = orjson.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found})
+        return web.Response(body=body, content_type=OCI_INDEX, headers=headers)
+
+    async def _repository(self, request: web.Request) -> Repository:
+        return await self._mounts.find(request.match_info["name"])
+
+
+def guarded(handler: Handler) -> Handler:
+    """The handler, with the library's errors as answers, and the header that says what answers here."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except ApiError as error:
+            response = error_response(error)
+        except RegstoreError as error:
+            request[TOLD] = error
+            response = error_response(api_error(error))
+        if not response.prepared:
+            response.headers.update(VERSION_HEADER)
+        return response
+
+    return handle
+
+
+def _acceptable(stored: StoredManifest, accepts: Accepts) -> StoredManifest | Digest:
+    """The manifest, or the digest of the one to give in its place. ManifestUnknown where the client takes neither."""
+    if accepts.takes(stored.media_type):
+        return stored
+    image = default_image(stored.manifest)
+    if image is not None and accepts.takes(image.media_type):
+        return image.digest
+    raise ManifestUnknown(f"{stored.digest} is {stored.media_type}, which the client does not accept")
+
+
+def _headers(digest: Digest) -> dict[str, str]:
+    return VERSION_HEADER | {_CONTENT_DIGEST: str(digest), hdrs.ETAG: f'"{digest}"'}
+
+
+def _has_it(request: web.Request, digest: Digest) -> bool:
+    """Whether an If-None-Match names it, quoted as the RFC asks or bare as old clients write it."""
+    given = ",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ()))
+    return any(one.strip().removeprefix("W/").strip('"') in (str(digest), "*") for one in given.split(","))
+
+
+def _still(request: web.Request, digest: Digest) -> bool:
+    """Whether an If-Range, where there is one, names the blob as it is."""
+    given = request.headers.get(hdrs.IF_RANGE)
+    return given is None or given.strip('"') == str(digest)
+
+
+def _page(
+    request: web.Request, field: str, names: Sequence[str], *, most: int | None = None, **more: Any
+) -> web.Response:
+    """The names after `last`, at most `n` of them, and a Link to the next ones. names: in byte order."""
+    number = _number(request)
+    last = request.query.get("last", "")
+    start = bisect_right(names, last) if last else 0
+    limit = most if number is None else number if most is None else min(number, most)
+    end = len(names) if limit is None else start + limit
+    headers = {}
+    if limit and end < len(names):
+        query = urlencode({"last": names[end - 1], "n": limit}, quote_via=quote)
+        headers[hdrs.LINK] = f'<{quote(request.path)}?{query}>; rel="next"'
+    return web.Response(body=orjson.dumps({**more, field: names[start:end]}), content_type=JSON, headers=headers)
+
+
+def _number(request: web.Request) -> int | None:
+    text = request.query.get("n", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ApiError(HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID", "n is no number of results")
+    return int(text)

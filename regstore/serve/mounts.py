@@ -1,0 +1,105 @@
+"""Which repositories there are under which names, and in what store each lies.
+
+A store, or one snapshot of a backup, is served under the names it has. A whole backup is served with every snapshot
+under a prefix of its own: `20261124t031500z-1a2b3c4d/team/app`, and `latest/team/app` for the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from regstore.backup import choose, list_snapshots
+from regstore.backup.as_store import SnapshotStorage
+from regstore.backup.opening import check_marker
+from regstore.errors import InputError, NameUnknown
+from regstore.reference import parse_name
+from regstore.registry import Registry, Repository
+from regstore.storage.base import Storage
+
+LATEST: Final = "latest"
+
+
+class Mounts(Protocol):
+    """Repositories by the name that a client uses."""
+
+    async def find(self, name: str) -> Repository:
+        """The repository under this name, which need not be there. InvalidReference; NameUnknown."""
+        ...
+
+    async def names(self) -> Sequence[str]:
+        """Every name, in byte order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreMount:
+    """One store under the names it has."""
+
+    registry: Registry
+
+    async def find(self, name: str) -> Repository:
+        return self.registry.repository(parse_name(name))
+
+    async def names(self) -> Sequence[str]:
+        storage = self.registry.storage
+        if isinstance(storage, SnapshotStorage):  # it knows them without a listing
+            return sorted(storage.snapshot.repositories)
+        return sorted([repository.name async for repository in self.registry.repositories()])
+
+
+class BackupMount:
+    """Every snapshot of a backup, each under its ID in lower case, and the newest under `latest` too.
+
+    Snapshots are listed anew when a name is asked for that is not known: one that was made since is found.
+    """
+
+    def __init__(self, backup: Storage) -> None:
+        self._backup = backup
+        self._snapshots: dict[str, SnapshotStorage] = {}
+
+    async def find(self, name: str) -> Repository:
+        prefix, _, rest = parse_name(name).partition("/")
+        if prefix not in self._snapshots or prefix == LATEST:
+            await self.refresh()
+        snapshot = self._snapshots.get(prefix)
+        if snapshot is None or not rest:
+            raise NameUnknown(
+                f"{self._backup.url} has no snapshot {prefix}: a name here begins with a snapshot's ID"
+            )
+        return Registry(snapshot).repository(rest)
+
+    async def names(self) -> Sequence[str]:
+        snapshots = await self.refresh()
+        return sorted(f"{prefix}/{name}" for prefix, one in snapshots.items() for name in one.snapshot.repositories)
+
+    async def refresh(self) -> Mapping[str, SnapshotStorage]:
+        """The snapshots that are there now, by prefix."""
+        listed = await list_snapshots(self._backup)
+        found: dict[str, SnapshotStorage] = {}
+        for snapshot in listed.snapshots:
+            prefix = snapshot.run.lower()
+            known = self._snapshots.get(prefix)
+            found[prefix] = known if known is not None else SnapshotStorage(self._backup, snapshot)
+        try:
+            found[LATEST] = found[choose(listed, LATEST, self._backup.url).run.lower()]
+        except InputError:  # several sources, none of which is the one that is meant
+            pass
+        self._snapshots = found
+        return found
+
+
+async def open_mounts(storage: Storage, snapshot: str = "") -> Mounts:
+    """What is served of a place: a registry's store, a backup, or the snapshot of one that an ID, the beginning of
+    one, `latest` or a time names. NotARegistry where it is neither; InputError where there is no such snapshot."""
+    if await check_marker(storage):
+        if not snapshot:
+            return BackupMount(storage)
+        chosen = choose(await list_snapshots(storage), snapshot, storage.url)
+        return StoreMount(Registry(SnapshotStorage(storage, chosen)))
+    if snapshot:
+        raise InputError(f"{storage.url} is no backup, so it has no snapshot {snapshot!r}: leave --snapshot out")
+    registry = Registry(storage)
+    await registry.require()
+    return StoreMount(registry)

@@ -1,0 +1,192 @@
+"""The listening server: one origin, with passwords and TLS where asked, and safe answers whatever happens inside."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from regstore.errors import InputError, Refused, RegstoreError
+from regstore.events import Notice, OnEvent, ignore
+from regstore.serve.access import Passwords
+from regstore.serve.answers import TOLD, ApiError, error_response
+from regstore.serve.api import RegistryApi
+from regstore.serve.mounts import Mounts
+
+#: Seconds in which a client must have sent a request's head, and after which an idle connection is closed.
+IDLE: Final = 60.0
+#: Seconds that answers under way may still take when the server is told to stop.
+LAST: Final = 30.0
+#: No page of ours needs more than its own origin; an answer of the API is no page at all.
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+#: Asked for by monitors, who have no password; it says nothing of the store but that it answers.
+HEALTH: Final = "/healthz"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """host, port: where to listen; port 0 takes a free one. tls_cert, tls_key: PEM files, both or none.
+
+    open_to_all: listen on an address that others can reach though there is no password.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 5000
+    htpasswd: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    open_to_all: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise InputError("--tls-cert and --tls-key belong together: give both")
+        if not 0 <= self.port < 65536:
+            raise InputError(f"{self.port} is no port: give 1 to 65535, or 0 for a free one")
+        if not (is_loopback(self.host) or self.htpasswd is not None or self.open_to_all):
+            raise Refused(
+                f"{self.host} can be reached by others, and there is no password: give --htpasswd FILE, or "
+                "--without-password where everybody may read everything"
+            )
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`127.0.0.1:5000`, `[::1]:5000`, `:5000` (every address), `localhost:0`. InputError."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InputError(
+            f"{text!r} is no address to listen on: give HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000"
+        )
+    return host or "0.0.0.0", int(port)  # as Distribution's `addr: :5000`
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def make_application(mounts: Mounts, options: ServeOptions, *, on_event: OnEvent = ignore) -> web.Application:
+    """All that is served, for any runner of aiohttp."""
+    passwords = Passwords(options.htpasswd) if options.htpasswd is not None else None
+
+    @web.middleware
+    async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if passwords is not None and request.path != HEALTH:
+                await passwords.check(request)
+            response = await handler(request)
+        except ApiError as error:
+            response = error_response(error)
+        except web.HTTPException as error:
+            response = error_response(
+                ApiError(error.status, "UNSUPPORTED", HTTPStatus(error.status).phrase.lower())
+            )
+        except (ConnectionError, asyncio.CancelledError):
+            raise  # the client has gone
+        except Exception as error:  # noqa: BLE001  # a mistake in here must not say more to a client than that
+            request[TOLD] = error
+            response = error_response(ApiError(500, "UNKNOWN", "this answer could not be made"))
+        told = request.get(TOLD)
+        if told is not None and response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            on_event(Notice(message=_line(request, told)))
+        return response
+
+    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers[hdrs.SERVER] = "regstore"  # not what it is built on
+
+    application = web.Application(middlewares=[around], client_max_size=64 * 1024)
+    application.on_response_prepare.append(on_prepare)
+    application.router.add_get(HEALTH, _health)
+    RegistryApi(mounts).add_to(application)
+    return application
+
+
+async def _health(request: web.Request) -> web.StreamResponse:
+    return web.Response(text="ok\n")
+
+
+def _line(request: web.Request, error: Exception) -> str:
+    """One line for the log; what came from outside is quoted."""
+    what = str(error) if isinstance(error, RegstoreError) else f"{type(error).__name__}: {error}"
+    return f"{request.method} {request.raw_path[:200]!r}: {what}"
+
+
+@asynccontextmanager
+async def serving(
+    application: web.Application, options: ServeOptions
+) -> AsyncGenerator[list[tuple[str, int]], None]:
+    """Listen, and give the addresses; leaving ends it, answers under way have `LAST` seconds. InputError where the
+    address can't be listened on, or the certificate is none."""
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=IDLE,
+        handler_cancellation=True,
+        shutdown_timeout=LAST,
+        max_line_size=8190,
+        max_field_size=8190,
+    )
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, options.host, options.port, ssl_context=_tls(options), backlog=512)
+        try:
+            await site.start()
+        except OSError as error:
+            raise InputError(f"can't listen on {options.host}:{options.port}: {error.strerror or error}") from error
+        yield [tuple(each[:2]) for each in runner.addresses]
+    finally:
+        await runner.cleanup()
+
+
+def _tls(options: ServeOptions) -> ssl.SSLContext | None:
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(
+            f"{options.tls_cert} and {options.tls_key} are no certificate and its key: {error}"
+        ) from error
+    return context
+
+
+def _no_password() -> str:
+    raise InputError("the key is encrypted: give one that needs no password")
+
+
+def url_of(options: ServeOptions, address: tuple[str, int]) -> str:
+    """How a client on this computer reaches it."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    shown = f"[{host}]" if family == socket.AF_INET6 else host
+    return f"{'https' if options.tls_cert else 'http'}://{shown}:{port}"
