@@ -67,11 +67,15 @@ class SnapshotStorage:
         self.url = f"{backup.url} (snapshot {snapshot.run})"
         self.counters: Counters = backup.counters
         self.serves_in_parallel = backup.serves_in_parallel
+        self.bills_requests = backup.bills_requests
         self.snapshot = snapshot
         self._backup = backup
         self._trees = _Trees(backup, snapshot, links_kept)
         #: In the order of their own keys, which begin with `<name>/_`: those of a repository nested in it do not.
         self._names = sorted(snapshot.repositories, key=_own)
+
+    def identity(self) -> str:
+        return f"{self._backup.identity()} (snapshot {self.snapshot.run})"
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
         keys: list[str] = []

@@ -29,7 +29,8 @@ from regstore.inventory.inventory import Inventory
 from regstore.proving.proofs import Proofs
 from regstore.proving.read_data import ReadData, Wanted
 from regstore.proving.reader import BlobReader
-from regstore.storage.base import HasModes, PutOptions, Storage, keep_private
+from regstore.storage.base import PutOptions, Storage
+from regstore.storage.optional import HasModes, keep_private
 
 #: Rows that are put into a table at once.
 _ROWS: Final = 20_000

@@ -31,8 +31,9 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.state import new_run, started_at
-from regstore.storage.base import Page, Storage, keep_private
+from regstore.storage.base import Page, Storage
 from regstore.storage.identity import place_of
+from regstore.storage.optional import keep_private
 
 #: Packs written, and held in memory, at a time.
 _PACKS_AT_ONCE: Final = 128

@@ -45,7 +45,8 @@ from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.seed.seeding import SEED_BODY
 from regstore.state import new_run
 from regstore.state.lock import Lock
-from regstore.storage.base import Storage, keep_private
+from regstore.storage.base import Storage
+from regstore.storage.optional import keep_private
 from regstore.storage.outage import OutageWatch, error_of_source
 from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
 

@@ -166,7 +166,8 @@ def _show(
             emit_json(result_json(result) | {"configuration": configuration})
         else:
             print_result(result)
-            print_configuration(configuration)
+            if configuration:  # a registry can be pointed there
+                print_configuration(configuration)
         partial = result.partial
     return EXIT_PARTIAL if partial else EXIT_OK
 
@@ -185,6 +186,7 @@ async def _migrate(
     from regstore.inventory.whose import database_told
     from regstore.migrate import check_source, migrate, plan_only
     from regstore.migrate.metadata import Metadata, notes_on_metadata, refuse_metadata
+    from regstore.seed.configuration import registry_configuration
     from regstore.storage.identity import keep_id
 
     scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
@@ -206,7 +208,7 @@ async def _migrate(
             )
             return replace(summary, notes=tuple(notes)), None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
-        return None, result, _configuration(target)
+        return None, result, registry_configuration(target)
 
 
 async def _create(target: Storage, options: MigrateOptions, on_event: OnEvent) -> None:
@@ -223,27 +225,3 @@ async def _check_is_there(target: Storage) -> None:
         await anext(target.list(layout.PREFIX), None)
     except NoSuchBucket as error:
         raise NoSuchBucket(f"{error}: --create makes it, and seeds it") from error
-
-
-def _configuration(target: Storage) -> dict[str, Any]:
-    """The registry's, for the target."""
-    from regstore.seed.configuration import disk_configuration, s3_configuration
-    from regstore.storage.disk import DiskStorage
-
-    if isinstance(target, DiskStorage):
-        return disk_configuration(target.root)
-    from regstore.storage.s3 import S3Storage
-    from regstore.storage.s3.settings import make_endpoint, open_session
-
-    assert isinstance(target, S3Storage)
-    settings = target.settings
-    endpoint = make_endpoint(settings, open_session(settings))
-    return s3_configuration(
-        bucket=settings.bucket,
-        root=settings.root,
-        region=endpoint.region,
-        endpoint=None if endpoint.is_aws else endpoint.url,
-        path_style=endpoint.path_style,
-        verify_tls=settings.verify_tls,
-        put=target.put_options,
-    )

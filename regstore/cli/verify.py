@@ -230,8 +230,9 @@ async def _repair(
     from regstore.backup.repair import is_backup
     from regstore.inventory.whose import Use
     from regstore.state.lock import hold_lock
-    from regstore.storage.base import PutOptions, store_with
+    from regstore.storage.base import PutOptions
     from regstore.storage.identity import place_of
+    from regstore.storage.optional import store_with
     from regstore.verify.repair import repair
 
     storage, config = settings.open_with_config()

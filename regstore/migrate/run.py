@@ -30,11 +30,11 @@ from regstore.migrate.others import NOBODY, Others, Pause, find_others, wait_for
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import is_pull_through, scan_source
-from regstore.migrate.transfer import can_copy, clean_up
+from regstore.migrate.transfer import clean_up, server_copies
 from regstore.state import tag_record
-from regstore.storage.base import Storage, store_with
-from regstore.storage.disk import DiskStorage
-from regstore.storage.identity import identity_of, place_of
+from regstore.storage.base import Storage
+from regstore.storage.identity import place_of
+from regstore.storage.optional import IsFolder, store_with
 
 #: After so many passes that gc got in the way of, the result says what there is.
 _MOST_DISTURBED: Final = 5
@@ -65,7 +65,7 @@ async def check_source(source: Storage, target: Storage, options: MigrateOptions
 
 
 def _check_places(source: Storage, target: Storage) -> None:
-    if source is target or identity_of(source) == identity_of(target):
+    if source is target or source.identity() == target.identity():
         raise InputError(f"source and target are both {source.url}")
 
 
@@ -234,8 +234,7 @@ async def _planned(
                 f"--delete removes nothing: no record in {target.url} says that a tag there came from {source.url}"
                 f" ({place}); older versions did not write down enough to tell"
             )
-        server_side = options.server_side and can_copy(source, target)
-        sides = _sides(source, target, server_side)
+        sides = _sides(source, target, options)
         summary = plan_migrate(
             inventory,
             options,
@@ -291,14 +290,12 @@ async def _merge_record(target: Storage, planned: _Planned) -> None:
         pass
 
 
-def _sides(source: Storage, target: Storage, server_side: bool) -> Sides:
-    from regstore.storage.s3 import S3Storage
-    from regstore.storage.s3.between import copied_whole
-
+def _sides(source: Storage, target: Storage, options: MigrateOptions) -> Sides:
+    copies = server_copies(source, target, options)
     return Sides(
-        source_s3=isinstance(source, S3Storage),
-        target_s3=isinstance(target, S3Storage),
-        copied_whole=copied_whole(target) if server_side and isinstance(target, S3Storage) else None,
+        source_s3=source.bills_requests,
+        target_s3=target.bills_requests,
+        copied_whole=copies.whole if copies is not None else None,
     )
 
 
@@ -306,7 +303,7 @@ async def _is_there(target: Storage) -> bool:
     try:
         await anext(target.list(layout.PREFIX), None)
     except NoSuchBucket:
-        if isinstance(target, DiskStorage) and target.root.exists():
+        if isinstance(target, IsFolder) and target.folder.exists():
             raise  # a file, of which no folder is made
         return False
     return True

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from regstore import layout
 from regstore.digest import Digest
@@ -14,7 +14,9 @@ from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError
 from regstore.events import Notice, OnEvent
 from regstore.migrate.options import MigrateOptions
 from regstore.migrate.take_back import take_back
+from regstore.state.unfinished_uploads import Unfinished
 from regstore.storage.base import Storage
+from regstore.storage.optional import CopiesBetween, ResumesUploads, ServerCopies
 from regstore.storage.streams import (
     LARGE_STREAMS,
     ONE_REQUEST,
@@ -24,10 +26,6 @@ from regstore.storage.streams import (
     is_fatal,
     verified_size,
 )
-
-if TYPE_CHECKING:
-    from regstore.state.unfinished_uploads import Unfinished
-    from regstore.storage.s3.between import Between
 
 MiB: Final = 1024 * 1024
 #: Bytes that streams of small blobs may hold at a time, all together.
@@ -57,20 +55,17 @@ class Transfer:
         self._streams = asyncio.Semaphore(STREAMS)
         self._large_streams = asyncio.Semaphore(LARGE_STREAMS)
         self._unfinished: Unfinished | None = None
-        self._between: Between | None = None
+        self._copies = server_copies(source, target, options)
         self._refusals = 0
         self._taking_back = asyncio.Lock()
         self.size_only = 0
         self.own_runs: set[str] = set()
-        self.server_side = options.server_side and can_copy(source, target)
+        self.server_side = self._copies is not None
 
     async def find_unfinished(self, is_wanted: Callable[[Digest], bool]) -> None:
         """Look for uploads of blobs that runs have left, and be ready to take them up. is_wanted: whether a blob is
         still to be copied; what is left of others is aborted."""
-        from regstore.storage.s3 import S3Storage
-
-        if isinstance(self._target, S3Storage):
-            from regstore.state.unfinished_uploads import Unfinished
+        if isinstance(self._target, ResumesUploads):
 
             def wanted(key: str) -> bool:
                 blob = layout.decode(key)
@@ -127,11 +122,7 @@ class Transfer:
     async def _copy_on_server(self, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> bool | None:
         """None when it was not copied; False when the copy can't be relied on: the checksum that the server keeps of
         it is not the blob's digest, or it did not come in time, and may come yet."""
-        from regstore.storage.s3 import S3Storage
-        from regstore.storage.s3.between import Between
-
-        assert isinstance(self._source, S3Storage) and isinstance(self._target, S3Storage)
-        assert self._unfinished is not None
+        assert self._copies is not None and self._unfinished is not None and isinstance(self._target, CopiesBetween)
         key = layout.encode(layout.BlobKey(digest))
         done = 0
 
@@ -140,10 +131,8 @@ class Transfer:
             done += part
             on_bytes(done)
 
-        if self._between is None:
-            self._between = Between(self._source, self._target, self._options.put)
         try:
-            await self._between.copy(key, size=size, under_way=self._unfinished.under_way, on_bytes=copied)
+            await self._copies.copy(key, size=size, under_way=self._unfinished.under_way, on_bytes=copied)
         except NotFound:
             return None  # gone, or the target's credentials see other buckets: passing through tells
         except Unreachable as error:
@@ -192,24 +181,16 @@ class Transfer:
             await take_back(self._target, digest, size, source=self._source.url, own=self.own_runs)
 
 
-def can_copy(source: Storage, target: Storage) -> bool:
-    """Whether both are buckets of one server. What the credentials may do shows when it is tried."""
-    from regstore.storage.s3 import S3Storage
-
-    if not (isinstance(source, S3Storage) and isinstance(target, S3Storage)):
-        return False
-    from regstore.storage.s3.between import same_server
-
-    return same_server(source, target)
+def server_copies(source: Storage, target: Storage, options: MigrateOptions) -> ServerCopies | None:
+    """Where both are on one server, and it may be asked. What the credentials may do shows when it is tried."""
+    if not (options.server_side and isinstance(target, CopiesBetween)):
+        return None
+    return target.copies_from(source, options.put)
 
 
 async def clean_up(target: Storage, options: MigrateOptions) -> None:
     """Where nothing is to be copied: abort the uploads that runs have left."""
-    from regstore.storage.s3 import S3Storage
-
-    if isinstance(target, S3Storage):
-        from regstore.state.unfinished_uploads import Unfinished
-
+    if isinstance(target, ResumesUploads):
         await Unfinished(target, options.put).load(lambda key: False)
 
 

@@ -31,7 +31,8 @@ from regstore.inventory.sample import other_blobs
 from regstore.proving.pick import CLOCKS_DIFFER, plan_reading
 from regstore.proving.proofs import Proof, Proofs
 from regstore.proving.read_data import Checksums, Wanted
-from regstore.storage.base import HashesObjects, KeepsChecksums, Storage, TellsChanges
+from regstore.storage.base import Storage
+from regstore.storage.optional import HashesObjects, KeepsChecksums, TellsChanges
 from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import LARGE_STREAMS, RANGED, is_fatal, read_blob
 

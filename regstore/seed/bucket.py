@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regstore import layout
 from regstore.errors import AccessDenied, RegstoreError
 from regstore.seed.result import Check, Outcome, SeedOptions
-from regstore.storage.s3.failures import translate
+from regstore.storage.optional import HasBucket
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
@@ -50,11 +50,18 @@ class _OtherAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BucketAdmin:
-    """client: an aioboto3 S3 client. root: the keys' common prefix without slashes at its ends."""
+    """client: an aioboto3 S3 client."""
 
     client: Any
-    bucket: str
-    root: str
+    store: HasBucket
+
+    @property
+    def bucket(self) -> str:
+        return self.store.bucket
+
+    @property
+    def root(self) -> str:
+        return self.store.rootdirectory
 
     @property
     def region(self) -> str:
@@ -161,7 +168,8 @@ class BucketAdmin:
         name = "public access"
         try:
             found = _part(
-                await self.client.get_public_access_block(Bucket=self.bucket), "PublicAccessBlockConfiguration"
+                await self.client.get_public_access_block(Bucket=self.bucket),
+                "PublicAccessBlockConfiguration",
             )
         except self._client_error() as error:
             if _code(error) not in _NOT_SET:
@@ -311,7 +319,7 @@ class BucketAdmin:
         return Check("retention", Outcome.OK, "a deleted object is gone")
 
     def _translated(self, error: BaseException, what: str) -> RegstoreError:
-        return translate(error, what, bucket=self.bucket, endpoint=self.endpoint)
+        return self.store.translate(error, what)
 
     @staticmethod
     def _client_error() -> Any:

@@ -7,59 +7,21 @@ AWS environment (variables, shared files, instance role), so the file does witho
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from regstore.storage.base import PutOptions
+from regstore.storage.base import PutOptions, Storage
+from regstore.storage.optional import ServesRegistries
 
-#: Where no endpoint is configured the driver reaches AWS by the region alone.
 _HEALTH: Final = {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}}
 
 
-def s3_configuration(
-    *,
-    bucket: str,
-    root: str,
-    region: str,
-    endpoint: str | None,
-    path_style: bool,
-    verify_tls: bool = True,
-    put: PutOptions | None = None,
-) -> dict[str, Any]:
-    """endpoint: None on AWS. root: without slashes at its ends. put: how the registry is to store its objects, as far
-    as its driver can (a key without an encryption says nothing to it)."""
-    driver: dict[str, Any] = {"region": region, "bucket": bucket}
-    if root:
-        driver["rootdirectory"] = f"/{root}"
-    if endpoint is not None:
-        driver["regionendpoint"] = endpoint
-        driver["secure"] = endpoint.startswith("https://")
-        driver["v4auth"] = True
-    if endpoint is not None and path_style:
-        # Known from 2.8 on; earlier versions ignore it, and use path style with any regionendpoint.
-        driver["forcepathstyle"] = True
-    if not verify_tls:
-        driver["skipverify"] = True
-    if put is not None:
-        if put.sse:
-            driver["encrypt"] = True
-            if put.sse_kms_key_id:
-                driver["keyid"] = put.sse_kms_key_id
-        if put.storage_class:
-            driver["storageclass"] = put.storage_class
-        if put.acl:
-            driver["objectacl"] = put.acl
-    return _registry({"s3": driver})
-
-
-def disk_configuration(folder: Path) -> dict[str, Any]:
-    return _registry({"filesystem": {"rootdirectory": str(folder)}})
-
-
-def _registry(storage: dict[str, Any]) -> dict[str, Any]:
+def registry_configuration(storage: Storage, put: PutOptions | None = None) -> dict[str, Any]:
+    """As `ServesRegistries` says of the storage section; nothing where no registry has a driver for such a store."""
+    if not isinstance(storage, ServesRegistries):
+        return {}
     return {
         "version": 0.1,
-        "storage": storage | {"delete": {"enabled": True}},
+        "storage": {**storage.registry_configuration(put), "delete": {"enabled": True}},
         "http": {"addr": ":5000"},
         "health": _HEALTH,
     }
@@ -71,8 +33,7 @@ def as_environment(configuration: Mapping[str, Any]) -> dict[str, str]:
     `REGISTRY_STORAGE` names the driver, and so takes away the one that the image's own configuration has. The S3
     keys are references, for the compose file's own substitution.
     """
-    storage = dict(configuration["storage"])
-    driver = next(name for name in storage if name in ("s3", "filesystem"))
+    driver = next(name for name in configuration["storage"] if name != "delete")
     environment = {"REGISTRY_STORAGE": driver}
     for section in ("storage", "health"):
         _flatten(f"REGISTRY_{section.upper()}", configuration[section], environment)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from regstore import layout
 from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotFound, RegstoreError, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.seed import health, probe
-from regstore.seed.configuration import as_environment, disk_configuration, s3_configuration
+from regstore.seed.bucket import BucketAdmin
+from regstore.seed.configuration import as_environment, registry_configuration
 from regstore.seed.result import Check, Outcome, SeedOptions, SeedResult
-from regstore.storage.base import Storage
-
-if TYPE_CHECKING:
-    from regstore.seed.bucket import BucketAdmin
-    from regstore.storage.disk import DiskStorage
-    from regstore.storage.s3 import S3Storage
+from regstore.storage.base import PutOptions, Storage
+from regstore.storage.optional import HasBucket, IsFolder
 
 SEED_BODY: Final = (
     b"This object keeps an empty registry store healthy: without it, Distribution 2.6 fails its storage health check\n"
@@ -34,17 +31,12 @@ async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ig
     Raises AuthenticationFailed, Unreachable, and AccessDenied where the bucket may not be created; what the
     credentials may not do on the store is a Check.
     """
-    from regstore.storage.disk import DiskStorage
-    from regstore.storage.s3 import S3Storage
-
-    if isinstance(storage, S3Storage):
-        from regstore.seed.bucket import BucketAdmin
-
+    if isinstance(storage, HasBucket):
         async with storage.aioboto3_client() as client:
-            admin = BucketAdmin(client, storage.settings.bucket, storage.settings.root)
+            admin = BucketAdmin(client, storage)
             return await _walk(_Bucket(storage, options, admin), storage, options, on_event)
-    if isinstance(storage, DiskStorage):
-        return await _walk(_Folder(storage, options), storage, options, on_event)
+    if isinstance(storage, IsFolder):
+        return await _walk(_Folder(storage, options, storage.folder), storage, options, on_event)
     raise InputError(f"{storage.url} can't be seeded: it is neither a bucket nor a folder")
 
 
@@ -64,7 +56,7 @@ async def _walk(steps: _Bucket | _Folder, storage: Storage, options: SeedOptions
         checks += await steps.settings()
         say("asking what the health check asks")
         checks += await steps.health()
-    configuration = steps.configuration()
+    configuration = registry_configuration(storage, options.put or PutOptions())
     return SeedResult(
         url=storage.url,
         checks=tuple(checks),
@@ -121,7 +113,7 @@ async def _read_any(storage: Storage) -> Check:
 
 
 class _Bucket:
-    def __init__(self, storage: S3Storage, options: SeedOptions, admin: BucketAdmin) -> None:
+    def __init__(self, storage: Storage, options: SeedOptions, admin: BucketAdmin) -> None:
         self._storage = storage
         self._options = options
         self._created = False
@@ -167,24 +159,12 @@ class _Bucket:
             await _health("2.6", health.s3_stat_root(admin.list_objects, root), self._options),
         ]
 
-    def configuration(self) -> dict[str, Any]:
-        settings, admin = self._storage.settings, self._admin
-        return s3_configuration(
-            bucket=settings.bucket,
-            root=settings.root,
-            region=admin.region,
-            endpoint=None if admin.is_aws else admin.endpoint,
-            path_style=admin.path_style,
-            verify_tls=settings.verify_tls,
-            put=self._options.put,
-        )
-
 
 class _Folder:
-    def __init__(self, storage: DiskStorage, options: SeedOptions) -> None:
+    def __init__(self, storage: Storage, options: SeedOptions, root: Path) -> None:
         self._storage = storage
         self._options = options
-        self._root: Path = storage.root
+        self._root = root
 
     async def make_place(self) -> Check:
         root = self._root
@@ -225,9 +205,6 @@ class _Folder:
             await _health("2.5", asyncio.to_thread(health.disk_list_root, self._root), self._options),
             await _health("2.6", asyncio.to_thread(health.disk_stat_root, self._root), self._options),
         ]
-
-    def configuration(self) -> dict[str, Any]:
-        return disk_configuration(self._root)
 
 
 async def _health(version: str, asked: Awaitable[health.Verdict], options: SeedOptions) -> Check:

@@ -43,6 +43,7 @@ class StateElsewhere:
         self.url = store.url
         self.counters: Counters = store.counters
         self.serves_in_parallel = store.serves_in_parallel
+        self.bills_requests = store.bills_requests
         #: Whether anything is, or was, kept elsewhere.
         self.is_used = False
         if at_once:
@@ -67,6 +68,9 @@ class StateElsewhere:
         return len(keys)
 
     # -- the protocol
+
+    def identity(self) -> str:
+        return self._store.identity()
 
     @property
     def symlinks(self) -> Collection[str]:

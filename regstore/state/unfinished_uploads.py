@@ -25,7 +25,7 @@ import asyncio
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -35,9 +35,7 @@ from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.layout import UPLOAD_RECORDS
 from regstore.state.lock import Holder
 from regstore.storage.base import MultipartUpload, PutOptions
-from regstore.storage.s3 import S3Storage
-from regstore.storage.s3.multipart import Resume, UploadGone
-from regstore.storage.s3.resuming import stored_parts
+from regstore.storage.optional import Resume, ResumesUploads, UploadGone
 from regstore.storage.streams import BlobReader
 
 #: Of an upload whose process can't be looked at: so long without a part, in microseconds, and it is taken for dead.
@@ -53,14 +51,14 @@ class _Found:
     upload_id: str
     options: dict[str, Any]
     source: str
-    parts: dict[int, tuple[str, int]]
+    parts: Mapping[int, tuple[str, int]]
     is_abandoned: bool
 
 
 class Unfinished:
     """The unfinished uploads of a bucket that are ours, and uploads that can be taken up again."""
 
-    def __init__(self, target: S3Storage, options: PutOptions | None) -> None:
+    def __init__(self, target: ResumesUploads, options: PutOptions | None) -> None:
         self._target = target
         self._put = options
         self._options = asdict((options or PutOptions()).over(target.put_options))
@@ -93,7 +91,7 @@ class Unfinished:
             return None
         except (ValueError, KeyError, TypeError, RecursionError):
             return None  # it says nothing that could be acted on
-        stored = await stored_parts(self._target, key, upload_id)
+        stored = await self._target.stored_parts(key, upload_id)
         if stored is None:
             await self._target.delete_many([record])
             return None

@@ -1,4 +1,4 @@
-"""The Storage protocol: what regstore asks of a disk or of an S3 bucket.
+"""The Storage protocol: what regstore asks of a disk or of an S3 bucket. What only some stores can do is in `optional`.
 
 Keys are opaque text here, relative to the root that the storage was opened with; they never begin with `/`.
 Every method raises only the errors of `regstore.errors`; a foreign exception is translated where it enters and
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -180,6 +180,14 @@ class Storage(Protocol):
     #: Whether requests of one task gain from running at the same time (S3: a listing cut into ranges, a large object
     #: read in ranges), or not (a disk).
     serves_in_parallel: bool
+    #: Whether each request has its price (S3), so that a plan says how many there will be.
+    bills_requests: bool
+
+    def identity(self) -> str:
+        """What tells the store from every other one that is reached from this computer, however it was written: two
+        storages of one place have the same. `storage.identity.place_of` tells it from those of other computers too.
+        Asks the store nothing."""
+        ...
 
     @property
     def symlinks(self) -> Collection[str]:
@@ -306,83 +314,3 @@ class Storage(Protocol):
     async def __aenter__(self) -> Storage: ...
 
     async def __aexit__(self, *exc: object) -> None: ...
-
-
-@runtime_checkable
-class TakesDefaults(Protocol):
-    """A store that can be told how to store what is put without options of its own: locks, journals, records."""
-
-    def store_with(self, options: PutOptions) -> None:
-        """From now on. What the options leave open stays as it was."""
-        ...
-
-
-def store_with(storage: Storage, options: PutOptions | None) -> None:
-    """Where the storage knows such things."""
-    if options is not None and isinstance(storage, TakesDefaults):
-        storage.store_with(options)
-
-
-@runtime_checkable
-class HasModes(Protocol):
-    """A store whose folders and files other users of the computer may be able to read."""
-
-    def keep_private(self) -> None:
-        """From now on, what is made is the user's alone, whatever the umask."""
-        ...
-
-    def open_to_all(self) -> str:
-        """The path of something below which other users can read what is stored, "" where they can't."""
-        ...
-
-
-def keep_private(storage: Storage) -> None:
-    """Where the storage knows such things."""
-    if isinstance(storage, HasModes):
-        storage.keep_private()
-
-
-@runtime_checkable
-class HashesObjects(Protocol):
-    """A store that hashes objects where they lie: quicker than handing their bytes through the event loop."""
-
-    async def hash_objects(
-        self, wanted: Sequence[tuple[str, str]], *, on_bytes: Callable[[int], None], stopped: Callable[[], bool]
-    ) -> dict[str, tuple[int, str] | StorageError]:
-        """For each (key, algorithm): its bytes and their hash in hex, or why it could not be read (NotFound where
-        it is absent). The keys are read one after the other; what `stopped()` cut short is left out.
-
-        Both callbacks are called from another thread, every few hundred KiB.
-        """
-        ...
-
-
-@runtime_checkable
-class TellsChanges(Protocol):
-    """A store that knows when an object itself was last changed, which no copy of it can pretend (a disk's ctime)."""
-
-    async def changed_at(self, keys: Sequence[str]) -> Sequence[int]:
-        """Of each key, in microseconds; 0 where it is absent, or can't be looked at."""
-        ...
-
-
-@runtime_checkable
-class TellsDate(Protocol):
-    """A store whose answers bear a Date, which whatever is between here and there may have written."""
-
-    async def date(self) -> int | None:
-        """In microseconds; None where there is none."""
-        ...
-
-
-@runtime_checkable
-class KeepsChecksums(Protocol):
-    """A store that keeps a checksum beside an object (S3's additional checksums)."""
-
-    async def kept_sha256(self, key: str) -> bytes | None:
-        """The SHA-256 (32 bytes) that the store keeps for the whole object, or None where it keeps none.
-
-        It says what the bytes are only where the server checks and maintains it: some keep what a client said.
-        NotFound when absent.
-        """
-        ...

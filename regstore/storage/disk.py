@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -33,6 +33,7 @@ from regstore.storage.base import (
 )
 from regstore.storage.folders import Tree, facts, translated
 from regstore.storage.hashing import hash_file
+from regstore.storage.identity import place_of_folder, write_id
 from regstore.storage.limit import check_limit
 from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
 from regstore.storage.walk import Listing, remove_folders, sweep_empty_folders
@@ -59,6 +60,7 @@ class DiskStorage:
     """
 
     serves_in_parallel = False
+    bills_requests = False
 
     def __init__(self, root: Path, *, create: bool = False, read_only: bool = False, concurrency: int = 16) -> None:
         """root: the folder; missing, every operation raises NoSuchBucket, or with `create` it is made.
@@ -74,6 +76,25 @@ class DiskStorage:
         self._closed = False
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
+
+    @property
+    def folder(self) -> Path:
+        return self.root
+
+    def identity(self) -> str:
+        """The path without symbolic links."""
+        return os.path.realpath(self.root)
+
+    async def identity_everywhere(self) -> str:
+        """By the folder's ID, where it has one."""
+        return await asyncio.to_thread(place_of_folder, self.root)
+
+    async def keep_id(self) -> None:
+        if not self.read_only:
+            await asyncio.to_thread(write_id, self.root)
+
+    def registry_configuration(self, put: PutOptions | None = None) -> dict[str, dict[str, Any]]:
+        return {"filesystem": {"rootdirectory": str(self.root)}}
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The call in a thread. When cancelled, it is waited for first: its descriptors are not pulled from under

@@ -16,7 +16,6 @@ empty one; the host's name changes with every container, so it tells only where 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ipaddress
 import json
@@ -31,56 +30,42 @@ from typing import Final
 from regstore.errors import AlreadyExists, StorageError, Unsupported
 from regstore.layout import PREFIX, STORE_ID
 from regstore.storage.base import Storage
-from regstore.storage.disk import DiskStorage
 from regstore.storage.folders import Tree
 from regstore.storage.newfile import NewFile
+from regstore.storage.optional import KeepsId, ReachedByMany
 
 #: Bytes of an ID's file that are read.
 _LONGEST: Final = 4096
 _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
-def identity_of(storage: Storage) -> str:
-    """Within one computer: a folder's path without symbolic links; a bucket and root with their endpoint, as buckets of
-    two servers may have one name (AWS has each name once, whatever the endpoint)."""
-    if isinstance(storage, DiskStorage):
-        return os.path.realpath(storage.root)
-    from regstore.storage.s3 import S3Storage
-    from regstore.storage.s3.settings import make_endpoint, open_session
-
-    if isinstance(storage, S3Storage):
-        endpoint = make_endpoint(storage.settings, open_session(storage.settings))
-        return f"{storage.url} at {'AWS' if endpoint.is_aws else endpoint.url.rstrip('/').lower()}"
-    return storage.url
-
-
 async def place_of(storage: Storage) -> str:
-    """As `identity_of`, among all computers. Only reads."""
-    if not isinstance(storage, DiskStorage):
-        place = identity_of(storage)
-        if not _is_of_this_computer(storage):
-            return place
-        return f"{place} on computer {await asyncio.to_thread(_computer) or platform.node()}"
-    return await asyncio.to_thread(_place_of_folder, storage.root)
+    """As `Storage.identity`, among all computers. Only reads."""
+    return await storage.identity_everywhere() if isinstance(storage, ReachedByMany) else storage.identity()
 
 
-def _is_of_this_computer(storage: Storage) -> bool:
-    """Whether the endpoint's name means another server on each computer."""
-    from regstore.storage.s3 import S3Storage
-    from regstore.storage.s3.settings import make_endpoint, open_session
+async def keep_id(storage: Storage) -> None:
+    """Where the storage knows such things."""
+    if isinstance(storage, KeepsId):
+        await storage.keep_id()
 
-    if not isinstance(storage, S3Storage):
-        return False
-    host, _ = make_endpoint(storage.settings, open_session(storage.settings)).address
+
+def on_this_computer(place: str) -> str:
+    """A place that every computer has one of."""
+    return f"{place} on computer {_computer() or platform.node()}"
+
+
+def is_of_this_computer(host: str) -> bool:
+    """Whether the name or number of a server means another one on each computer."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.rstrip(".").rpartition(".")[2].lower() == "localhost"
 
 
-def _place_of_folder(root: Path) -> str:
+def place_of_folder(root: Path) -> str:
     path, computer = os.path.realpath(root), _computer()
-    where = f"{path} on computer {computer or platform.node()}"
+    where = on_this_computer(path)
     try:
         descriptor = os.open(root / STORE_ID, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
@@ -95,16 +80,14 @@ def _place_of_folder(root: Path) -> str:
     return f"folder {known.id}, copied to {where if computer else f'{path} as inode {inode}'}"
 
 
-async def keep_id(storage: Storage) -> None:
-    """Give a registry's folder its ID, if it has none and may be written. What is no registry is left alone."""
-    if isinstance(storage, DiskStorage) and not storage.read_only and (storage.root / PREFIX).is_dir():
+def write_id(root: Path) -> None:
+    """Where the folder is a registry's, has no ID, and may be written."""
+    if (root / PREFIX).is_dir() and not os.path.lexists(root / STORE_ID):
         with suppress(StorageError):
-            await asyncio.to_thread(_write_id, storage.root)
+            _write_id(root)
 
 
 def _write_id(root: Path) -> None:
-    if os.path.lexists(root / STORE_ID):
-        return
     for if_absent in (True, False):  # not every file system has hard links
         file = NewFile(Tree(root), STORE_ID)
         try:

@@ -100,6 +100,7 @@ class MemoryStorage:
     operation."""
 
     serves_in_parallel = True
+    bills_requests = False
     symlinks: Collection[str] = ()
 
     def __init__(self, name: str, root: str = "", *, create: bool = True, read_only: bool = False) -> None:
@@ -111,6 +112,9 @@ class MemoryStorage:
         self._read_only = read_only
         if create:
             objects_of(name)
+
+    def identity(self) -> str:
+        return self.url
 
     @property
     def _objects(self) -> Objects:

@@ -27,7 +27,8 @@ from regstore.state.known_cache import judge_cache
 from regstore.state.lock import find_locks
 from regstore.state.not_freed import look_at_trash
 from regstore.state.registry_state import CacheWord, read_state
-from regstore.storage.base import Storage, TellsDate
+from regstore.storage.base import Storage
+from regstore.storage.optional import TellsDate
 from regstore.verify.plan import FaultKind
 from regstore.verify.run import verify
 

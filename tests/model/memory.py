@@ -55,11 +55,15 @@ class ModelStorage:
         self.etags = etags
         self.counters = Counters()
         self.serves_in_parallel = True
+        self.bills_requests = False
         self.symlinks: tuple[str, ...] = ()
         self.multipart_uploads: list[MultipartUpload] = []
         self.multipart_uploads_denied = False
         self.unreadable: dict[str, StorageError] = {}
         self.archived: dict[str, str] = {}
+
+    def identity(self) -> str:
+        return self.url
 
     def _info(self, key: str) -> ObjectInfo:
         if key not in self.store:

@@ -36,6 +36,10 @@ from regstore.storage.base import (
 Hook = Callable[[str, str], Awaitable[None] | None]
 
 
+#: By these a storage is known to be able to do what no mutation here would be counted for.
+_UNWATCHABLE = frozenset(("stored_parts", "copies_from", "aioboto3_client", "folder", "keep_id"))
+
+
 class Killed(BaseException):
     """The process was killed here. Every later call raises it again: nothing of it runs on, not even clean-up."""
 
@@ -75,6 +79,7 @@ class FaultyStorage:
         self.url = inner.url
         self.counters = inner.counters
         self.serves_in_parallel = inner.serves_in_parallel
+        self.bills_requests = inner.bills_requests
         self.fail_at = fail_at
         self.die_at = die_at
         self.when = when
@@ -89,12 +94,18 @@ class FaultyStorage:
         self.pages = 0
         self.dead = False
 
+    def identity(self) -> str:
+        return self.inner.identity()
+
     @property
     def symlinks(self) -> Collection[str]:
         return self.inner.symlinks
 
     def __getattr__(self, name: str) -> Any:
-        """What only this backend has, such as a disk's `hash_objects`: unwatched."""
+        """What only this backend has, such as a disk's `hash_objects`: unwatched. What else can change the store is not
+        there."""
+        if name in _UNWATCHABLE:
+            raise AttributeError(name)
         return getattr(self.inner, name)
 
     # -- faults

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from regstore.storage.disk import DiskStorage
-from regstore.storage.identity import identity_of
 from regstore.storage.s3 import S3Settings, S3Storage
 
 
@@ -13,7 +12,7 @@ def test_a_folder_by_any_path(tmp_path: Path) -> None:
     (tmp_path / "real" / "sub").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     paths = [tmp_path / "real", tmp_path / "link", tmp_path / "real/sub/.."]
-    assert {identity_of(DiskStorage(path)) for path in paths} == {str((tmp_path / "real").resolve())}
+    assert {DiskStorage(path).identity() for path in paths} == {str((tmp_path / "real").resolve())}
 
 
 def bucket(endpoint: str | None, root: str = "") -> S3Storage:
@@ -25,8 +24,8 @@ def bucket(endpoint: str | None, root: str = "") -> S3Storage:
 
 
 def test_buckets_of_one_name() -> None:
-    one = identity_of(bucket("http://127.0.0.1:1"))
-    assert one == identity_of(bucket("http://127.0.0.1:1/"))
-    others = {identity_of(bucket("http://127.0.0.1:2")), identity_of(bucket("http://127.0.0.1:1", "reg"))}
+    one = bucket("http://127.0.0.1:1").identity()
+    assert one == bucket("http://127.0.0.1:1/").identity()
+    others = {bucket("http://127.0.0.1:2").identity(), bucket("http://127.0.0.1:1", "reg").identity()}
     assert len(others | {one}) == 3
-    assert "AWS" in identity_of(bucket("https://s3.eu-west-1.amazonaws.com"))
+    assert "AWS" in bucket("https://s3.eu-west-1.amazonaws.com").identity()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regstore.errors import InputError
-from regstore.seed.configuration import s3_configuration
+from regstore.seed.configuration import registry_configuration
 from regstore.storage import (
     DiskLocation,
     OpenOptions,
@@ -258,9 +258,7 @@ def test_the_configuration_that_we_write_says_how_objects_are_stored() -> None:
     put = PutOptions(
         storage_class="STANDARD_IA", sse="aws:kms", sse_kms_key_id="k", acl="bucket-owner-full-control"
     )
-    written = s3_configuration(
-        bucket="bucket", root="", region="us-east-1", endpoint=None, path_style=False, put=put
-    )
+    written = registry_configuration(S3Storage(S3Settings(bucket="bucket", region="us-east-1", put=put)))
     assert parse(written).put == put
 
 

@@ -32,7 +32,7 @@ class BackupSettings(StoreSettings):
 
     def open_with_config(self, *, read_only: bool = False) -> tuple[Storage, RegistryConfig | None]:
         """All that is written in it is private; no registry's configuration says where it is."""
-        from regstore.storage.base import keep_private
+        from regstore.storage.optional import keep_private
 
         if self.registry_config is not None:
             raise InputError("--registry-config names a registry's store, not a backup")

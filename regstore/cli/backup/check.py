@@ -86,7 +86,7 @@ async def _check(
     from contextlib import AsyncExitStack
 
     from regstore.backup import check
-    from regstore.storage.base import store_with
+    from regstore.storage.optional import store_with
 
     async with AsyncExitStack() as stack:
         backup = await stack.enter_async_context(settings.open())

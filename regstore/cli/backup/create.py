@@ -79,8 +79,8 @@ async def _create(
 ) -> CreateResult:
     from regstore.backup import create
     from regstore.inventory.whose import Use
-    from regstore.storage.base import store_with
     from regstore.storage.identity import keep_id
+    from regstore.storage.optional import store_with
 
     async with here.open() as source:
         await keep_id(source)  # the only thing that is ever written there, and only where that may be
@@ -94,8 +94,8 @@ async def _create(
 @asynccontextmanager
 async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
     """The storage; a missing folder is made."""
-    from regstore.storage.base import keep_private
     from regstore.storage.disk import DiskStorage
+    from regstore.storage.optional import keep_private
     from regstore.storage.private import make_private_folders
 
     async with settings.open() as storage:

@@ -123,7 +123,7 @@ async def _restore(
     from regstore.backup import choose, list_snapshots, restore
     from regstore.backup.restore import refuse_target, refuse_unknown_repositories
     from regstore.state.lock import hold_lock
-    from regstore.storage.base import store_with
+    from regstore.storage.optional import store_with
 
     async with here.open() as backup, there.open() as store:
         await refuse_target(backup, store)

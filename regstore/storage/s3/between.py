@@ -3,69 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regstore.errors import NoSuchBucket, StorageError, Unsupported
 from regstore.storage.base import PutOptions
+from regstore.storage.optional import UnderWay
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer
 from regstore.storage.s3.failures import Refusal
-from regstore.storage.s3.multipart import MAX_COPY, Resume, copied_part_size, copy_parts
+from regstore.storage.s3.multipart import MAX_COPY, copied_part_size, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
-from regstore.storage.s3.storage import S3Storage
 from regstore.storage.s3.xml import parse_expected
 from regstore.storage.streams import COPIED_WHOLE
+
+if TYPE_CHECKING:
+    from regstore.storage.s3.storage import S3Storage
 
 #: A copy whose connection has broken, or brought no answer in time, so often is given up: the bytes can pass through.
 _TRIES: Final = 2
 #: Asks the server for a checksum of the whole copy, which it tells on a HEAD. Of parts there is none.
 _CHECKSUM: Final = {"x-amz-checksum-algorithm": "SHA256"}
 
-UnderWay = Callable[[str, str], AbstractAsyncContextManager[Resume]]
 
-
-def same_server(source: S3Storage, target: S3Storage) -> bool:
-    """Whether both buckets are asked for at one endpoint, so that a copy between them can be tried."""
-    one, other = source._client.endpoint, target._client.endpoint
-    return (one.url, one.region) == (other.url, other.region)
-
-
-def copied_whole(target: S3Storage) -> int:
-    """Up to so many bytes are copied in one request.
+class Between:
+    """`ServerCopies` of objects below the source's root to the same keys below the target's. Their type is
+    `application/octet-stream`, as a registry's own.
 
     Parts are copied several at a time, and no answer has to be waited for while gigabytes move. AWS is quick enough
     with one request, and keeps a checksum of what it copied so."""
-    return MAX_COPY if target._client.endpoint.is_aws else COPIED_WHOLE
-
-
-class Between:
-    """Copies of objects below the source's root to the same keys below the target's, with the target's credentials.
-    What they are stored with is what the options say, not what the source has; their type is
-    `application/octet-stream`, as a registry's own."""
 
     def __init__(self, source: S3Storage, target: S3Storage, options: PutOptions | None) -> None:
         self._source = source
         self._target = target
         self._options = options
-        self._whole = copied_whole(target)
+        self.whole = MAX_COPY if target.endpoint.is_aws else COPIED_WHOLE
         #: Whether the header that asks for a checksum is sent: some servers may refuse what they do not know.
         self._checksums = True
 
     async def copy(
         self, key: str, *, size: int, under_way: UnderWay, on_bytes: Callable[[int], None] = lambda size: None
     ) -> None:
-        """size: bytes, from a listing. under_way: gives the upload of parts to take up, for the key and what names
-        the parts. on_bytes: told of the bytes of each part that is there.
-
-        NotFound when the source is absent for these credentials; AccessDenied when they may not read it; Unsupported
-        when they see no such bucket, or the server does not copy; Unreachable, from an OSError, when no answer came
-        in time.
-        """
         target, client = self._target, self._target._client
         source = self._source._full(key)
-        header = "/" + encode_path(f"{self._source._client.endpoint.bucket}/{source}")
+        header = "/" + encode_path(f"{self._source.bucket}/{source}")
         try:
-            if size > self._whole:
+            if size > self.whole:
                 etag = (await self._source.stat(key)).etag
                 parts = f"{self._source.url} {etag} {copied_part_size(size)}"
                 async with under_way(key, parts) as resume:

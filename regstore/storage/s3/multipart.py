@@ -20,6 +20,7 @@ from regstore.errors import (
     StorageFull,
     Unreachable,
 )
+from regstore.storage.optional import Resume, UploadGone
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
 from regstore.storage.s3.failures import Malformed, lacks_upload
 from regstore.storage.s3.pieces import Gathered, Pieces
@@ -44,24 +45,6 @@ _COPY_PART: Final = 128 * MiB
 class Part:
     number: int
     etag: str
-
-
-class UploadGone(StorageError):
-    """The upload was completed or aborted by somebody else."""
-
-
-@dataclass(slots=True)
-class Resume:
-    """An upload that can be taken up again: it is aborted only where its bytes are wrong, not when it is cut short.
-
-    upload_id: "" for a new one; parts: what is stored of it, number to (ETag, bytes); begun: awaited with its id
-    before the first part goes. ended: set once there is no such upload any more.
-    """
-
-    upload_id: str
-    parts: Mapping[int, tuple[str, int]]
-    begun: Callable[[str], Awaitable[None]]
-    ended: bool = False
 
 
 def part_size(number: int, size: int | None) -> int:

@@ -206,3 +206,29 @@ def proxy_for(endpoint: Endpoint) -> str | None:
     """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY ask for."""
     proxy = getproxies().get(endpoint.scheme)
     return None if not proxy or proxy_bypass(endpoint.host) else proxy
+
+
+def driver_parameters(endpoint: Endpoint, settings: S3Settings, put: PutOptions) -> dict[str, Any]:
+    """What a registry's S3 driver is to be told. put: as far as the driver can (a key without an encryption says
+    nothing to it). Where no endpoint is named the driver reaches AWS by the region alone."""
+    driver: dict[str, Any] = {"region": endpoint.region, "bucket": settings.bucket}
+    if settings.root:
+        driver["rootdirectory"] = f"/{settings.root}"
+    if not endpoint.is_aws:
+        driver["regionendpoint"] = endpoint.url
+        driver["secure"] = endpoint.url.startswith("https://")
+        driver["v4auth"] = True
+        if endpoint.path_style:
+            # Known from 2.8 on; earlier versions ignore it, and use path style with any regionendpoint.
+            driver["forcepathstyle"] = True
+    if not settings.verify_tls:
+        driver["skipverify"] = True
+    if put.sse:
+        driver["encrypt"] = True
+        if put.sse_kms_key_id:
+            driver["keyid"] = put.sse_kms_key_id
+    if put.storage_class:
+        driver["storageclass"] = put.storage_class
+    if put.acl:
+        driver["objectacl"] = put.acl
+    return driver

@@ -34,16 +34,20 @@ from regstore.storage.base import (
     PutOptions,
     ReadHandle,
     Repeatable,
+    Storage,
 )
 from regstore.storage.clock import StoreClock
+from regstore.storage.identity import is_of_this_computer, on_this_computer
+from regstore.storage.optional import Resume, StoredParts
 from regstore.storage.s3 import failures, multipart, unfinished
+from regstore.storage.s3.between import Between
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier, option_headers
 from regstore.storage.s3.deletion import Deleter
 from regstore.storage.s3.listing import Lister
-from regstore.storage.s3.multipart import Resume
 from regstore.storage.s3.reading import info_of, open_stream
-from regstore.storage.s3.settings import S3Settings
+from regstore.storage.s3.resuming import stored_parts
+from regstore.storage.s3.settings import Endpoint, S3Settings, driver_parameters
 from regstore.storage.s3.streamed import STREAMED, Streamed
 from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
 from regstore.storage.streams import LARGE_STREAMS
@@ -68,6 +72,7 @@ class S3Storage:
         self.url = settings.url
         self.counters = Counters()
         self.serves_in_parallel = True
+        self.bills_requests = True
         self.symlinks: Collection[str] = ()
         #: How objects are stored that are put without options of their own.
         self.put_options = settings.put
@@ -103,6 +108,30 @@ class S3Storage:
         if self._opened is None:
             self._opened = SignedClient(self.settings, self.counters)
         return self._opened
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._client.endpoint
+
+    @property
+    def bucket(self) -> str:
+        return self.settings.bucket
+
+    @property
+    def rootdirectory(self) -> str:
+        return self.settings.root
+
+    def identity(self) -> str:
+        """With its endpoint, for buckets of two servers may have one name (AWS has each name once)."""
+        return f"{self.url} at {'AWS' if self.endpoint.is_aws else self.endpoint.url.rstrip('/').lower()}"
+
+    async def identity_everywhere(self) -> str:
+        host, _ = self.endpoint.address
+        return on_this_computer(self.identity()) if is_of_this_computer(host) else self.identity()
+
+    def registry_configuration(self, put: PutOptions | None = None) -> dict[str, dict[str, Any]]:
+        put = put if put is not None else self.put_options
+        return {"s3": driver_parameters(self.endpoint, self.settings, put)}
 
     def store_with(self, options: PutOptions) -> None:
         self.put_options = options.over(self.put_options)
@@ -324,7 +353,16 @@ class S3Storage:
         if outcome is not None:
             raise outcome
 
+    def copies_from(self, source: Storage, options: PutOptions | None = None) -> Between | None:
+        if not isinstance(source, S3Storage):
+            return None
+        one, other = source.endpoint, self.endpoint
+        return Between(source, self, options) if (one.url, one.region) == (other.url, other.region) else None
+
     # Multipart uploads
+
+    async def stored_parts(self, key: str, upload_id: str) -> StoredParts | None:
+        return await stored_parts(self._client, self._full(key), upload_id)
 
     async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
         async for upload in unfinished.find_uploads(self._client, self._root + prefix, self._root):
