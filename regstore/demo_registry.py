@@ -26,7 +26,7 @@ from regstore.digest import Digest
 from regstore.manifest import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform
 from regstore.registry import Registry, Repository
 from regstore.seed.seeding import SEED_BODY
-from regstore.storage.disk import DiskStorage
+from regstore.storage.opening import OpenOptions, open_storage
 
 #: How old everything is made to look: gc leaves alone what is younger than its grace.
 AGE: Final = timedelta(days=30)
@@ -60,7 +60,7 @@ class _Pushed:
 
 async def build_demo_registry(folder: Path, *, now: datetime) -> None:
     """Fill the folder, which is made if it is missing. `now`: the time from which things are made to look old."""
-    async with Registry(DiskStorage(folder, create=True)) as registry:
+    async with Registry(open_storage(folder, OpenOptions(create=True))) as registry:
         for key in layout.SEEDS:
             await registry.storage.put(layout.encode(key), SEED_BODY)
         base = await _image(registry.repository("library/base"), ["base"], _AMD64, tag="12")

@@ -33,6 +33,9 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: Not in the pure modules, and not loaded before they are used anywhere.
 HEAVY = ("aioboto3", "aiobotocore", "aiohttp", "arro3", "boto3", "botocore", "duckdb", "lxml", "obstore", "redis")
 
+#: Of these, what is imported may be a module.
+PACKAGES = ("regstore", "regstore.storage")
+
 MODULES = sorted(ROOT.rglob("*.py"))
 
 
@@ -52,7 +55,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
             base = list(package[: len(package) - node.level + 1]) if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
             for name in node.names:
-                yield node.lineno, f"{module}.{name.name}" if module == "regstore" else module
+                yield node.lineno, f"{module}.{name.name}" if module in PACKAGES else module
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "__init__"], ids=str)
@@ -70,6 +73,18 @@ def test_imports_point_down(path: Path) -> None:
         same_layer = RANK[words[1]] == RANK[part]
         if RANK[words[1]] > RANK[part] or (same_layer and part not in PURE):
             wrong.append(f"{path}:{line} imports {name}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "storage"], ids=str)
+def test_nobody_else_knows_a_backend(path: Path) -> None:
+    """What a store can do is asked of it (`storage.optional`), and `storage.opening` makes it."""
+    backends = ("regstore.storage.s3", "regstore.storage.disk", "regstore.storage.memory")
+    wrong = [
+        f"{path}:{line} imports {name}"
+        for line, name in imported(path)
+        if f"{name}.".startswith(tuple(f"{backend}." for backend in backends))
+    ]
     assert not wrong
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,27 +35,21 @@ async def state_elsewhere(
     """The store, whose lock and journals are kept in the folder; None: in memory once the store is full. What is there
     goes into the store at the end, whatever came of the run."""
     from regstore.state.elsewhere import StateElsewhere
-    from regstore.storage.disk import DiskStorage
-    from regstore.storage.memory import MemoryStorage, forget
+    from regstore.storage.opening import open_scratch, open_storage
 
-    other: Storage
+    opened: AbstractAsyncContextManager[Storage]
     if folder is not None:
         folder = folder / hashlib.sha256(storage.url.encode(errors="surrogateescape")).hexdigest()[:16]
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name, other = str(folder), DiskStorage(folder)
+        name, opened = str(folder), open_storage(folder)
     else:
-        name, memory = "this process's memory", f"state-{secrets.token_hex(8)}"
-        other = MemoryStorage(memory)
-    try:
-        async with other:
-            elsewhere = StateElsewhere(storage, other, name=name, at_once=folder is not None, on_event=on_event)
-            try:
-                yield elsewhere
-            finally:
-                await publish(elsewhere)
-    finally:
-        if folder is None:
-            forget(memory)
+        name, opened = "this process's memory", open_scratch()
+    async with opened as other:
+        elsewhere = StateElsewhere(storage, other, name=name, at_once=folder is not None, on_event=on_event)
+        try:
+            yield elsewhere
+        finally:
+            await publish(elsewhere)
 
 
 async def publish(elsewhere: StateElsewhere | None) -> str:

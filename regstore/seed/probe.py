@@ -17,6 +17,7 @@ from regstore.errors import (
 )
 from regstore.seed.result import Check, Outcome
 from regstore.storage.base import PutOptions, Storage
+from regstore.storage.optional import HasBucket
 
 _BODY = b"Written by regstore seed-bucket to see whether it may. It can be deleted.\n"
 _S3_ACTION = {
@@ -93,7 +94,7 @@ async def _look_at_uploads(storage: Storage) -> Check:
 
 
 async def _attempt(storage: Storage, name: str, work: Callable[[], Awaitable[None]]) -> Check:
-    needs = f" (needs {_S3_ACTION[name]})" if storage.url.startswith("s3://") else ""
+    needs = f" (needs {_S3_ACTION[name]})" if isinstance(storage, HasBucket) else ""
     try:
         await work()
     except AccessDenied as error:

@@ -6,7 +6,9 @@ Nothing is read or asked here but the configuration file: a store that is missin
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from regstore.errors import InputError
@@ -34,6 +36,19 @@ def open_storage(text: str | os.PathLike[str], options: OpenOptions | None = Non
     path."""
     location = parse_location(text) if isinstance(text, str) else DiskLocation(Path(os.fspath(text)))
     return open_location(location, options)
+
+
+@asynccontextmanager
+async def open_scratch() -> AsyncIterator[Storage]:
+    """An empty store in this process's memory, that is gone afterwards."""
+    from regstore.storage.memory import MemoryStorage, forget
+
+    name = f"scratch-{secrets.token_hex(8)}"
+    try:
+        async with MemoryStorage(name) as storage:
+            yield storage
+    finally:
+        forget(name)
 
 
 def read_registry_config(path: str | os.PathLike[str], environ: Mapping[str, str]) -> RegistryConfig:

@@ -94,13 +94,12 @@ async def _create(
 @asynccontextmanager
 async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
     """The storage; a missing folder is made."""
-    from regstore.storage.disk import DiskStorage
-    from regstore.storage.optional import keep_private
+    from regstore.storage.optional import IsFolder, keep_private
     from regstore.storage.private import make_private_folders
 
     async with settings.open() as storage:
-        if isinstance(storage, DiskStorage):
-            make_private_folders(storage.root)
+        if isinstance(storage, IsFolder):
+            make_private_folders(storage.folder)
         keep_private(storage)
         yield storage
 
