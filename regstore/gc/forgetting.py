@@ -17,20 +17,18 @@ from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
 
 
-async def forget_links(cache: RegistryCache, keys: Iterable[str]) -> None:
-    links = [link for key in keys if isinstance(link := layout.decode(key), LayerLinkKey | RevisionLinkKey)]
-    await cache.forget_links((link.name, str(link.digest)) for link in links)
-
-
 async def forget_run(cache: RegistryCache, inventory: Inventory) -> None:
     """All that the run of this inventory removed, once more: a request that was under way may have told the cache of
     it again."""
     if not cache.in_reach:
         return
     cursor = inventory.connection.cursor()
-    rows = cursor.execute(f"select key from main.gc_unlink where step in ({Step.REVISION}, {Step.LAYER})")
-    while keys := rows.fetchmany(SLICE):
-        await forget_links(cache, (key for (key,) in keys))
+    rows = cursor.execute(
+        "select r.name, u.digest from main.gc_unlink u join main.repository r on r.id = u.repository"
+        f" where u.step in ({Step.REVISION}, {Step.LAYER})"
+    )
+    while links := rows.fetchmany(SLICE):
+        await cache.forget_links((name, digest_text(raw)) for name, raw in links)
     cursor.close()
     await cache.forget_blobs(gone_digests(inventory))
 

@@ -1,66 +1,201 @@
-"""The keys of some repositories that go now, in the order in which they go: a relation, for one repository may lose
+"""What goes now: the keys of some repositories, in the order in which they go. A relation, for one repository may lose
 any number of links.
 
-    gc_now(position, repository, step, key, size, mtime, body, loose)
+    gc_now(position, step, repository, name, label, digest, key, size, mtime, body, loose)
 
-loose: a tag that names a manifest which the repository does not link.
+repository, name: the id and the name. label: of a tag's keys the tag, of an upload's its id; digest: what a link is
+named by, and what a tag names; null elsewhere. loose: a tag that names a manifest which the repository does not link.
+
+So a key is spelled once, by the plan (`gc.plan`), and never read again to know what it is.
+
+**The order.** By step, and within one so that what is cut short does not look like a loss that heal mends: an index
+goes before the manifests that it names, and a layer link that names another digest goes before that digest's own link.
+Otherwise the next run would give back what this one had taken, as young as a push.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import Final
 
-from regstore.gc.order import find_ranks
 from regstore.gc.plan import Step
-from regstore.inventory.inventory import Inventory
-from regstore.layout import REPOSITORIES
+from regstore.inventory.inventory import Inventory, digest_text
+from regstore.manifest import EdgeKind
+from regstore.state.journal import UNLINK, Entry
+from regstore.storage.base import MultipartUpload
 
 #: Rows in memory at a time.
 SLICE: Final = 5_000
+#: What is unlinked between two looks at the repositories concerned.
+_GROUP_KEYS: Final = 5_000
+_GROUP_REPOSITORIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A key that goes, as it was listed. Its body where that is known."""
+    """A key that goes, as it was listed, and where it stands. Its body where that is known. label "" and digest empty
+    where there is none."""
 
     position: int
     step: Step
+    repository: str
+    label: str
+    digest: bytes
     key: str
     size: int
     mtime: int
     body: bytes | None
     loose: bool
 
+    @property
+    def upload(self) -> tuple[str, str]:
+        """Of a part of an upload: its repository and id."""
+        return self.repository, self.label
+
+    @property
+    def link(self) -> tuple[str, str]:
+        """Of a revision's or a layer's link: its repository and digest."""
+        return self.repository, digest_text(self.digest)
+
+    @property
+    def entry(self) -> Entry:
+        """As the journal has it before it goes."""
+        return Entry(UNLINK, self.key, self.size, self.mtime, self.body, self.loose)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadUpload:
+    """A multipart upload to abort, of the registry's upload `uuid`."""
+
+    repository: str
+    uuid: str
+    upload: MultipartUpload
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.repository, self.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some repositories that lose something: ids and names, in one order."""
+
+    ids: Sequence[int]
+    names: Sequence[str]
+
+
+def groups(inventory: Inventory) -> Iterator[Group]:
+    """All repositories that lose something, in handfuls."""
+    rows: list[tuple[int, str]] = []
+    keys = 0
+    for repository, name, count in inventory.all(
+        """
+        select u.repository, r.name, sum(keys)::bigint from (
+            select repository, count(*) as keys from gc_unlink group by all
+            union all
+            select repository, count(*) from multipart_upload
+            join gc_dead_upload using (repository, uuid) group by all
+        ) u join repository r on r.id = u.repository
+        group by all order by 2
+        """
+    ):
+        if rows and (keys + count > _GROUP_KEYS or len(rows) >= _GROUP_REPOSITORIES):
+            yield _group(rows)
+            rows, keys = [], 0
+        rows.append((repository, name))
+        keys += count
+    if rows:
+        yield _group(rows)
+
+
+def _group(rows: Sequence[tuple[int, str]]) -> Group:
+    return Group([repository for repository, _ in rows], [name for _, name in rows])
+
+
+def dead_uploads(inventory: Inventory, repositories: Sequence[int] | None = None) -> list[DeadUpload]:
+    """The multipart uploads that the plan of an inventory aborts; of these repositories, by id, or of all."""
+    only = "" if repositories is None else "where r.id in (select unnest(?::integer[]))"
+    rows = inventory.all(
+        "select r.name, m.uuid, m.key, m.upload_id, m.newest, m.size from multipart_upload m"
+        " join gc_dead_upload using (repository, uuid) join repository r on r.id = m.repository"
+        f" {only} order by m.key, m.upload_id",
+        None if repositories is None else [list(repositories)],
+    )
+    return [DeadUpload(name, uuid, MultipartUpload(*upload)) for name, uuid, *upload in rows]
+
 
 class Going:
-    """What of these repositories, by id in the inventory, its plan removes."""
+    """What of a group its plan removes: at first all of it, by `choose`, and never more again."""
 
-    def __init__(self, inventory: Inventory, repositories: Sequence[int]) -> None:
+    def __init__(self, inventory: Inventory, group: Group) -> None:
         self._inventory = inventory
-        self._repositories = list(repositories)
+        self._ids = list(group.ids)
 
     def choose(self) -> None:
-        ranks = find_ranks(self._inventory, self._repositories)
-        self._inventory.execute("create or replace temp table gc_rank (key varchar, rank integer)")
-        self._inventory.insert("gc_rank", {"key": ("utf8", list(ranks)), "rank": ("int32", list(ranks.values()))})
+        self._rank()
         self._inventory.execute(
             f"""
             create or replace table gc_now as
-            with loose as (
-                select '{REPOSITORIES}' || r.name || '/_manifests/tags/' || t.name || '/current/link' as key
-                from gc_dead_tag d join tag t using (repository, name) join repository r on r.id = t.repository
-                where not exists (from revision_link x where x.repository = t.repository and x.digest = t.target)
-            )
-            select row_number() over (order by step, coalesce(rank, 0), key) as position,
-                repository, step, key, size, mtime, body, key in (from loose) as loose
-            from gc_unlink left join gc_rank using (key)
-            where repository in (select unnest(?::integer[]))
+            select row_number() over (order by u.step, coalesce(k.rank, 0), u.key) as position,
+                u.step, u.repository, r.name, u.label, u.digest, u.key, u.size, u.mtime, u.body,
+                u.step = {Step.TAG} and not exists (
+                    from revision_link x where x.repository = u.repository and x.digest = u.digest
+                ) as loose
+            from gc_unlink u join repository r on r.id = u.repository
+            left join gc_rank k on k.repository = u.repository and k.step = u.step and k.digest = u.digest
+            where u.repository in (select unnest(?::integer[]))
             """,
-            [self._repositories],
+            [self._ids],
         )
-        self._inventory.execute("drop table gc_rank")
+
+    def _rank(self) -> None:
+        """gc_rank(repository, step, digest, rank): of dead revision and layer links that depend on each other, from 1;
+        lower ones go first. What is not in it may go at any time."""
+        revisions = self._inventory.all(
+            f"""
+            select distinct p.repository, e.source, e.target from gc_dead_revision p
+            join edge e on e.source = p.digest and e.kind <> {int(EdgeKind.SUBJECT)}
+            join gc_dead_revision c on c.repository = p.repository and c.digest = e.target
+            where p.repository in (select unnest(?::integer[]))
+            """,
+            [self._ids],
+        )
+        order: TopologicalSorter[tuple[int, bytes]] = TopologicalSorter()
+        for repository, source, target in revisions:
+            order.add((repository, bytes(target)), (repository, bytes(source)))
+        ranks = [(*place, rank) for rank, place in enumerate(order.static_order(), start=1)]
+        # Of layers two ranks are enough. Two links can name each other: the smaller digest's goes first then.
+        self._inventory.execute(
+            f"""
+            create or replace temp table gc_rank as
+            with named as (
+                select l.repository, l.digest, l.target from gc_dead_layer_link d
+                join layer_link l using (repository, digest)
+                join gc_dead_layer_link t on t.repository = l.repository and t.digest = l.target
+                where l.repository in (select unnest(?::integer[])) and l.target <> l.digest
+                    and not (l.digest > l.target and exists (
+                        from layer_link b
+                        where b.repository = l.repository and b.digest = l.target and b.target = l.digest
+                    ))
+            )
+            select repository, {Step.LAYER}::tinyint as step, digest, min(rank) as rank from (
+                select repository, digest, 1 as rank from named
+                union all select repository, target, 2 from named
+            ) group by all
+            """,
+            [self._ids],
+        )
+        self._inventory.insert(
+            "gc_rank",
+            {
+                "repository": ("int32", [repository for repository, _, _ in ranks]),
+                "step": ("int8", [int(Step.REVISION)] * len(ranks)),
+                "digest": ("binary", [digest for _, digest, _ in ranks]),
+                "rank": ("int32", [rank for _, _, rank in ranks]),
+            },
+        )
 
     def keep_what_changed(self, look: Inventory, busy: Collection[str]) -> int:
         """Let go only what the plan of this later look removes too, as it was, and nothing of the busy repositories.
@@ -68,40 +203,61 @@ class Going:
         before = len(self)
         look.execute(
             """
-            delete from main.gc_now where key not in (
+            delete from main.gc_now where list_contains(?, name) or key not in (
                 select key from main.gc_now n join gc_unlink u using (key)
                 where u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
             )
-            """
-        )
-        self._inventory.execute(
-            "delete from gc_now where repository in (select id from repository where list_contains(?, name))",
+            """,
             [sorted(busy) or [""]],
         )
         return before - len(self)
 
-    def drop(self, keys: Sequence[str]) -> None:
+    def drop(self, rows: Collection[Row]) -> None:
         """These stay after all."""
-        if keys:
-            self._inventory.execute("delete from gc_now where key in (select unnest(?::varchar[]))", [list(keys)])
+        if rows:
+            positions = [row.position for row in rows]
+            self._inventory.execute(
+                "delete from gc_now where position in (select unnest(?::bigint[]))", [positions]
+            )
 
     def __len__(self) -> int:
         return self._inventory.count("gc_now")
 
-    def upload_keys(self) -> set[str]:
-        return {key for (key,) in self._inventory.all(f"select key from gc_now where step = {Step.UPLOAD}")}
+    def steps(self) -> list[Step]:
+        """Those in which anything goes, in their order."""
+        return [Step(step) for (step,) in self._inventory.all("select distinct step from gc_now order by step")]
 
-    def slices(self, step: Step | None = None) -> Iterator[list[Row]]:
-        """Some rows at a time, in their order; of one step, or of all."""
-        only = "" if step is None else f"step = {step} and"
-        position = 0
-        while rows := self._inventory.all(
-            f"select position, step, key, size, mtime, body, loose from gc_now where {only} position > ?"
-            " order by position limit ?",
-            [position, SLICE],
+    def uploads(self) -> dict[tuple[str, str], int]:
+        """(repository, id) of the uploads that lose parts, and how many."""
+        rows = self._inventory.all(
+            f"select name, label, count(*) from gc_now where step = {Step.UPLOAD} group by all"
+        )
+        return {(name, uuid): parts for name, uuid, parts in rows}
+
+    def slices(self, *steps: Step) -> Iterator[list[Row]]:
+        """Some rows at a time, in their order; of these steps, or of all."""
+        only = f"step in ({', '.join(map(str, map(int, steps)))}) and" if steps else ""
+        position, full = 0, True
+        while full and (
+            rows := self._inventory.all(
+                f"""
+                select position, step, name, coalesce(label, ''), coalesce(digest, ''::blob), key, size, mtime, body,
+                    loose
+                from gc_now where {only} position > ? order by position limit ?
+                """,
+                [position, SLICE],
+            )
         ):
-            position = rows[-1][0]
-            yield [
-                Row(position, Step(step), key, size, mtime, None if body is None else bytes(body), loose)
-                for position, step, key, size, mtime, body, loose in rows
-            ]
+            position, full = rows[-1][0], len(rows) == SLICE
+            yield [Row(position, Step(step), *columns) for position, step, *columns in rows]
+
+    def note_removed(self, look: Inventory, run: str) -> None:
+        """Into `gc.past`'s relation of a later look, all that it can give back where that is needed."""
+        look.execute(
+            f"""
+            insert into removed (run, key, name, step, digest, body)
+            select ?, key, name, step, digest, body from main.gc_now
+            where step in ({Step.REVISION}, {Step.LAYER}) and body is not null
+            """,
+            [run],
+        )

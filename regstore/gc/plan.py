@@ -19,8 +19,9 @@ than the grace.
 The plan's tables: gc_dead_tag(repository, name), gc_dead_tag_index(repository, name, digest),
 gc_dead_revision(repository, digest), gc_dead_signature(repository, revision, digest), gc_dead_layer_link(repository,
 digest), gc_dead_blob(digest, size, mtime), gc_dead_upload(repository, uuid, size), gc_protected(repository, reason),
-gc_dropped_tag(repository, name, rule); gc_dead_litter (`gc.litter`); and gc_unlink(repository, step, key, size, mtime,
-body): every key of theirs but the blobs', as it was listed, in the order of `Step`.
+gc_dropped_tag(repository, name, rule); gc_dead_litter (`gc.litter`); and gc_unlink(repository, step, label, digest,
+key, size, mtime, body): every key of theirs but the blobs', as it was listed, in the order of `Step`. label: of a tag's
+keys the tag, of an upload's its id; digest: what a link is named by, and what a tag names; both null elsewhere.
 """
 
 from __future__ import annotations
@@ -617,36 +618,38 @@ class _Planner:
             f"""
             create or replace table gc_unlink as
             with keys as (
-                select repository, {Step.TAG} as step, '_manifests/tags/' || name || '/current/link' as tail,
-                    size, mtime, {tag_body} as body
+                select repository, {Step.TAG} as step, name as label, target as digest,
+                    '_manifests/tags/' || name || '/current/link' as tail, size, mtime, {tag_body} as body
                 from tag join gc_dead_tag using (repository, name)
                 union all
-                select repository, {Step.TAG_INDEX},
+                select repository, {Step.TAG_INDEX}, name, digest,
                     '_manifests/tags/' || name || '/index/' || {path_sql("digest")} || '/link', size, mtime,
                     case when sound then encode({text_sql("digest")}) end
                 from tag_index join gc_dead_tag_index using (repository, name, digest)
                 union all
-                select repository, {Step.REVISION}, '_manifests/revisions/' || {path_sql("digest")} || '/link',
-                    size, mtime, {own}
+                select repository, {Step.REVISION}, null, digest,
+                    '_manifests/revisions/' || {path_sql("digest")} || '/link', size, mtime, {own}
                 from revision_link join gc_dead_revision using (repository, digest)
                 union all
-                select repository, {Step.SIGNATURE}, '_manifests/revisions/' || {path_sql("revision")}
-                    || '/signatures/' || {path_sql("digest")} || '/link', size, mtime,
+                select repository, {Step.SIGNATURE}, null, digest, '_manifests/revisions/'
+                    || {path_sql("revision")} || '/signatures/' || {path_sql("digest")} || '/link', size, mtime,
                     case when sound then encode({text_sql("digest")}) end
                 from signature_link join gc_dead_signature using (repository, revision, digest)
                 union all
-                select repository, {Step.LAYER}, '_layers/' || {path_sql("digest")} || '/link', size, mtime,
+                select repository, {Step.LAYER}, null, digest, '_layers/' || {path_sql("digest")} || '/link',
+                    size, mtime,
                     case when target is null then body else coalesce(body, encode({text_sql("target")})) end
                 from layer_link join gc_dead_layer_link using (repository, digest)
                 union all
-                select repository, {Step.UPLOAD}, '_uploads/' || uuid || '/' || part, u.size, mtime, null
+                select repository, {Step.UPLOAD}, uuid, null, '_uploads/' || uuid || '/' || part, u.size, mtime, null
                 from upload_part u join gc_dead_upload using (repository, uuid)
             )
-            select repository, step::tinyint as step, '{layout.REPOSITORIES}' || name || '/' || tail as key,
-                size, mtime, body
+            select repository, step::tinyint as step, label, digest,
+                '{layout.REPOSITORIES}' || name || '/' || tail as key, size, mtime, body
             from keys join repository on repository.id = keys.repository
             union all
-            select repository, {Step.LITTER}, key, size, mtime, null from gc_dead_litter where repository is not null
+            select repository, {Step.LITTER}, null, null, key, size, mtime, null
+            from gc_dead_litter where repository is not null
             """
         )
 

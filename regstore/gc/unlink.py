@@ -16,34 +16,27 @@ Whatever is cut short leaves garbage, never a link to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from regstore import layout
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
 from regstore.gc.application import BATCH, Application
 from regstore.gc.created import read_created
-from regstore.gc.forgetting import forget_links
-from regstore.gc.going import Going, Row
+from regstore.gc.going import DeadUpload, Going, Group, Row, dead_uploads, groups
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.gc.plan import Step, plan_links
-from regstore.gc.pushed_again import half_pushed
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import LINK_MAX, Scanner
-from regstore.layout import TagCurrentKey, UploadKey
-from regstore.state.journal import ABORTED, UNLINK, Entry
+from regstore.layout import TagCurrentKey
+from regstore.state.journal import ABORTED, Entry
 from regstore.state.pushed_again import give_back
-from regstore.storage.base import MultipartUpload
 from regstore.storage.streams import is_fatal
-from regstore.tagging import remove_tag_folders
+from regstore.tagging import UNDER_WAY, remove_tag_folders
 
-#: What is unlinked between two looks at the repositories concerned.
-_GROUP_KEYS: Final = 5_000
-_GROUP_REPOSITORIES: Final = 100
 #: No link: nothing of these is put back.
 _WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
 
@@ -86,18 +79,17 @@ class Unlinking:
     async def run(self) -> Unlinked:
         inventory, offline = self._application.inventory, self._application.options.offline
         done, total = 0, inventory.count("gc_unlink")
-        for group in self._groups():
-            names = [name for _, name in group]
-            going = Going(inventory, [repository for repository, _ in group])
+        for group in groups(inventory):
+            going = Going(inventory, group)
             await in_thread(going.choose)
-            uploads = _multipart_uploads(inventory, group)
+            uploads = dead_uploads(inventory, group.ids)
             done += len(going)
             if not offline:
-                uploads = await self._look_again(names, going, uploads)
+                uploads = await self._look_again(group, going, uploads)
             await self._delete(going)
             await self._abort(uploads)
             if not offline:
-                self._healed += await self._look_after(names, going)
+                self._healed += await self._look_after(group, going)
             self._application.on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
         return Unlinked(
             steps=self._steps,
@@ -108,43 +100,18 @@ class Unlinking:
             tags_back=tuple(self._tags_back),
         )
 
-    def _groups(self) -> Iterator[list[tuple[int, str]]]:
-        """Repositories that lose something, in handfuls: (id, name)."""
-        group: list[tuple[int, str]] = []
-        keys = 0
-        for repository, name, count in self._application.inventory.all(
-            """
-            select u.repository, r.name, sum(keys)::bigint from (
-                select repository, count(*) as keys from gc_unlink group by all
-                union all
-                select repository, count(*) from multipart_upload
-                join gc_dead_upload using (repository, uuid) group by all
-            ) u join repository r on r.id = u.repository
-            group by all order by 2
-            """
-        ):
-            if group and (keys + count > _GROUP_KEYS or len(group) >= _GROUP_REPOSITORIES):
-                yield group
-                group, keys = [], 0
-            group.append((repository, name))
-            keys += count
-        if group:
-            yield group
-
     # The looks around
 
-    async def _look_again(
-        self, names: Sequence[str], going: Going, uploads: Sequence[MultipartUpload]
-    ) -> list[MultipartUpload]:
+    async def _look_again(self, group: Group, going: Going, uploads: Sequence[DeadUpload]) -> list[DeadUpload]:
         """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change. The
         multipart uploads that may be aborted."""
         application = self._application
         plan = application.options.plan
         look = application.inventory.child()
-        upload_keys = going.upload_keys()
-        losing = upload_keys | {upload.key for upload in uploads}
+        parts = going.uploads()
+        losing = {*parts, *(upload.place for upload in uploads)}
         try:
-            await self._scan_some(look, names, uploads_of=sorted(set(map(_repository, losing))))
+            await self._scan_some(look, group, uploads_of=sorted({repository for repository, _ in losing}))
             if plan.policy is not None:
                 await read_created(
                     application.storage,
@@ -154,40 +121,38 @@ class Unlinking:
                     on_event=application.on_event,
                 )
             await in_thread(lambda: plan_links(look, plan, now=application.now))
-            dead = _multipart_uploads(look, look.all("select id, name from repository"))
-            busy = half_pushed(look, now=application.now)
+            dead = dead_uploads(look)
+            busy = _half_pushed(look, now=application.now)
             self._kept += await in_thread(going.keep_what_changed, look, busy)
         finally:
             look.close()
-        in_use = set(map(_upload, upload_keys - going.upload_keys()))
+        left = going.uploads()
+        in_use = {place for place, number in parts.items() if left.get(place) != number}
         aborted = [
             upload
             for upload in uploads
-            if upload in dead and _upload(upload.key) not in in_use and _repository(upload.key) not in busy
+            if upload in dead and upload.place not in in_use and upload.repository not in busy
         ]
         self._kept += len(uploads) - len(aborted)
         return aborted
 
-    async def _look_after(self, names: Sequence[str], removed: Going) -> Healed:
+    async def _look_after(self, group: Group, removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
         if not removed:
             return Healed()
         application = self._application
         look = application.inventory.child()
         try:
-            scanner = await self._scan_some(look, names)
-            past = Past(look, [])
-            for rows in removed.slices():
-                past.add_removed(
-                    application.lock.run, [Entry(UNLINK, r.key, r.size, r.mtime, r.body) for r in rows]
-                )
+            scanner = await self._scan_some(look, group)
+            Past(look, [])  # its relations; no other run's past counts here
+            removed.note_removed(look, application.lock.run)
             return await application.healer(look, scanner).run()
         finally:
             look.close()
 
-    async def _scan_some(self, look: Inventory, names: Sequence[str], *, uploads_of: Sequence[str] = ()) -> Scanner:
+    async def _scan_some(self, look: Inventory, group: Group, *, uploads_of: Sequence[str] = ()) -> Scanner:
         scanner = Scanner(self._application.storage, look, self._application.options.scan)
-        await scanner.list_repositories(names, uploads_of=uploads_of)
+        await scanner.list_repositories(group.names, uploads_of=uploads_of)
         await scanner.read_manifests()
         return scanner
 
@@ -200,21 +165,21 @@ class Unlinking:
         for rows in going.slices():
             await application.lock.guard()
             known = await self._with_bodies(rows, failed)
-            going.drop(sorted({row.key for row in rows} - {row.key for row in known}))
-            await application.journal.write(
-                Entry(UNLINK, row.key, row.size, row.mtime, row.body, row.loose) for row in known
-            )
-        for step in Step:
+            kept = {row.position for row in known}
+            going.drop([row for row in rows if row.position not in kept])
+            await application.journal.write(row.entry for row in known)
+        steps = going.steps()
+        for step in steps:
             for rows in going.slices(step):
-                failed |= await self._delete_some(step, [row for row in rows if _repository(row.key) not in failed])
-        if any(True for _ in going.slices(Step.LITTER)):  # it was in the way of folders that the links had left
-            steps = (Step.TAG, Step.TAG_INDEX, Step.LITTER)
+                failed |= await self._delete_some(step, [row for row in rows if row.repository not in failed])
+        if Step.LITTER in steps:  # it was in the way of folders that the links had left
             await remove_tag_folders(
-                application.storage, (row.key for step in steps for rows in going.slices(step) for row in rows)
+                application.storage,
+                (row.key for rows in going.slices(Step.TAG, Step.TAG_INDEX, Step.LITTER) for row in rows),
             )
-        for step in (Step.REVISION, Step.LAYER):
-            for rows in going.slices(step):
-                await forget_links(application.cache, (row.key for row in rows))
+        if application.cache.in_reach:
+            for rows in going.slices(Step.REVISION, Step.LAYER):
+                await application.cache.forget_links(row.link for row in rows)
 
     async def _delete_some(self, step: Step, rows: Sequence[Row]) -> set[str]:
         """Names of the repositories in which nothing more must go."""
@@ -224,11 +189,11 @@ class Unlinking:
         keys = [row.key for row in rows]
         outcomes = await application.lock.delete_many(keys)
         application.failures.note(outcomes)
-        stopped = {_repository(key) for key, error in outcomes.items() if error is not None}
-        self._steps[step] += sum(error is None for error in outcomes.values())
+        stopped = {row.repository for row in rows if outcomes[row.key] is not None}
+        gone = [row for row in rows if outcomes[row.key] is None]
+        self._steps[step] += len(gone)
         if step is Step.UPLOAD:
-            gone = [row for row in rows if outcomes[row.key] is None]
-            self._uploads |= {_upload(row.key) for row in gone}
+            self._uploads |= {row.upload for row in gone}
             self._upload_bytes += sum(row.size for row in gone)
         if step is Step.TAG and not application.options.offline:
             stopped |= await self._keep_pushed_tags(rows)
@@ -242,7 +207,7 @@ class Unlinking:
         busy, back = await give_back(
             application.storage,
             application.lock,
-            {key: row.mtime for row in rows if isinstance(key := layout.decode(row.key), TagCurrentKey)},
+            {TagCurrentKey(row.repository, row.label): row.mtime for row in rows},
             now=application.now,
             concurrency=application.concurrency,
         )
@@ -264,7 +229,7 @@ class Unlinking:
                 if is_fatal(error):
                     raise
                 found[row.key] = None
-                unread.add(_repository(row.key))
+                unread.add(row.repository)
                 application.failures.add(row.key, error)
 
         bare = [row for row in rows if row.body is None and row.step not in _WITHOUT_BODY and row.size <= LINK_MAX]
@@ -272,17 +237,19 @@ class Unlinking:
         read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
         return [row for row in read_rows if row.key not in found or row.body is not None]
 
-    async def _abort(self, uploads: Sequence[MultipartUpload]) -> None:
+    async def _abort(self, uploads: Sequence[DeadUpload]) -> None:
         if not uploads:
             return
         application = self._application
         await application.lock.guard()
         await application.journal.write(
-            Entry(ABORTED, upload.key, upload.size, upload.newest, upload.upload_id.encode()) for upload in uploads
+            Entry(ABORTED, one.key, one.size, one.newest, one.upload_id.encode())
+            for one in (dead.upload for dead in uploads)
         )
         outcomes: dict[str, StorageError | None] = {}
 
-        async def abort(upload: MultipartUpload) -> None:
+        async def abort(dead: DeadUpload) -> None:
+            upload = dead.upload
             try:
                 await application.storage.abort_multipart_upload(upload)
             except StorageError as error:
@@ -291,7 +258,7 @@ class Unlinking:
                 outcomes[upload.key] = error
                 return
             outcomes[upload.key] = None
-            self._uploads.add(_upload(upload.key))
+            self._uploads.add(dead.place)
             self._upload_bytes += upload.size
 
         for start in range(0, len(uploads), BATCH):
@@ -300,22 +267,16 @@ class Unlinking:
         application.failures.note(outcomes)
 
 
-def _multipart_uploads(inventory: Inventory, group: Sequence[tuple[int, str]]) -> list[MultipartUpload]:
-    """Those to abort."""
-    rows = inventory.all(
-        "select key, upload_id, newest, m.size from multipart_upload m join gc_dead_upload using (repository, uuid)"
-        " where repository in (select unnest(?)) order by key, upload_id",
-        [[repository for repository, _ in group]],
+def _half_pushed(look: Inventory, *, now: int) -> set[str]:
+    """Names of repositories in which a tag's index link is newer than its current/link: it is being pushed
+    (`regstore.state.pushed_again`)."""
+    rows = look.all(
+        """
+        select distinct r.name from tag_index i
+        join tag t on t.repository = i.repository and t.name = i.name
+        join repository r on r.id = i.repository
+        where i.mtime > t.mtime and i.mtime >= ?
+        """,
+        [now - UNDER_WAY],
     )
-    return [MultipartUpload(*row) for row in rows]
-
-
-def _repository(key: str) -> str:
-    return layout.repository_around(key)
-
-
-def _upload(key: str) -> tuple[str, str]:
-    """The repository and the id of an upload, by a key of it."""
-    decoded = layout.decode(key)
-    assert isinstance(decoded, UploadKey)
-    return decoded.name, decoded.uuid
+    return {name for (name,) in rows}
