@@ -1,18 +1,35 @@
 """regstore: the storage under a container registry, in S3 or on disk.
 
-    async with regstore.open("s3://bucket/root") as registry: ...
-    with regstore.sync.open("/var/lib/registry") as registry: ...
+    import regstore
 
-Everything is loaded when it is first used: `import regstore` costs next to nothing.
+    async with regstore.open("/srv/registry") as registry:
+        async for repository in registry.repositories():
+            tags = [tag.name async for tag in repository.tags]
+            print(repository.name, tags)
+
+regstore.open             a registry as objects: Registry, Repository, Tag, StoredManifest, Manifest, Platform,
+                          BlobInfo, Upload, Referrer, Description; Digest and Reference name them
+regstore.gc               collect garbage, look into the trash, give back what lies there
+regstore.migrate          copy a registry to another store
+regstore.backup           snapshots: create, check, restore, prune
+regstore.verify           find damage, repair it, examine a store
+regstore.seed             make an empty place a healthy store
+regstore.storage          the store itself, which all of these take: `open_storage`, or `Registry.storage`
+regstore.errors           every error is a RegstoreError, and one sentence
+regstore.sync             all of it without `await`
+
+What these name in `__all__` is public, and stays. Everything else may change with any version. A name is loaded when
+it is first used: `import regstore` costs next to nothing.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from regstore.lazy import lazily
 
 if TYPE_CHECKING:
-    from regstore import errors, sync
+    from regstore import backup, errors, gc, migrate, seed, storage, sync, verify
     from regstore.digest import Digest
     from regstore.errors import RegstoreError
     from regstore.manifest import Manifest, Platform
@@ -28,6 +45,8 @@ if TYPE_CHECKING:
         Upload,
     )
     from regstore.registry.opening import open
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __version__ = "0.1.0"
 
@@ -45,29 +64,13 @@ __all__ = [
     "StoredManifest",
     "Tag",
     "Upload",
+    "backup",
     "errors",
+    "gc",
+    "migrate",
     "open",
+    "seed",
+    "storage",
     "sync",
+    "verify",
 ]
-
-_MODULE_OF: Final = {
-    "Digest": "regstore.digest",
-    "Manifest": "regstore.manifest",
-    "Platform": "regstore.manifest",
-    "Reference": "regstore.reference",
-    "RegstoreError": "regstore.errors",
-    "open": "regstore.registry.opening",
-}
-_MODULES: Final = frozenset({"errors", "sync"})
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"regstore.{name}")
-    if name in __all__:
-        return getattr(importlib.import_module(_MODULE_OF.get(name, "regstore.registry")), name)
-    raise AttributeError(f"module 'regstore' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

@@ -39,7 +39,7 @@ EXCEPTIONS: Final[dict[str, tuple[int, str]]] = {
     "migrate/plan.py _Planner.find_live": (91, "statements go to .sql files"),
     "migrate/run.py _planned": (66, "the planner is being cut"),
     "migrate/run.py migrate": (78, "the planner is being cut"),
-    "reading/reader.py BlobReader": (312, "one road for blobs is being made"),
+    "proving/reader.py BlobReader": (312, "one road for blobs is being made"),
     "storage/disk.py DiskStorage": (387, "the contract of a backend in one place"),
     "storage/registry_config.py parse_registry_config": (64, "the contract of a backend in one place"),
     "storage/s3/client.py SignedClient.call": (81, "the protocol of S3 in one place"),

@@ -1,25 +1,51 @@
 """Backups of a registry's storage: consistent, incremental, checked. `format` says what lies in one.
 
-await create(store, backup)                                    a snapshot, while the registry serves
-await restore(backup, store, RestoreOptions(), lock=lock)      into an empty store, or one in use
-await check(backup, read_data=ReadData.parse("10%"))
-await prune(backup, PruneOptions(keep=Retention(daily=7)), lock=lock)
+    from regstore.backup import (
+        PruneOptions, ReadData, RestoreOptions, Retention, check, create, hold_lock, list_snapshots, prune, restore
+    )
+    from regstore.storage import OpenOptions, open_storage
+
+    made = OpenOptions(create=True)
+    async with open_storage("/srv/registry") as store, open_storage("/srv/backup", made) as backup:
+        created = await create(store, backup)  # while the registry serves
+        print(created.snapshot.run, "in", [one.run for one in (await list_snapshots(backup)).snapshots])
+
+        checked = await check(backup, read_data=ReadData.parse("10%"))
+        print(len(checked.damage), "damaged")
+
+        async with hold_lock(backup, command="prune") as lock:
+            await prune(backup, PruneOptions(keep=Retention(daily=7)), lock=lock)
+
+        async with open_storage("/srv/restored", made) as new, hold_lock(new, command="restore") as lock:
+            restored = await restore(backup, new, RestoreOptions(repositories=("team/*",)), lock=lock)
+            print(restored.tags, "tags restored")
+
+create          a Snapshot of a store (CreateOptions, CreateResult)
+list_snapshots  those of a backup; choose takes one of them by its ID, by `latest` or a time
+check           what is lost or damaged (CheckResult, Damage), reading so much of the blobs (ReadData)
+restore         into a store, empty or in use (RestoreOptions, RestoreResult); plan_restore only looks (RestorePlan)
+prune           forgets by a Retention and collects (PruneOptions, PruneResult); plan_prune only looks (PrunePlan)
+hold_lock       the Lock that restore needs of the store, and prune of the backup
+ScanOptions     how a store is listed
 """
 
 from regstore.backup.check import CheckResult, Damage, check
 from regstore.backup.create import CreateResult, create
 from regstore.backup.format import Snapshot
-from regstore.backup.opening import choose, list_snapshots, passed_over, untold
+from regstore.backup.opening import choose, list_snapshots
 from regstore.backup.options import CreateOptions, PruneOptions, RestoreOptions, Retention
 from regstore.backup.prune import PrunePlan, PruneResult, plan_prune, prune
 from regstore.backup.restore import RestorePlan, RestoreResult, plan_restore, restore
+from regstore.inventory.scan import ScanOptions
 from regstore.proving.read_data import ReadData
+from regstore.state.lock import Lock, hold_lock
 
 __all__ = [
     "CheckResult",
     "CreateOptions",
     "CreateResult",
     "Damage",
+    "Lock",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
@@ -28,15 +54,15 @@ __all__ = [
     "RestorePlan",
     "RestoreResult",
     "Retention",
+    "ScanOptions",
     "Snapshot",
     "check",
     "choose",
     "create",
+    "hold_lock",
     "list_snapshots",
-    "passed_over",
     "plan_prune",
     "plan_restore",
     "prune",
     "restore",
-    "untold",
 ]

@@ -233,7 +233,7 @@ async def _repair(
     from regstore.storage.base import PutOptions
     from regstore.storage.identity import place_of
     from regstore.storage.optional import store_with
-    from regstore.verify.repair import repair
+    from regstore.verify.repairing import repair
 
     storage, config = settings.open_with_config()
     refuse_told(storage.url, config, Use.REPAIR)

@@ -1,1 +1,76 @@
-"""Garbage collection: options, the plan (pure), and its application."""
+"""Garbage collection, and the way back.
+
+    from regstore.gc import GcOptions, GcRunOptions, hold_lock, open_run
+    from regstore.storage import open_storage
+
+    options = GcRunOptions(plan=GcOptions(delete_untagged=True), offline=True)  # the registry is stopped
+    async with open_storage("/srv/registry") as storage:
+        async with open_run(storage, options) as run:  # a dry run: nothing is written
+            print(run.summary.blobs.dead, "blobs are dead")
+        async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+            run.check()  # Refused where a safety stop speaks against it
+            report = await run.apply()
+        print(report.blobs, "blobs are in the trash of run", report.run)
+
+open_run        a GcRun: its plan in numbers (GcSummary), and what came of it (GcReport). GcOptions say what goes, by
+                a Policy of Rules and Patterns where tags go, too; GcRunOptions how. hold_lock gives the Lock
+find_trash      each TrashedRun. plan_restore and apply_restore undo one (RestoreOptions, RestorePlan, Restored)
+empty_trash     deletes for good (EmptyOptions, Emptied)
+heal_store      gives back what is needed and lies in the trash (HealOptions, Healed), as every run does first;
+                plan_heal only looks
+NoCache("none") says that the registry has no descriptor cache; open_redis reaches its Redis. Both are a RegistryCache
+ScanOptions     how a store is listed
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regstore.lazy import lazily
+
+if TYPE_CHECKING:
+    from regstore.gc.caches import NoCache, RegistryCache, open_redis
+    from regstore.gc.heal import Healed
+    from regstore.gc.healing import HealOptions, heal_store, plan_heal
+    from regstore.gc.plan import GcOptions, GcSummary
+    from regstore.gc.policy import Pattern, Policy, Rule
+    from regstore.gc.restore import Restored, RestoreOptions, RestorePlan, apply_restore, plan_restore
+    from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
+    from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
+    from regstore.inventory.scan import ScanOptions
+    from regstore.state.lock import Lock, hold_lock
+    from regstore.state.trashed import TrashedRun, find_trash
+else:
+    __getattr__, __dir__ = lazily(__name__)
+
+__all__ = [
+    "Emptied",
+    "EmptyOptions",
+    "GcOptions",
+    "GcReport",
+    "GcRun",
+    "GcRunOptions",
+    "GcSummary",
+    "HealOptions",
+    "Healed",
+    "Lock",
+    "NoCache",
+    "Pattern",
+    "Policy",
+    "RegistryCache",
+    "RestoreOptions",
+    "RestorePlan",
+    "Restored",
+    "Rule",
+    "ScanOptions",
+    "TrashedRun",
+    "apply_restore",
+    "empty_trash",
+    "find_trash",
+    "heal_store",
+    "hold_lock",
+    "open_redis",
+    "open_run",
+    "plan_heal",
+    "plan_restore",
+]

@@ -9,6 +9,18 @@
 
 Writes go in the order of a registry's own push (blob, layer link, manifest, revision link, tag index, tag), and
 deletes in reverse: whatever is cut short leaves garbage, never a link to nothing.
+
+    from regstore.registry import open_registry
+
+    async with open_registry("/srv/registry") as registry:  # what `regstore.open` opens, as a plain object
+        app = registry.repository("team/app")
+        stored = await app.manifests.get("latest")
+        async for info in registry.blobs:
+            if info.digest == stored.digest:
+                print(stored.digest, info.size, "bytes")
+
+What they give: Tag, StoredManifest, BlobInfo, BlobReader (Content is what a blob is put from), Upload, Referrer and
+Referrers, Description. The parts of the tree above are Tags, Manifests, Blobs, StoreBlobs and Uploads.
 """
 
 from regstore.registry.blobs import BlobInfo, BlobReader, Blobs, Content, StoreBlobs

@@ -1,36 +1,42 @@
-"""Storage backends: a disk and S3 behind one protocol (`base`), opened by `open_storage`."""
+"""A store's objects by key, wherever they lie: a disk, a bucket, memory.
+
+    from regstore.storage import open_storage
+
+    async with open_storage("/srv/registry") as storage:
+        async for page in storage.list("docker/registry/v2/blobs/"):
+            print(len(page.keys), "keys, of", sum(page.sizes), "bytes")
+
+open_storage takes `s3://bucket[/rootdirectory]`, a folder, `file:///folder` or `memory://name` (DiskLocation and
+S3Location are what `parse_location` makes of the text), with OpenOptions; open_registry_config and read_registry_config
+take a registry's own configuration (RegistryConfig) instead.
+
+What they give is a Storage: its contract is in `regstore.storage.base`. It deals in Page, ObjectInfo, ReadHandle,
+PutOptions, MultipartUpload, Capabilities and Counters.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from regstore.storage.base import (
-    Capabilities,
-    Counters,
-    MultipartUpload,
-    ObjectInfo,
-    Page,
-    PutOptions,
-    ReadHandle,
-    Storage,
-)
+from regstore.lazy import lazily
 
 if TYPE_CHECKING:
-    from regstore.storage.backends import parse_location
+    from regstore.storage.backends import OpenOptions, parse_location
+    from regstore.storage.base import (
+        Capabilities,
+        Counters,
+        MultipartUpload,
+        ObjectInfo,
+        Page,
+        PutOptions,
+        ReadHandle,
+        Storage,
+    )
     from regstore.storage.location import DiskLocation, S3Location
-    from regstore.storage.opening import OpenOptions, open_registry_config, open_storage, read_registry_config
+    from regstore.storage.opening import open_registry_config, open_storage, read_registry_config
     from regstore.storage.registry_config import RegistryConfig
-
-_OPENING = {
-    "DiskLocation",
-    "OpenOptions",
-    "RegistryConfig",
-    "S3Location",
-    "open_registry_config",
-    "open_storage",
-    "parse_location",
-    "read_registry_config",
-}
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "Capabilities",
@@ -50,11 +56,3 @@ __all__ = [
     "parse_location",
     "read_registry_config",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _OPENING:  # reading YAML is not needed to speak of a Storage
-        from regstore.storage import opening
-
-        return getattr(opening, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

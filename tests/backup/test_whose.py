@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from regstore.backup import choose, list_snapshots, untold
+from regstore.backup import choose, list_snapshots
 from regstore.backup.format import decode_snapshot, encode_snapshot, snapshot_key
+from regstore.backup.opening import untold
 from regstore.errors import InputError, IntegrityError
 from regstore.layout import STORE_ID
 from regstore.storage import identity

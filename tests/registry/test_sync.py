@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import signal
 import subprocess
@@ -16,8 +17,10 @@ import pytest
 import regstore
 from regstore import sync
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, TagUnknown
+from regstore.errors import IntegrityError, LockHeld, TagUnknown
 from regstore.layout import LayerLinkKey, encode
+from regstore.migrate import MigrateOptions
+from regstore.storage import OpenOptions
 from tests.servers import images
 
 ROOT = Path(regstore.__file__).parents[1]
@@ -151,3 +154,108 @@ def test_import_is_quick_and_loads_nothing_heavy() -> None:
     assert set(regstore.__all__) <= set(dir(regstore))
     for name in regstore.__all__:
         assert getattr(regstore, name) is not None
+
+
+def test_what_is_open_shares_one_loop(tmp_path: Path) -> None:
+    with (
+        sync.open(tmp_path) as registry,
+        sync.storage.open_storage("memory://shared", OpenOptions(create=True)) as other,
+    ):
+        assert len(regstore_threads()) == 1
+        registry.repository("a").blobs.put(b"x")
+        with sync.gc.hold_lock(registry.storage, command="test") as lock:
+            assert lock.run
+            assert [path.name for path in (tmp_path / "regstore/locks").iterdir()] == [lock.run]
+            result = sync.migrate.migrate(registry.storage, other, MigrateOptions(all=True))
+        assert result.blobs == 1
+        assert list((tmp_path / "regstore/locks").iterdir()) == []
+    assert regstore_threads() == []
+
+
+def test_an_error_within_a_context_goes_through_it(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), sync.storage.open_storage(tmp_path) as storage:
+        with sync.gc.hold_lock(storage, command="test"):
+            with pytest.raises(LockHeld), sync.gc.hold_lock(storage, command="second"):
+                raise AssertionError
+            _ = 1 / 0
+    assert list((tmp_path / "regstore/locks").iterdir()) == []
+    assert regstore_threads() == []
+
+
+async def test_in_an_event_loop_it_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="would block the event loop that runs in this thread: await"):
+        sync.open(tmp_path)
+    with pytest.raises(RuntimeError, match="would block the event loop"), sync.storage.open_storage(tmp_path):
+        raise AssertionError
+    registry = await asyncio.to_thread(sync.open, tmp_path)
+    with pytest.raises(RuntimeError, match="would block the event loop"):
+        registry.is_registry()
+    assert await asyncio.to_thread(registry.is_registry) is False
+    await asyncio.to_thread(registry.close)
+    assert regstore_threads() == []
+
+
+def test_an_event_that_calls_back_is_refused(tmp_path: Path) -> None:
+    """It comes in the loop's own thread, where to wait would be to wait for ever."""
+    with sync.open(tmp_path) as registry:
+        registry.repository("a").blobs.put(b"x")
+
+        def call_back(event: object) -> None:
+            registry.is_registry()
+
+        with pytest.raises(RuntimeError, match="would block the event loop"):
+            sync.verify.verify(registry.storage, on_event=call_back)
+
+
+@pytest.mark.parametrize("within", ["time.sleep(60)", "slow()"])
+def test_ctrl_c_gives_the_lock_back(tmp_path: Path, within: str) -> None:
+    script = f"""
+import asyncio, signal, time
+from regstore import sync
+from regstore.sync.blocking import function
+signal.signal(signal.SIGINT, signal.default_int_handler)
+@function
+async def slow():
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.2)
+        print("cleared up", flush=True)
+with sync.storage.open_storage({str(tmp_path)!r}) as storage, sync.gc.hold_lock(storage, command="gc"):
+    print("locked", flush=True)
+    {within}
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"locked\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert errors.rstrip().endswith(b"KeyboardInterrupt")
+    assert (b"cleared up" in output) == (within == "slow()")
+    assert list((tmp_path / "regstore/locks").iterdir()) == []
+
+
+def test_a_forked_process_opens_its_own(tmp_path: Path) -> None:
+    script = f"""
+import os, warnings
+from regstore import sync
+with sync.open({str(tmp_path)!r}) as registry:
+    registry.repository("a").blobs.put(b"x")
+    child = os.fork()
+    if child == 0:
+        try:
+            registry.is_registry()
+        except RuntimeError as error:
+            print(error, flush=True)
+        with sync.open({str(tmp_path)!r}) as own:
+            print(len(list(own.blobs)), flush=True)
+        registry.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(len(list(registry.blobs)), flush=True)
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.splitlines() == ["this regstore.sync.Registry is closed", "1", "1"]

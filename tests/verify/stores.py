@@ -12,7 +12,7 @@ from regstore.storage.base import Storage
 from regstore.verify.copies import Links
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import Fault
-from regstore.verify.repair import repair
+from regstore.verify.repairing import repair
 from regstore.verify.run import VerifyReport, verify
 from regstore.verify.work import RepairOptions, Repairs
 from tests.model.memory import ModelStorage

@@ -54,8 +54,9 @@ def backup_diff(
 
 
 async def _diff(settings: BackupSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference, list[str]]:
-    from regstore.backup import choose, list_snapshots, passed_over
+    from regstore.backup import choose, list_snapshots
     from regstore.backup.compare import compare
+    from regstore.backup.opening import passed_over
 
     async with settings.open(read_only=True) as backup:
         listed = await list_snapshots(backup)

@@ -58,8 +58,9 @@ def backup_show(
 
 
 async def _show(settings: BackupSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:
-    from regstore.backup import choose, list_snapshots, passed_over, untold
+    from regstore.backup import choose, list_snapshots
     from regstore.backup.compare import show_tags
+    from regstore.backup.opening import passed_over, untold
 
     async with settings.open(read_only=True) as backup:
         listed = await list_snapshots(backup)
