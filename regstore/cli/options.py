@@ -60,6 +60,14 @@ class Scanning:
         )
 
 
+ProofsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir", metavar="DIR", show_default="~/.cache/regstore", help="Remembers what was read and right."
+    ),
+]
+
+
 def cache_dir_or_default(said: Path | None) -> Path | None:
     from regstore.inventory.cache import default_cache_dir
 
@@ -80,7 +88,7 @@ class Reading:
             parser=parse_read_data,
             metavar="all|N%|N/T|SIZE",
             show_default=False,
-            help="Also read blobs and hash them: so many of them.",
+            help="Read blobs too and hash them: all, a share, part N of T, or so many bytes; other ones each time.",
         ),
     ] = None
     max_age: Annotated[
@@ -176,7 +184,7 @@ class NewObjects:
 
 @dataclass(frozen=True, kw_only=True)
 class SecondStore:
-    """Where the second place is, in a command that has one. What is not said of it is as of the first."""
+    """How the second place is reached, in a command that has one. What is not said of it is as of the first."""
 
     dst_endpoint_url: Annotated[
         str | None,
@@ -194,6 +202,14 @@ class SecondStore:
         Path | None,
         typer.Option("--dst-ca-bundle", metavar="FILE", show_default=False, help="Certificates to trust for it."),
     ] = None
+    dst_path_style: Annotated[
+        bool | None,
+        typer.Option(
+            "--dst-path-style/--dst-virtual-hosted",
+            show_default=False,
+            help="Bucket in the path of its URLs, or in the host name.",
+        ),
+    ] = None
 
     def settings(self, first: StoreSettings, store: str) -> StoreSettings:
         return StoreSettings(
@@ -201,7 +217,7 @@ class SecondStore:
             endpoint_url=self.dst_endpoint_url or first.endpoint_url,
             region=self.dst_region or first.region,
             profile=self.dst_profile or first.profile,
-            path_style=first.path_style,
+            path_style=first.path_style if self.dst_path_style is None else self.dst_path_style,
             ca_bundle=self.dst_ca_bundle or first.ca_bundle,
             concurrency=first.concurrency,
             quiet=first.quiet,

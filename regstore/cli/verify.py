@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
 from regstore.cli.locks import break_locks_openly
-from regstore.cli.options import BreakLock, InventoryFile, Json, NewObjects, Reading, cache_dir_or_default
+from regstore.cli.options import (
+    BreakLock,
+    InventoryFile,
+    Json,
+    NewObjects,
+    ProofsDir,
+    Reading,
+    SecondStore,
+    cache_dir_or_default,
+)
 from regstore.cli.output import emit, emit_json
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.values import parse_duration, parse_read_data
+from regstore.cli.values import parse_duration
 from regstore.cli.verify_report import print_repairs, print_report, report_json
 from regstore.cli.whose import refuse_told
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
@@ -35,15 +43,6 @@ if TYPE_CHECKING:
 class VerifyReading(Reading):
     """With what the server knows of them."""
 
-    read_data: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_read_data,
-            metavar="all|N%|N/T|SIZE",
-            show_default=False,
-            help="Read blobs too and hash them: all, a share, part N of T, or so many bytes; other ones each time.",
-        ),
-    ] = None
     server_checksums: Annotated[
         str,
         typer.Option(
@@ -79,27 +78,25 @@ class Repairing:
             help="Repair, and fetch missing or damaged blobs from this store or backup.",
         ),
     ] = None
-    repair_from_endpoint_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", show_default=False, help="S3 server of STORE2, where it is another."),
-    ] = None
-    repair_from_profile: Annotated[
-        str | None, typer.Option(metavar="NAME", show_default=False, help="AWS profile for STORE2.")
-    ] = None
     restore_links: Annotated[
         bool, typer.Option("--restore-links", help="Put back links that are missing here and that STORE2 has.")
     ] = False
 
-    def source(self, settings: StoreSettings) -> StoreSettings | None:
-        if self.repair_from is None:
-            return None
-        return replace(
-            settings,
-            store=self.repair_from,
-            registry_config=None,
-            endpoint_url=self.repair_from_endpoint_url or settings.endpoint_url,
-            profile=self.repair_from_profile or settings.profile,
+
+@dataclass(frozen=True, kw_only=True)
+class RepairStore(SecondStore):
+    """With what two of its options were called before."""
+
+    repair_from_endpoint_url: Annotated[str | None, typer.Option(hidden=True)] = None
+    repair_from_profile: Annotated[str | None, typer.Option(hidden=True)] = None
+
+    def settings(self, first: StoreSettings, store: str) -> StoreSettings:
+        said_before = replace(
+            first,
+            endpoint_url=self.repair_from_endpoint_url or first.endpoint_url,
+            profile=self.repair_from_profile or first.profile,
         )
+        return super().settings(said_before, store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +123,7 @@ def verify(
     reading: VerifyReading,
     repairing: Repairing,
     new_objects: NewObjects,
+    second: RepairStore,
     dropping: Dropping,
     break_lock: BreakLock = False,
     pull_through: Annotated[
@@ -136,10 +134,7 @@ def verify(
             help="It is a pull-through cache, where absence is normal. Default: as its scheduler-state.json says.",
         ),
     ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="~/.cache/regstore", help="Remembers what was read and right."),
-    ] = None,
+    cache_dir: ProofsDir = None,
     inventory: InventoryFile = None,
     as_json: Json = False,
 ) -> int:
@@ -171,7 +166,8 @@ def verify(
         raise InputError("--restore-links puts back what another copy has: say --repair-from")
     if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
         return _look(settings, options, as_json)
-    return _mend(settings, options, what, repairing.source(settings), break_lock, as_json)
+    source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
+    return _mend(settings, options, what, source, break_lock, as_json)
 
 
 def _look(settings: StoreSettings, options: VerifyOptions, as_json: bool) -> int:

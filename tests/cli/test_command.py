@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from regstore.cli.app import COMMANDS
+from regstore.cli.backup import BACKUP_COMMANDS
 from regstore.cli.command import command, said
-from regstore.cli.options import Json
+from regstore.cli.options import Json, SecondStore
+from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_duration, parse_share
+from regstore.cli.verify import RepairStore
 
 HOUR = 3_600_000_000
 
@@ -88,3 +94,72 @@ def test_a_text_for_a_value_is_for_groups_only() -> None:
 
     with pytest.raises(TypeError, match="groups"):
         command(single)
+
+
+# -- a second store
+
+#: Not of the way to a store.
+OF_THE_RUN = {"store", "registry_config", "concurrency", "quiet", "debug"}
+WITH_A_SECOND_STORE = {
+    "migrate": COMMANDS["migrate"],
+    "restore": COMMANDS["restore"],
+    "verify": COMMANDS["verify"],
+    "backup create": BACKUP_COMMANDS["create"],
+    "backup restore": BACKUP_COMMANDS["restore"],
+    "backup check": BACKUP_COMMANDS["check"],
+}
+
+
+@pytest.mark.parametrize("name", WITH_A_SECOND_STORE)
+def test_a_second_store_is_reached_by_all_that_a_first_is(name: str) -> None:
+    options = inspect.signature(WITH_A_SECOND_STORE[name]).parameters
+    ways = {each.name for each in fields(StoreSettings)} - OF_THE_RUN
+    assert ways
+    assert {f"dst_{way}" for way in ways} <= set(options)
+
+
+def test_what_is_not_said_of_a_second_store_is_as_of_the_first() -> None:
+    first = StoreSettings(
+        store="s3://one",
+        registry_config=Path("config.yml"),
+        endpoint_url="http://one",
+        region="r1",
+        profile="p1",
+        path_style=True,
+        ca_bundle=Path("one.pem"),
+        concurrency=3,
+        quiet=True,
+        debug=True,
+    )
+    second = replace(first, store="s3://two", registry_config=None)
+    assert SecondStore().settings(first, "s3://two") == second
+    said_of_it = SecondStore(
+        dst_endpoint_url="http://two",
+        dst_region="r2",
+        dst_profile="p2",
+        dst_path_style=False,
+        dst_ca_bundle=Path("two.pem"),
+    )
+    assert said_of_it.settings(first, "s3://two") == replace(
+        second, endpoint_url="http://two", region="r2", profile="p2", path_style=False, ca_bundle=Path("two.pem")
+    )
+
+
+def test_verify_takes_the_names_of_before_for_its_second_store() -> None:
+    first = StoreSettings(store="s3://one", endpoint_url="http://one", profile="p1", region="r1")
+    before = RepairStore(repair_from_endpoint_url="http://two", repair_from_profile="p2")
+    assert before.settings(first, "s3://two") == StoreSettings(
+        store="s3://two", endpoint_url="http://two", profile="p2", region="r1"
+    )
+    both = RepairStore(dst_profile="p3", repair_from_profile="p2")
+    assert both.settings(first, "s3://two").profile == "p3"
+
+
+def test_names_of_before_are_taken_and_not_shown(tmp_path: Path) -> None:
+    app = typer.Typer(rich_markup_mode=None)
+    app.command()(COMMANDS["verify"])
+    assert "--repair-from-" not in CliRunner().invoke(app, ["--help"]).output
+    words = ["--repair-from-endpoint-url", "http://two", "--repair-from-profile", "p2", "--max-age", "1h"]
+    result = CliRunner().invoke(app, [str(tmp_path), *words])
+    assert result.exit_code == 2
+    assert "only with --read-data" in result.output  # all of them were understood

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regstore.cli.backup._common import BackupSettings, print_some
 from regstore.cli.command import command
-from regstore.cli.options import Json, NewObjects, Reading, SecondStore, cache_dir_or_default
+from regstore.cli.options import Json, NewObjects, ProofsDir, Reading, SecondStore, cache_dir_or_default
 from regstore.cli.output import counted, emit, emit_error, emit_json, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -31,10 +30,7 @@ def backup_check(
         str | None, typer.Option(metavar="ID|latest|TIME", show_default=False, help="Only this snapshot.")
     ] = None,
     reading: Reading,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", show_default=False, help="Where it is remembered what was read and right."),
-    ] = None,
+    cache_dir: ProofsDir = None,
     repair_from: Annotated[
         str | None,
         typer.Option(
