@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import regstore
+from regstore.cli.app import COMMANDS, GROUPS
 from tests.documents import FORMATS, formats
 from tests.test_layers import LAYERS
 
@@ -18,6 +19,7 @@ DOCUMENTS = [
     PACKAGE / "ARCHITECTURE.md",
     PACKAGE / "DECISIONS.md",
     PACKAGE / "FORMATS.md",
+    PACKAGE / "CHANGELOG.md",
     ROOT / ".github" / "CONTRIBUTING.md",
     ROOT / ".github" / "SECURITY.md",
     ROOT / "benchmarks" / "README.md",
@@ -31,6 +33,15 @@ def test_the_table_of_layers_is_the_one_that_is_tested() -> None:
 
 def test_the_formats_are_those_of_the_code() -> None:
     assert FORMATS.read_text() == formats(), "run: python -m tests.documents"
+
+
+def test_the_changelog_has_this_version_and_every_command() -> None:
+    text = (PACKAGE / "CHANGELOG.md").read_text()
+    assert re.search(
+        rf"^## \[{re.escape(regstore.__version__)}\] - (not released yet|\d{{4}}-\d\d-\d\d)$", text, re.MULTILINE
+    )
+    for name in (*COMMANDS, *GROUPS):
+        assert re.search(rf"`{name}[` ]", text), f"nothing says that there is {name}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
