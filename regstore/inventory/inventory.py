@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import duckdb
 
     from regstore.storage.base import Page
+
+#: Each (arrow type, values); types: utf8, binary, int64, int32, int8.
+Columns = Mapping[str, tuple[str, Sequence[Any]]]
 
 _TABLES_OF_KEYS = (
     "blob",
@@ -177,14 +180,22 @@ class Inventory:
             raise LookupError(sql)
         return rows[0][0]
 
-    def insert(self, table: str, columns: dict[str, tuple[str, Sequence[Any]]]) -> None:
-        """Append columns, each (arrow type, values); types: utf8, binary, int64, int32, int8."""
+    @contextmanager
+    def given(self, name: str, columns: Columns) -> Iterator[None]:
+        """SQL sees the columns as a relation of this name meanwhile."""
+        self.connection.register(name, arrow_table(columns))
+        try:
+            yield
+        finally:
+            self.connection.unregister(name)
+
+    def insert(self, table: str, columns: Columns) -> None:
+        """Append columns."""
         if not next(iter(columns.values()))[1]:
             return
-        self.connection.register("incoming", arrow_table(columns))
         names = ", ".join(columns)
-        self.execute(f"insert into {table} ({names}) select {names} from incoming")
-        self.connection.unregister("incoming")
+        with self.given("incoming", columns):
+            self.execute(f"insert into {table} ({names}) select {names} from incoming")
 
     def _allow_memory(self, keys: int) -> None:
         before, self._keys = self._keys, self._keys + keys
@@ -211,12 +222,14 @@ class Inventory:
             return
         self._allow_memory(len(keys))
         self.insert("archived", {"key": ("utf8", list(archived)), "class": ("utf8", list(archived.values()))})
-        batch = arrow_table(
-            {"key": ("utf8", keys), "size": ("int64", sizes), "etag": ("utf8", etags), "mtime": ("int64", mtimes)}
-        )
-        self.connection.register("page", batch)
-        self.execute(self._decode)
-        self.connection.unregister("page")
+        batch: Columns = {
+            "key": ("utf8", keys),
+            "size": ("int64", sizes),
+            "etag": ("utf8", etags),
+            "mtime": ("int64", mtimes),
+        }
+        with self.given("page", batch):
+            self.execute(self._decode)
         self.execute(
             """
             insert into repository
@@ -244,8 +257,12 @@ class Inventory:
     def count(self, table: str) -> int:
         return int(self.one(f"select count(*) from {table}"))
 
+    def counts(self, *tables: str) -> dict[str, int]:
+        """Rows of each, in one statement."""
+        return dict(self.all(" union all ".join(f"select '{table}', count(*) from {table}" for table in tables)))
+
     def key_count(self) -> int:
-        return sum(self.count(table) for table in _TABLES_OF_KEYS)
+        return sum(self.counts(*_TABLES_OF_KEYS).values())
 
 
 _INGEST_BLOBS = "insert into blob select digest, size, mtime from located where kind = 'blob'"
@@ -292,8 +309,8 @@ def machine_memory() -> int:
     return total
 
 
-def arrow_table(columns: dict[str, tuple[str, Sequence[Any]]]) -> Any:
-    """An Arrow table that DuckDB reads without a copy; columns are (type, values)."""
+def arrow_table(columns: Columns) -> Any:
+    """An Arrow table that DuckDB reads without a copy."""
     from arro3.core import Array, DataType, Table
 
     return Table.from_pydict(

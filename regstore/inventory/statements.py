@@ -20,11 +20,15 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from regstore.manifest import EdgeKind
+
 if TYPE_CHECKING:
     import duckdb
 
     from regstore.inventory.inventory import Inventory
 
+#: Fragments: the number of each kind of edge by its name, `{subject}`.
+EDGE_KINDS: Final = {kind.name.lower(): str(int(kind)) for kind in EdgeKind}
 _SECTION: Final = re.compile(r"^-- name: *([a-z][a-z0-9_]*)$", re.MULTILINE)
 #: Strings and comments, in which a `$` is no parameter; then a parameter; then the end of a statement.
 _TOKEN: Final = re.compile(r"'(?:[^']|'')*'|--[^\n]*|\$([a-z][a-z0-9_]*)|(;)")

@@ -9,8 +9,11 @@ create macro digest_text(digest) as algorithm(digest) || ':' || lower(hex(digest
 create macro digest_path(digest) as algorithm(digest) || '/' || lower(hex(digest));
 create macro path_digest(path) as unhex(split_part(path, '/', 2));
 
--- Any other digest may be an alias: a layer link to it names the sha256 of the same bytes, under which they are stored.
+-- A blob is stored by its sha256; a layer link to any other digest of it is an alias that names that one.
 create macro is_sha256(digest) as octet_length(digest) = 32;
+-- A layer link names its own digest, or that of the same bytes by another algorithm.
+create macro is_sound_layer_link(digest, target) as
+    target is not null and (target = digest or octet_length(target) <> octet_length(digest));
 
 -- Bytes of a link to it (`layout.LINK_SIZE`).
 create macro link_size(digest) as 7 + 2 * octet_length(digest);

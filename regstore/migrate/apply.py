@@ -20,8 +20,8 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.others import Others, is_undisturbed
-from regstore.migrate.plan import block
 from regstore.migrate.result import Conflict, MigrateResult, Problem
+from regstore.migrate.shared import block
 from regstore.migrate.transfer import LARGE, Transfer
 from regstore.state import tag_record
 from regstore.state.tag_record import TagLine

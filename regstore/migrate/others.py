@@ -17,7 +17,7 @@ from typing import Final
 from regstore import layout
 from regstore.errors import NotFound
 from regstore.events import Notice, OnEvent
-from regstore.inventory.inventory import ALGORITHM_SQL, Inventory
+from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.state import RUNS, is_run
 from regstore.state.lock import LEASE, find_locks
@@ -98,12 +98,9 @@ async def _has_all_blobs(target: Storage, inventory: Inventory, concurrency: int
 
     await list_in_parallel(target, layout.BLOBS, sink, concurrency=concurrency if target.serves_in_parallel else 1)
     missing = inventory.one(
-        f"""
-        select count(*) from (
-            select '{layout.BLOBS}' || {ALGORITHM_SQL.format("digest")} || '/' || lower(hex(digest))[:2] || '/'
-                || lower(hex(digest)) || '/data' as key
-            from live_blob anti join migrate_blocked using (digest)
-        ) anti join listed_again using (key)
+        """
+        select count(*) from (select blob_key(digest) as key from live_blob anti join migrate_blocked using (digest))
+        anti join listed_again using (key)
         """
     )
     inventory.execute("drop table listed_again")

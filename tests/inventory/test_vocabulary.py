@@ -62,6 +62,13 @@ def test_digests(inventory: Inventory, digest: Digest) -> None:
     )
 
 
+def test_a_layer_link_names_its_digest_or_that_of_another_algorithm(inventory: Inventory) -> None:
+    one, two = Digest.of(b"one"), Digest.of(b"two")
+    cases = {(one, one): True, (SHA512, one): True, (one, SHA512): True, (one, two): False, (one, None): False}
+    for (digest, target), sound in cases.items():
+        assert said(inventory, "is_sound_layer_link(v1, v2::blob)", digest, target) == (sound,)
+
+
 @_kept
 @given(names, tags, digests, digests, uuids, uploads)
 def test_keys(

@@ -1,0 +1,71 @@
+-- What is not right in the scope, in words. Of each repository alone.
+
+-- name: table
+-- migrate_problem(class, repository, subject, reason)
+create or replace table migrate_problem (class varchar, repository varchar, subject varchar, reason varchar)
+
+-- name: find
+-- After `difference`, of what is left in live_*.
+insert into migrate_problem
+-- a protected repository
+select 'protected', m.name, '', p.reason
+from migrate_protected p join migrate_repository m on m.id = p.repository
+
+union all -- layer links
+select 'damaged', m.name, 'layer link ' || digest_text(x.digest), case
+    when x.size = 0 then 'is empty'
+    when x.unread is not null then 'can''t be read: ' || x.unread
+    when x.target is null then 'is damaged'
+    when not is_sound_layer_link(x.digest, x.target) then 'names another digest'
+    when x.target in (select digest from blob) then 'names a manifest that is damaged, or can''t be read'
+    else 'names a blob that is missing' end
+from layer_link x join migrate_repository m on m.id = x.repository
+where {reached} and (not is_sound_layer_link(x.digest, x.target)
+    or {missing} and x.target not in (select digest from blob)
+    or x.target in (from migrate_blocked))
+
+union all -- revisions
+select 'damaged', m.name, 'revision ' || digest_text(x.digest), case
+    when x.size = 0 then 'has an empty link'
+    when x.unread is not null then 'has a link that can''t be read: ' || x.unread
+    when x.target is null then 'has a damaged link'
+    when x.target <> x.digest then 'has a link to another digest'
+    else 'can''t be read: ' || d.reason end
+from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
+where {reached} and (x.target is distinct from x.digest
+    or d.state in ('mismatch', 'unreadable') or d.state = 'missing' and {missing})
+
+union all -- tags
+select 'damaged', m.name, 'tag ' || t.name, case
+    when t.size = 0 then 'has an empty link'
+    when t.unread is not null then 'has a link that can''t be read: ' || t.unread
+    when t.target is null then 'has a damaged link'
+    else 'names ' || digest_text(t.target) || ', which is no readable revision here' end
+from tag t join migrate_repository m on m.id = t.repository
+semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
+anti join live_tag l on l.repository = t.repository and l.name = t.name
+where {missing} or t.target is null
+
+union all -- tags of the target that can't be seen: they are not written over
+select 'damaged', m.target, 'tag ' || x.name,
+    'stands at the target, can''t be read there, and is not written over without --overwrite-tags: ' || x.unread
+from migrate_tag_difference x join migrate_repository m on m.id = x.repository where x.fate = 'unread'
+
+union all -- what is copied all the same
+select distinct 'incomplete', m.name, 'revision ' || digest_text(x.digest),
+    'names ' || digest_text(e.target) || ', which the source does not have'
+from live_manifest x join migrate_repository m on m.id = x.repository
+join edge e on e.source = x.digest
+where {missing} and e.kind not in ({subject}, {manifest}, {foreign_layer})
+    and e.target not in (select digest from blob)
+    and not exists (
+        from layer_link l join blob b on b.digest = l.target
+        where l.repository = x.repository and l.digest = e.target
+    )
+
+-- name: reached
+-- With tag patterns: only what is reached is anybody's concern.
+exists (from reach k where k.repository = x.repository and k.digest = x.digest)
+
+-- name: any
+true

@@ -1,0 +1,63 @@
+-- What repositories have in common, by digest: blobs, and what must not be written since something that it reaches
+-- can't be copied. A part of the repositories, planned alone, gives and takes these relations and no others.
+
+-- name: blobs
+-- live_blob(digest, size, suspect): what the scope uses. suspect: a descriptor says another size, so that it is never
+-- left to the server to copy unseen.
+create or replace table live_blob as
+with named as (
+    select digest from reach
+    union select target from live_layer_link
+    union select digest from live_revision
+    union select digest from live_signature
+    union select digest from blob where {orphans}
+),
+sized as (select target as digest, any_value(size) as size from edge where size >= 0 group by target)
+select b.digest, any_value(b.size) as size, bool_or(s.size is not null and s.size <> b.size) as suspect
+from blob b semi join named n on n.digest = b.digest left join sized s on s.digest = b.digest
+group by b.digest
+
+-- name: blocked
+-- migrate_blocked(digest): what must not be written.
+create or replace table migrate_blocked (digest blob not null)
+
+-- name: block
+-- `given` (digest) and all that reaches it. What a manifest that is not understood reaches is all that its repository
+-- links.
+insert into migrate_blocked
+with recursive above as (
+    select source as digest, target as below from edge where kind <> {subject}
+    union all
+    select digest, target from layer_link where digest <> target
+),
+newly as (
+    select digest from given
+    union
+    select r.digest from live_manifest r join manifest m using (digest)
+    where m.state in ('invalid', 'too large') and r.repository in (
+        select l.repository from layer_link l join given g on g.digest = l.target
+    )
+    union
+    select a.digest from newly n join above a on a.below = n.digest
+)
+select distinct digest from newly anti join migrate_blocked using (digest)
+
+-- name: damaged_manifests
+select digest from manifest where state in ('mismatch', 'unreadable')
+
+-- name: drop_blocked
+-- What is blocked is not live; revisions are named.
+insert into migrate_problem
+select 'damaged', m.name, 'revision ' || digest_text(x.digest), 'reaches a manifest that is damaged, or can''t be read'
+from live_revision x join migrate_repository m on m.id = x.repository semi join migrate_blocked b using (digest);
+
+delete from live_layer_link where target in (from migrate_blocked);
+delete from live_revision where digest in (from migrate_blocked);
+delete from live_manifest where digest in (from migrate_blocked);
+delete from live_signature where revision in (from migrate_blocked);
+delete from live_tag where target in (from migrate_blocked);
+delete from live_tag_index where digest in (from migrate_blocked);
+delete from live_tag_index x where not exists (
+    from live_tag t where t.repository = x.repository and t.name = x.name
+);
+delete from live_blob where digest in (select digest from manifest where state in ('mismatch', 'unreadable'));
