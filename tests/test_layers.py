@@ -28,6 +28,7 @@ LAYERS = (
     frozenset({"sync", "demo_registry", "serve"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
+    frozenset({"testing"}),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: Not in the pure modules, and not loaded before they are used anywhere.

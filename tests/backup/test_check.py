@@ -18,13 +18,13 @@ from regstore.errors import AccessDenied, AuthenticationFailed, Outage, StorageE
 from regstore.proving import reader as reading
 from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.backup.places import collect, memory, read_all, take
 from tests.backup.test_damage import BASE, SECOND, backed_up, damage
 from tests.backup.test_interrupted import LATER, small
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 LAYER = blob_key(SECOND)
 

@@ -25,6 +25,7 @@ from regstore.layout import (
 from regstore.proving.read_data import ReadData
 from regstore.state.journal import find_runs, read_parts
 from regstore.storage.base import Capabilities
+from regstore.testing.faulty import FaultyStorage, Hook
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
@@ -32,7 +33,6 @@ from tests.backup.test_interrupted import LATER, small
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage, Hook
 
 SECOND = Digest.of(b"second layer")
 BASE = Digest.of(b"base layer")

@@ -15,12 +15,12 @@ from regstore.backup.format import Pack, PackedManifest, PackedTag, PackSummary
 from regstore.digest import Digest
 from regstore.errors import InputError, IntegrityError, Refused, Unsupported
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.backup import reader
 from tests.backup.places import collect, give_back, memory, take
 from tests.backup.test_interrupted import LATER, small
 from tests.model.random_registry import NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 BYTES = b'{"schemaVersion": 2}'
 HERE = Digest.of(BYTES)

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.backup import reader
 from tests.backup.oracle import expected, incomplete_tags
 from tests.backup.places import collect, contents, give_back, keys_below, memory, read_all, take
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage, died
 
 #: Longer than an intent of a killed run counts, and than a lock lives.
 LATER = 2 * DAY

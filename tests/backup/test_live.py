@@ -20,6 +20,7 @@ from regstore.layout import (
 )
 from regstore.state import new_run
 from regstore.state.journal import UNLINK, Entry, Journal, find_runs, write_seen
+from regstore.testing.faulty import FaultyStorage
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import contents, give_back, memory, read_all, take
@@ -27,7 +28,6 @@ from tests.backup.test_interrupted import small
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 SECOND = Digest.of(b"second layer")
 

@@ -36,6 +36,7 @@ from regstore.errors import (
 )
 from regstore.state import new_run
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
@@ -43,7 +44,6 @@ from tests.backup.test_interrupted import LATER, small
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, HOUR, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage, died
 
 
 def snapshot(begun: int, source: str = "one", *, complete: bool = True) -> Snapshot:

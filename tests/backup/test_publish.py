@@ -14,13 +14,13 @@ from regstore.digest import Digest
 from regstore.errors import IntegrityError, LockLost
 from regstore.layout import REGISTRY
 from regstore.storage.clock import clock
+from regstore.testing.faulty import FaultyStorage
 from tests.backup import reader
 from tests.backup.places import collect, memory, take
 from tests.backup.test_interrupted import LATER, copied, small
 from tests.backup.test_live import when
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 OLD = Digest.of(b"base layer")
 NEW = Digest.of(b"third layer")

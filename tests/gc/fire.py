@@ -36,6 +36,7 @@ from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.promises import Promises
 from tests.servers import images, skopeo
 from tests.servers.api import Api, ApiError, Incomplete, pull_complete, push_api
@@ -44,7 +45,6 @@ from tests.servers.distribution import Registry
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.images import Document
 from tests.servers.s3 import S3Root
-from tests.storage.faulty import FaultyStorage
 
 _PASSING: Final = Policy.parse('delete_untagged = true\n[[rule]]\ndrop = ["w?passing?"]\n')
 _REPEATABLE: Final = ("MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN", "NAME_UNKNOWN")

@@ -10,11 +10,11 @@ import pytest
 from regstore.gc.plan import plan_gc
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BLOBS, REGISTRY, REPOSITORIES, BlobKey, decode
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, model_storage, options, removed_blobs, small_registry, wanted
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 
 def images(number: int, layers: int = 2, tagged: int = 1) -> ModelStore:

@@ -12,6 +12,7 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKe
 from regstore.state.lock import hold_lock
 from regstore.state.trashed import find_trash
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.testing.faulty import FaultyStorage, Mutation
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
@@ -33,7 +34,6 @@ from tests.model.random_registry import DAY
 from tests.model.store import ModelStore
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage, Mutation
 
 
 def no_dangling_links(before: ModelStore, after: ModelStore) -> None:

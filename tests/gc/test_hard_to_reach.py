@@ -32,11 +32,11 @@ from regstore.state import RUNS, new_run
 from regstore.state.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
 from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, model_storage, options, registry, small_registry, wanted
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
-from tests.storage.faulty import FaultyStorage
 
 SCAN = ScanOptions(cache_dir=None)
 

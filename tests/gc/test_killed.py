@@ -23,6 +23,7 @@ from regstore.state import process as process_module
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.examples import points
 from tests.gc.scenes import (
     Watch,
@@ -44,7 +45,6 @@ from tests.gc.scenes import (
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage, died
 
 ROOT = Path(process_module.__file__).parents[2]
 

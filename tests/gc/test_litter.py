@@ -14,12 +14,12 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.layout import BLOBS, PREFIX, REPOSITORIES, BlobKey, encode
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import both, collect, look, options, registry
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 UUID = "00000000-0000-4000-8000-000000000009"
 

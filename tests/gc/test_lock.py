@@ -20,10 +20,10 @@ from regstore.state.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_lo
 from regstore.storage.base import ObjectInfo, Page, PutOptions
 from regstore.storage.disk import DiskStorage
 from regstore.storage.limit import check_limit, limited
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.actors import World
 from tests.gc.stepping import Toolkit, WorldStorage
 from tests.storage.fake_s3 import Answering, answer, error, fake_s3, listing
-from tests.storage.faulty import FaultyStorage
 
 SECOND = 1_000_000
 

@@ -16,13 +16,13 @@ from regstore.state.trashed import find_trash
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import write_long_ago
 from tests.gc.test_trash import SCAN, Small, collect, empty, restore
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage
 
 
 @asynccontextmanager

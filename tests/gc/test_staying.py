@@ -12,11 +12,11 @@ from regstore.gc.plan import GcOptions
 from regstore.layout import BlobKey, encode
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, look, model_storage, options, small_registry
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, HOUR, NOW
-from tests.storage.faulty import FaultyStorage
 
 RUN = options(offline=True)
 

@@ -43,6 +43,7 @@ from regstore.state.lock import break_locks, hold_lock
 from regstore.state.trashed import find_trash
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.examples import examples, points
 from tests.gc.scenes import write_long_ago
 from tests.model.builder import Builder
@@ -50,7 +51,6 @@ from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW, example_registry, registries
 from tests.model.store import ModelStore
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage, died
 
 SCAN = ScanOptions(cache_dir=None, concurrency=4)
 SECOND = 1_000_000

@@ -20,12 +20,12 @@ from regstore.state.counts import Counts, read_counts, write_counts
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, collect_again, look, options
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 RUN = options(offline=True, delete_untagged=False)
 

@@ -19,12 +19,12 @@ from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
 from regstore.state.lock import hold_lock
+from regstore.testing.faulty import FaultyStorage
 from regstore.verify.doctor import examine
 from tests.gc.scenes import both, collect, look, model_storage, options, registry, serving, small_registry, trash
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 MARK = (b'{"version":1}', 0)
 

@@ -10,9 +10,9 @@ import pytest
 from regstore.errors import InputError, Refused, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import model_storage, small_registry
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 
 def test_an_older_inventory_makes_way(tmp_path: Path) -> None:

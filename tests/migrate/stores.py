@@ -12,9 +12,9 @@ from regstore.migrate import MigrateOptions, MigrateResult, migrate
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.testing.faulty import FaultyStorage
 from tests.model.memory import ModelStorage
 from tests.servers.s3 import S3Root, S3Server
-from tests.storage.faulty import FaultyStorage
 
 SCANNING = ScanOptions(cache_dir=None, concurrency=8)
 OURS = "regstore/"

@@ -39,13 +39,13 @@ from regstore.layout import (
 from regstore.migrate import MigrateOptions, Verify, migrate, plan_only
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.migrate.naive import incomplete_tags
 from tests.migrate.stores import OURS, SCANNING, dangling, move
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage
 
 
 class Pair:

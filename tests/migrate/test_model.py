@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from regstore.layout import REPOSITORIES, SignatureLinkKey, TagIndexKey, decode, link_body
 from regstore.migrate.options import MigrateOptions
+from regstore.testing.faulty import FaultyStorage, died
 from tests.examples import examples
 from tests.migrate.naive import Naive, incomplete_tags
 from tests.migrate.stores import OURS, dangling, move
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry, registries
 from tests.model.store import ModelStore
-from tests.storage.faulty import FaultyStorage, died
 
 generated = settings(
     deadline=None,

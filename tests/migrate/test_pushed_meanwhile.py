@@ -17,6 +17,7 @@ from regstore.layout import TagCurrentKey, TagIndexKey, encode, link_body
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.gc.clock import until_all_is_older
 from tests.migrate.stores import SCANNING, bucket_storage, move
 from tests.migrate.test_migrate import Pair
@@ -24,7 +25,6 @@ from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage, died
 
 CURRENT = TagCurrentKey("a", "goes")
 SECOND = 1_000_000

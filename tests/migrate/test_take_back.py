@@ -18,11 +18,11 @@ from regstore.state.lock import hold_lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Storage
+from regstore.testing.faulty import FaultyStorage
 from tests.migrate.stores import bucket_storage, contents, move
 from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage
 
 
 @pytest.fixture

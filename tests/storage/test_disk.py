@@ -32,11 +32,13 @@ from regstore.layout import BLOBS, REPOSITORIES, BlobKey, LayerLinkKey, UnknownK
 from regstore.storage import openat2, walk
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
-from tests.storage.conformance import SECOND, StorageConformance, keys, read, stream
-from tests.storage.faulty import FaultyStorage
+from regstore.testing.any_keys import AnyKeys
+from regstore.testing.conformance import StorageConformance
+from regstore.testing.faulty import FaultyStorage
+from regstore.testing.store import SECOND, keys, read, stream
 
 
-class TestDisk(StorageConformance):
+class TestDisk(StorageConformance, AnyKeys):
     odd_keys = ("a\nb", "tab\t/x", "\x01", "c/\x7f", "back\\slash", "-", "...", "a\\xff")
     many = 4_100
 

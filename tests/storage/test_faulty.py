@@ -12,8 +12,8 @@ import pytest
 from regstore.errors import AccessDenied, StorageError, Unreachable
 from regstore.storage.base import Capabilities
 from regstore.storage.disk import DiskStorage
-from tests.storage.conformance import keys, stream
-from tests.storage.faulty import FaultyStorage, Killed, Mutation, died
+from regstore.testing.faulty import FaultyStorage, Killed, Mutation, died
+from regstore.testing.store import keys, stream
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 
 from regstore.storage.base import Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.testing.any_keys import AnyKeys
+from regstore.testing.conformance import StorageConformance
 from tests.servers.s3 import S3Server
-from tests.storage.conformance import StorageConformance
 
 MiB = 1 << 20
 
@@ -28,7 +29,7 @@ def settings_for(server: S3Server, bucket: str, root: str = "", **more: Any) -> 
     )
 
 
-class OnAServer(StorageConformance):
+class OnAServer(StorageConformance, AnyKeys):
     odd_keys: Sequence[str] = (
         "a//b",
         "a/",

@@ -13,10 +13,10 @@ from regstore.storage.base import ObjectInfo, Page
 from regstore.storage.s3 import S3Storage
 from regstore.storage.s3.order import Disorder, in_order
 from regstore.storage.s3.xml import ListedPage
+from regstore.testing.store import listed
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
 from tests.servers.wrong_listings import RepeatsEntries
-from tests.storage.conformance import listed
 from tests.storage.fake_s3 import FakeS3, answer, fake_s3, listing
 from tests.storage.test_s3_conformance import settings_for
 

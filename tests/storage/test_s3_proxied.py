@@ -14,7 +14,7 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, NotFound, Unreachable
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.storage.s3.proxied import ProxiedServer
-from tests.storage.content import Content
+from regstore.testing.content import Content
 from tests.storage.fake_s3 import FakeS3, answer, cut_off, error, fake_s3, listing
 
 ENDPOINT = "http://s3.example.test:9000"  # a name that only the proxy knows

@@ -12,7 +12,7 @@ from aiohttp import web
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, IntegrityError, StorageError
 from regstore.storage.s3 import S3Storage
-from tests.storage.content import Content
+from regstore.testing.content import Content
 from tests.storage.fake_s3 import Answering, FakeS3, answer, error, fake_s3, reset
 
 MiB = 1 << 20

@@ -8,12 +8,12 @@ import pytest
 
 from regstore.errors import Outage, StorageError, Unreachable
 from regstore.storage.base import Page
+from regstore.testing.faulty import FaultyStorage
 from regstore.verify.plan import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers import images
-from tests.storage.faulty import FaultyStorage
 from tests.verify.stores import APP, DOCKER, SINGLE, link, look, mend, pristine, registry_of, storage_of
 
 LAYER = images.blob_key(SINGLE.blobs[1].digest)

@@ -9,6 +9,7 @@ import pytest
 
 from regstore.storage.base import Capabilities
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from regstore.verify.plan import FaultKind
 from tests.gc.clock import until_all_is_older
 from tests.migrate.stores import bucket_storage
@@ -17,7 +18,6 @@ from tests.model.random_registry import NOW
 from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.s3 import S3Server
-from tests.storage.faulty import FaultyStorage
 from tests.verify.stores import APP, DOCKER, SINGLE, look, mend, pristine, registry_of, storage_of
 
 TAG = f"{APP}/_manifests/tags/single"

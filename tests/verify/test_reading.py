@@ -13,12 +13,12 @@ import pytest
 from regstore.errors import InputError, StorageError
 from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images
-from tests.storage.faulty import FaultyStorage
 from tests.verify.stores import MULTI, SINGLE, link, look, pristine, storage_of
 
 HOUR = 3600 * 1_000_000
