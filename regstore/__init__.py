@@ -16,6 +16,7 @@ regstore.verify           find damage, repair it, examine a store
 regstore.seed             make an empty place a healthy store
 regstore.storage          the store itself, which all of these take: `open_storage`, or `Registry.storage`
 regstore.errors           every error is a RegstoreError, and one sentence
+regstore.events           what an `on_event` is told of
 regstore.sync             all of it without `await`
 
 What these name in `__all__` is public, and stays. Everything else may change with any version. A name is loaded when
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING
 from regstore.lazy import lazily
 
 if TYPE_CHECKING:
-    from regstore import backup, errors, gc, migrate, seed, storage, sync, verify
+    from regstore import backup, errors, events, gc, migrate, seed, storage, sync, verify
     from regstore.digest import Digest
     from regstore.errors import RegstoreError
     from regstore.manifest import Manifest, Platform
@@ -66,6 +67,7 @@ __all__ = [
     "Upload",
     "backup",
     "errors",
+    "events",
     "gc",
     "migrate",
     "open",

@@ -32,11 +32,52 @@ Exit codes that are no exception: 0 done; 3 done, with something left out and re
 repository, a corrupt source blob, a conflict); 6 verification found damage; 130 interrupted.
 
 Foreign exceptions (botocore, aiohttp, OSError) are translated once, where they enter, and chained.
+
+    import regstore
+    from regstore.errors import RegistryError, RegstoreError
+
+    async with regstore.open("/srv/registry") as registry:
+        try:
+            await registry.repository("team/app").tags.get("no-such-tag")
+        except RegistryError as error:
+            print("not there:", error)
+        except RegstoreError as error:
+            print("the store, or what was asked of it:", error, error.exit_code)
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
+
+__all__ = [
+    "AccessDenied",
+    "AlreadyExists",
+    "Archived",
+    "AuthenticationFailed",
+    "BlobUnknown",
+    "InputError",
+    "IntegrityError",
+    "InvalidDigest",
+    "InvalidManifest",
+    "InvalidReference",
+    "LockHeld",
+    "LockLost",
+    "ManifestUnknown",
+    "NameUnknown",
+    "NoConnection",
+    "NoSuchBucket",
+    "NotARegistry",
+    "NotFound",
+    "Outage",
+    "Refused",
+    "RegistryError",
+    "RegstoreError",
+    "StorageError",
+    "StorageFull",
+    "TagUnknown",
+    "Unreachable",
+    "Unsupported",
+]
 
 EXIT_OK = 0
 EXIT_FAILURE = 1

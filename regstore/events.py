@@ -2,12 +2,29 @@
 
 Events are frozen, and their counts are cumulative: losing one loses nothing. A callback must be quick and
 must not raise; the library never prints.
+
+    from regstore.events import Event, Notice, Progress
+    from regstore.storage import open_storage
+    from regstore.verify import verify
+
+    def show(event: Event) -> None:
+        if isinstance(event, Progress):
+            print(event.phase, event.done, event.unit)
+        elif isinstance(event, Notice):
+            print(event.message)
+
+    async with open_storage("/srv/registry") as storage:
+        await verify(storage, on_event=show)
+
+An Event is a Progress, a Notice or a Retry; an OnEvent takes one, and `ignore` is the one that does nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+__all__ = ["Event", "Notice", "OnEvent", "Progress", "Retry", "ignore"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,8 @@ README = (ROOT.parent / "README.md").read_text()
 PACKAGES = (
     "regstore",
     "regstore.backup",
+    "regstore.errors",
+    "regstore.events",
     "regstore.gc",
     "regstore.migrate",
     "regstore.registry",
@@ -43,7 +45,11 @@ PACKAGES = (
     "regstore.verify",
 )
 #: Of these, every name in `__all__` has a blocking twin where it needs one.
-WITH_TWINS = tuple(name for name in PACKAGES if name not in ("regstore", "regstore.registry", "regstore.sync"))
+WITH_TWINS = tuple(
+    name
+    for name in PACKAGES
+    if name not in ("regstore", "regstore.errors", "regstore.events", "regstore.registry", "regstore.sync")
+)
 
 
 def public(package: str) -> dict[str, object]:
@@ -59,7 +65,7 @@ def doc(package: str) -> str:
 
 def example(package: str) -> str:
     """The first indented block of the docstring that is code."""
-    blocks = re.findall(r"(?:^    .*\n|^\n)+", doc(package), re.MULTILINE)
+    blocks = re.findall(r"(?:^    .*\n|^\n)+", doc(package) + "\n", re.MULTILINE)
     code = next(
         (block for block in blocks if re.search(r"^    (?:import|from) regstore", block, re.MULTILINE)), None
     )
@@ -124,6 +130,11 @@ def test_every_public_name_is_documented(package: str) -> None:
         assert re.search(rf"\b{name}s?\b", doc(package)), f"the docstring of {package} does not name {name}"
         if not isinstance(thing, types.ModuleType) and getattr(thing, "__origin__", None) is None:
             assert inspect.getdoc(thing), f"{package}.{name} has no docstring"
+
+
+def test_every_error_is_public() -> None:
+    errors = {name for name, thing in vars(regstore.errors).items() if inspect.isclass(thing)}
+    assert errors == set(regstore.errors.__all__)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
