@@ -336,8 +336,11 @@ class _Check:
         """Read and hash what is wanted of the listed blobs."""
         memory = Proofs(folder, self._storage.url)
         try:
-            reader = BlobReader(self._storage, self._inventory, wanted, memory, form.blob_key, self._on_event)
-            reading = await reader.run(now=await self._storage.now(), seed=secrets.randbits(32))
+            now = await self._storage.now()
+            reader = BlobReader(
+                self._storage, self._inventory, wanted, memory, form.blob_key, self._on_event, now=now
+            )
+            reading = await reader.run(seed=secrets.randbits(32))
         finally:
             memory.close()
         result = self.result

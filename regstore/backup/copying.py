@@ -5,15 +5,14 @@ from __future__ import annotations
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.options import CreateOptions
-from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, StorageError
+from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
 from regstore.storage.base import Storage
-from regstore.storage.outage import OutageWatch, error_of_source
-from regstore.storage.streams import SourceGone, copy_blob, is_fatal, verified_size
+from regstore.storage.streams import verified_size
+from regstore.storage.transfer import Attempts, Carrier, Fault, each_blob, largest_first
 
 
 class Copying:
@@ -46,7 +45,9 @@ class Copying:
         wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
         total, done = sum(size for _, size in wanted), 0
         gone: set[Digest] = set()
-        watch = OutageWatch(self._source, other_blobs(self._inventory))
+        # What the backup does not take ends the run at once.
+        attempts = Attempts(self._source, other_blobs(self._inventory), most=1)
+        carrier = Carrier(self._source, self._backup, put=self._options.put)
         copied: list[tuple[bytes, int]] = []
 
         async def one(blob: tuple[Digest, int]) -> None:
@@ -54,36 +55,25 @@ class Copying:
             digest, size = blob
             if digest in self.lost:
                 return
-            try:
-                await copy_blob(
-                    self._source,
-                    _key(digest),
-                    self._backup,
-                    form.blob_key(digest),
-                    digest=digest,
-                    size=size,
-                    put=self._options.put,
-                )
-            except SourceGone:
-                watch.good()
-                gone.add(digest)
-            except IntegrityError as error:
-                watch.good()
-                await self._source_is_damaged(digest, size, error)
-            except StorageError as error:
-                if is_fatal(error):
-                    raise
-                await self._is_unreadable(digest, size, error, watch)
-            else:
-                watch.good()
+            key = _key(digest)
+            copying = carrier.copy(key, form.blob_key(digest), digest=digest, size=size)
+            failure = await attempts.of(key, digest, size, copying)
+            if failure is None:
                 copied.append((digest.raw, size))
                 self.new_blobs += 1
                 self.new_bytes += size
+            elif failure.fault is Fault.GONE:
+                gone.add(digest)
+            elif failure.fault is Fault.WRONG:
+                await self._source_is_damaged(digest, size, failure.error)
+            else:
+                self.lost[digest] = f"can't be read at the source ({failure.of_source})"
+                self.damaged.append(f"blob {digest}: {failure.of_source}")
             done += size
             self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
 
-        await in_lanes(wanted, one, concurrency=self._options.concurrency, target=self._backup)
-        await watch.end()
+        await each_blob(carrier.road, largest_first(wanted), one, concurrency=self._options.concurrency)
+        await attempts.end()
         self._inventory.execute(
             "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
         )
@@ -93,7 +83,7 @@ class Copying:
         )
         return gone
 
-    async def _source_is_damaged(self, digest: Digest, size: int, error: IntegrityError) -> None:
+    async def _source_is_damaged(self, digest: Digest, size: int, error: StorageError) -> None:
         """Unless it is, the error raises. The backup may have the blob from better days; then that is its size, and
         what needs it is packed anew."""
         if await verified_size(self._source, _key(digest), digest, size) is not None:
@@ -105,15 +95,6 @@ class Copying:
             return
         self._inventory.execute("update blob set size = ? where digest = ?", [there, digest.raw])
         self.resized.add(digest)
-
-    async def _is_unreadable(self, digest: Digest, size: int, error: StorageError, watch: OutageWatch) -> None:
-        """Unless it is the source that does not give this blob, the error raises."""
-        again = await error_of_source(self._source, _key(digest), digest, size, error)
-        if again is None:
-            raise error
-        await watch.bad(_key(digest), again)
-        self.lost[digest] = f"can't be read at the source ({again})"
-        self.damaged.append(f"blob {digest}: {again}")
 
 
 def _key(digest: Digest) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.opening import check_marker
-from regstore.backup.transfer import in_lanes
 from regstore.digest import Digest
 from regstore.errors import InputError, StorageError
 from regstore.storage.base import PutOptions, Storage
-from regstore.storage.streams import copy_blob, is_fatal
+from regstore.storage.streams import is_fatal
+from regstore.storage.transfer import Carrier, each_blob, largest_first
 
 
 async def is_backup(storage: Storage) -> bool:
@@ -67,19 +67,18 @@ class Copy:
     async def blobs(self, backup: Storage, bad: Mapping[Digest, int], concurrency: int) -> set[Digest]:
         """Write blobs (sizes in bytes) anew, hashed on the way; those that the other copy had, whole and right."""
         copied: set[Digest] = set()
+        carrier = Carrier(self.storage, backup, put=self.put)
 
         async def one(blob: tuple[Digest, int]) -> None:
             digest, size = blob
             source = form.blob_key(digest) if self.is_backup else layout.encode(layout.BlobKey(digest))
             try:
-                await copy_blob(
-                    self.storage, source, backup, form.blob_key(digest), digest=digest, size=size, put=self.put
-                )
+                await carrier.copy(source, form.blob_key(digest), digest=digest, size=size)
             except StorageError as error:
                 if is_fatal(error):
                     raise
             else:
                 copied.add(digest)
 
-        await in_lanes(bad.items(), one, concurrency=concurrency)
+        await each_blob(carrier.road, largest_first(bad.items()), one, concurrency=concurrency)
         return copied

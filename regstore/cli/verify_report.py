@@ -9,7 +9,7 @@ from regstore.cli.output import count, counted, emit, emit_error, moment, printa
 from regstore.cli.whose import say_whose
 
 if TYPE_CHECKING:
-    from regstore.proving.reader import Reading
+    from regstore.proving.result import Reading
     from regstore.verify.plan import Fault
     from regstore.verify.run import VerifyReport
     from regstore.verify.work import Repairs

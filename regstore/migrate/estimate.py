@@ -9,14 +9,11 @@ from regstore.inventory.inventory import Inventory
 from regstore.migrate.options import MigrateOptions, Verify
 from regstore.migrate.result import Estimate
 from regstore.state import tag_record
-from regstore.storage.streams import ONE_REQUEST, RANGE
+from regstore.storage.sizes import COPY_PART, ONE_REQUEST, PART, RANGE
 
-_MiB: Final = 1024 * 1024
-#: A larger upload is made of parts of so many bytes, with two requests more, and it is written down.
-_PART: Final = 8 * _MiB
-_PUTS: Final = f"case when size <= {ONE_REQUEST} then 1 else ceil(size / {_PART}) + 3 end"
-_COPY_PART: Final = 128 * _MiB
-_COPIES: Final = f"case when size <= {{}} then 1 else ceil(size / {_COPY_PART}) + 3 end"
+#: An upload in parts takes two requests more, and it is written down.
+_PUTS: Final = f"case when size <= {ONE_REQUEST} then 1 else ceil(size / {PART}) + 3 end"
+_COPIES: Final = f"case when size <= {{}} then 1 else ceil(size / {COPY_PART}) + 3 end"
 _GETS: Final = f"case when size <= {RANGE} then 1 else ceil(size / {RANGE}) end"
 _LINKS: Final = (
     *("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part"),

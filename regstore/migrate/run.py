@@ -21,7 +21,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.leftovers import remove_leftovers
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.inventory.whose import database_in_use
-from regstore.migrate.apply import Applier
+from regstore.migrate.apply import apply_plan
 from regstore.migrate.deletion import delete_tags
 from regstore.migrate.estimate import Sides
 from regstore.migrate.metadata import Metadata, carry_mark, notes_on_metadata, refuse_metadata
@@ -31,6 +31,7 @@ from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateResult, MigrateSummary, Problem
 from regstore.migrate.source import is_pull_through, scan_source
 from regstore.migrate.transfer import clean_up, server_copies
+from regstore.migrate.work import Work
 from regstore.state import tag_record
 from regstore.storage.base import Storage
 from regstore.storage.identity import place_of
@@ -136,18 +137,18 @@ async def migrate(
             undisturbed = not planned.others.at_work
             await remove_leftovers(target, planned.inventory, schema="dst")
             if not summary.nothing_to_do or options.verify is Verify.FULL:
-                applier = Applier(
-                    source,
-                    target,
-                    planned.inventory,
-                    options,
-                    result,
+                work = Work(
+                    source=source,
+                    target=target,
+                    inventory=planned.inventory,
+                    options=options,
+                    result=result,
                     name=planned.name,
                     place=planned.place,
                     others=planned.others,
                     on_event=on_event,
                 )
-                undisturbed = await applier.run()
+                undisturbed = await apply_plan(work)
                 if undisturbed and summary.to_delete:
                     await delete_tags(source, target, planned.inventory, result, on_event=on_event)
             else:

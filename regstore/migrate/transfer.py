@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from typing import Final
 
 from regstore import layout
@@ -17,24 +16,10 @@ from regstore.migrate.take_back import take_back
 from regstore.state.unfinished_uploads import Unfinished
 from regstore.storage.base import Storage
 from regstore.storage.optional import CopiesBetween, ResumesUploads, ServerCopies
-from regstore.storage.streams import (
-    LARGE_STREAMS,
-    ONE_REQUEST,
-    STREAMS,
-    BlobReader,
-    SourceGone,
-    is_fatal,
-    verified_size,
-)
+from regstore.storage.sizes import SINGLE_PUT
+from regstore.storage.streams import BlobReader, SourceGone, is_fatal, verified_size
+from regstore.storage.transfer import BY_SERVER, Breaker, Road, Room, road_to
 
-MiB: Final = 1024 * 1024
-#: Bytes that streams of small blobs may hold at a time, all together.
-MEMORY: Final = 64 * MiB
-#: Blobs above this many bytes are large.
-LARGE: Final = 8 * MiB
-#: More bytes than this go in parts, or may come to it: such uploads are written down, so that a later run can take
-#: them up again.
-IN_PARTS: Final = 16 * MiB
 #: So many copies refused by the server without one done between them, and no more are tried.
 _REFUSALS_IN_A_ROW: Final = 3
 
@@ -51,16 +36,20 @@ class Transfer:
         self._target = target
         self._options = options
         self._on_event = on_event
-        self._budget = Budget(MEMORY)
-        self._streams = asyncio.Semaphore(STREAMS)
-        self._large_streams = asyncio.Semaphore(LARGE_STREAMS)
+        self._through = road_to(target)
+        self._room = Room(self._through)
         self._unfinished: Unfinished | None = None
         self._copies = server_copies(source, target, options)
-        self._refusals = 0
+        self._refusals = Breaker(_REFUSALS_IN_A_ROW)
         self._taking_back = asyncio.Lock()
         self.size_only = 0
         self.own_runs: set[str] = set()
         self.server_side = self._copies is not None
+
+    @property
+    def road(self) -> Road:
+        """That of the blobs, as long as the server does what it is asked for."""
+        return BY_SERVER if self.server_side else self._through
 
     async def find_unfinished(self, is_wanted: Callable[[Digest], bool]) -> None:
         """Look for uploads of blobs that runs have left, and be ready to take them up. is_wanted: whether a blob is
@@ -106,18 +95,13 @@ class Transfer:
             raise IntegrityError(text) from error
 
     async def _stream(self, key: str, digest: Digest, size: int, reader: Callable[[], BlobReader]) -> None:
-        # A large one is sent as it is read, or in parts, of which few are under way.
-        async with self._room_for(size):
-            if self._unfinished is not None and size > IN_PARTS:
+        async with self._room.of(size):
+            # What goes in parts, or may come to it, is written down, so that a later run can take it up again.
+            if self._unfinished is not None and size > SINGLE_PUT:
                 await self._unfinished.put(key, reader, size=size, digest=digest)
             else:
                 async with aclosing(reader()) as chunks:
                     await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)
-
-    def _room_for(self, size: int) -> AbstractAsyncContextManager[object]:
-        if size <= LARGE:
-            return self._budget.hold(2 * size)
-        return self._streams if size <= ONE_REQUEST else self._large_streams
 
     async def _copy_on_server(self, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> bool | None:
         """None when it was not copied; False when the copy can't be relied on: the checksum that the server keeps of
@@ -145,7 +129,7 @@ class Transfer:
                 raise
             self._refused(error)
             return None
-        self._refusals = 0
+        self._refusals.good()
         try:
             found, kept = await self._target.stat_kept(key)
         except AccessDenied:  # an encrypted object's checksum asks for more than its size does
@@ -159,8 +143,7 @@ class Transfer:
         return kept == digest.raw
 
     def _refused(self, error: StorageError) -> None:
-        self._refusals += 1
-        hopeless = isinstance(error, Unsupported) or self._refusals >= _REFUSALS_IN_A_ROW
+        hopeless = self._refusals.is_broken_by_one_more() or isinstance(error, Unsupported)
         if self.server_side and hopeless:
             self.server_side = False
             self._on_event(
@@ -192,53 +175,3 @@ async def clean_up(target: Storage, options: MigrateOptions) -> None:
     """Where nothing is to be copied: abort the uploads that runs have left."""
     if isinstance(target, ResumesUploads):
         await Unfinished(target, options.put).load(lambda key: False)
-
-
-class Budget:
-    """Bytes of memory that tasks share, given out in the order of asking; one that wants more than there is gets all of
-    it, alone."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._free = size
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    def hold(self, size: int) -> _Held:
-        return _Held(self, min(size, self._size))
-
-    async def take(self, size: int) -> None:
-        if size <= self._free and not self._waiting:
-            self._free -= size
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            self.give(0 if turn.cancelled() else size)  # else its turn had just come
-            raise
-
-    def give(self, size: int) -> None:
-        self._free += size
-        while self._waiting:
-            wanted, turn = self._waiting[0]
-            if not turn.cancelled():
-                if wanted > self._free:
-                    return
-                self._free -= wanted
-                turn.set_result(None)
-            self._waiting.popleft()
-
-
-class _Held:
-    __slots__ = ("_budget", "_size")
-
-    def __init__(self, budget: Budget, size: int) -> None:
-        self._budget = budget
-        self._size = size
-
-    async def __aenter__(self) -> None:
-        await self._budget.take(self._size)
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._budget.give(self._size)

@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import Final
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -20,24 +19,7 @@ from regstore.errors import (
     StorageFull,
 )
 from regstore.storage.base import ObjectInfo, PutOptions, Repeatable, Storage
-
-_MiB: Final = 1024 * 1024
-#: Blobs up to this many bytes are read in one request.
-_WHOLE: Final = _MiB
-#: Blobs of more bytes than this are read in ranges, where the store serves several requests at a time.
-RANGED: Final = 32 * _MiB
-#: A store that serves several requests at a time takes a blob of up to this many bytes in one of them, as it is read.
-ONE_REQUEST: Final = 128 * _MiB
-#: How many such blobs at a time: a connection each, and 4 MiB.
-STREAMS: Final = 12
-#: How many larger ones: several connections each, and 60 MiB.
-LARGE_STREAMS: Final = 3
-#: What a server copies by itself: blobs of up to this many bytes in one request, and so many larger ones at a time.
-COPIED_WHOLE: Final = 256 * _MiB
-COPIES_IN_PARTS: Final = 16
-#: Bytes of a range, and how many are under way or waiting: 24 MiB a blob.
-RANGE: Final = 8 * _MiB
-AHEAD: Final = 3
+from regstore.storage.sizes import AHEAD, HASHED, RANGE, RANGED, WHOLE
 
 
 class SourceGone(NotFound):
@@ -101,7 +83,7 @@ async def read_blob(storage: Storage, key: str, size: int, *, ranged: bool = Tru
     rarely brings more than 100 MB/s. SourceGone when it is absent. IntegrityError when it changed while it was read.
     """
     try:
-        if size <= _WHOLE:
+        if size <= WHOLE:
             yield await storage.get(key)
         elif size <= RANGED or not (ranged and storage.serves_in_parallel):
             async with storage.open_read(key) as handle:
@@ -151,10 +133,10 @@ async def verified_size(storage: Storage, key: str, digest: Digest, size: int = 
     """The size in bytes of what is there, once it is read and has this digest; None where it is absent or has not.
     size: the bytes to be expected; it decides only how they are read."""
     verifier = Verifier(digest)
-    chunks = read_blob(storage, key, max(size, _WHOLE + 1))
+    chunks = read_blob(storage, key, max(size, WHOLE + 1))
     try:
         async for chunk in chunks:
-            if len(chunk) >= _MiB:
+            if len(chunk) >= HASHED:
                 await asyncio.to_thread(verifier.update, chunk)
             else:
                 verifier.update(chunk)

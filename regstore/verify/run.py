@@ -27,7 +27,8 @@ from regstore.inventory.scan import LINK_MAX, Scanner
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.proving.proofs import Proofs
 from regstore.proving.read_data import Wanted
-from regstore.proving.reader import BlobReader, Reading
+from regstore.proving.reader import BlobReader
+from regstore.proving.result import Reading
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import is_fatal
@@ -173,8 +174,9 @@ class Verification:
         )
         proofs = Proofs(options.proofs, options.store or self._storage.url)
         try:
-            reader = BlobReader(self._storage, self.inventory, wanted, proofs, _blob_key, self._on_event)
-            reading = await reader.run(now=self.inventory.scanned_at, seed=secrets.randbits(32))
+            now = self.inventory.scanned_at
+            reader = BlobReader(self._storage, self.inventory, wanted, proofs, _blob_key, self._on_event, now=now)
+            reading = await reader.run(seed=secrets.randbits(32))
         finally:
             proofs.close()
         self.rotten |= reader.rotten

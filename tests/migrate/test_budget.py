@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from regstore.migrate.transfer import Budget
+from regstore.storage.transfer import Budget
 
 
 class Users:

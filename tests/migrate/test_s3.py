@@ -178,7 +178,7 @@ async def test_a_large_blob_is_copied_in_parts(
     large: ModelStore, s3_server: S3Server, s3_bucket: str, other_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 16 * MiB)
-    monkeypatch.setattr("regstore.storage.s3.multipart._COPY_PART", 5 * MiB)
+    monkeypatch.setattr("regstore.storage.s3.multipart.COPY_PART", 5 * MiB)
     async with bucket_storage(s3_server, s3_bucket) as source, bucket_storage(s3_server, other_bucket) as target:
         await large.write_storage(source)
         result = await move(source, target)
@@ -201,7 +201,7 @@ async def test_copies_that_bring_no_answer_pass_through(
     monkeypatch.setattr("regstore.storage.s3.between.LONG_TIMEOUT", 0.05)
     monkeypatch.setattr("regstore.storage.s3.multipart.LONG_TIMEOUT", 0.05 if in_parts else 60)
     monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 0 if in_parts else 256 * MiB)
-    monkeypatch.setattr("regstore.migrate.transfer.IN_PARTS", 0)
+    monkeypatch.setattr("regstore.migrate.transfer.SINGLE_PUT", 0)
     notices: list[Event] = []
     with FaultProxy(moto.endpoint_url) as proxy:
         gate = proxy.hold(operation=["CopyObject", "UploadPartCopy"], times=None)

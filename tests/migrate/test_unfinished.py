@@ -43,7 +43,7 @@ def here(tmp_path: Path, large: images.Blob) -> Path:
 @pytest.fixture(autouse=True)
 def one_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regstore.storage.s3.multipart.PART", PART)
-    monkeypatch.setattr("regstore.storage.s3.multipart._COPY_PART", PART)
+    monkeypatch.setattr("regstore.storage.s3.multipart.COPY_PART", PART)
     monkeypatch.setattr("regstore.storage.s3.multipart.IN_FLIGHT", 1)
 
 

@@ -182,7 +182,7 @@ async def test_a_copy_is_stored_as_its_source(s3_server: S3Server, s3_bucket: st
 
 async def test_a_copy_in_parts(s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regstore.storage.s3.copying.MAX_COPY", 1)
-    monkeypatch.setattr("regstore.storage.s3.multipart._COPY_PART", 5 * MiB)
+    monkeypatch.setattr("regstore.storage.s3.multipart.COPY_PART", 5 * MiB)
     body = bytes(range(256)) * (11 * MiB // 256) + b"tail"
     client = s3_server.client()
     client.put_object(Bucket=s3_bucket, Key="a", Body=body, ContentType="text/x", Metadata={"who": "me"})

@@ -14,6 +14,7 @@ from regstore.digest import Digest
 from regstore.errors import IntegrityError, StorageError
 from regstore.storage import streams
 from regstore.storage.base import ReadHandle
+from regstore.storage.sizes import AHEAD
 from regstore.storage.streams import SourceGone, read_blob, verified_size
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
@@ -23,7 +24,7 @@ BODY = bytes(range(256)) * 5
 
 @pytest.fixture(autouse=True)
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"_WHOLE": 0, "RANGED": 10, "RANGE": 100}.items():
+    for name, value in {"WHOLE": 0, "RANGED": 10, "RANGE": 100}.items():
         monkeypatch.setattr(streams, name, value)
 
 
@@ -72,7 +73,7 @@ async def test_some_ranges_at_a_time_each_once() -> None:
     storage = Watched()
     assert await read(storage) == BODY
     assert sorted(storage.starts) == list(range(0, len(BODY), 100))
-    assert storage.most == streams.AHEAD
+    assert storage.most == AHEAD
 
 
 async def test_in_order_however_late_one_comes() -> None:
@@ -138,7 +139,7 @@ async def test_left_early_nothing_goes_on() -> None:
     async with aclosing(read_blob(storage, "blob", len(BODY))) as chunks:
         assert await anext(chunks) == BODY[:100]
     assert storage.open == 0
-    assert len(storage.starts) <= 1 + streams.AHEAD
+    assert len(storage.starts) <= 1 + AHEAD
 
 
 async def test_verified_size() -> None:

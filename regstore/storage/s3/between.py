@@ -10,10 +10,10 @@ from regstore.storage.base import PutOptions
 from regstore.storage.optional import UnderWay
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer
 from regstore.storage.s3.failures import Refusal
-from regstore.storage.s3.multipart import MAX_COPY, copied_part_size, copy_parts
+from regstore.storage.s3.multipart import copied_part_size, copy_parts
 from regstore.storage.s3.sigv4 import encode_path
 from regstore.storage.s3.xml import parse_expected
-from regstore.storage.streams import COPIED_WHOLE
+from regstore.storage.sizes import COPIED_WHOLE, MAX_COPY
 
 if TYPE_CHECKING:
     from regstore.storage.s3.storage import S3Storage

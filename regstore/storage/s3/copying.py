@@ -9,9 +9,10 @@ from regstore.errors import AccessDenied, NotFound, Unsupported
 from regstore.storage.base import PutOptions
 from regstore.storage.s3.client import LONG_TIMEOUT, Answer, SignedClient
 from regstore.storage.s3.failures import Malformed
-from regstore.storage.s3.multipart import MAX_COPY, copy_parts
+from regstore.storage.s3.multipart import copy_parts
 from regstore.storage.s3.sigv4 import encode_path
 from regstore.storage.s3.xml import children, parse_document, parse_expected, texts
+from regstore.storage.sizes import MAX_COPY
 
 #: CopyObject does not take these over by itself.
 _STORED_WITH: Final = (

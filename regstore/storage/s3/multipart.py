@@ -26,19 +26,10 @@ from regstore.storage.s3.failures import Malformed, lacks_upload
 from regstore.storage.s3.pieces import Gathered, Pieces
 from regstore.storage.s3.unfinished import abort
 from regstore.storage.s3.xml import parse_expected, texts
+from regstore.storage.sizes import COPY_PART, HASHED, IN_FLIGHT, MAX_PART, MAX_PARTS, PART, SINGLE_PUT, MiB
 
-MiB: Final = 1024 * 1024
-#: S3's limits: parts of an upload, bytes of a part, bytes that one CopyObject takes.
-MAX_PARTS: Final = 10_000
-MAX_PART: Final = 5 * 1024 * MiB
-MAX_COPY: Final = 5 * 1024 * MiB
-PART: Final = 8 * MiB
-#: Streams up to this many bytes are one PUT.
-SINGLE_PUT: Final = 16 * MiB
-IN_FLIGHT: Final = 4
 #: Seconds that a cancelled upload waits to learn its own id.
 _LAST_MOMENTS: Final = 10.0
-_COPY_PART: Final = 128 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +272,7 @@ async def put_stream(
         gathered.add(chunk)
         if verifier is not None:
             unhashed.add(chunk)
-            if unhashed.size >= MiB:
+            if unhashed.size >= HASHED:
                 await asyncio.to_thread(unhashed.take(unhashed.size).update, verifier)
 
     def check() -> None:
@@ -326,7 +317,7 @@ async def put_stream(
 
 def copied_part_size(size: int) -> int:
     """Bytes of the parts, but the last, in which an object of `size` bytes is copied."""
-    return max(_COPY_PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB)
+    return max(COPY_PART, -(-size // MAX_PARTS + MiB - 1) // MiB * MiB)
 
 
 async def copy_parts(

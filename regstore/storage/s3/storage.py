@@ -50,7 +50,7 @@ from regstore.storage.s3.resuming import stored_parts
 from regstore.storage.s3.settings import Endpoint, S3Settings, driver_parameters
 from regstore.storage.s3.streamed import STREAMED, Streamed
 from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
-from regstore.storage.streams import LARGE_STREAMS
+from regstore.storage.sizes import LARGE_AT_ONCE
 from regstore.storage.within import refuse_bucket_within
 
 #: A blob whose one request's connection has broken so often goes in parts.
@@ -87,7 +87,7 @@ class S3Storage:
         self._clock = StoreClock(self, self.date, read_only=settings.read_only, on_event=settings.on_event)
         #: Sizes that go in one request, as far as is known of what lies between; and room for those that did not.
         self._streamed = STREAMED
-        self._in_parts_after_all = asyncio.Semaphore(LARGE_STREAMS)
+        self._in_parts_after_all = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         bucket, root = self.settings.bucket, self.settings.root

@@ -11,14 +11,11 @@ from regstore.digest import Digest, Verifier
 from regstore.errors import IntegrityError
 from regstore.storage.base import Repeatable
 from regstore.storage.s3.pieces import Gathered, Pieces
-from regstore.storage.streams import ONE_REQUEST
+from regstore.storage.sizes import HASHED, ONE_REQUEST, MiB
 
-_MiB: Final = 1024 * 1024
 #: Bytes of content that goes in one request, as it is read. Less is gathered first; more goes in parts, of which few
 #: are lost when a request fails.
-STREAMED: Final = range(_MiB + 1, ONE_REQUEST + 1)
-#: Bytes that are hashed at a time, in a thread.
-_HASHED: Final = _MiB
+STREAMED: Final = range(MiB + 1, ONE_REQUEST + 1)
 #: Chunks that are read and hashed before they are sent.
 _AHEAD: Final = 8
 
@@ -80,7 +77,7 @@ class Streamed:
         async with self._chunks.again() as chunks:
             async for chunk in chunks:
                 gathered.add(chunk if isinstance(chunk, bytes) else bytes(chunk))  # kept until it is sent
-                if gathered.size >= _HASHED:
+                if gathered.size >= HASHED:
                     yield held
                     held = gathered.take(gathered.size)
                     await asyncio.to_thread(held.update, verifier)
