@@ -17,8 +17,7 @@ from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
-    from regstore.gc.heal import Healed
-    from regstore.gc.healing import HealOptions
+    from regstore.gc.heal import Healed, HealOptions
 
 
 @command
@@ -35,7 +34,7 @@ def heal(
     Nothing that stands is written over, and the trash keeps its copies. A copy that has rotted is reported, and not put
     back.
     """
-    from regstore.gc.healing import HealOptions
+    from regstore.gc.heal import HealOptions
 
     options = HealOptions(scan=scanning.of(settings))
     with progress(quiet=settings.quiet) as on_event:
@@ -71,7 +70,7 @@ async def _heal(
     dry_run: bool,
     on_event: OnEvent,
 ) -> tuple[str, str, Healed]:
-    from regstore.gc.healing import heal_store, plan_heal
+    from regstore.gc.heal import heal_store, plan_heal
     from regstore.state.lock import hold_lock
 
     storage, config = settings.open_with_config(read_only=dry_run)

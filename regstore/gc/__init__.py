@@ -30,8 +30,7 @@ from regstore.lazy import lazily
 
 if TYPE_CHECKING:
     from regstore.gc.caches import NoCache, RegistryCache, open_redis
-    from regstore.gc.heal import Healed
-    from regstore.gc.healing import HealOptions, heal_store, plan_heal
+    from regstore.gc.heal import Healed, HealOptions, heal_store, plan_heal
     from regstore.gc.plan import GcOptions, GcSummary
     from regstore.gc.policy import Pattern, Policy, Rule
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan, apply_restore, plan_restore

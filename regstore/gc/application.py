@@ -24,7 +24,7 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.freeing import Freeing
-from regstore.gc.heal import Healer
+from regstore.gc.heal import Healed, give_back
 from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
@@ -65,5 +65,6 @@ class Application:
         """When the scan began, by the store's clock: what every age is judged by, also in later looks."""
         return self.inventory.scanned_at
 
-    def healer(self, inventory: Inventory, scanner: Scanner) -> Healer:
-        return Healer(self.storage, inventory, scanner, self.lock, concurrency=self.concurrency)
+    async def give_back(self, look: Inventory, scanner: Scanner) -> Healed:
+        """What a later look, which has `gc.past`'s relations, shows to be needed."""
+        return await give_back(self.storage, look, scanner, self.lock, concurrency=self.concurrency)

@@ -9,7 +9,7 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.forgetting import forget_past
 from regstore.gc.freeing import Freeing, find_freeing
-from regstore.gc.heal import Healed, Healer
+from regstore.gc.heal import Healed, give_back
 from regstore.gc.past import Past
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
@@ -42,7 +42,7 @@ async def begin(
     await past.note_seen(storage, lock)
     await forget_past(inventory, cache, past.records)
     scanner = Scanner(storage, inventory, options.scan, on_event)
-    healed = await Healer(storage, inventory, scanner, lock, concurrency=options.scan.concurrency).run()
+    healed = await give_back(storage, inventory, scanner, lock, concurrency=options.scan.concurrency)
     await past.note_given_back(storage, lock, healed.links)
     freeing = await find_freeing(storage, cache, options, run=lock.run)
     await freeing.hold_for_unread(inventory)

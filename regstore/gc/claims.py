@@ -17,6 +17,7 @@ for.)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from regstore.gc.plan import Step
@@ -28,14 +29,26 @@ _LOOKED_FOR: Final = f"({EdgeKind.CONFIG:d}, {EdgeKind.LAYER:d}, {EdgeKind.ENTRY
 _NEEDS_NOTHING: Final = f"({EdgeKind.SUBJECT:d}, {EdgeKind.FOREIGN_LAYER:d})"
 
 
-def plan_links(inventory: Inventory, removed: str = "removed") -> list[tuple[str, bytes]]:
-    """(key, body) of links to give back. `removed`: the name of `gc.past`'s relation, or of one like it."""
-    if not inventory.count(removed):
+@dataclass(frozen=True, slots=True)
+class LinkBack:
+    """A link of a layer or a revision that comes back as the journal has it. repository: its id in the inventory;
+    raw: the digest that it is named by."""
+
+    repository: int
+    step: Step
+    raw: bytes
+    key: str
+    body: bytes
+
+
+def plan_links(inventory: Inventory) -> list[LinkBack]:
+    """The links to give back, by `gc.past`'s relation `removed`."""
+    if not inventory.count("removed"):
         return []
     inventory.execute(
         f"""
         create or replace temp table heal_missing as
-        select r.id as repository, m.* from {removed} m join repository r using (name)
+        select r.id as repository, m.* from removed m join repository r using (name)
         where case when m.step = {Step.REVISION}
             then not exists (from revision_link x where x.repository = r.id and x.digest = m.digest)
             else not exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
@@ -67,8 +80,7 @@ def plan_links(inventory: Inventory, removed: str = "removed") -> list[tuple[str
         where c.over is null or l.mtime is null or l.mtime <= c.over
         """
     )
-    return inventory.all(
-        f"""
+    rows = inventory.all(f"""
         with recursive home as (select distinct repository from heal_claim),
         linked as (
             select repository, digest from revision_link semi join home using (repository)
@@ -91,9 +103,9 @@ def plan_links(inventory: Inventory, removed: str = "removed") -> list[tuple[str
             join edge e on e.source = n.digest
             where n.as_manifest and e.kind not in {_NEEDS_NOTHING}
         )
-        select c.key, arg_max(c.body, c.run) from heal_claim c
+        select c.repository, c.step, c.digest, c.key, arg_max(c.body, c.run) from heal_claim c
         join need n on n.repository = c.repository and n.digest = c.digest
         where n.as_manifest or c.step = {Step.LAYER}
-        group by c.key
-        """
-    )
+        group by c.repository, c.step, c.digest, c.key
+        """)
+    return [LinkBack(repository, Step(step), *rest) for repository, step, *rest in rows]

@@ -36,6 +36,15 @@ async def copy_back(storage: Storage, source: str, digest: Digest, *, size: int)
                     raise  # what can't be written is not the copy's fault
                 return False
         return False
+    if not await is_whole(storage, source, digest, size=size):
+        return False
+    # By the server: the copy keeps the class and the encryption that it was stored with.
+    await storage.copy(source, target, size=size)
+    return True
+
+
+async def is_whole(storage: Storage, source: str, digest: Digest, *, size: int) -> bool:
+    """Whether one of two reads of a blob's copy has the digest and the size. NotFound where there is no copy."""
     for _ in range(_READS):
         try:
             found = await verified_size(storage, source, digest, size)
@@ -44,8 +53,6 @@ async def copy_back(storage: Storage, source: str, digest: Digest, *, size: int)
                 raise
             return False
         if found == size:
-            # By the server: the copy keeps the class and the encryption that it was stored with.
-            await storage.copy(source, target, size=size)
             return True
     await storage.stat(source)  # NotFound
     return False

@@ -11,26 +11,44 @@
   after that day has come to its end.
 
 Nothing that stands is overwritten.
+
+What comes back is planned and given back round by round, for what one round gives back shows what the next one must
+(`gc.heal_plan`): tags first, for these name manifests; then blobs; then links, a layer's before a revision's, for the
+time of a revision's link says that its layers were there. `plan_heal` goes the same rounds and only reads: the copies,
+as they lie in the trash.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from regstore import layout
 from regstore.concurrency import for_each, in_thread
-from regstore.digest import Digest
 from regstore.errors import NotFound
-from regstore.gc.claims import plan_links
-from regstore.gc.copying_back import copy_back
+from regstore.events import OnEvent, ignore
+from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.claims import LinkBack
+from regstore.gc.copying_back import copy_back, is_whole
+from regstore.gc.forgetting import forget_past
+from regstore.gc.heal_plan import CopyBack, HealPlan, TagBack
+from regstore.gc.past import Past
+from regstore.gc.plan import Step
+from regstore.gc.stops import refuse_symbolic_links
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.reachability import Reachability
-from regstore.inventory.scan import Scanner
+from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.tag_times import TagTimes
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.layout import BlobKey
+from regstore.state.journal import find_runs
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 from regstore.tagging import put_missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealOptions:
+    scan: ScanOptions = field(default_factory=ScanOptions.default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,157 +72,159 @@ class Healed:
         )
 
 
-def reach_all(inventory: Inventory, table: str = "heal_reach") -> Reachability:
-    """All that anything names."""
-    reach = Reachability(inventory, table)
-    reach.add(
-        """
-        select repository, unnest([digest, target]) as digest, true as expand from revision_link
-        union all select repository, target, true from tag
-        union all select repository, unnest([digest, target]), false from layer_link
-        union all select repository, digest, false from signature_link
-        union all select repository, digest, true from legacy_revision
-        union all select -1, digest, followed from unknown_digest
-        """
-    )
-    return reach
+async def plan_heal(storage: Storage, options: HealOptions, *, on_event: OnEvent = ignore) -> Healed:
+    """What `heal_store` would give back. Nothing is written."""
+    async with scan(storage, options.scan, on_event=on_event) as inventory:
+        refuse_symbolic_links(storage)
+        await Past.load(storage, inventory)
+        scanner = Scanner(storage, inventory, options.scan, on_event)
+        reading = _Reading(storage, scanner.stored_at)
+        return await _heal(storage, inventory, scanner, reading, concurrency=options.scan.concurrency)
 
 
-class Healer:
-    """Heals one store by one inventory, which it keeps up to date with what came back."""
+async def heal_store(
+    storage: Storage,
+    options: HealOptions,
+    lock: Lock,
+    *,
+    cache: RegistryCache | None = None,
+    on_event: OnEvent = ignore,
+) -> Healed:
+    """Scan, and give back what is referenced and gone; the registry's Redis forgets what went and stays gone."""
+    cache = cache or NoCache("unknown")
+    async with scan(storage, options.scan, on_event=on_event) as inventory:
+        healed = await heal_all(storage, inventory, options.scan, lock, on_event)
+        await forget_past(inventory, cache, await find_runs(storage))
+        return healed
 
-    def __init__(
-        self, storage: Storage, inventory: Inventory, scanner: Scanner, lock: Lock, *, concurrency: int
-    ) -> None:
+
+async def heal_all(
+    storage: Storage, inventory: Inventory, options: ScanOptions, lock: Lock, on_event: OnEvent
+) -> Healed:
+    """Give back whatever a fresh inventory of the whole store shows to be referenced, from all runs."""
+    refuse_symbolic_links(storage)
+    past = await Past.load(storage, inventory)
+    await past.note_seen(storage, lock)
+    scanner = Scanner(storage, inventory, options, on_event)
+    healed = await give_back(storage, inventory, scanner, lock, concurrency=options.concurrency)
+    await past.note_given_back(storage, lock, healed.links)
+    return healed
+
+
+async def give_back(
+    storage: Storage, inventory: Inventory, scanner: Scanner, lock: Lock, *, concurrency: int
+) -> Healed:
+    """Heal a store by one inventory, which is kept up to date with what came back. The scanner fills that inventory,
+    which holds `gc.past`'s relations."""
+    hand = _Writing(storage, lock, concurrency)
+    return await _heal(storage, inventory, scanner, hand, concurrency=concurrency)
+
+
+class _Hand(Protocol):
+    """Who carries a round out."""
+
+    async def give_tags(self, tags: Sequence[TagBack]) -> None: ...
+
+    async def give_blob(self, copy: CopyBack) -> int | None:
+        """The size with which the blob stands; None where its copy is damaged, and so it does not."""
+        ...
+
+    async def give_links(self, links: Sequence[LinkBack]) -> None: ...
+
+
+async def _heal(
+    storage: Storage, inventory: Inventory, scanner: Scanner, hand: _Hand, *, concurrency: int
+) -> Healed:
+    """To a fixpoint: a blob that comes back may be a manifest that names more."""
+    plan = HealPlan(inventory)
+    healed = Healed()
+    if tags := plan.tags():
+        await hand.give_tags(tags)
+        plan.tags_stand(tags)
+        await scanner.read_manifests()
+        healed = Healed(links=tuple(tag.key for tag in tags))
+    while True:
+        blobs = await _heal_blobs(storage, plan, scanner, hand, concurrency=concurrency)
+        links = await in_thread(plan.links)
+        if links:
+            await hand.give_links(links)
+            plan.links_stand(links, now=await storage.now())
+            await scanner.read_manifests()
+        step = blobs + Healed(links=tuple(link.key for link in links))
+        healed += step
+        if step.nothing and not step.damaged:  # there may be an older copy of what is damaged
+            return healed
+
+
+async def _heal_blobs(
+    storage: Storage, plan: HealPlan, scanner: Scanner, hand: _Hand, *, concurrency: int
+) -> Healed:
+    standing: list[tuple[CopyBack, int]] = []
+    damaged: list[str] = []
+
+    async def give(copy: CopyBack) -> None:
+        try:
+            size: int | None = (await storage.stat(layout.encode(BlobKey(copy.digest)))).size
+        except NotFound:
+            size = await hand.give_blob(copy)
+        if size is None:
+            damaged.append(copy.key)
+        else:
+            standing.append((copy, size))
+
+    await for_each(await in_thread(plan.blobs), give, concurrency=concurrency)
+    if damaged:
+        plan.copies_are_damaged(damaged)
+    if standing:
+        plan.blobs_stand(standing, now=await storage.now())
+        await scanner.read_manifests()
+    return Healed(blobs=tuple(sorted(str(copy.digest) for copy, _ in standing)), damaged=tuple(damaged))
+
+
+class _Writing:
+    """Gives back, with the lock held."""
+
+    def __init__(self, storage: Storage, lock: Lock, concurrency: int) -> None:
         self._storage = storage
-        self._inventory = inventory
-        self._scanner = scanner
         self._lock = lock
         self._concurrency = concurrency
 
-    async def run(self, *, trash: str = "trash", removed: str = "removed") -> Healed:
-        """To a fixpoint: a blob that comes back may be a manifest that names more."""
-        healed = await self._tags()
-        while True:
-            step = await self._blobs(trash) + await self._links(removed)
-            healed += step
-            if step.nothing and not step.damaged:  # there may be an older copy of what is damaged
-                return healed
-
-    def plan_blobs(self, trash: str = "trash") -> list[tuple[bytes, str, int]]:
-        """(digest, key in the trash, size) of what is named and missing; the newest copy of each."""
-        if not self._inventory.count(trash):
-            return []
-        reach = reach_all(self._inventory)
-        return self._inventory.all(
-            f"""
-            select t.digest, arg_max(t.key, t.run), arg_max(t.size, t.run) from {trash} t
-            where t.digest in (select digest from {reach.table}) and t.digest not in (select digest from blob)
-            group by t.digest
-            """
-        )
-
-    async def _tags(self) -> Healed:
-        """Tags whose current/link went although they had been pushed again: their newest index link says where to."""
-        rows = self._inventory.all(
-            """
-            select m.key, r.id, m.tag, arg_max(i.digest, i.mtime), max(i.mtime) from removed_tag m
-            join repository r using (name)
-            join tag_index i on i.repository = r.id and i.name = m.tag and i.mtime > m.mtime
-            where not exists (from tag t where t.repository = r.id and t.name = m.tag)
-            group by m.key, r.id, m.tag order by m.key
-            """
-        )
+    async def give_tags(self, tags: Sequence[TagBack]) -> None:
         times = TagTimes(self._storage, "heal")
-        lines = [
-            times.line(place.name, place.tag, Digest.from_raw(bytes(raw)), mtime)
-            for key, _, _, raw, mtime in rows
-            if isinstance(place := layout.decode(key), TagCurrentKey)
-        ]
-        async with times.setting(lines):
-            for key, repository, tag, raw, mtime in rows:
-                body = layout.link_body(Digest.from_raw(bytes(raw)))
+        async with times.setting([times.line(tag.name, tag.tag, tag.digest, tag.mtime) for tag in tags]):
+            for tag in tags:
                 async with self._lock.batch():
-                    await put_missing(self._storage, key, body, since=mtime)
-                self._inventory.insert(
-                    "tag",
-                    {
-                        "repository": ("int32", [repository]),
-                        "name": ("utf8", [tag]),
-                        "target": ("binary", [bytes(raw)]),
-                        "size": ("int64", [len(body)]),
-                        "mtime": ("int64", [mtime]),
-                    },
-                )
-        if rows:
-            await self._scanner.read_manifests()
-        return Healed(links=tuple(key for key, *_ in rows))
+                    await put_missing(self._storage, tag.key, tag.body, since=tag.mtime)
 
-    async def _blobs(self, trash: str) -> Healed:
-        rows = await in_thread(self.plan_blobs, trash)
-        restored: list[tuple[bytes, int]] = []
-        damaged: list[str] = []
+    async def give_blob(self, copy: CopyBack) -> int | None:
+        await self._lock.guard()  # a copy takes nothing away, and a large one takes its time
+        given = await copy_back(self._storage, copy.key, copy.digest, size=copy.size)
+        return copy.size if given else None
 
-        async def restore(row: tuple[bytes, str, int]) -> None:
-            raw, key, size = row
-            digest = Digest.from_raw(bytes(raw))
-            try:
-                present = (await self._storage.stat(layout.encode(BlobKey(digest)))).size
-            except NotFound:
-                present = None
-            if present is None:
-                await self._lock.guard()  # a copy takes nothing away, and a large one takes its time
-                if not await copy_back(self._storage, key, digest, size=size):
-                    damaged.append(key)
-                    return
-            restored.append((bytes(raw), size if present is None else present))
-
-        await for_each(rows, restore, concurrency=self._concurrency)
-        self._inventory.execute(f"delete from {trash} where key in (select unnest(?::varchar[]))", [damaged])
-        if not restored:
-            return Healed(damaged=tuple(damaged))
-        now = await self._storage.now()
-        self._inventory.insert(
-            "main.blob",
-            {
-                "digest": ("binary", [raw for raw, _ in restored]),
-                "size": ("int64", [size for _, size in restored]),
-                "mtime": ("int64", [now] * len(restored)),
-            },
-        )
-        self._inventory.execute(
-            "delete from main.manifest where state = 'missing' and digest in (select digest from main.blob)"
-        )
-        await self._scanner.read_manifests()
-        return Healed(blobs=tuple(sorted(str(Digest.from_raw(raw)) for raw, _ in restored)), damaged=tuple(damaged))
-
-    async def _links(self, removed: str) -> Healed:
-        rows = await in_thread(plan_links, self._inventory, removed)
-        if not rows:
-            return Healed()
-
-        async def restore(row: tuple[str, bytes]) -> None:
-            key, body = row
+    async def give_links(self, links: Sequence[LinkBack]) -> None:
+        async def give(link: LinkBack) -> None:
             async with self._lock.batch():
-                await put_missing(self._storage, key, bytes(body))
+                await put_missing(self._storage, link.key, link.body)
 
-        for kind in (LayerLinkKey, RevisionLinkKey):  # a revision's own time says that its layers were there
-            step = sorted(row for row in rows if isinstance(layout.decode(row[0]), kind))
-            await for_each(step, restore, concurrency=self._concurrency)
-        ids = {name: number for number, name in self._inventory.all("select id, name from repository")}
-        now = await self._storage.now()
-        for kind, table in ((LayerLinkKey, "layer_link"), (RevisionLinkKey, "revision_link")):
-            links = [(key, bytes(body)) for text, body in rows if isinstance(key := layout.decode(text), kind)]
-            targets = [layout.parse_link(body) for _, body in links]
-            self._inventory.insert(
-                table,
-                {
-                    "repository": ("int32", [ids[key.name] for key, _ in links]),
-                    "digest": ("binary", [key.digest.raw for key, _ in links]),
-                    "target": ("binary", [target.raw if target else None for target in targets]),
-                    "size": ("int64", [len(body) for _, body in links]),
-                    "mtime": ("int64", [now] * len(links)),
-                },
-            )
-        await self._scanner.read_manifests()
-        return Healed(links=tuple(sorted(key for key, _ in rows)))
+        for step in (Step.LAYER, Step.REVISION):
+            await for_each([link for link in links if link.step is step], give, concurrency=self._concurrency)
+
+
+class _Reading:
+    """Gives nothing back, and reads what would be. copies: gets the keys of the good ones, by digest."""
+
+    def __init__(self, storage: Storage, copies: dict[bytes, str]) -> None:
+        self._storage = storage
+        self._copies = copies
+
+    async def give_tags(self, tags: Sequence[TagBack]) -> None:
+        return
+
+    async def give_blob(self, copy: CopyBack) -> int | None:
+        if not await is_whole(self._storage, copy.key, copy.digest, size=copy.size):
+            return None
+        self._copies[copy.raw] = copy.key
+        return copy.size
+
+    async def give_links(self, links: Sequence[LinkBack]) -> None:
+        return

@@ -79,7 +79,7 @@ class Looks:
     async def _heal(self, look: Inventory, scanner: Scanner) -> Healed:
         application = self._application
         past = await Past.load(application.storage, look)
-        healed = await application.healer(look, scanner).run()
+        healed = await application.give_back(look, scanner)
         await past.note_given_back(application.storage, application.lock, healed.links)
         await application.freeing.hold_for_unread(look)
         return healed

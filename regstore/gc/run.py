@@ -33,8 +33,7 @@ from regstore.gc.plan import GcSummary
 from regstore.gc.planning import Planned, compare_with_last_run, make_plan, require_registry
 from regstore.gc.report import GcReport
 from regstore.gc.run_options import GcRunOptions
-from regstore.gc.stops import stops
-from regstore.gc.trash import refuse_symbolic_links
+from regstore.gc.stops import refuse_symbolic_links, stops
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import scan
 from regstore.inventory.whose import Use, refuse_database

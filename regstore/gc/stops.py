@@ -1,17 +1,18 @@
 """What keeps a plan from being carried out unless somebody says yes: each a sentence that names the option.
 
-A dry run shows the same sentences. Stops that need no plan stand elsewhere: symbolic links (`gc.trash`), an empty
-listing (`gc.counts`), a metadata database (`inventory.whose`).
+A dry run shows the same sentences. Symbolic links stop what gives back, too, and need no plan. Other stops that need
+none stand elsewhere: much less than the last run left (`gc.planning`), a metadata database (`inventory.whose`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from regstore import layout
+from regstore.errors import Refused
 from regstore.gc.plan import GcOptions, GcSummary
-
-if TYPE_CHECKING:
-    from regstore.gc.run_options import GcRunOptions
+from regstore.gc.run_options import GcRunOptions
+from regstore.storage.base import Storage
 
 #: Repositories that a sentence names.
 _NAMED: Final = 5
@@ -32,6 +33,16 @@ def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
         _share(summary, options.max_delete),
     ]
     return [why for why in found if why]
+
+
+def refuse_symbolic_links(storage: Storage) -> None:
+    """Refused where the listings so far came upon any in the registry: the scan does not know what they keep."""
+    links = sorted(key for key in storage.symlinks if key.startswith(layout.PREFIX))
+    if links:
+        raise Refused(
+            f"{storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+            "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
+        )
 
 
 def _tags_elsewhere(plan: GcOptions, tags_in: str) -> str:

@@ -9,41 +9,27 @@ sent and was not told the outcome of.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from regstore import layout
-from regstore.concurrency import for_each
 from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.forgetting import forget_runs
-from regstore.gc.heal import Healed, Healer
-from regstore.gc.past import Past
+from regstore.gc.heal import Healed, heal_all
 from regstore.gc.unread_needs import held_for_unread
-from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner, ScanOptions, scan
+from regstore.inventory.scan import ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
-from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state import RUNS, TRASH
-from regstore.state.journal import UNLINK, Entry, read_parts
 from regstore.state.known_cache import KnownCache
 from regstore.state.lock import Lock
 from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
 
 _BATCH: Final = 1000
-_LINKS: Final = (LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey)
-
-
-async def removed_links(storage: Storage, run: TrashedRun) -> int:
-    """How many links its journal holds, tags and their history among them. Reads the journal."""
-    if run.record is None:
-        return 0
-    return len({entry.key async for entries in read_parts(storage, run.record.parts) for entry in _links(entries)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,29 +183,6 @@ def without_held(runs: Sequence[TrashedRun], held: Mapping[str, str]) -> tuple[l
     return [run for run in runs if run.run not in held], kept
 
 
-async def heal_all(
-    storage: Storage, inventory: Inventory, options: ScanOptions, lock: Lock, on_event: OnEvent
-) -> Healed:
-    """Give back whatever a fresh inventory of the whole store shows to be referenced, from all runs."""
-    refuse_symbolic_links(storage)
-    past = await Past.load(storage, inventory)
-    await past.note_seen(storage, lock)
-    scanner = Scanner(storage, inventory, options, on_event)
-    healed = await Healer(storage, inventory, scanner, lock, concurrency=options.concurrency).run()
-    await past.note_given_back(storage, lock, healed.links)
-    return healed
-
-
-def refuse_symbolic_links(storage: Storage) -> None:
-    """Refused where the listings so far came upon any in the registry: the scan does not know what they keep."""
-    links = sorted(key for key in storage.symlinks if key.startswith(layout.PREFIX))
-    if links:
-        raise Refused(
-            f"{storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
-            "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
-        )
-
-
 async def empty_runs(
     storage: Storage, lock: Lock, runs: Sequence[TrashedRun], *, on_event: OnEvent = ignore
 ) -> Emptied:
@@ -258,18 +221,3 @@ async def empty_runs(
                 async with lock.batch():
                     await storage.remove_empty_folders(prefix, older_than=older_than)
     return Emptied(runs=tuple(emptied), blobs=blobs, blob_bytes=blob_bytes, failures=failures.lines())
-
-
-async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurrency: int = 16) -> dict[str, int]:
-    """`removed_links` of each run."""
-    counts: dict[str, int] = {}
-
-    async def count(run: TrashedRun) -> None:
-        counts[run.run] = await removed_links(storage, run)
-
-    await for_each(runs, count, concurrency=concurrency)
-    return counts
-
-
-def _links(entries: Iterable[Entry]) -> Iterable[Entry]:
-    return (entry for entry in entries if entry.op == UNLINK and isinstance(layout.decode(entry.key), _LINKS))

@@ -146,7 +146,7 @@ class Unlinking:
             scanner = await self._scan_some(look, group)
             Past(look, [])  # its relations; no other run's past counts here
             removed.note_removed(look, application.lock.run)
-            return await application.healer(look, scanner).run()
+            return await application.give_back(look, scanner)
         finally:
             look.close()
 

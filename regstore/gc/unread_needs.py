@@ -8,7 +8,7 @@ is what runs took from that repository, and no other run's trash waits for one b
 
 from __future__ import annotations
 
-from regstore.gc.heal import reach_all
+from regstore.gc.heal_plan import reach_all
 from regstore.inventory.inventory import Inventory, text_sql
 
 

@@ -105,6 +105,8 @@ class Scanner:
         self._inventory = inventory
         self._options = options
         self._on_event = on_event
+        #: Where manifests are read that do not stand in their place: digest and key. Whoever knows any puts them here.
+        self.stored_at: dict[bytes, str] = {}
         self._concurrency = options.concurrency
         self._intake = _Intake(inventory)
         self._links_read = 0
@@ -117,9 +119,8 @@ class Scanner:
         await self.read_manifests()
 
     async def list_blobs(self) -> None:
-        """Before `list_links`, which puts them into the inventory together with what it finds.
-
-        GitLab's marks sort before the blobs, so the same listing tells whether links are the whole truth."""
+        """Before `list_links`, which puts them into the inventory with what it finds. GitLab's marks sort before the
+        blobs, so the same listing tells whether links are the whole truth."""
         await self._list(layout.BLOBS, "listing blobs", begin=layout.REGISTRY)
 
     async def list_links(self) -> None:
@@ -348,10 +349,8 @@ class Scanner:
     async def _read_batch(
         self, rows: Sequence[tuple[bytes, int | None]], cache: ManifestCache, read_before: int
     ) -> int:
-        """Look at digests, each with its blob's size, or None where the blob was not listed.
-
-        One that was not listed is asked for all the same: it may have come after the blobs had been listed.
-        """
+        """Look at digests, each with its blob's size, or None where the blob was not listed: it is asked for all the
+        same, for it may have come after the blobs had been listed."""
         sizes = {bytes(digest): size for digest, size in rows}
         unread = {digest: size for digest, size in sizes.items() if size is None or size <= MAX_SIZE}
         large = [(digest, size) for digest, size in sizes.items() if size is not None and size > MAX_SIZE]
@@ -396,7 +395,7 @@ class Scanner:
 
     async def _read_manifest(self, raw: bytes) -> ParsedManifest | tuple[bytes, int, str, str]:
         digest = Digest.from_raw(raw)
-        key = layout.encode(layout.BlobKey(digest))
+        key = self.stored_at.get(raw) or layout.encode(layout.BlobKey(digest))
         try:
             data = await self._storage.get(key)
         except NotFound:

@@ -12,7 +12,7 @@ import pytest
 
 from regstore.errors import InputError, Refused, Unreachable
 from regstore.gc.caches import NoCache, RegistryCache, open_redis
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcReport, GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash

@@ -9,7 +9,7 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.gc.caches import NoCache
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore

@@ -15,7 +15,7 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, Refused, StorageError
 from regstore.gc import plan as plan_module
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     BlobKey,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regstore.gc.healing import HealOptions, heal_store, plan_heal
+from regstore.gc.heal import HealOptions, heal_store, plan_heal
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, encode
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock

@@ -27,8 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from regstore.digest import Digest
 from regstore.errors import InputError, LockHeld, LockLost, Outage, Refused
 from regstore.gc.caches import NoCache, RegistryCache
-from regstore.gc.heal import Healed
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import Healed, HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore

@@ -10,7 +10,7 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, Refused
 from regstore.gc.caches import NoCache
-from regstore.gc.healing import HealOptions, heal_store, plan_heal
+from regstore.gc.heal import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.run import GcReport, GcRunOptions, open_run

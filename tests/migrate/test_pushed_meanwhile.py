@@ -11,7 +11,7 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.errors import StorageError
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.layout import TagCurrentKey, TagIndexKey, encode, link_body
 from regstore.state.lock import break_locks, hold_lock

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from regstore.digest import Digest
-from regstore.gc.healing import HealOptions, heal_store
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, decode
 from regstore.state.lock import break_locks, hold_lock

@@ -72,8 +72,7 @@ def trash_list(
 async def _list(
     settings: StoreSettings, only: str | None, repository: str | None, digest: Digest | None
 ) -> tuple[str, list[TrashedRun], dict[str, int], Left]:
-    from regstore.gc.trash import count_links
-    from regstore.gc.trash_search import runs_that_took
+    from regstore.gc.trash_list import count_links, runs_that_took
     from regstore.state.not_freed import not_freed
     from regstore.state.trashed import find_trash
 

@@ -1,16 +1,45 @@
-"""Which runs took something of a repository, or a digest: by their journals."""
+"""What the runs of a trash took, by their journals: so many links, and whether any of a repository or of a digest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.layout import NOBODYS, BlobKey, LayerLinkKey, RevisionLinkKey, TagIndexKey
-from regstore.state.journal import read_parts
+from regstore.layout import (
+    NOBODYS,
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    SignatureLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+)
+from regstore.state.journal import UNLINK, read_parts
 from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
+
+_LINKS: Final = (LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey)
+
+
+async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurrency: int = 16) -> dict[str, int]:
+    """How many links the journal of each run holds, tags and their history among them. Reads the journals."""
+    counts: dict[str, int] = {}
+
+    async def count(run: TrashedRun) -> None:
+        parts = run.record.parts if run.record else ()
+        keys = {
+            entry.key
+            async for entries in read_parts(storage, parts)
+            for entry in entries
+            if entry.op == UNLINK and isinstance(layout.decode(entry.key), _LINKS)
+        }
+        counts[run.run] = len(keys)
+
+    await for_each(runs, count, concurrency=concurrency)
+    return counts
 
 
 async def runs_that_took(
