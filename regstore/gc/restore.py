@@ -12,7 +12,6 @@ set before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,11 +26,11 @@ from regstore.gc.restore_plan import (
     LinkBack,
     RestoreOptions,
     RestorePlan,
-    body_of,
     differing,
     plan_restore,
     size_of,
 )
+from regstore.gc.restore_taken import body_of
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_times import TagTimes, own_times
 from regstore.layout import BlobKey, TagCurrentKey
@@ -60,75 +59,102 @@ async def apply_restore(
 ) -> Restored:
     """Carry the plan out. What came to stand since it was made is left alone; so is what needs a blob whose copy turns
     out to be damaged."""
-    conflicts: list[Conflict] = []
-    damaged: set[str] = set()
-    written: list[str] = []
-    blobs: list[BlobBack] = []
-
-    async def copy(blob: BlobBack) -> None:
-        key = layout.encode(BlobKey(blob.digest))
-        size = await size_of(storage, key)
-        if size is None:
-            if await copy_back(storage, blob.source, blob.digest, size=blob.size):
-                blobs.append(blob)
-            else:
-                damaged.add(blob.source)
-        elif size != blob.size:
-            conflicts.append(differing(key, size, blob.size))
-        on_event(Progress(phase="giving back blobs", done=len(blobs), total=len(plan.blobs), unit="blobs"))
-
-    async def write(link: LinkBack) -> None:
-        if await put_missing(storage, link.key, link.body):
-            written.append(link.key)
-        elif await body_of(storage, link.key) != link.body:
-            conflicts.append(Conflict(key=link.key, reason="another link stands there now"))
-        on_event(Progress(phase="giving back links", done=len(written), total=plan.link_count, unit="links"))
-
-    while True:
-        refused = len(damaged)
-        for start in range(0, len(plan.blobs), _BATCH):
-            await lock.guard()  # a copy takes nothing away, and a large one takes its time: no lease for these
-            await for_each(plan.blobs[start : start + _BATCH], copy, concurrency=concurrency)
-        if len(damaged) == refused:
-            break
+    undo = _Undo(storage, lock, concurrency, on_event)
+    while damaged := await undo.give_blobs(plan):
         # There may be another copy; what needs a blob of which there is none stays away.
-        plan = await plan_restore(storage, plan.options, damaged=frozenset(damaged))
-    times = await _times_of_tags(storage, plan)
-    record = TagTimes(storage, f"trash restore {plan.run}")
-    for step in plan.links:
-        for start in range(0, len(step), _BATCH):
-            links = step[start : start + _BATCH]
-            places = [(key.name, key.tag) for key in _tags(links)]
-            lines = [record.line(*place, *times[place]) for place in places if place in times]
-            async with record.setting(lines) as not_set, lock.batch():
-                await for_each(links, write, concurrency=concurrency)
-                not_set |= {place for place in places if layout.encode(TagCurrentKey(*place)) not in written}
-    if written:
+        plan = await plan_restore(storage, plan.options, damaged=damaged)
+    await undo.give_links(plan)
+    if undo.written:
         # From here on who removes one of these means it: the journal gives it back no more.
         async with lock.batch():
-            await write_seen(storage, plan.run, lock.run, sorted(written), RESTORED)
+            await write_seen(storage, plan.run, lock.run, sorted(undo.written), RESTORED)
     return Restored(
         run=plan.run,
-        blobs=len(blobs),
-        blob_bytes=sum(blob.size for blob in blobs),
-        links=len(written),
+        blobs=len(undo.blobs),
+        blob_bytes=sum(blob.size for blob in undo.blobs),
+        links=len(undo.written),
         standing=len(plan.standing),
-        conflicts=tuple(sorted({*plan.conflicts, *conflicts}, key=lambda conflict: conflict.key)),
+        conflicts=tuple(sorted({*plan.conflicts, *undo.conflicts}, key=lambda conflict: conflict.key)),
     )
 
 
-def _tags(links: Iterable[LinkBack]) -> list[TagCurrentKey]:
-    keys = (layout.decode(link.key) for link in links)
-    return [key for key in keys if isinstance(key, TagCurrentKey)]
+class _Undo:
+    """What came back so far: blobs, and keys of links written. conflicts: what was found in the way."""
+
+    def __init__(self, storage: Storage, lock: Lock, concurrency: int, on_event: OnEvent) -> None:
+        self._storage = storage
+        self._lock = lock
+        self._concurrency = concurrency
+        self._on_event = on_event
+        self._damaged: set[str] = set()
+        self.blobs: list[BlobBack] = []
+        self.written: set[str] = set()
+        self.conflicts: list[Conflict] = []
+
+    async def give_blobs(self, plan: RestorePlan) -> frozenset[str]:
+        """Keys of all copies so far that turned out to be damaged; none where this plan met no new one."""
+        known = len(self._damaged)
+
+        async def give(blob: BlobBack) -> None:
+            await self._give_blob(blob)
+            done = len(self.blobs)
+            self._on_event(Progress(phase="giving back blobs", done=done, total=len(plan.blobs), unit="blobs"))
+
+        for start in range(0, len(plan.blobs), _BATCH):
+            await (
+                self._lock.guard()
+            )  # a copy takes nothing away, and a large one takes its time: no lease for these
+            await for_each(plan.blobs[start : start + _BATCH], give, concurrency=self._concurrency)
+        return frozenset(self._damaged) if len(self._damaged) > known else frozenset()
+
+    async def _give_blob(self, blob: BlobBack) -> None:
+        key = layout.encode(BlobKey(blob.digest))
+        size = await size_of(self._storage, key)
+        if size is None:
+            if await copy_back(self._storage, blob.source, blob.digest, size=blob.size):
+                self.blobs.append(blob)
+            else:
+                self._damaged.add(blob.source)
+        elif size != blob.size:
+            self.conflicts.append(differing(key, size, blob.size))
+
+    async def give_links(self, plan: RestorePlan) -> None:
+        """Step by step, each when the one before has come back; the record says when tags were set before."""
+        times = await _times_of_tags(self._storage, plan)
+        record = TagTimes(self._storage, f"trash restore {plan.run}")
+
+        async def give(link: LinkBack) -> None:
+            await self._give_link(link)
+            done = len(self.written)
+            self._on_event(Progress(phase="giving back links", done=done, total=plan.link_count, unit="links"))
+
+        for step in plan.links:
+            for start in range(0, len(step), _BATCH):
+                links = step[start : start + _BATCH]
+                tags = {
+                    (link.place.name, link.place.tag): link.key
+                    for link in links
+                    if isinstance(link.place, TagCurrentKey)
+                }
+                lines = [record.line(*place, *times[place]) for place in tags if place in times]
+                async with record.setting(lines) as not_set, self._lock.batch():
+                    await for_each(links, give, concurrency=self._concurrency)
+                    not_set |= {place for place, key in tags.items() if key not in self.written}
+
+    async def _give_link(self, link: LinkBack) -> None:
+        if await put_missing(self._storage, link.key, link.body):
+            self.written.add(link.key)
+        elif await body_of(self._storage, link.key) != link.body:
+            self.conflicts.append(Conflict(key=link.key, reason="another link stands there now"))
 
 
 async def _times_of_tags(storage: Storage, plan: RestorePlan) -> dict[tuple[str, str], tuple[Digest, int]]:
     """Of each tag (repository, tag) that comes back what it names, and when it was set before the run took it."""
     tags: dict[tuple[str, str], tuple[Digest, int]] = {}
     for link in (link for step in plan.links for link in step):
-        key, digest = layout.decode(link.key), layout.parse_link(link.body)
-        if isinstance(key, TagCurrentKey) and digest is not None:  # a damaged one has no time by the record
-            tags[key.name, key.tag] = digest, link.mtime
+        tag = link.place
+        if isinstance(tag, TagCurrentKey) and link.target is not None:  # a damaged one has no time by the record
+            tags[tag.name, tag.tag] = link.target, link.mtime
     if not tags:
         return {}
     with Inventory() as inventory:
