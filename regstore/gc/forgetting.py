@@ -6,31 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from regstore import layout
 from regstore.gc.caches import RegistryCache
-from regstore.gc.candidates import gone_digests
-from regstore.gc.going import SLICE
-from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.layout import LayerLinkKey, RevisionLinkKey
 from regstore.state import TRASH
 from regstore.state.journal import RunRecord, read_parts
 from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
-
-
-async def forget_run(cache: RegistryCache, inventory: Inventory) -> None:
-    """All that the run of this inventory removed, once more: a request that was under way may have told the cache of
-    it again."""
-    if not cache.in_reach:
-        return
-    cursor = inventory.connection.cursor()
-    rows = cursor.execute(
-        "select r.name, u.digest from main.gc_unlink u join main.repository r on r.id = u.repository"
-        f" where u.step in ({Step.REVISION}, {Step.LAYER})"
-    )
-    while links := rows.fetchmany(SLICE):
-        await cache.forget_links((name, digest_text(raw)) for name, raw in links)
-    cursor.close()
-    await cache.forget_blobs(gone_digests(inventory))
 
 
 async def forget_runs(storage: Storage, cache: RegistryCache, runs: Iterable[TrashedRun]) -> int:

@@ -7,8 +7,7 @@
         report = await run.apply()
 
 Where each part stands: what is read before the plan, and the plan (`gc.planning`); what a run with the lock heals
-before it plans (`gc.begin`); what stops a plan (`gc.stops`); its application (`gc.apply`), in the order that
-`gc.application` gives, and why.
+before it plans (`gc.begin`); what stops a plan (`gc.stops`); its application, in what order and why (`gc.apply`).
 
 LIST passes over `repositories/`: one for the scan; while the registry serves also one before and one after the
 unlinking, of the repositories that lose something only, one before blobs are moved, again whenever that takes longer
@@ -23,11 +22,11 @@ from contextlib import asynccontextmanager
 
 from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, ignore
-from regstore.gc.apply import apply_plan
+from regstore.gc.apply.finish import rest
+from regstore.gc.apply.steps import apply_plan
 from regstore.gc.begin import Begun, begin
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import count_inventory
-from regstore.gc.finish import rest
 from regstore.gc.heal import Healed
 from regstore.gc.plan import GcSummary
 from regstore.gc.planning import Planned, compare_with_last_run, make_plan, require_registry

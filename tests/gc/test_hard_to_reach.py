@@ -156,7 +156,7 @@ async def test_a_repository_that_loses_more_than_fits_into_memory(
     monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     """Some keys at a time, and each kind of them only when those before have gone."""
-    monkeypatch.setattr("regstore.gc.going.SLICE", 2)
+    monkeypatch.setattr("regstore.gc.apply.going.SLICE", 2)
     before = small_registry()
     run = options(offline=offline)
     dead = wanted(before, run).dead

@@ -232,8 +232,8 @@ def test_a_push_long_after_the_second_look(
 ) -> None:
     """Blobs take longer than a look at the links stands: there is another, and what was pushed meanwhile stays."""
     world = World()
-    monkeypatch.setattr("regstore.gc.sweep.BATCH", 1)
-    monkeypatch.setattr("regstore.gc.looks.clock", lambda: world.now / SECOND)
+    monkeypatch.setattr("regstore.gc.apply.sweep.BATCH", 1)
+    monkeypatch.setattr("regstore.gc.apply.looks.clock", lambda: world.now / SECOND)
     pushed(world, "a", 1, "t0")
     pushed(world, "a", 0, "kept")
     delete_tag(world, "a", "t0")

@@ -1,19 +1,4 @@
-"""What every step of an applied plan is given: `Application`, whole from the beginning.
-
-The order of the steps (`gc.apply`), and what must be true when each begins:
-
-1. **unlink** (`gc.unlink`): the journal is open, and nothing has gone. A repository at a time: listed and planned anew
-   right before, listed once more right after. A key is in the journal before it is deleted.
-2. **sweep** (`gc.sweep`): the links are gone. A blob goes only when a listing of all links, made after that and not
-   long ago, does not reach it (`gc.looks`); the copy in the trash is listed before the blob is deleted.
-3. **the last look**: some time after the last blob went. What was linked meanwhile comes back.
-4. **leftovers** (`gc.leftovers`), the registry's cache (`gc.forgetting`), and the trash of older runs (`gc.freeing`):
-   only after the last look, for it may show that these are needed.
-5. **the end** (`gc.finish`): what the run leaves is written, `done.json` last of all. Where that is missing, the run
-   was cut short, and the next one takes care of it.
-
-Offline nothing but this run changes the store, so the looks are left out, and only these.
-"""
+"""What every step of an applied plan is given: `Application`, whole from the beginning."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 When it begins all links of the plan are gone, or known not to go. In order, a thousand blobs at a time:
 
-1. where the last look at all links is too long ago, there is another (`gc.looks`); what it reaches stays;
+1. where the last look at all links is too long ago, there is another (`gc.apply.looks`); what it reaches stays;
 2. the lock is asked for, and the batch is journaled;
 3. with the trash: the copies are made and *listed*, and only a blob whose copy was listed with its size goes on; on a
    disk the blob is moved, which is both at once. Copies take their time, so step 1 is asked once more;
@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from regstore.concurrency import for_each
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
-from regstore.gc.application import BATCH, Application
-from regstore.gc.candidates import Blob, Candidates
+from regstore.gc.apply.application import BATCH, Application
+from regstore.gc.apply.candidates import Blob, Candidates
+from regstore.gc.apply.looks import Looks
 from regstore.gc.heal import Healed
-from regstore.gc.looks import Looks
 from regstore.state.journal import TRASHED, UNLINK, Entry
 from regstore.storage.base import Page
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from regstore.concurrency import in_thread
-from regstore.gc.application import Application
-from regstore.gc.candidates import Candidates
+from regstore.gc.apply.application import Application
+from regstore.gc.apply.candidates import Candidates
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.inventory.inventory import Inventory

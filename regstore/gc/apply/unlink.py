@@ -23,9 +23,9 @@ from typing import Final
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
-from regstore.gc.application import BATCH, Application
+from regstore.gc.apply.application import BATCH, Application
+from regstore.gc.apply.going import DeadUpload, Going, Group, Row, dead_uploads, groups
 from regstore.gc.created import read_created
-from regstore.gc.going import DeadUpload, Going, Group, Row, dead_uploads, groups
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.gc.plan import Step, plan_links

@@ -1,23 +1,22 @@
-"""The application of a plan: its steps in the order that `gc.application` gives, with the reasons for it."""
+"""The application of a plan: its steps, one after the other. Their order, and the reasons for it: `gc.apply`."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import replace
 
-from regstore.gc.application import Application
+from regstore.gc.apply.application import Application
+from regstore.gc.apply.finish import Outcome, finish
+from regstore.gc.apply.leftovers import forget_run, remove_folders, remove_outer_litter
+from regstore.gc.apply.looks import refuse_database_now
+from regstore.gc.apply.sweep import Sweep
+from regstore.gc.apply.unlink import Unlinking
 from regstore.gc.begin import Begun
 from regstore.gc.failures import Failures, try_deleting
-from regstore.gc.finish import Outcome, finish
-from regstore.gc.forgetting import forget_run
 from regstore.gc.heal import Healed
-from regstore.gc.leftovers import remove_folders, remove_outer_litter
-from regstore.gc.looks import refuse_database_now
 from regstore.gc.planning import Planned
 from regstore.gc.report import GcReport
-from regstore.gc.sweep import Sweep
 from regstore.gc.trash import Emptied, empty_runs, without_damaged
-from regstore.gc.unlink import Unlinking
 from regstore.state import RUNS
 from regstore.state.journal import Journal
 
@@ -33,7 +32,7 @@ async def apply_plan(planned: Planned, begun: Begun) -> GcReport:
     changed = unlinked.anything_but_litter or swept.blobs or begun.freeing.expired
     settled = await sweep.settle() if changed and not planned.options.offline else Healed()
     litter = await remove_outer_litter(application)
-    await forget_run(planned.cache, planned.inventory)
+    await forget_run(application)
     emptied = await _empty(application, begun.healed + unlinked.healed + settled + swept.healed)
     outcome = Outcome(
         healed=begun.healed,

@@ -1,4 +1,5 @@
-"""What is in the way when links and blobs are gone: litter above and beside them, and empty folders of a disk.
+"""What is left to do when links and blobs are gone: litter above and beside them, what the registry's cache knows of
+them, and empty folders of a disk.
 
 It comes after the last look at the links, when nothing of the plan is needed any more.
 """
@@ -8,7 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from regstore import layout
-from regstore.gc.application import BATCH, Application
+from regstore.gc.apply.application import BATCH, Application
+from regstore.gc.apply.candidates import gone_digests
+from regstore.gc.apply.going import SLICE
+from regstore.gc.plan import Step
+from regstore.inventory.inventory import digest_text
 from regstore.state.journal import UNLINK, Entry
 
 #: Empty folders younger than this stay while the registry serves; in microseconds.
@@ -33,6 +38,23 @@ async def remove_outer_litter(application: Application) -> int:
         application.failures.note(outcomes)
         removed += sum(error is None for error in outcomes.values())
     return removed
+
+
+async def forget_run(application: Application) -> None:
+    """The registry's cache forgets all that this run removed, once more: a request that was under way may have told it
+    of that again."""
+    cache, inventory = application.cache, application.inventory
+    if not cache.in_reach:
+        return
+    cursor = inventory.connection.cursor()
+    rows = cursor.execute(
+        "select r.name, u.digest from main.gc_unlink u join main.repository r on r.id = u.repository"
+        f" where u.step in ({Step.REVISION}, {Step.LAYER})"
+    )
+    while links := rows.fetchmany(SLICE):
+        await cache.forget_links((name, digest_text(raw)) for name, raw in links)
+    cursor.close()
+    await cache.forget_blobs(gone_digests(inventory))
 
 
 async def remove_folders(application: Application) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from regstore.gc.application import Application
+from regstore.gc.apply.application import Application
+from regstore.gc.apply.sweep import Swept
+from regstore.gc.apply.unlink import Unlinked
 from regstore.gc.begin import Begun
 from regstore.gc.counts import count_inventory
 from regstore.gc.freeing import Freeing
@@ -16,9 +18,7 @@ from regstore.gc.heal import Healed
 from regstore.gc.plan import Step
 from regstore.gc.planning import Before, Planned
 from regstore.gc.report import GcReport
-from regstore.gc.sweep import Swept
 from regstore.gc.trash import Emptied
-from regstore.gc.unlink import Unlinked
 from regstore.state.counts import write_counts
 from regstore.state.journal import GIVEN_BACK, write_seen
 from regstore.state.registry_state import Restart

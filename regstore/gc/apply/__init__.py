@@ -1,0 +1,16 @@
+"""The application of a plan of gc: what makes it safe while the registry serves is an order of steps.
+
+The steps (`steps`), in their order, and what must be true when each begins:
+
+1. **unlink** (`unlink`): the journal is open, and nothing has gone. A repository at a time: listed and planned anew
+   right before, listed once more right after. A key is in the journal before it is deleted.
+2. **sweep** (`sweep`): the links are gone. A blob goes only when a listing of all links, made after that and not
+   long ago, does not reach it (`looks`); the copy in the trash is listed before the blob is deleted.
+3. **the last look**: some time after the last blob went. What was linked meanwhile comes back.
+4. **leftovers** (`leftovers`): litter, the registry's cache, and the trash of older runs (`gc.freeing`), only after the
+   last look, for it may show that what this run or an older one took is needed.
+5. **the end** (`finish`): what the run leaves is written, `done.json` last of all. Where that is missing, the run
+   was cut short, and the next one takes care of it.
+
+Offline nothing but this run changes the store, so the looks are left out, and only these.
+"""
