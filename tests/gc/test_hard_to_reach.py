@@ -246,3 +246,25 @@ async def test_another_command_after_gc_does_not_hide_that_the_store_was_full() 
         storage.store.objects.pop(key)
     with pytest.raises(Refused, match="that the last run left"):
         await collect(storage, options(offline=True))
+
+
+async def test_copies_that_come_in_another_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they take so long that there is another look at the links, all of them may go that it does not reach."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "kept")
+    first, second = sorted(encode(BlobKey(b.blob(b"dead %d" % number))) for number in range(2))
+    storage = model_storage(b.store)
+    copy, passed, second_came = storage.copy, 0.0, asyncio.Event()
+
+    async def slowly(source: str, target: str, *, size: int | None = None) -> None:
+        nonlocal passed
+        if source == first:
+            await second_came.wait()
+        await copy(source, target, size=size)
+        second_came.set()
+        passed += 1000
+
+    monkeypatch.setattr(storage, "copy", slowly)
+    monkeypatch.setattr("regstore.gc.apply.looks.clock", lambda: passed)
+    report = await collect(storage, options(offline=False))
+    assert report.blobs == 2 and first not in storage.store and second not in storage.store

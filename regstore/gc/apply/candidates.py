@@ -82,7 +82,7 @@ class Candidates:
 
     def still(self, batch: Sequence[Blob]) -> list[Blob]:
         """Those of these that are candidates yet."""
-        last = batch[-1].position
+        last = max(blob.position for blob in batch)  # they come as their copies did
         rows = self._inventory.all("select position from gc_candidate where position <= ?", [last])
         left = {position for (position,) in rows}
         return [blob for blob in batch if blob.position in left]
