@@ -1,6 +1,6 @@
 """Which one-line mistakes would the tests not notice? A tool to run by hand: it takes hours over everything.
 
-    .venv/bin/python -m tests.mutants regstore/gc/going.py -- tests/gc/test_races.py tests/gc/test_run.py
+    .venv/bin/python -m tests.mutants regstore/gc/apply/going.py -- tests/gc/test_races.py tests/gc/test_run.py
     .venv/bin/python -m tests.mutants regstore/state/lock.py --sample 20 --seed 3 -- tests/gc/test_lock.py
     .venv/bin/python -m tests.mutants regstore/gc/heal.py --list
 
