@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.examples import set_factor
+from tests.in_one_duckdb import OneDuckDb
 from tests.servers import ceph as ceph_module
 from tests.servers import debian, distribution, redis_server, skopeo
 from tests.servers.distribution import Registry
@@ -137,15 +139,20 @@ def no_waiting_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     connect = duckdb.connect
 
-    def connect_in_memory(path: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    def connect_in_memory(path: str, config: dict[str, Any]) -> Any:
         if Path(path).name == "inventory.duckdb":  # another name is attached, or kept
-            return connect(":memory:", config=config | {"threads": 1})
+            return _one_duckdb(config["memory_limit"]).connect()
         return connect(path, config=config)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr(duckdb, "connect", connect_in_memory)
         yield
+
+
+@cache
+def _one_duckdb(memory_limit: str) -> OneDuckDb:
+    return OneDuckDb({"memory_limit": memory_limit, "preserve_insertion_order": False, "threads": 1})
 
 
 # -- environment
