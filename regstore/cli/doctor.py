@@ -13,7 +13,7 @@ from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import say_whose
+from regstore.cli.whose import say_whose, store_json
 from regstore.errors import EXIT_FAILURE, EXIT_OK
 from regstore.events import OnEvent
 
@@ -43,9 +43,7 @@ def doctor(
             {"name": line.name, "state": str(line.state), "detail": line.detail, "advice": line.advice or None}
             for line in lines
         ]
-        emit_json(
-            {"store": url, "database": database or None, "checks": checks, "failed": failed, "warnings": warned}
-        )
+        emit_json(store_json(url, database) | {"checks": checks, "failed": failed, "warnings": warned})
     else:
         say_whose(url, database)
         for line in lines:

@@ -13,7 +13,7 @@ from regstore.cli.output import count, counted, emit, emit_error, emit_json, siz
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import say_whose
+from regstore.cli.whose import say_whose, store_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -41,7 +41,7 @@ def du(
     shown = usage.repositories[:limit]
     if as_json:
         repositories = [asdict(one) | {"total": one.total} for one in shown]
-        emit_json({"store": url, "database": database or None} | asdict(usage) | {"repositories": repositories})
+        emit_json(store_json(url, database) | asdict(usage) | {"repositories": repositories})
         return EXIT_PARTIAL if usage.unread else EXIT_OK
     say_whose(url, database)
     rows = [

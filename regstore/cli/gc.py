@@ -27,7 +27,6 @@ from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.run import GcReport, GcRun, GcRunOptions
-    from regstore.state.elsewhere import StateElsewhere
     from regstore.state.known_cache import KnownCache
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
@@ -177,12 +176,19 @@ class _Collection:
                 if not self.as_json:
                     print_plan(storage.url, run, options)
                 run.check()
-                if run.nothing_to_do:
-                    return await self._nothing(storage, elsewhere, run, cache.known)
-                if not await self._agreed(run):
+                nothing = run.nothing_to_do
+                if nothing:
+                    await run.remember()
+                    report = await run.rest()
+                elif await self._agreed(run):
+                    report = await run.apply()
+                else:
                     emit_error("nothing was removed")
                     return EXIT_OK
-                return await self._remove(storage, elsewhere, run, cache.known)
+                state = await publish(elsewhere)
+                self.shown.clear()
+                self._tell(storage.url, run, report, cache.known, state, nothing=nothing)
+                return _exit_code(run.summary, report)
 
     async def _agreed(self, run: GcRun) -> bool:
         if run.expired and not self.as_json:
@@ -194,37 +200,22 @@ class _Collection:
             raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
         return await confirm_meanwhile("Remove this?", yes=self.yes, else_say=", or look with --dry-run")
 
-    async def _nothing(
-        self, storage: Storage, elsewhere: StateElsewhere | None, run: GcRun, known: KnownCache
-    ) -> int:
-        await run.remember()
-        nothing = await run.rest()
-        state = await publish(elsewhere)
-        self.shown.clear()
+    def _tell(
+        self, url: str, run: GcRun, report: GcReport, known: KnownCache, state: str, *, nothing: bool
+    ) -> None:
         if self.as_json:
-            emit_json(report_json(storage.url, run, nothing, known, state))
-        else:
+            emit_json(report_json(url, run, report, known, state))
+        elif nothing:
             print_healed(run.healed)
             emit("nothing to remove")
-            print_freeing(nothing, known)
-        return _exit_code(run.summary, nothing)
-
-    async def _remove(
-        self, storage: Storage, elsewhere: StateElsewhere | None, run: GcRun, known: KnownCache
-    ) -> int:
-        report = await run.apply()
-        state = await publish(elsewhere)
-        self.shown.clear()
-        if self.as_json:
-            emit_json(report_json(storage.url, run, report, known, state))
+            print_freeing(report, known)
         else:
             print_report(report, known)
-        if report.failures:
-            return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
-        return _exit_code(run.summary, report)
 
 
 def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:
+    if report is not None and report.failures:
+        return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
     if report is not None and report.restart is not None and not report.restart.done:
         return EXIT_PARTIAL
     if report is not None and report.healed.damaged:

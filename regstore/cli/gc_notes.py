@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import counted, moment, size
+from regstore.cli.output import blobs, counted, moment, size
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -32,7 +32,7 @@ def plan_notes(summary: GcSummary) -> Iterator[str]:
     young = summary.young
     if (young.blobs or young.links) and young.oldest is not None and summary.blobs.dead <= young.blobs:
         yield (
-            f"{counted(young.blobs, 'blob')} ({size(young.blob_bytes)}) and {counted(young.links, 'link')} are younger "
+            f"{blobs(young.blobs, young.blob_bytes)} and {counted(young.links, 'link')} are younger "
             f"than the grace and stay for now, the oldest from {moment(young.oldest)} (--grace says how long)"
         )
     if summary.unlinked.steady:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.healed import print_healed
-from regstore.cli.output import count, counted, emit, emit_error, printable, size, table
+from regstore.cli.output import blobs, count, counted, emit, emit_error, printable, size, table
 from regstore.cli.registry_cache import Left
 from regstore.cli.retention import print_retention, retention_json
+from regstore.cli.whose import store_json
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -27,17 +28,15 @@ def report_json(store: str, run: GcRun, report: GcReport, known: KnownCache, sta
 
 def plan_json(store: str, run: GcRun) -> dict[str, Any]:
     """The plan as `--dry-run --json` prints it."""
-    whose = {"database": run.database or None, "stops": run.stops}
-    return _summary_json(store, run.summary) | whose | retention_json(run.inventory, run.summary)
+    summary = _summary_json(run.summary) | {"stops": run.stops}
+    return store_json(store, run.database) | summary | retention_json(run.inventory, run.summary)
 
 
-def _summary_json(store: str, summary: GcSummary) -> dict[str, Any]:
-
+def _summary_json(summary: GcSummary) -> dict[str, Any]:
     def counts(name: str) -> dict[str, int]:
         return asdict(getattr(summary, name))
 
     return {
-        "store": store,
         "blobs": {
             "total": summary.blobs.total,
             "live": summary.blobs.total - summary.blobs.dead,
@@ -158,7 +157,7 @@ def print_report(report: GcReport, known: KnownCache) -> None:
     links = f"{counted(report.revisions, 'revision')}, {counted(report.layer_links, 'layer link')}"
     where = "moved to the trash" if report.trashed else "deleted"
     emit(
-        f"{counted(report.blobs, 'blob')} ({size(report.blob_bytes)}) {where}; removed {counted(report.tags, 'tag')}, "
+        f"{blobs(report.blobs, report.blob_bytes)} {where}; removed {counted(report.tags, 'tag')}, "
         f"{links}, {counted(report.uploads, 'upload')} ({size(report.upload_bytes)}), in {report.seconds:.1f} s"
     )
     if report.kept_back:
@@ -169,7 +168,7 @@ def print_report(report: GcReport, known: KnownCache) -> None:
     if report.emptied.runs:
         emit(
             f"the trash of {counted(len(report.emptied.runs), 'older run')} is emptied: "
-            f"{counted(report.emptied.blobs, 'blob')} ({size(report.emptied.blob_bytes)}) deleted"
+            f"{blobs(report.emptied.blobs, report.emptied.blob_bytes)} deleted"
         )
     print_freeing(report, known)
     for failure in report.failures:

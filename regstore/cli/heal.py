@@ -12,7 +12,7 @@ from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose
+from regstore.cli.whose import database_of, say_whose, store_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -41,9 +41,8 @@ def heal(
         url, database, healed = run_async(_heal(settings, options, cache.of(settings), dry_run, on_event))
     if as_json:
         emit_json(
-            {
-                "store": url,
-                "database": database or None,
+            store_json(url, database)
+            | {
                 "dry_run": dry_run,
                 "blobs": list(healed.blobs),
                 "links": list(healed.links),

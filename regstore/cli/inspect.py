@@ -12,7 +12,7 @@ from regstore.cli.output import counted, emit, emit_json, moment, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.tags import description_json, kind
-from regstore.cli.whose import database_of, say_whose
+from regstore.cli.whose import database_of, say_whose, store_json
 from regstore.digest import Digest
 from regstore.errors import InputError
 from regstore.reference import parse_tag
@@ -66,7 +66,7 @@ async def _read(settings: StoreSettings, name: str, wanted: Digest | str | None)
         repository = registry.repository(name)
         facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
         database = await database_of(storage, config)
-        return {"store": registry.url, "database": database or None, "repository": name} | facts
+        return store_json(registry.url, database) | {"repository": name} | facts
 
 
 async def _manifest(repository: Repository, wanted: Digest | str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from regstore.cli.output import count, emit, emit_error, emit_json, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose
+from regstore.cli.whose import database_of, say_whose, store_json
 from regstore.events import OnEvent, Progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def ls(
     if not as_json:
         say_whose(url, database, to_stderr=True)
     if as_json:
-        emit_json({"store": url, "database": database or None, "repositories": rows})
+        emit_json(store_json(url, database) | {"repositories": rows})
     elif long and rows:
         cells = [[row["name"], count(row["tags"]), count(row["revisions"])] for row in rows]
         emit(table(["REPOSITORY", "TAGS", "REVISIONS"], cells, right=(1, 2)))

@@ -17,9 +17,10 @@ from regstore.cli.options import Json, NewObjects, PlanOnly, Scope, SecondStore
 from regstore.cli.output import emit_json
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
+from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_share
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ async def _migrate(
             refuse_metadata(Metadata(source=told), source.url, target.url, options)
         if create and not dry_run:
             await check_source(source, target, options)
-            await _create(target, options, on_event)
+            await seed_target(target, options.put, on_event)
         elif not create:
             await _check_is_there(target)
         await keep_id(source)  # so that no other folder's tags pass for its own at the target
@@ -209,15 +210,6 @@ async def _migrate(
             return replace(summary, notes=tuple(notes)), None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
         return None, result, registry_configuration(target)
-
-
-async def _create(target: Storage, options: MigrateOptions, on_event: OnEvent) -> None:
-    from regstore.seed import SeedOptions, seed
-
-    seeded = await seed(target, SeedOptions(put=options.put), on_event=on_event)
-    if seeded.broken:
-        problem = seeded.broken[0]
-        raise StorageError(f"{target.url} is not ready for a registry: {problem.name}: {problem.detail}")
 
 
 async def _check_is_there(target: Storage) -> None:

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.output import count, counted, emit, emit_error, emit_some, size, table, warn_some
+from regstore.cli.output import (
+    blobs,
+    count,
+    counted,
+    emit,
+    emit_error,
+    emit_some,
+    emit_yaml,
+    size,
+    table,
+    warn_some,
+)
 
 if TYPE_CHECKING:
     from regstore.migrate import MigrateResult, MigrateSummary
@@ -77,7 +88,7 @@ def print_result(result: MigrateResult) -> None:
         emit("Nothing to do.")
     else:
         emit(
-            f"Copied {counted(result.blobs, 'blob')} ({size(result.blob_bytes)}),"
+            f"Copied {blobs(result.blobs, result.blob_bytes)},"
             f" {counted(result.layer_links, 'layer link')}, {counted(result.revisions, 'revision')},"
             f" {counted(result.tags, 'tag')}."
         )
@@ -129,10 +140,8 @@ def _some(what: str, lines: list[str]) -> None:
 
 
 def print_configuration(configuration: dict[str, Any]) -> None:
-    import yaml
-
     emit("\nconfig.yml of the registry, to switch over:\n")
-    emit(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=False).rstrip())
+    emit_yaml(configuration)
     emit(f"\n{_WARNING}")
 
 

@@ -28,6 +28,13 @@ def emit_json(document: Mapping[str, Any]) -> None:
     print(orjson.dumps(document, default=str, option=options).decode())
 
 
+def emit_yaml(document: Mapping[str, Any]) -> None:
+    """As a configuration file has it, in its own order."""
+    import yaml
+
+    emit(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False).rstrip())
+
+
 def printable(text: str) -> str:
     """The text with control characters (a key may hold any) written as escapes, so that none reaches a terminal."""
     if text.isprintable():
@@ -47,6 +54,11 @@ def count(number: int) -> str:
 def counted(number: int, singular: str, plural: str = "") -> str:
     """`1 blob`, `1,203 blobs`."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
+
+
+def blobs(number: int, total: int) -> str:
+    """`3 blobs (1.2 MiB)`."""
+    return f"{counted(number, 'blob')} ({size(total)})"
 
 
 def size(number: int) -> str:
@@ -101,12 +113,12 @@ def some(lines: Sequence[str], more: str) -> Iterator[str]:
 
 
 def emit_some(lines: Sequence[str], more: str) -> None:
-    """The first of many lines, on stdout."""
+    """`some`, on stdout."""
     for line in some(lines, more):
         emit(line)
 
 
-def warn_some(lines: Sequence[str], more: str) -> None:
-    """The first of many warnings, on stderr."""
+def warn_some(lines: Sequence[str], more: str = "… and {} more (--json names them all)") -> None:
+    """`some`, as warnings on stderr."""
     for line in some(lines, more):
-        emit_error(line)
+        emit_error(printable(line))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, moment, some, table
+from regstore.cli.output import count, counted, emit, emit_error, emit_json, emit_some, moment, table
+from regstore.cli.whose import store_json
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
@@ -24,8 +25,7 @@ def print_retention(inventory: Inventory, options: GcOptions, summary: GcSummary
 
     if summary.broken:
         emit("\nrevisions that can't be read, and go:")
-    for line in some(list(map(_broken_text, summary.broken)), "  ({} more, see --json)"):
-        emit(line)
+    emit_some(list(map(_broken_text, summary.broken)), "  ({} more, see --json)")
     for scope in unmatched(inventory, options.drop_broken):
         emit_error(f"--drop-broken-revisions {scope}: nothing broken there that may go")
 
@@ -102,9 +102,8 @@ def show_reasons(
     whys = [why(run.inventory, options, digest, now=run.inventory.scanned_at) for digest in digests]
     if as_json:
         emit_json(
-            {
-                "store": url,
-                "database": run.database or None,
+            store_json(url, run.database)
+            | {
                 "explain": {text: [asdict(reason) for reason in reasons] for text, reasons in explained.items()},
                 "why": [asdict(one) for one in whys],
             }

@@ -8,16 +8,16 @@ import typer
 
 from regstore.cli.command import command
 from regstore.cli.options import Json
-from regstore.cli.output import emit, emit_error, emit_json, table
+from regstore.cli.output import emit, emit_error, emit_json, emit_yaml, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, StorageError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.seed import SeedOptions, SeedResult
-    from regstore.storage.base import Storage
+    from regstore.storage.base import PutOptions, Storage
 
 
 @command
@@ -90,6 +90,16 @@ async def _seed(storage: Storage, options: SeedOptions, on_event: OnEvent) -> Se
         return await seed(storage, options, on_event=on_event)
 
 
+async def seed_target(storage: Storage, put: PutOptions | None, on_event: OnEvent) -> None:
+    """Make the place that a command is to fill an empty store. StorageError where no registry could use it."""
+    from regstore.seed import SeedOptions, seed
+
+    seeded = await seed(storage, SeedOptions(put=put), on_event=on_event)
+    if seeded.broken:
+        problem = seeded.broken[0]
+        raise StorageError(f"{storage.url} is not ready for a registry: {problem.name}: {problem.detail}")
+
+
 def exit_code(result: SeedResult) -> int:
     from regstore.seed import Outcome
 
@@ -110,8 +120,6 @@ def _as_json(result: SeedResult) -> dict[str, Any]:
 
 
 def _print(result: SeedResult) -> None:
-    import yaml
-
     emit(f"{result.url}\n")
     emit(
         table(
@@ -121,14 +129,10 @@ def _print(result: SeedResult) -> None:
     if not result.broken and not result.missing:
         emit("\nReady: the storage health check passes in every version of the registry.")
     emit("\nconfig.yml of the registry:\n")
-    emit(yaml.safe_dump(dict(result.configuration), sort_keys=False, default_flow_style=False).rstrip())
+    emit_yaml(result.configuration)
     if result.environment.get("REGISTRY_STORAGE") == "s3":
         emit(
             "# Keys: REGISTRY_STORAGE_S3_ACCESSKEY and REGISTRY_STORAGE_S3_SECRETKEY, or the AWS environment or role."
         )
     emit("\nOr, in a compose file:\n")
-    emit(
-        yaml.safe_dump(
-            {"environment": dict(result.environment)}, sort_keys=False, default_flow_style=False
-        ).rstrip()
-    )
+    emit_yaml({"environment": dict(result.environment)})

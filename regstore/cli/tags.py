@@ -12,7 +12,7 @@ from regstore.cli.output import count, emit, emit_error, emit_json, moment, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose
+from regstore.cli.whose import database_of, say_whose, store_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, RegstoreError
 from regstore.events import OnEvent, Progress
 
@@ -38,7 +38,7 @@ def tags(
     if not as_json:
         say_whose(url, database, to_stderr=True)
     if as_json:
-        emit_json({"store": url, "database": database or None, "repository": repository, "tags": rows})
+        emit_json(store_json(url, database) | {"repository": repository, "tags": rows})
     elif rows:
         headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
         emit(table(headings, _cells(rows), right=(3, 5)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.output import count, counted, emit, emit_error, moment, printable, size, table
-from regstore.cli.whose import say_whose
+from regstore.cli.output import blobs, count, counted, emit, emit_error, moment, printable, size, table
+from regstore.cli.whose import say_whose, store_json
 
 if TYPE_CHECKING:
     from regstore.proving.result import Reading
@@ -23,9 +23,7 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
     from regstore.verify.plan import FaultKind
 
     findings = report.findings
-    return {
-        "store": report.store,
-        "database": report.database or None,
+    return store_json(report.store, report.database) | {
         "pull_through": report.pull_through,
         "damage": findings.damage,
         "unreadable_manifests": findings.counts.get(FaultKind.MANIFEST_UNREADABLE, 0),
@@ -68,7 +66,7 @@ def print_report(report: VerifyReport) -> None:
         f"{report.store}: {counted(findings.repositories, 'repository', 'repositories')}, "
         f"{counted(findings.tags, 'tag')}, {counted(findings.revisions, 'manifest')}, "
         f"{counted(findings.layer_links, 'layer link')}, "
-        f"{counted(findings.blobs, 'blob')} ({size(findings.blob_bytes)})"
+        f"{blobs(findings.blobs, findings.blob_bytes)}"
     )
     if report.reading is not None:
         _print_reading(report.reading)
@@ -108,7 +106,7 @@ def _print_fault(fault: Fault) -> None:
 def _print_reading(reading: Reading) -> None:
     rate = size(int(reading.bytes / reading.seconds)) + "/s" if reading.seconds > 0 else "-"
     emit(
-        f"read {counted(reading.blobs, 'blob')} ({size(reading.bytes)}) in {reading.seconds:.1f} s ({rate}), "
+        f"read {blobs(reading.blobs, reading.bytes)} in {reading.seconds:.1f} s ({rate}), "
         f"and {counted(reading.manifests, 'manifest')}"
     )
     if reading.known:
@@ -122,7 +120,7 @@ def _print_reading(reading: Reading) -> None:
     if reading.left:
         emit(f"the time was over: {counted(reading.left, 'chosen blob')} ({size(reading.left_bytes)}) not read")
     if reading.never_proved:
-        emit(f"never read so far: {counted(reading.never_proved, 'blob')} ({size(reading.never_proved_bytes)})")
+        emit(f"never read so far: {blobs(reading.never_proved, reading.never_proved_bytes)}")
     elif reading.oldest is not None:
         emit(f"every blob was read and right since {moment(reading.oldest)}")
     for one in reading.unstable:

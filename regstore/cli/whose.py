@@ -6,7 +6,7 @@ what the store says. Who only looks says it in the first line.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regstore.cli.output import emit, emit_error
 from regstore.errors import AccessDenied
@@ -33,6 +33,11 @@ async def database_of(storage: Storage, config: RegistryConfig | None) -> str:
     except AccessDenied as error:
         emit_error(f"whether all tags are in the store is not known: {error}")
         return ""
+
+
+def store_json(url: str, database: str) -> dict[str, Any]:
+    """How every JSON of a store begins."""
+    return {"store": url, "database": database or None}
 
 
 def say_whose(url: str, database: str, *, to_stderr: bool = False) -> None:

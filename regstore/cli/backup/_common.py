@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.output import emit_error, moment, printable, some
+from regstore.cli.output import moment, printable
 from regstore.cli.settings import StoreSettings
 from regstore.errors import InputError
 
@@ -41,12 +41,6 @@ class BackupSettings(StoreSettings):
         storage, _ = super().open_with_config(read_only=read_only)
         keep_private(storage)
         return storage, None
-
-
-def print_some(lines: list[str]) -> None:
-    """As warnings: the first, and how many more."""
-    for line in some(lines, "… and {} more (--json names them all)"):
-        emit_error(printable(line))
 
 
 def named(snapshot: Snapshot) -> str:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command
 from regstore.cli.options import Json, NewObjects, ProofsDir, Reading, SecondStore, cache_dir_or_default
-from regstore.cli.output import counted, emit, emit_error, emit_json, size
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, size, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -102,25 +102,23 @@ async def _check(
 def _print_checked(result: CheckResult) -> None:
     emit(
         f"{counted(result.snapshots, 'snapshot')}, {counted(result.packs, 'pack')}, "
-        f"{counted(result.blobs, 'blob')} ({size(result.bytes)}); read {counted(result.read_blobs, 'blob')} "
+        f"{blobs(result.blobs, result.bytes)}; read {counted(result.read_blobs, 'blob')} "
         f"({size(result.read_bytes)}), in {result.seconds:.1f} s"
     )
     if result.known_blobs:
-        emit(f"{counted(result.known_blobs, 'blob')} ({size(result.known_bytes)}) proved before, within --max-age")
+        emit(f"{blobs(result.known_blobs, result.known_bytes)} proved before, within --max-age")
     if result.left_blobs:
-        emit(f"{counted(result.left_blobs, 'blob')} ({size(result.left_bytes)}) left, for the time was over")
+        emit(f"{blobs(result.left_blobs, result.left_bytes)} left, for the time was over")
     if result.unneeded_blobs:
-        emit(
-            f"{counted(result.unneeded_blobs, 'blob')} ({size(result.unneeded_bytes)}) no snapshot needs: see prune"
-        )
+        emit(f"{blobs(result.unneeded_blobs, result.unneeded_bytes)} no snapshot needs: see prune")
     for one in result.damage:
         emit_error(f"{one.kind} {one.subject} {one.reason}" + ("; repaired" if one.repaired else ""))
         if not one.repaired:
-            print_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
+            warn_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
     for one in result.unread:
         emit_error(f"{one.kind} {one.subject}: {one.reason}")
-        print_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
-    print_some(result.notes)
+        warn_some([f"  touches {place} in {', '.join(place.snapshots)}" for place in one.touches])
+    warn_some(result.notes)
     for line in result.unstable:
         emit_error(f"read differently twice, so the way here is not to be trusted: {line}")
     if not result.damage:

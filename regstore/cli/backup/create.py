@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.backup._common import print_some, snapshot_json
+from regstore.cli.backup._common import snapshot_json
 from regstore.cli.command import command
 from regstore.cli.options import Json, NewObjects, Scanning, Scope, SecondStore
-from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.output import blobs, counted, emit, emit_json, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -120,11 +120,11 @@ def _print_created(result: CreateResult) -> None:
     snapshot = result.snapshot
     emit(
         f"snapshot {snapshot.run}: {counted(len(snapshot.repositories), 'repository', 'repositories')}, "
-        f"{counted(snapshot.tags, 'tag')}, {counted(snapshot.blobs, 'blob')} ({size(snapshot.bytes)})"
+        f"{counted(snapshot.tags, 'tag')}, {blobs(snapshot.blobs, snapshot.bytes)}"
     )
     emit(
-        f"new: {counted(snapshot.new_blobs, 'blob')} ({size(snapshot.new_bytes)}), "
+        f"new: {blobs(snapshot.new_blobs, snapshot.new_bytes)}, "
         f"{counted(result.packs, 'changed repository', 'changed repositories')}, in {result.seconds:.1f} s"
     )
-    print_some(result.damaged)
-    print_some([str(one) for one in snapshot.left_out])
+    warn_some(result.damaged)
+    warn_some([str(one) for one in snapshot.left_out])

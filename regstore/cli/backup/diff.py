@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command
 from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.output import counted, emit, emit_json, size, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 
@@ -49,7 +49,7 @@ def backup_diff(
         f"{counted(difference.new_blobs, 'blob')} came ({size(difference.new_bytes)}), "
         f"{difference.gone_blobs:,} went ({size(difference.gone_bytes)})"
     )
-    print_some(damaged)
+    warn_some(damaged)
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regstore.cli.backup._common import BackupSettings, print_some, snapshot_json
+from regstore.cli.backup._common import BackupSettings, snapshot_json
 from regstore.cli.command import command
 from regstore.cli.options import Json
-from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_DAMAGE, EXIT_OK
 
@@ -45,8 +45,8 @@ def backup_list(settings: BackupSettings, as_json: Json = False) -> int:
         emit(table(headings, rows, right=(2, 3, 4, 5, 6)))
     elif not settings.quiet:
         emit_error(f"{url} has no snapshot yet")
-    print_some([f"{key}: {why}" for key, why in sorted(damaged.items())])
-    print_some([f"{run} {why}" for run, why in sorted(doubtful.items())])
+    warn_some([f"{key}: {why}" for key, why in sorted(damaged.items())])
+    warn_some([f"{run} {why}" for run, why in sorted(doubtful.items())])
     return EXIT_DAMAGE if damaged else EXIT_OK
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.backup._common import BackupSettings, print_some
+from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command, said
 from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import BreakLock, DryRun, Json
-from regstore.cli.output import counted, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, moment, size, table, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.values import parse_duration
@@ -151,16 +151,14 @@ def _print_pruned(plan: PrunePlan, result: PruneResult | None) -> None:
     emit(table(["", "SNAPSHOT", "TIME", "WHY"], rows))
     emit()
     if result is None:
-        emit(f"would delete {counted(plan.blobs, 'blob')} ({size(plan.bytes)}) and {counted(plan.packs, 'pack')}")
+        emit(f"would delete {blobs(plan.blobs, plan.bytes)} and {counted(plan.packs, 'pack')}")
     else:
         emit(
             f"forgot {counted(result.snapshots, 'snapshot')}; deleted {counted(result.blobs, 'blob')} "
             f"({size(result.bytes)}) and {counted(result.packs, 'pack')}"
         )
-        print_some(result.failures)
-    emit(
-        f"{counted(plan.kept_blobs, 'blob')} ({size(plan.kept_bytes)}) kept; {plan.young:,} more only by the grace"
-    )
+        warn_some(result.failures)
+    emit(f"{blobs(plan.kept_blobs, plan.kept_bytes)} kept; {plan.young:,} more only by the grace")
     if plan.blocked:
         emit_error(plan.blocked)
-    print_some(list(plan.damaged))
+    warn_some(plan.damaged)

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
-from regstore.cli.backup._common import BackupSettings, heading, named, print_some
+from regstore.cli.backup._common import BackupSettings, heading, named
 from regstore.cli.command import command
 from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import BreakLock, DryRun, Json, NewObjects, Scope, SecondStore
-from regstore.cli.output import counted, emit, emit_json, size
+from regstore.cli.output import blobs, counted, emit, emit_json, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
+from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket, StorageError
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -141,7 +142,6 @@ async def _restore(
 async def _make_missing(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:
     """A store that is not there, or is empty, becomes a healthy empty one."""
     from regstore import layout
-    from regstore.seed import SeedOptions, seed
 
     try:
         async for page in store.list(layout.PREFIX):
@@ -149,10 +149,7 @@ async def _make_missing(store: Storage, options: RestoreOptions, on_event: OnEve
                 return
     except NoSuchBucket:
         pass
-    seeded = await seed(store, SeedOptions(put=options.put), on_event=on_event)
-    if seeded.broken:
-        problem = seeded.broken[0]
-        raise StorageError(f"{store.url} is not ready for a registry: {problem.name}: {problem.detail}")
+    await seed_target(store, options.put, on_event)
 
 
 def _plan_json(plan: RestorePlan) -> dict[str, Any]:
@@ -164,24 +161,24 @@ def _print_plan(plan: RestorePlan, store: str) -> None:
     emit(heading(plan.snapshot))
     emit(
         f"{counted(plan.repositories, 'repository', 'repositories')}, {counted(plan.tags, 'tag')}, "
-        f"{counted(plan.blobs, 'blob')} ({size(plan.bytes)})"
+        f"{blobs(plan.blobs, plan.bytes)}"
     )
     emit(
-        f"to write: {counted(plan.missing_blobs, 'blob')} ({size(plan.missing_bytes)}), "
+        f"to write: {blobs(plan.missing_blobs, plan.missing_bytes)}, "
         f"{counted(plan.missing_links, 'link')}, {counted(plan.missing_tags, 'tag')}"
     )
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in plan.conflicts])
-    print_some(list(plan.damaged))
+    warn_some(plan.damaged)
     _print_absent(plan.absent)
-    print_some(list(plan.notes))
+    warn_some(plan.notes)
 
 
 def _print_absent(absent: Sequence[str]) -> None:
-    print_some([f"not in the snapshot: {one}" for one in absent])
+    warn_some([f"not in the snapshot: {one}" for one in absent])
 
 
 def _print_conflicts(conflicts: list[tuple[str, str, str, str]]) -> None:
-    print_some(
+    warn_some(
         [
             f"{name}:{tag} is {there[:19] or 'unreadable'} in the store and {snapshot[:19]} in the snapshot;"
             " it was left (--overwrite-tags sets it)"
@@ -209,11 +206,11 @@ def _result_json(result: RestoreResult) -> dict[str, Any]:
 
 def _print_restored(result: RestoreResult) -> None:
     emit(
-        f"restored {named(result.snapshot)}: {counted(result.blobs, 'blob')} ({size(result.bytes)}), "
+        f"restored {named(result.snapshot)}: {blobs(result.blobs, result.bytes)}, "
         f"{counted(result.links, 'link')}, {counted(result.tags, 'tag')}, in {result.seconds:.1f} s"
     )
     _print_conflicts([(one.repository, one.tag, one.snapshot, one.there) for one in result.conflicts])
-    print_some(result.damaged)
-    print_some([f"not restored: {one}" for one in result.left_out])
+    warn_some(result.damaged)
+    warn_some([f"not restored: {one}" for one in result.left_out])
     _print_absent(result.absent)
-    print_some(result.notes)
+    warn_some(result.notes)

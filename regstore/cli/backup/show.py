@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.backup._common import BackupSettings, heading, print_some, snapshot_json
+from regstore.cli.backup._common import BackupSettings, heading, snapshot_json
 from regstore.cli.command import command
 from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_json, moment, size, table
+from regstore.cli.output import blobs, counted, emit, emit_json, moment, size, table, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 
@@ -42,8 +42,8 @@ def backup_show(
         return EXIT_PARTIAL if damaged else EXIT_OK
     emit(heading(chosen))
     emit(
-        f"{counted(chosen.tags, 'tag')}, {counted(chosen.blobs, 'blob')} ({size(chosen.bytes)}), of these new: "
-        f"{counted(chosen.new_blobs, 'blob')} ({size(chosen.new_bytes)})"
+        f"{counted(chosen.tags, 'tag')}, {blobs(chosen.blobs, chosen.bytes)}, of these new: "
+        f"{blobs(chosen.new_blobs, chosen.new_bytes)}"
     )
     emit()
     rows = [
@@ -51,9 +51,9 @@ def backup_show(
         for one in tags
     ]
     emit(table(["TAG", "DIGEST", "SIZE", "SET", ""], rows, right=(2,)))
-    print_some([str(one) for one in chosen.left_out])
-    print_some(damaged)
-    print_some(notes)
+    warn_some([str(one) for one in chosen.left_out])
+    warn_some(damaged)
+    warn_some(notes)
     return EXIT_PARTIAL if damaged else EXIT_OK
 
 

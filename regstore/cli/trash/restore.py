@@ -10,7 +10,7 @@ from regstore.cli.command import command
 from regstore.cli.confirm import confirm
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.options import DryRun, Json, Yes
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, printable, size, warn_some
+from regstore.cli.output import blobs, count, counted, emit, emit_error, emit_json, printable, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -71,7 +71,7 @@ def trash_restore(
         emit_json({"store": url, **_restored_json(restored)})
     else:
         emit(
-            f"put back {counted(restored.blobs, 'blob')} ({size(restored.blob_bytes)}) and "
+            f"put back {blobs(restored.blobs, restored.blob_bytes)} and "
             f"{counted(restored.links, 'link')} of run {restored.run}"
         )
         # What only now stood in the way was not shown before.
@@ -96,7 +96,7 @@ async def _restore(settings: StoreSettings, options: RestoreOptions, on_event: O
 
 def _print_restore_plan(url: str, plan: RestorePlan) -> None:
     emit(
-        f"{url}: run {plan.run}: {counted(len(plan.blobs), 'blob')} ({size(plan.blob_bytes)}) and "
+        f"{url}: run {plan.run}: {blobs(len(plan.blobs), plan.blob_bytes)} and "
         f"{counted(plan.link_count, 'link')} to put back, {count(len(plan.standing))} there already"
     )
     _print_conflicts(_conflicts(plan))
