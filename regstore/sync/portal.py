@@ -87,6 +87,7 @@ class Portal:
         self._what = what
         self._thread = _enter()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = threading.Lock()
         self._is_open = True
 
     @property
@@ -97,27 +98,33 @@ class Portal:
         """Its result, or what it raised. RuntimeError where the portal is closed, or this thread runs a loop itself."""
         try:
             _refuse_within_a_loop()
-            if not self.is_open:
-                raise RuntimeError(f"this {self._what} is closed")
+            with self._closing:
+                if not self.is_open:
+                    raise RuntimeError(f"this {self._what} is closed")
+                call = self._begin(coroutine)
         except RuntimeError:
             coroutine.close()
             raise
-        loop = self._thread.loop
-        outcome: Future[R] = Future()
-        begun: list[asyncio.Task[R]] = []
+        return self._wait(call)
+
+    def _begin(self, coroutine: Coroutine[Any, Any, R]) -> _Call[R]:
+        call = _Call[R](Future(), [])
 
         def begin() -> None:
-            task = self._keep(loop.create_task(coroutine))
-            begun.append(task)
-            task.add_done_callback(lambda task: _settle(outcome, task))
+            task = self._keep(self._thread.loop.create_task(coroutine))
+            call.task.append(task)
+            task.add_done_callback(lambda task: _settle(call.outcome, task))
 
-        loop.call_soon_threadsafe(begin)
+        self._thread.loop.call_soon_threadsafe(begin)
+        return call
+
+    def _wait(self, call: _Call[R]) -> R:
         try:
-            return outcome.result()
+            return call.outcome.result()
         except BaseException:
-            if not outcome.done():  # this thread was interrupted
-                loop.call_soon_threadsafe(lambda: begun[0].cancel())
-                concurrent.futures.wait([outcome])
+            if not call.outcome.done():  # this thread was interrupted
+                self._thread.loop.call_soon_threadsafe(lambda: call.task[0].cancel())
+                concurrent.futures.wait([call.outcome])
             raise
 
     def iterate(self, items: AsyncGenerator[T, None], *, batch: int = _BATCH) -> Iterator[T]:
@@ -155,14 +162,14 @@ class Portal:
 
     def close(self) -> None:
         """Cancel what is still under way here, and wait for its end. Idempotent."""
-        if not self._is_open:
-            return
-        try:
-            if self.is_open:
-                self.run(self._cancel_all())
-        finally:
-            self._is_open = False
-            _leave(self._thread)
+        with self._closing:  # what began before is seen by `_cancel_all`, and nothing begins after
+            was_open, self._is_open = self._is_open, False
+        if was_open:
+            try:
+                if self._thread.is_alive:
+                    self._wait(self._begin(self._cancel_all()))
+            finally:
+                _leave(self._thread)
 
     async def _cancel_all(self) -> None:
         others = self._tasks - {asyncio.current_task()}
@@ -189,6 +196,14 @@ class Portal:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+@dataclass(frozen=True)
+class _Call(Generic[R]):
+    """task: once the loop has begun it, before anything else that is asked of the loop later."""
+
+    outcome: Future[R]
+    task: list[asyncio.Task[R]]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 import regstore
 from regstore import sync
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, LockHeld, TagUnknown
+from regstore.errors import IntegrityError, LockHeld, StorageError, TagUnknown
 from regstore.layout import LayerLinkKey, encode
 from regstore.migrate import MigrateOptions
 from regstore.storage import OpenOptions
@@ -179,6 +180,27 @@ def test_an_error_within_a_context_goes_through_it(tmp_path: Path) -> None:
                 raise AssertionError
             _ = 1 / 0
     assert list((tmp_path / "regstore/locks").iterdir()) == []
+    assert regstore_threads() == []
+
+
+def test_what_another_thread_calls_while_it_closes_ends(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    def ask(registry: sync.Registry) -> None:
+        try:
+            while True:
+                registry.is_registry()
+        except (RuntimeError, CancelledError, StorageError) as error:  # all say that it is closed
+            ended.append(type(error).__name__)
+
+    for number in range(40):
+        registry = sync.open(tmp_path)
+        thread = threading.Thread(target=ask, args=[registry], daemon=True)
+        thread.start()
+        time.sleep(number % 5 / 1000)
+        registry.close()
+        thread.join(20)
+    assert len(ended) == 40
     assert regstore_threads() == []
 
 
