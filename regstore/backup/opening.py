@@ -15,8 +15,7 @@ from regstore.backup.format import Pack, Snapshot
 from regstore.backup.soundness import contradiction
 from regstore.concurrency import for_each
 from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, Refused, StorageError
-from regstore.storage.base import PutOptions, Storage
-from regstore.storage.newfile import TEMPORARY
+from regstore.storage.base import TEMPORARY, PutOptions, Storage
 from regstore.storage.outage import OutageWatch, Sample
 from regstore.storage.streams import is_fatal
 

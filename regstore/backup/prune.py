@@ -24,8 +24,7 @@ from regstore.errors import InputError, NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.state.lock import Lock
-from regstore.storage.base import MultipartUpload, Storage
-from regstore.storage.newfile import TEMPORARY
+from regstore.storage.base import TEMPORARY, MultipartUpload, Storage
 from regstore.storage.optional import keep_private
 
 _BATCH: Final = 1000

@@ -6,8 +6,7 @@ import re
 from typing import Final
 
 from regstore.inventory.inventory import Inventory
-from regstore.storage.base import Storage
-from regstore.storage.newfile import TEMPORARY
+from regstore.storage.base import TEMPORARY, Storage
 
 #: Unchanged for so long, in microseconds, nobody is writing one any more.
 _AGE: Final = 6 * 3600 * 1_000_000

@@ -14,10 +14,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from regstore.digest import Digest
 from regstore.errors import StorageError
+
+#: How the name of a file begins that a disk is writing. One that a killed run left behind lists as an unknown key.
+TEMPORARY: Final = ".regstore-"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,24 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
-import os
 import platform
-import secrets
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from regstore.errors import AlreadyExists, StorageError, Unsupported
-from regstore.layout import PREFIX, STORE_ID
 from regstore.storage.base import Storage
-from regstore.storage.folders import Tree
-from regstore.storage.newfile import NewFile
 from regstore.storage.optional import KeepsId, ReachedByMany
 
-#: Bytes of an ID's file that are read.
-_LONGEST: Final = 4096
 _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
@@ -52,7 +41,7 @@ async def keep_id(storage: Storage) -> None:
 
 def on_this_computer(place: str) -> str:
     """A place that every computer has one of."""
-    return f"{place} on computer {_computer() or platform.node()}"
+    return f"{place} on computer {computer() or platform.node()}"
 
 
 def is_of_this_computer(host: str) -> bool:
@@ -63,70 +52,7 @@ def is_of_this_computer(host: str) -> bool:
         return host.rstrip(".").rpartition(".")[2].lower() == "localhost"
 
 
-def place_of_folder(root: Path) -> str:
-    path, computer = os.path.realpath(root), _computer()
-    where = on_this_computer(path)
-    try:
-        descriptor = os.open(root / STORE_ID, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            known = _Id.parse(file.read(_LONGEST))
-            inode = os.fstat(descriptor).st_ino
-    except (OSError, ValueError):
-        return where
-    if known.computer and computer and known.computer != computer:
-        return f"folder {known.id}, copied to {where}"
-    if known.inode == inode:
-        return f"folder {known.id}"
-    return f"folder {known.id}, copied to {where if computer else f'{path} as inode {inode}'}"
-
-
-def write_id(root: Path) -> None:
-    """Where the folder is a registry's, has no ID, and may be written."""
-    if (root / PREFIX).is_dir() and not os.path.lexists(root / STORE_ID):
-        with suppress(StorageError):
-            _write_id(root)
-
-
-def _write_id(root: Path) -> None:
-    for if_absent in (True, False):  # not every file system has hard links
-        file = NewFile(Tree(root), STORE_ID)
-        try:
-            body = {"id": secrets.token_hex(16), "inode": file.inode, "computer": _computer()}
-            file.write(json.dumps(body).encode() + b"\n")
-            file.publish(if_absent=if_absent)
-            return
-        except AlreadyExists:
-            return
-        except Unsupported:
-            continue
-        finally:
-            file.discard()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Id:
-    id: str
-    inode: int
-    computer: str
-
-    @classmethod
-    def parse(cls, body: bytes) -> _Id:
-        """ValueError where it can't be read."""
-        try:
-            known = json.loads(body)
-            found = cls(id=known["id"], inode=known["inode"], computer=known["computer"])
-            if (
-                len(bytes.fromhex(found.id)) != 16
-                or type(found.inode) is not int
-                or type(found.computer) is not str
-            ):
-                raise ValueError(known)
-        except (KeyError, TypeError, RecursionError) as error:
-            raise ValueError(body) from error
-        return found
-
-
-def _computer() -> str:
+def computer() -> str:
     """ "" where it can't be told."""
     try:
         known = _MACHINE_ID.read_bytes().strip()

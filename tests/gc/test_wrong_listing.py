@@ -85,7 +85,7 @@ async def test_a_folder_that_gives_a_name_twice_while_it_changes(
     storage = DiskStorage(tmp_path)
     await three_tags().write_storage(storage)
     scandir = os.scandir
-    monkeypatch.setattr("regstore.storage.walk.os.scandir", lambda folder: Twice(scandir(folder)))
+    monkeypatch.setattr("regstore.storage.disk.walk.os.scandir", lambda folder: Twice(scandir(folder)))
     run = await look(storage, KEEP_TWO)
     assert (run.summary.tags.total, run.summary.blobs.total) == (3, 9)
     assert run.summary.tags.dead == 1

@@ -29,9 +29,8 @@ from regstore.errors import (
     Unsupported,
 )
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, LayerLinkKey, UnknownKey, decode, encode
-from regstore.storage import openat2, walk
 from regstore.storage.base import Capabilities, Storage
-from regstore.storage.disk import DiskStorage
+from regstore.storage.disk import DiskStorage, openat2, walk
 from regstore.testing.any_keys import AnyKeys
 from regstore.testing.conformance import StorageConformance
 from regstore.testing.faulty import FaultyStorage

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Final
 
 from regstore.errors import StorageError, Unsupported
-from regstore.storage.folders import (
+from regstore.storage.base import TEMPORARY
+from regstore.storage.disk.folders import (
     ATTEMPTS,
     Tree,
     refuse_folder,
@@ -19,8 +20,6 @@ from regstore.storage.folders import (
     translated,
 )
 
-#: Names of files that are being written. One that a killed run left behind lists as an unknown key.
-TEMPORARY: Final = ".regstore-"
 CHUNK: Final = 1 << 20
 
 #: What copy_file_range says where it cannot serve this pair of files.

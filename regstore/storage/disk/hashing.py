@@ -1,11 +1,14 @@
-"""Hashing an open file as fast as a core can. Blocking; the interpreter's lock is let go for nearly all of it."""
+"""Hashing files as fast as a core can. Blocking; the interpreter's lock is let go for nearly all of it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from regstore.errors import NoSuchBucket, StorageError
+from regstore.storage.disk.folders import Tree, translated
 
 #: Small enough for a core's own cache, so that what was read is hashed from there; large enough for a system call.
 #: Read, not mapped: mapping is no quicker (measured), and a bad sector under a mapped page kills the process.
@@ -30,3 +33,27 @@ def hash_file(
         size += read
         on_bytes(read)
     return None
+
+
+def hash_objects(
+    tree: Tree, wanted: Sequence[tuple[str, str]], on_bytes: Callable[[int], None], stopped: Callable[[], bool]
+) -> dict[str, tuple[int, str] | StorageError]:
+    """As `HashesObjects` says."""
+    found: dict[str, tuple[int, str] | StorageError] = {}
+    for key, algorithm in wanted:
+        try:
+            file = tree.open_file(key)
+            try:
+                with translated(tree.root, key):
+                    hashed = hash_file(file, algorithm, on_bytes, stopped)
+            finally:
+                os.close(file)
+        except NoSuchBucket:
+            raise
+        except StorageError as error:
+            found[key] = error
+            continue
+        if hashed is None:
+            break
+        found[key] = hashed
+    return found

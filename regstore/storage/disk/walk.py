@@ -15,7 +15,7 @@ from typing import Final
 from regstore.errors import NotFound, StorageError
 from regstore.layout import BLOBS, PREFIX, REPOSITORIES
 from regstore.storage.base import ObjectInfo, Page
-from regstore.storage.folders import Tree, facts, key_text, open_regular, split, translate
+from regstore.storage.disk.folders import Tree, facts, key_text, open_regular, split, translate
 
 PAGE_KEYS: Final = 2_000
 #: Folders that stay though empty: a registry makes them once.

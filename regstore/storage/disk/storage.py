@@ -5,24 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
     AccessDenied,
-    AlreadyExists,
     IntegrityError,
-    NoSuchBucket,
     StorageError,
-    Unsupported,
 )
-from regstore.layout import PROBE, STATE
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -31,12 +24,15 @@ from regstore.storage.base import (
     Page,
     PutOptions,
 )
-from regstore.storage.folders import Tree, facts, translated
-from regstore.storage.hashing import hash_file
-from regstore.storage.identity import place_of_folder, write_id
+from regstore.storage.disk.deletion import delete_files
+from regstore.storage.disk.folder_id import place_of_folder, write_id
+from regstore.storage.disk.folders import Tree, facts, translated
+from regstore.storage.disk.hashing import hash_objects
+from regstore.storage.disk.newfile import CHUNK, NewFile
+from regstore.storage.disk.threads import Threads
+from regstore.storage.disk.trials import has_conditional_put, time_of_files
+from regstore.storage.disk.walk import Listing, remove_folders, sweep_empty_folders
 from regstore.storage.limit import check_limit
-from regstore.storage.newfile import CHUNK, TEMPORARY, NewFile
-from regstore.storage.walk import Listing, remove_folders, sweep_empty_folders
 from regstore.storage.within import refuse_folder_within
 
 _COPY_STEP: Final = 64 << 20
@@ -72,8 +68,7 @@ class DiskStorage:
         self.symlinks: set[str] = set()
         self._tree = Tree(self.root, create=create)
         self.read_only = read_only
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="regstore-disk")
-        self._closed = False
+        self._threads = Threads(concurrency, self.url)
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
 
@@ -96,70 +91,22 @@ class DiskStorage:
     def registry_configuration(self, put: PutOptions | None = None) -> dict[str, dict[str, Any]]:
         return {"filesystem": {"rootdirectory": str(self.root)}}
 
-    async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The call in a thread. When cancelled, it is waited for first: its descriptors are not pulled from under
-        it, and no change happens after the task has ended."""
-        if self._closed:
-            raise StorageError(f"{self.url} is closed")
-        context = copy_context()  # a thread knows the task's limit
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(call, *args, **kwargs)
-        )
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # taken note of
-            raise
-
     async def _change(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`_run`, for what writes."""
+        """In a thread, for what writes."""
         if self.read_only:
             raise AccessDenied(f"{self.url} was opened to be looked at only: nothing is changed there")
-        return await self._run(call, *args, **kwargs)
+        return await self._threads.run(call, *args, **kwargs)
 
     async def capabilities(self) -> Capabilities:
         async with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
-                    conditional_put=not self.read_only and await self._run(self._probe_conditional_put),
+                    conditional_put=not self.read_only and await self._threads.run(has_conditional_put, self._tree),
                     atomic_rename=True,
                     folders=True,
                     versioned=False,
                 )
             return self._capabilities
-
-    def _probe_conditional_put(self) -> bool:
-        key = f"{PROBE}{uuid.uuid4().hex}"
-        made_folder = not os.path.lexists(self.root / STATE)
-        try:
-            file = NewFile(self._tree, key)
-            file.publish(if_absent=True)
-            try:
-                NewFile(self._tree, key).publish(if_absent=True)
-            except AlreadyExists:
-                return True
-            return False
-        except NoSuchBucket:
-            raise
-        except StorageError:
-            return False
-        finally:
-            with suppress(StorageError):
-                self._tree.delete(key)
-            if made_folder:
-                self._remove_state_folder()
-
-    def _remove_state_folder(self) -> None:
-        with suppress(OSError, StorageError):
-            folder = self._tree.open_root()
-            try:
-                os.rmdir(STATE.rstrip("/"), dir_fd=folder)
-            finally:
-                os.close(folder)
 
     def keep_private(self) -> None:
         self._tree.keep_private()
@@ -172,7 +119,7 @@ class DiskStorage:
         try:
             while True:
                 self.counters.count("list")
-                page = await self._run(listing.next_page)
+                page = await self._threads.run(listing.next_page)
                 yield page
                 if page.complete:
                     return
@@ -181,11 +128,11 @@ class DiskStorage:
 
     async def stat(self, key: str) -> ObjectInfo:
         self.counters.count("stat")
-        return await self._run(self._tree.stat, key)
+        return await self._threads.run(self._tree.stat, key)
 
     async def get(self, key: str) -> bytes:
         self.counters.count("get")
-        data = await self._run(self._tree.read, key)
+        data = await self._threads.run(self._tree.read, key)
         self.counters.bytes_read += len(data)
         return data
 
@@ -205,7 +152,7 @@ class DiskStorage:
                 return facts(files[0], key)
 
         try:
-            info = await self._run(open_file)
+            info = await self._threads.run(open_file)
             yield files[0], info
         finally:
             for file in files:
@@ -221,7 +168,7 @@ class DiskStorage:
             return cancelled or stopped()
 
         self.counters.count("get", len(wanted))
-        work = asyncio.ensure_future(self._run(self._hash_objects, wanted, on_bytes, stop))
+        work = asyncio.ensure_future(self._threads.run(hash_objects, self._tree, wanted, on_bytes, stop))
         try:
             found = await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -231,46 +178,9 @@ class DiskStorage:
         self.counters.bytes_read += sum(one[0] for one in found.values() if isinstance(one, tuple))
         return found
 
-    def _hash_objects(
-        self, wanted: Sequence[tuple[str, str]], on_bytes: Callable[[int], None], stopped: Callable[[], bool]
-    ) -> dict[str, tuple[int, str] | StorageError]:
-        found: dict[str, tuple[int, str] | StorageError] = {}
-        for key, algorithm in wanted:
-            try:
-                file = self._tree.open_file(key)
-            except NoSuchBucket:
-                raise
-            except StorageError as error:
-                found[key] = error
-                continue
-            try:
-                with translated(self.root, key):
-                    hashed = hash_file(file, algorithm, on_bytes, stopped)
-            except StorageError as error:
-                found[key] = error
-                continue
-            finally:
-                os.close(file)
-            if hashed is None:
-                break
-            found[key] = hashed
-        return found
-
     async def changed_at(self, keys: Sequence[str]) -> Sequence[int]:
         """As `TellsChanges` says: the files' ctime."""
-        return await self._run(lambda: [self._changed_at(key) for key in keys])
-
-    def _changed_at(self, key: str) -> int:
-        try:
-            file = self._tree.open_file(key)
-        except NoSuchBucket:
-            raise
-        except StorageError:
-            return 0
-        try:
-            return os.fstat(file).st_ctime_ns // 1000
-        finally:
-            os.close(file)
+        return await self._threads.run(lambda: [self._tree.changed_at(key) for key in keys])
 
     async def put(
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
@@ -310,16 +220,15 @@ class DiskStorage:
             async for chunk in chunks:
                 pending += chunk
                 if len(pending) >= CHUNK:
-                    await self._run(write, bytes(pending))
+                    await self._threads.run(write, bytes(pending))
                     pending.clear()
             if pending:
-                await self._run(write, bytes(pending))
+                await self._threads.run(write, bytes(pending))
             if size is not None and file.size != size:
                 raise IntegrityError(f"{self.url}/{key}: expected {size:,} bytes, the stream has {file.size:,}")
-            verifier_what = f"{self.url}/{key}"
             if digest is not None:
-                verifier.verify(verifier_what)
-            await self._run(file.publish)
+                verifier.verify(f"{self.url}/{key}")
+            await self._threads.run(file.publish)
         self.counters.bytes_written += file.size
         return file.size
 
@@ -338,40 +247,20 @@ class DiskStorage:
         for first in range(0, len(keys), _DELETE_BATCH):
             batch = keys[first : first + _DELETE_BATCH]
             self.counters.count("delete", len(batch))
-            outcomes |= await self._change(self._delete, batch)
-        return outcomes
-
-    def _delete(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
-        outcomes: dict[str, StorageError | None] = {}
-        changed: dict[str, str] = {}
-        try:
-            for key in keys:
-                check_limit()
-                outcomes.setdefault(key, None)
-                try:
-                    if self._tree.delete(key):
-                        changed[key.rpartition("/")[0]] = key
-                except NoSuchBucket:
-                    raise
-                except StorageError as error:
-                    outcomes[key] = error
-        finally:
-            # Links go before blobs, and must stay gone before them when the power fails.
-            for key in changed.values():
-                self._tree.sync_folder_of(key)
+            outcomes |= await self._change(delete_files, self._tree, batch)
         return outcomes
 
     async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
         self.counters.count("copy")
         async with self._open_file(source) as (file, info), self._new_file(target) as copy:
-            while await self._run(copy.copy_from, file, _COPY_STEP):
+            while await self._threads.run(copy.copy_from, file, _COPY_STEP):
                 pass
             expected = info.size if size is None else size
             if copy.size != expected:
                 raise IntegrityError(
                     f"{self.url}/{source} has {copy.size:,} bytes, not {expected:,}: it changed; not copied"
                 )
-            await self._run(copy.publish)
+            await self._threads.run(copy.publish)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
         self.counters.count("move")
@@ -410,42 +299,15 @@ class DiskStorage:
         return removed
 
     async def remove_folders(self, folders: Sequence[str]) -> int:
-        return await self._run(remove_folders, self._tree, folders)
+        return await self._threads.run(remove_folders, self._tree, folders)
 
     async def now(self) -> int:
         """The time that a file made under `regstore/` gets; this computer's own where none can be made, or may be
         (`read_only`)."""
-        return time.time_ns() // 1000 if self.read_only else await self._run(self._now)
-
-    def _now(self) -> int:
-        name = TEMPORARY + uuid.uuid4().hex
-        made_folder = not os.path.lexists(self.root / STATE)
-        try:
-            folder = self._tree.open_folder(STATE.rstrip("/").split("/"), create=True)
-            try:
-                file = os.open(
-                    name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._tree.file_mode, dir_fd=folder
-                )
-                try:
-                    # The server's time, where there is a server; on a full disk that of the empty file.
-                    with suppress(OSError):
-                        os.write(file, b"0")
-                        os.fsync(file)
-                    return os.fstat(file).st_mtime_ns // 1000
-                finally:
-                    os.close(file)
-                    os.unlink(name, dir_fd=folder)
-            finally:
-                os.close(folder)
-                if made_folder:
-                    self._remove_state_folder()
-        except (OSError, Unsupported):
-            return time.time_ns() // 1000
+        return time.time_ns() // 1000 if self.read_only else await self._threads.run(time_of_files, self._tree)
 
     async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._threads.shutdown(wait=False)
+        self._threads.close()
 
     async def __aenter__(self) -> Self:
         await refuse_folder_within(self.root)
@@ -471,7 +333,7 @@ class OpenedFile:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         storage, key = self._storage, self.info.key
         while self._offset < self._end:
-            data = await storage._run(self._read)
+            data = await storage._threads.run(self._read)
             if not data:
                 raise IntegrityError(
                     f"{storage.url}/{key} ended after {self._offset:,} of {self.info.size:,} bytes"

@@ -31,7 +31,7 @@ from regstore.errors import (
 )
 from regstore.layout import PREFIX, STATE
 from regstore.storage.base import ObjectInfo
-from regstore.storage.openat2 import open_below
+from regstore.storage.disk.openat2 import open_below
 from regstore.storage.private import make_private_folders
 
 #: Beside each other in the root of a store: what is ours, and the registry's.
@@ -282,6 +282,19 @@ class Tree:
         try:
             with translated(self.root, key):
                 return _read_all(file)
+        finally:
+            os.close(file)
+
+    def changed_at(self, key: str) -> int:
+        """The file's ctime in microseconds; 0 where it is absent, or can't be looked at."""
+        try:
+            file = self.open_file(key)
+        except NoSuchBucket:
+            raise
+        except StorageError:
+            return 0
+        try:
+            return os.fstat(file).st_ctime_ns // 1000
         finally:
             os.close(file)
 
