@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import fast
 from tests.examples import set_factor
 from tests.in_one_duckdb import OneDuckDb
 from tests.servers import ceph as ceph_module
@@ -65,11 +67,15 @@ settings.load_profile("regstore")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take minutes or gigabytes")
+    parser.addoption("--fast", action="store_true", help="only what starts nothing and is not long (tests/fast.py)")
     parser.addoption("--examples", type=int, metavar="N", help="N examples of Hypothesis, where --slow tries more")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    set_factor(20 if config.getoption("--slow") else 1, config.getoption("--examples"))
+    factor = 20 if config.getoption("--slow") else Fraction(1, 5) if config.getoption("--fast") else 1
+    set_factor(factor, config.getoption("--examples"))
+    if config.getoption("--fast"):
+        fast.watch()
     gc.set_threshold(50_000, 20, 20)  # as the command line does
     _take_signals_as_usual()
     # Servers of session scope start before any function fixture: forget the machine's settings here already.
@@ -90,6 +96,9 @@ def _take_signals_as_usual() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--fast"):
+        config.hook.pytest_deselected(items=[item for item in items if not fast.is_fast(item)])
+        items[:] = [item for item in items if fast.is_fast(item)]
     measured = set()
     for item in items:
         programs = _programs_of(item)
@@ -114,8 +123,17 @@ def _programs_of(item: pytest.Item) -> set[str]:
     return {program for name in names for program in _PROGRAMS_OF_FIXTURE.get(name, ())}
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     debian.require(*item.stash[_PROGRAMS])
+    with fast.held(seconds=None) if item.config.getoption("--fast") else contextlib.nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with fast.held() if item.config.getoption("--fast") else contextlib.nullcontext():
+        return (yield)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from tests import fast
 from tests.servers.s3 import S3Server
 
 
 @contextlib.contextmanager
 def moto_server() -> Iterator[S3Server]:
     from moto.server import ThreadedMotoServer
+
+    fast.refuse("moto's S3")
 
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it tells every request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)

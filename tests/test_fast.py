@@ -1,0 +1,45 @@
+"""What `--fast` leaves out, and what it does not let pass."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import fast
+from tests.servers.moto_server import moto_server
+
+TESTS = Path(__file__).parent
+
+
+def test_the_long_ones_are_files() -> None:
+    assert sorted(set(fast.LONG)) == list(fast.LONG)
+    assert [name for name in fast.LONG if not (TESTS / name).is_file()] == []
+
+
+def test_a_test_that_starts_a_program_fails() -> None:
+    fast.watch()
+    with pytest.raises(pytest.fail.Exception, match=r"started a program .* mark it @pytest\.mark\.long"):
+        with fast.held():
+            try:
+                subprocess.run([sys.executable, "--version"])
+            except AssertionError:
+                pass  # a test may swallow it
+
+
+def test_a_test_that_starts_moto_fails() -> None:
+    with pytest.raises(AssertionError, match=r"started moto's S3: mark it"):
+        with fast.held(), moto_server():
+            pass
+
+
+def test_a_test_that_takes_long_fails() -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"more than the -1 of --fast"):
+        with fast.held(seconds=-1):
+            pass
+
+
+def test_outside_of_it_nothing_is_refused() -> None:
+    fast.refuse("anything")
