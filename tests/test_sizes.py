@@ -36,10 +36,6 @@ EXCEPTIONS: Final[dict[str, tuple[int, str]]] = {
     "storage/s3/client.py SignedClient.call": (81, "the protocol of S3 in one place"),
     "storage/s3/multipart.py put_stream": (68, "the protocol of S3 in one place"),
     "storage/s3/storage.py S3Storage": (391, "the protocol of S3 in one place"),
-    "verify/plan.py": (702, "statements go to .sql files"),
-    "verify/plan.py _Planner": (481, "statements go to .sql files"),
-    "verify/plan.py _Planner.find_blobs": (64, "statements go to .sql files"),
-    "verify/plan.py _Planner.find_links": (109, "statements go to .sql files"),
 }
 
 

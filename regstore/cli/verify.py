@@ -33,8 +33,8 @@ from regstore.events import OnEvent
 if TYPE_CHECKING:
     from regstore.proving.read_data import Checksums
     from regstore.storage.registry_config import RegistryConfig
+    from regstore.verify.fault import Findings
     from regstore.verify.options import VerifyOptions
-    from regstore.verify.plan import Findings
     from regstore.verify.run import VerifyReport
     from regstore.verify.work import RepairOptions, Repairs
 

@@ -10,7 +10,7 @@ from regstore.cli.whose import say_whose, store_json
 
 if TYPE_CHECKING:
     from regstore.proving.result import Reading
-    from regstore.verify.plan import Fault
+    from regstore.verify.fault import Fault
     from regstore.verify.run import VerifyReport
     from regstore.verify.work import Repairs
 
@@ -20,7 +20,7 @@ _FAULTS_SHOWN: Final = 200
 
 def report_json(report: VerifyReport) -> dict[str, Any]:
     """The report as `--json` prints it."""
-    from regstore.verify.plan import FaultKind
+    from regstore.verify.fault import FaultKind
 
     findings = report.findings
     return store_json(report.store, report.database) | {

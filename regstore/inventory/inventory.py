@@ -197,6 +197,13 @@ class Inventory:
         with self.given("incoming", columns):
             self.execute(f"insert into {table} ({names}) select {names} from incoming")
 
+    def insert_rows(self, table: str, types: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows; types: of the columns, in their order."""
+        columns = zip(*rows, strict=True) if rows else ((),) * len(types)
+        self.insert(
+            table, {name: (kind, column) for (name, kind), column in zip(types.items(), columns, strict=True)}
+        )
+
     def _allow_memory(self, keys: int) -> None:
         before, self._keys = self._keys, self._keys + keys
         step = self._keys // _MEMORY_STEP

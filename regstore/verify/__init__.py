@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from regstore.proving.read_data import Checksums, ReadData
     from regstore.state.lock import Lock, hold_lock
     from regstore.verify.doctor import Examination, examine
+    from regstore.verify.fault import Fault, FaultKind, Findings
     from regstore.verify.options import VerifyOptions
-    from regstore.verify.plan import Fault, FaultKind, Findings
     from regstore.verify.repairing import repair
     from regstore.verify.run import VerifyReport, verify
     from regstore.verify.work import RepairOptions, Repairs

@@ -29,7 +29,7 @@ from regstore.state.not_freed import look_at_trash
 from regstore.state.registry_state import CacheWord, read_state
 from regstore.storage.base import Storage
 from regstore.storage.optional import TellsDate
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from regstore.verify.run import verify
 
 _SECOND: Final = 1_000_000

@@ -24,7 +24,7 @@ from regstore.state.pushed_again import give_back
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import is_fatal, verified_size
 from regstore.tagging import remove_tag_folders
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from regstore.verify.work import Work
 
 #: Faults of one tag that are looked up; one that still stands is enough.
@@ -51,7 +51,8 @@ def _broken_tags(inventory: Inventory) -> list[tuple[Any, ...]]:
     """For each fault of each tag: repository, tag; size, time and body of its link as seen, or null; the fault."""
     return inventory.all(
         f"""
-        select r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode({_TARGET})) as body, f.kind, f.area, f.digest
+        select r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode(digest_text(t.target))) as body,
+            f.kind, f.area, f.digest
         from verify_touched v
         join verify_fault f on f.id = v.fault
         join repository r on r.id = v.repository
@@ -205,10 +206,6 @@ _REASONS: Final = (
     FaultKind.BLOB_DAMAGED,
     FaultKind.LINK_DAMAGED,
     FaultKind.LINK_MISSING,
-)
-_TARGET: Final = (
-    "case octet_length(t.target) when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end"
-    " || lower(hex(t.target))"
 )
 
 

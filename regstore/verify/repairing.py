@@ -36,8 +36,9 @@ from regstore.storage.streams import copy_blob, is_fatal, verified_size
 from regstore.tagging import put_missing, replace_tag
 from regstore.verify.copies import Copies, Links
 from regstore.verify.drop import drop_broken_tags
+from regstore.verify.fault import FaultKind
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import ONLY_TARGET, FaultKind
+from regstore.verify.plan import ONLY_TARGET
 from regstore.verify.run import Verification, VerifyReport
 from regstore.verify.work import RepairOptions, Repairs, Work
 
@@ -343,7 +344,7 @@ class _Mending:
             return False
         struck = inventory.one(
             f"""
-            select count(*) from reached x join verify_fault f on f.id = x.fault
+            select count(*) from verify_reached x join verify_fault f on f.id = x.fault
             join repository r on r.id = x.repository
             where r.name = ? and x.digest = ? and x.pull and f.kind in
                 ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.BLOB_UNREADABLE}',

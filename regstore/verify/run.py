@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
@@ -22,18 +22,21 @@ from regstore.digest import Digest
 from regstore.errors import NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.sample import other_blobs
-from regstore.inventory.scan import LINK_MAX, Scanner
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
+from regstore.inventory.scan import Scanner
+from regstore.inventory.statements import Statements
+from regstore.layout import BlobKey
 from regstore.proving.proofs import Proofs
 from regstore.proving.read_data import Wanted
 from regstore.proving.reader import BlobReader
 from regstore.proving.result import Reading
 from regstore.storage.base import ObjectInfo, Storage
-from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import is_fatal
+from regstore.verify.fault import FaultKind, Findings
+from regstore.verify.links import find_archived_links, read_odd_links
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import ARCHIVED_LINK_COLUMNS, IDENTITY, ODD_LINK_COLUMNS, FaultKind, Findings, plan_verify
+from regstore.verify.plan import IDENTITY, make_known, plan_verify
+
+_SQL: Final = Statements("regstore.verify", "run.sql", identity=IDENTITY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,8 @@ class Verification:
     async def run(self) -> VerifyReport:
         """Scan, read, and find. Blobs that have another size than a manifest says are read in any case."""
         await self._scanner.run()
-        self._find_archived_links()
-        await self._read_odd_links()
+        make_known(self.inventory)
+        await self._look_at_links()
         await self._refuse_what_cannot_be_seen()
         self.pull_through = await self._is_pull_through()
         reading = None
@@ -108,15 +111,7 @@ class Verification:
     async def _try_archived(self) -> bool:
         """Ask what a listing calls archived, and a tag needs, for its first byte: whether any was given, since it was
         restored for a while. A link that LIST proved is known, and yet no registry can read it."""
-        inventory = self.inventory
-        rows = inventory.all(
-            f"""
-            select a.key from archived_blob a
-            join verify_fault f on f.digest = a.digest and f.kind = '{FaultKind.ARCHIVED}'
-            where a.class <> '' and a.digest not in (select digest from manifest)
-            union select key from verify_archived_link where class <> ''
-            """
-        )
+        rows = _SQL.run(self.inventory, "archived_and_needed").fetchall()
         at_hand: list[str] = []
 
         async def look(row: tuple[str]) -> None:
@@ -132,38 +127,16 @@ class Verification:
             at_hand.append(key)
 
         await for_each(rows, look, concurrency=self._options.scan.concurrency)
-        inventory.insert("verify_at_hand", {"key": ("utf8", at_hand)})
+        self.inventory.insert("verify_at_hand", {"key": ("utf8", at_hand)})
         return bool(at_hand)
 
-    def _find_archived_links(self) -> None:
-        inventory = self.inventory
-        found: list[tuple[str, str, str, str, bytes | None, str | None]] = []
-        for text, name in inventory.all(
-            f"select distinct key, class from archived where starts_with(key, '{layout.REPOSITORIES}')"
-        ):
-            match layout.decode(text):
-                case LayerLinkKey() as key:
-                    found.append((text, name, "layer", key.name, key.digest.raw, None))
-                case RevisionLinkKey() as key:
-                    found.append((text, name, "revision", key.name, key.digest.raw, None))
-                case TagCurrentKey() as key:
-                    found.append((text, name, "tag", key.name, None, key.tag))
-        inventory.execute(f"create or replace table verify_archived_link ({ARCHIVED_LINK_COLUMNS})")
-        columns = ("key", "class", "area", "repository", "digest", "tag")
-        inventory.insert(
-            "verify_archived_link",
-            {
-                name: ("binary" if name == "digest" else "utf8", [row[number] for row in found])
-                for number, name in enumerate(columns)
-            },
-        )
+    async def _look_at_links(self) -> None:
+        find_archived_links(self.inventory)
+        await read_odd_links(self._storage, self.inventory, concurrency=self._options.scan.concurrency)
 
     async def _read(self) -> Reading:
         # What has another size than a manifest says is looked at first.
-        self.inventory.execute(
-            "create or replace table reading_suspect as select distinct digest from verify_fault"
-            f" where kind = '{FaultKind.SIZE_DIFFERS}'"
-        )
+        _SQL.run(self.inventory, "suspect")
         options = self._options
         wanted = Wanted(
             read=options.read,
@@ -182,15 +155,13 @@ class Verification:
         self.rotten |= reader.rotten
         self.unread |= reader.unread
         self._store_known()
-        self.inventory.execute("create or replace table verify_proven as select digest from reading_done")
+        _SQL.run(self.inventory, "proven")
         self._remove_blobs(reader.gone)
         return reading
 
     def _store_known(self) -> None:
+        _SQL.run(self.inventory, "forget_known")
         for table, known in (("verify_rotten", self.rotten), ("verify_unread", self.unread)):
-            self.inventory.execute(
-                f"create or replace table {table} (digest blob not null, detail varchar not null)"
-            )
             self.inventory.insert(
                 table, {"digest": ("binary", list(known)), "detail": ("utf8", list(known.values()))}
             )
@@ -213,52 +184,6 @@ class Verification:
             "(is the root directory part of the URL?)"
         )
 
-    async def _read_odd_links(self) -> None:
-        """Links of tag histories and of signatures that the listing did not prove: verify_odd_link has those whose
-        body is not the digest of their path."""
-        inventory = self.inventory
-        inventory.execute(f"create or replace table verify_odd_link ({ODD_LINK_COLUMNS})")
-        odd: list[tuple[Any, ...]] = []
-        watch = OutageWatch(self._storage, other_blobs(inventory))
-
-        async def look(row: tuple[Any, ...]) -> None:
-            name, area, repository, tag, revision, raw, size, mtime = row
-            digest = Digest.from_raw(bytes(raw))
-            key: layout.Key = TagIndexKey(name, tag, digest)
-            if area == "signature":
-                key = SignatureLinkKey(name, Digest.from_raw(bytes(revision)), digest)
-            body = None
-            if size <= LINK_MAX:
-                try:
-                    body = await self._storage.get(layout.encode(key))
-                except NotFound:
-                    watch.good()
-                    return
-                except StorageError as error:
-                    await watch.bad(layout.encode(key), error)
-                    odd.append((area, repository, tag, revision, digest.raw, size, mtime, None, str(error)))
-                    return
-                watch.good()
-            if body != layout.link_body(digest):
-                odd.append((area, repository, tag, revision, digest.raw, size, mtime, body, None))
-
-        rows = inventory.execute(
-            """
-            select r.name, 'history', x.repository, x.name, null, digest, size, mtime
-            from tag_index x join repository r on r.id = x.repository where not sound
-            union all
-            select r.name, 'signature', x.repository, null, revision, digest, size, mtime
-            from signature_link x join repository r on r.id = x.repository where not sound
-            """
-        ).fetchall()
-        await for_each(rows, look, concurrency=self._options.scan.concurrency)
-        await watch.end()
-        columns = [description.split() for description in ODD_LINK_COLUMNS.split(", ")]
-        inventory.insert(
-            "verify_odd_link",
-            {name: (_ARROW[kind], [row[number] for row in odd]) for number, (name, kind) in enumerate(columns)},
-        )
-
     async def _is_pull_through(self) -> bool:
         if self._options.pull_through is not None:
             return self._options.pull_through
@@ -275,34 +200,19 @@ class Verification:
         """Look again until nothing new looks wrong; after so many looks, what the last two found counts."""
         inventory = self.inventory
         for _ in range(_LOOKS - 1):
-            inventory.execute(f"create or replace temp table verify_seen as select {IDENTITY} from verify_fault")
+            _SQL.run(inventory, "remember_faults")
             await self._look_again()
             findings = plan_verify(inventory, pull_through=self.pull_through)
-            if not inventory.all(f"select {IDENTITY} from verify_fault except select * from verify_seen"):
+            if not _SQL.run(inventory, "new_faults").fetchall():
                 return findings
         return plan_verify(inventory, pull_through=self.pull_through, among="verify_seen")
 
     async def _look_again(self) -> None:
         inventory = self.inventory
-        missing = [
-            bytes(raw)
-            for (raw,) in inventory.all(
-                f"select distinct digest from verify_fault where kind = '{FaultKind.BLOB_MISSING}'"
-            )
-        ]
-        await self._stat_blobs(missing)
-        inventory.execute("delete from manifest where state in ('mismatch', 'unreadable')")
+        await self._stat_blobs([bytes(raw) for (raw,) in _SQL.run(inventory, "missing_blobs").fetchall()])
+        _SQL.run(inventory, "forget_bad_manifests")
         await self._scanner.read_manifests()
-        names = [
-            name
-            for (name,) in inventory.all(
-                """
-                select name from repository where id in (
-                    select repository from verify_at union select repository from verify_fault
-                ) order by name
-                """
-            )
-        ]
+        names = [name for (name,) in _SQL.run(inventory, "repositories_concerned").fetchall()]
         if names:
             await self._list_again(names)
 
@@ -325,33 +235,19 @@ class Verification:
                 "mtime": ("int64", [info.mtime for _, info in found]),
             },
         )
-        self.inventory.execute(
-            "delete from manifest where state = 'missing' and digest in (select digest from blob)"
-        )
+        _SQL.run(self.inventory, "forget_found_manifests")
 
     def _remove_blobs(self, digests: list[bytes]) -> None:
         """What vanished since it was listed."""
-        self.inventory.execute("create or replace temp table vanished (digest blob)")
-        self.inventory.insert("vanished", {"digest": ("binary", digests)})
-        self.inventory.execute("delete from blob where digest in (from vanished)")
+        if digests:
+            with self.inventory.given("given", {"digest": ("binary", digests)}):
+                _SQL.run(self.inventory, "vanished")
 
     async def _list_again(self, names: list[str]) -> None:
         """Forget what these repositories hold, and list them anew."""
-        inventory = self.inventory
-        inventory.execute(
-            "create or replace temp table anew as select id, name from repository where name in (select unnest(?))",
-            [names],
-        )
-        for table in _LINKS:
-            inventory.execute(f"delete from {table} where repository in (select id from anew)")
-        for table in ("unknown", "litter", "archived"):
-            inventory.execute(
-                f"delete from {table} u using anew a"
-                f" where starts_with(u.key, '{layout.REPOSITORIES}' || a.name || '/_')"
-            )
+        _SQL.run(self.inventory, "forget_repositories", {"names": names})
         await self._scanner.list_repositories(names)
-        self._find_archived_links()
-        await self._read_odd_links()
+        await self._look_at_links()
         await self._scanner.read_manifests()
 
 
@@ -361,5 +257,3 @@ def _blob_key(digest: Digest) -> str:
 
 #: Looks at what seems wrong, the first one included.
 _LOOKS: Final = 4
-_ARROW: Final = {"varchar": "utf8", "integer": "int32", "bigint": "int64", "blob": "binary"}
-_LINKS: Final = ("layer_link", "revision_link", "signature_link", "tag", "tag_index", "upload_part")

@@ -15,7 +15,7 @@ from regstore.errors import InvalidManifest
 from regstore.layout import link_body
 from regstore.manifest import Edge, EdgeKind, Manifest, parse_manifest
 from regstore.reference import subject_of_tag
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.model.gc_oracle import Repository, Store
 from tests.model.store import ModelStore
 

@@ -10,8 +10,8 @@ from regstore.proving.read_data import ReadData
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.verify.copies import Links
+from regstore.verify.fault import Fault
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import Fault
 from regstore.verify.repairing import repair
 from regstore.verify.run import VerifyReport, verify
 from regstore.verify.work import RepairOptions, Repairs

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from regstore.proving.read_data import ReadData
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.verify.fault import Fault, FaultKind
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import Fault, FaultKind
 from regstore.verify.run import VerifyReport, verify
 from tests.examples import examples
 from tests.model.memory import ModelStorage

@@ -9,7 +9,7 @@ import pytest
 from regstore.errors import Outage, StorageError, Unreachable
 from regstore.storage.base import Page
 from regstore.testing.faulty import FaultyStorage
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore

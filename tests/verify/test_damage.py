@@ -10,7 +10,7 @@ import pytest
 from regstore.backup.links import BackedUpLinks
 from regstore.errors import InputError
 from regstore.layout import REPOSITORIES, SCHEDULER_STATE
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.backup.places import memory, take
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore

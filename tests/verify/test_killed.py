@@ -14,7 +14,7 @@ from regstore.layout import BlobKey, decode
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from regstore.testing.faulty import FaultyStorage, died
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.examples import points
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore

@@ -10,7 +10,7 @@ import pytest
 from regstore.storage.base import Capabilities
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.gc.clock import until_all_is_older
 from tests.migrate.stores import bucket_storage
 from tests.model.memory import ModelStorage

@@ -14,8 +14,8 @@ from regstore.errors import InputError, StorageError
 from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
+from regstore.verify.fault import FaultKind
 from regstore.verify.options import VerifyOptions
-from regstore.verify.plan import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images

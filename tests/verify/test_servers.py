@@ -113,8 +113,8 @@ async def test_checksums_that_the_server_keeps(moto: S3Server, moto_bucket: str)
     """Reported as such; they count as proof only when asked."""
     from regstore.proving.read_data import Checksums, ReadData
     from regstore.storage.s3 import S3Settings, S3Storage
+    from regstore.verify.fault import FaultKind
     from regstore.verify.options import VerifyOptions
-    from regstore.verify.plan import FaultKind
     from regstore.verify.run import verify
     from tests.verify.stores import SINGLE
 

@@ -7,7 +7,7 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, StorageError, Unreachable
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, encode
-from regstore.verify.plan import FaultKind
+from regstore.verify.fault import FaultKind
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images

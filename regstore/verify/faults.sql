@@ -1,0 +1,198 @@
+-- What is wrong, a rule each. One statement, `faults`, puts them together.
+
+-- name: known
+-- What is known besides the inventory, each a table that stays where it is there: verify_rotten and verify_unread(digest,
+-- detail): blobs that were read and are damaged, and that the store did not give. verify_proven(digest): that were right.
+-- verify_odd_link: links of histories and of schema1's signatures that were read and are wrong, or could not be read.
+-- verify_archived_link: links that a listing calls archived; verify_at_hand(key): what is archived and could be read.
+create table if not exists verify_rotten (digest blob not null, detail varchar not null);
+create table if not exists verify_unread (digest blob not null, detail varchar not null);
+create table if not exists verify_proven (digest blob not null);
+create table if not exists verify_odd_link (
+    area varchar, repository integer, tag varchar, revision blob,
+    digest blob, size bigint, mtime bigint, body blob, unread varchar
+);
+create table if not exists verify_archived_link (
+    key varchar, class varchar, area varchar, repository varchar, digest blob, tag varchar
+);
+create table if not exists verify_at_hand (key varchar not null);
+
+-- name: faults
+-- verify_fault(id, kind, area, repository, digest, tag, size, mtime, body, repairable, detail), in the order of the
+-- rules. of_blobs, of_links: the rules below, as one relation each.
+create or replace table verify_fault as
+with blob_fault as (
+    select step, kind, digest, min(detail) as detail from ({of_blobs}) group by step, kind, digest
+),
+fault as (
+    select *, case
+        when digest in (
+            select digest from manifest where state <> 'missing' union all select digest from revision_link
+        ) then 'manifest' else 'blob' end as area
+    from blob_fault
+    union all by name
+    ({of_links})
+)
+select row_number() over (order by step, sort, repository, tag, digest) as id, kind, area, repository, digest, tag,
+    size, mtime, body, coalesce(repairable, false) as repairable, detail
+from fault
+
+-- name: keep
+-- Those that `among` has too, a table with the columns of IDENTITY.
+delete from verify_fault f where not exists (
+    from {among} a where a.kind = f.kind and a.area = f.area
+        and a.repository is not distinct from f.repository
+        and a.digest is not distinct from f.digest and a.tag is not distinct from f.tag
+)
+
+-- name: at
+-- verify_at(fault, repository, digest): where a fault strikes.
+create or replace table verify_at as
+select distinct f.id as fault, s.repository, s.stored as digest
+from verify_fault f join verify_required s on s.stored = f.digest
+where f.repository is null and f.kind in ('blob missing', 'blob damaged', 'blob unreadable', 'archived')
+union all
+select distinct f.id, s.repository, s.digest from verify_fault f join verify_required s on s.digest = f.digest
+where f.kind = 'size differs'
+union all
+select distinct f.id, s.repository, s.digest from verify_fault f join verify_followed s on s.digest = f.digest
+where f.kind = 'manifest unreadable'
+union all
+select id, repository, digest from verify_fault
+where repository is not null and digest is not null and area in ('layer', 'revision')
+union all
+select f.id, o.repository, o.revision from verify_fault f join verify_odd_link o
+    on o.area = f.area and o.repository = f.repository and o.digest = f.digest
+where f.area = 'signature'
+
+-- Rules about blobs: (step, kind, digest, detail). `step` is the rule's place.
+
+-- name: blob_missing
+select distinct {step} as step, 'blob missing' as kind, stored as digest, 'its blob is not there' as detail
+from verify_required where stored is not null and stored not in (select digest from blob)
+
+-- name: blob_damaged
+select {step} as step, 'blob damaged' as kind, digest, reason as detail from manifest where state = 'mismatch'
+union all
+select {step}, 'blob damaged', digest, detail from verify_rotten
+
+-- name: blob_unreadable
+select {step} as step, 'blob unreadable' as kind, digest, detail
+from (
+    select digest, detail from verify_unread
+    union all
+    select digest, 'it can''t be read: ' || reason from manifest where state = 'unreadable'
+) where digest not in (select digest from archived_blob)
+
+-- name: blob_archived
+select {step} as step, 'archived' as kind, digest, {archived} as detail from archived_blob
+where digest in (select stored from verify_required)
+    and key not in (from verify_at_hand)
+    and digest not in (select digest from manifest where state in ('ok', 'mismatch', 'invalid'))
+
+-- name: manifest_unreadable
+select {step} as step, 'manifest unreadable' as kind, digest, reason as detail from manifest
+where state in ('invalid', 'too large') and digest in (select digest from verify_followed)
+
+-- name: size_differs
+-- From what a manifest says. Of a damaged blob that is no news.
+select {step} as step, 'size differs' as kind, s.digest,
+    'manifest ' || digest_text(s.source) || ' says ' || s.size || ' bytes, it has ' || b.size || case
+        when b.digest in (
+            select digest from verify_proven union all select digest from manifest where state in ('ok', 'invalid')
+        ) then '; its own bytes are right, the manifest is wrong'
+        else '' end as detail
+from (
+    select n.source, n.size, n.digest, r.stored from verify_need n
+    join verify_required r on r.repository = n.repository and r.digest = n.digest
+    where n.size >= 0
+) s
+join blob b on b.digest = s.stored
+where b.size <> s.size and s.stored not in (
+    select digest from manifest where state = 'mismatch' union all select digest from verify_rotten
+)
+
+-- Rules about links: (step, sort, kind, area, repository, digest, tag, size, mtime, body, repairable, detail), or of
+-- these what they have; of each repository alone.
+
+-- name: link_unreadable
+select {step} as step, sort, 'link unreadable' as kind, x.area, x.repository, x.digest, x.tag, x.size, x.mtime,
+    'it can''t be read: ' || x.unread as detail
+from (
+    select '1' as sort, 'revision' as area, repository, digest, null as tag, size, mtime, unread from revision_link
+    union all
+    select '2', 'layer', repository, digest, null, size, mtime, unread from layer_link
+    union all
+    select '3', 'tag', repository, null, name, size, mtime, unread from tag
+) x
+join repository r on r.id = x.repository
+where x.unread is not null and not exists (
+    from verify_archived_link a where a.area = x.area and a.repository = r.name
+        and a.digest is not distinct from x.digest and a.tag is not distinct from x.tag
+)
+
+-- name: odd_link_unreadable
+select {step} as step, area as sort, 'link unreadable' as kind, area, repository, digest, tag, size, mtime,
+    'it can''t be read: ' || unread as detail
+from verify_odd_link where unread is not null
+
+-- name: link_archived
+select {step} as step, a.area as sort, 'archived' as kind, a.area, r.id as repository, a.digest, a.tag,
+    {archived} as detail
+from verify_archived_link a join repository r on r.name = a.repository
+where key not in (from verify_at_hand)
+
+-- name: link_damaged
+select {step} as step, sort, 'link damaged' as kind, area, repository, digest, size, mtime,
+    case when target is null then body else coalesce(body, encode(digest_text(target))) end as body,
+    is_sha256(digest) and digest in (select digest from blob) and not {pull_through} as repairable,
+    case when target is not null then 'it names ' || digest_text(target)
+        when size = 0 then 'it is empty'
+        when size > {link_max} then 'it has ' || size || ' bytes'
+        else 'its ' || size || ' bytes are no digest' end as detail
+from (
+    select '1' as sort, 'revision' as area, * from revision_link union all select '2', 'layer', * from layer_link
+)
+where unread is null
+    and (target is null or target <> digest and (area = 'revision' or is_sha256(digest)))
+
+-- name: tag_damaged
+select {step} as step, 'link damaged' as kind, 'tag' as area, repository, name as tag, size, mtime, body,
+    case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are no digest' end as detail
+from tag where target is null and unread is null
+
+-- name: odd_link_damaged
+select {step} as step, area as sort, 'link damaged' as kind, area, repository, digest, tag, size, mtime, body,
+    case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are not this digest' end as detail
+from verify_odd_link where unread is null
+
+-- name: tag_missing
+select {step} as step, 'link missing' as kind, 'tag' as area, repository, arg_max(digest, mtime) as digest,
+    name as tag, 'its history is there, its current/link is not' as detail
+from tag_index i anti join tag t on t.repository = i.repository and t.name = i.name
+group by repository, name
+
+-- name: link_missing
+select {step} as step, 'link missing' as kind, area, repository, digest, min(detail) as detail from (
+    select 'revision' as area, t.repository, t.target as digest,
+        'a tag names it, and the repository does not link it' as detail
+    from tag t
+    anti join verify_linked l on l.repository = t.repository and l.digest = t.target
+    where t.target is not null
+    union all
+    select 'revision', repository, digest,
+        'an index names it, and what it names is linked, but not the manifest itself'
+    from verify_followed where lost
+    union all
+    select 'layer', repository, digest,
+        'manifest ' || digest_text(source) || ' names it, and the repository does not link it'
+    from verify_need where not linked and kind not in ({manifest}, {foreign_layer})
+) group by area, repository, digest
+
+-- Pieces of them.
+
+-- name: archived
+-- What is said of a row of `archived`. class: "" where reading told.
+case class
+    when '' then 'it is archived, as reading it tells (a listing does not show what Intelligent-Tiering archives)'
+    else 'its storage class is ' || class end || ': nobody can pull it before it is restored'

@@ -1,0 +1,61 @@
+-- What each repository needs, from its links and from what its manifests say. Of each repository alone.
+
+-- name: links
+-- verify_linked(repository, digest): by a revision or a layer link. verify_followed(repository, digest, lost): manifests
+-- that are followed: linked revisions, targets of tags, and children of these. lost: a child whose own link was lost.
+create or replace table verify_linked as
+select repository, digest from revision_link union select repository, digest from layer_link;
+
+create or replace table verify_followed as
+select repository, digest, false as lost from (
+    select repository, digest from revision_link
+    union select repository, target from tag where target is not null
+    union select repository, digest from legacy_revision
+)
+
+-- name: follow_children
+-- One row for each that is new. One that nothing links is lost where all that it names is linked, else it is sparse.
+insert into verify_followed
+with child as (
+    select distinct f.repository, e.target as digest, l.digest is not null as linked
+    from verify_followed f
+    join edge e on e.source = f.digest and e.kind = {manifest}
+    left join verify_linked l on l.repository = f.repository and l.digest = e.target
+    anti join verify_followed k on k.repository = f.repository and k.digest = e.target
+)
+select repository, digest, false from child where linked
+union all
+select c.repository, c.digest, true from child c
+join edge e on e.source = c.digest and e.kind not in ({subject}, {foreign_layer})
+left join verify_linked l on l.repository = c.repository and l.digest = e.target
+where not c.linked
+group by c.repository, c.digest having count(*) = count(l.digest)
+returning 1
+
+-- name: needs
+-- verify_named(repository, digest, source, kind, size, linked, followed): what followed manifests name;
+-- verify_need, likewise: of this what is needed.
+-- verify_required(repository, digest, stored): every digest that a repository needs, and the one under which its bytes
+-- lie, null where that is not known.
+create or replace table verify_named as
+select f.repository, e.target as digest, e.source, e.kind, e.size,
+    l.digest is not null as linked, k.digest is not null as followed
+from verify_followed f
+join edge e on e.source = f.digest and e.kind <> {subject}
+left join verify_linked l on l.repository = f.repository and l.digest = e.target
+left join verify_followed k on k.repository = f.repository and k.digest = e.target;
+
+create or replace table verify_need as from verify_named
+where case kind when {manifest} then followed when {foreign_layer} then linked else true end;
+
+create or replace table verify_required as
+with needed as (
+    select repository, digest from verify_followed union select repository, digest from verify_need
+)
+select n.repository, n.digest, case
+    when is_sha256(n.digest) then n.digest
+    when l.digest is not null then l.target
+    when f.digest is not null then n.digest end as stored
+from needed n
+left join layer_link l on l.repository = n.repository and l.digest = n.digest
+left join verify_followed f on f.repository = n.repository and f.digest = n.digest
