@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, Refused, StorageError
+from regstore.errors import IntegrityError, LockLost, Refused, StorageError
 from regstore.gc import plan as plan_module
 from regstore.gc.heal import HealOptions, heal_store
+from regstore.gc.run import open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     BlobKey,
@@ -24,13 +25,15 @@ from regstore.layout import (
     SignatureLinkKey,
     TagCurrentKey,
     TagIndexKey,
+    UploadKey,
     decode,
     encode,
     link_body,
 )
 from regstore.state import RUNS, new_run
 from regstore.state.journal import TRASHED, UNLINK, Entry, Journal, find_runs, read_parts, read_seen
-from regstore.state.lock import hold_lock
+from regstore.state.lock import break_locks, hold_lock
+from regstore.storage.base import MultipartUpload
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, model_storage, options, registry, small_registry, wanted
@@ -268,3 +271,30 @@ async def test_copies_that_come_in_another_order(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("regstore.gc.apply.looks.clock", lambda: passed)
     report = await collect(storage, options(offline=False))
     assert report.blobs == 2 and first not in storage.store and second not in storage.store
+
+
+@pytest.mark.parametrize("what", ["a link", "a blob", "a blob for good", "an upload", "litter"])
+async def test_without_the_lock_nothing_is_journaled(what: str) -> None:
+    """A journal claims what its run took; so who has lost the lock adds nothing to it."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "kept")
+    match what:
+        case "a link":
+            b.link_layer("a", b.blob(b"dead"))
+        case "a blob" | "a blob for good":
+            b.blob(b"dead")
+        case "litter":
+            b.put("docker/registry/v2/repositories/empty/", b"")
+    storage = model_storage(b.store)
+    if what == "an upload":
+        key = encode(UploadKey("a", "00000000-0000-4000-8000-000000000001", "data"))
+        storage.multipart_uploads = [MultipartUpload(key, "old", NOW - 30 * DAY, 5)]
+    before = dict(storage.store.objects)
+    run = options(offline=True, trash=what != "a blob for good")
+    with pytest.raises(LockLost):
+        async with hold_lock(storage, command="gc") as lock, open_run(storage, run, lock) as opened:
+            assert not opened.nothing_to_do
+            await break_locks(storage)
+            await opened.apply()
+    assert not [key for key in storage.store if key.startswith(RUNS) and key.endswith(".jsonl.gz")]
+    assert registry(storage.store).objects == before
