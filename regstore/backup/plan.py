@@ -67,13 +67,12 @@ def plan_pack(
     tags: glob patterns; none means all tags, and untagged manifests too."""
     closure = _Closure(listing, manifests, blobs, lost or {})
     roots = listing.revisions | listing.legacy
+
+    def without(what: str, reason: str, tag: str = "") -> LeftOut:
+        return LeftOut(repository=listing.name, tag=tag, what=what, reason=reason)
+
     left_out = [
-        LeftOut(
-            repository=listing.name,
-            tag="",
-            what=f"revision {digest}",
-            reason="was left out: its link says something else than its path",
-        )
+        without(f"revision {digest}", "was left out: its link says something else than its path")
         for digest in sorted(listing.broken)
     ]
     named = {digest for digest, _ in listing.tags.values() if digest is not None}
@@ -81,19 +80,12 @@ def plan_pack(
     for tag, (digest, time) in listing.tags.items():
         reason = closure.reason_against_tag(digest, roots)
         if reason:
-            left_out.append(
-                LeftOut(repository=listing.name, tag=tag, what=f"tag {tag}", reason=f"was left out: {reason}")
-            )
+            left_out.append(without(f"tag {tag}", f"was left out: {reason}", tag))
         elif digest is not None:
             kept_tags[tag] = PackedTag(digest, time)
     kept = [digest for digest in sorted(roots) if not closure.problem(digest)]
     left_out += (
-        LeftOut(
-            repository=listing.name,
-            tag="",
-            what=f"untagged manifest {digest}",
-            reason=f"was left out: {closure.problem(digest)}",
-        )
+        without(f"untagged manifest {digest}", f"was left out: {closure.problem(digest)}")
         for digest in sorted(roots - named)
         if closure.problem(digest)
     )
@@ -102,11 +94,9 @@ def plan_pack(
         left_out = [one for one in left_out if one.tag and any(fnmatchcase(one.tag, pattern) for pattern in tags)]
     unlinked = closure.unlinked(pack.manifests)
     left_out += (
-        LeftOut(
-            repository=listing.name,
-            tag="",
-            what=f"{'revision' if isinstance(link, RevisionLinkKey) else 'layer'} link {link.digest}",
-            reason=f"is missing or unreadable: a registry does not serve that part of {manifest.short}",
+        without(
+            f"{'revision' if isinstance(link, RevisionLinkKey) else 'layer'} link {link.digest}",
+            f"is missing or unreadable: a registry does not serve that part of {manifest.short}",
         )
         for link, manifest in unlinked.items()
     )

@@ -1,0 +1,128 @@
+-- What a backup takes of a registry, from an inventory and later listings of it. $names are repositories.
+
+-- name: repositories
+select name from repository order by name
+
+-- name: tag_names
+select distinct t.name from tag t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: contents
+-- (name, kind, label, one, two, body, size): everything that a listing, in {schema}, says of a repository, one row each.
+-- Times are left out.
+select r.name, 'layer_link' as kind, '' as label, t.digest as one, t.target as two, t.body as body, t.size
+from {schema}.layer_link t join {schema}.repository r on r.id = t.repository
+union all
+select r.name, 'revision_link', '', t.digest, t.target, t.body, t.size
+from {schema}.revision_link t join {schema}.repository r on r.id = t.repository
+union all
+select r.name, 'signature_link', '', t.revision, t.digest, null::blob, t.size
+from {schema}.signature_link t join {schema}.repository r on r.id = t.repository
+union all
+select r.name, 'tag', t.name, null::blob, t.target, t.body, t.size
+from {schema}.tag t join {schema}.repository r on r.id = t.repository
+union all
+select r.name, 'tag_index', t.name, t.digest, null::blob, null::blob, t.size
+from {schema}.tag_index t join {schema}.repository r on r.id = t.repository
+
+-- name: differing
+-- Repositories that two listings show differently.
+select distinct name from ((from ({one}) except from ({other})) union all (from ({other}) except from ({one})))
+
+-- name: adopt_repositories
+-- Numbers for those that only the later listing has.
+insert into main.repository
+select (select coalesce(max(id), 0) from main.repository) + row_number() over (), name from {schema}.repository
+where name in (select unnest($names::varchar[])) and name not in (select name from main.repository)
+
+-- name: columns
+-- Of a {table}, without its repository.
+select column_name from (describe main.{table}) where column_name <> 'repository'
+
+-- name: adopt
+-- The later listing's rows of a {table}, with their {columns}, in place of these.
+delete from main.{table} where repository in
+    (select id from main.repository where name in (select unnest($names::varchar[])));
+insert into main.{table} (repository, {columns})
+select m.id, {later_columns} from {schema}.{table} t
+join {schema}.repository r on r.id = t.repository join main.repository m on m.name = r.name
+where r.name in (select unnest($names::varchar[]))
+
+-- name: forget_blobs
+delete from blob where digest in (select unnest($digests::blob[]))
+
+-- name: absent
+-- What repositories name that is not among the blobs.
+with chosen as (select id from repository where name in (select unnest($names::varchar[]))),
+named as (
+    select target as digest from layer_link where repository in (from chosen)
+    union select digest from revision_link where repository in (from chosen)
+    union
+    select e.target from revision_link v join edge e on e.source = v.digest
+    where v.repository in (from chosen) and e.kind <> {subject}
+)
+select digest from named where digest is not null and digest not in (select digest from blob)
+
+-- name: present
+select digest from blob where digest in (select unnest($digests::blob[]))
+
+-- name: forget_missing
+-- Manifests that were missing may have come; what was read stays.
+delete from manifest where state = 'missing'
+
+-- name: unlinked
+-- Repository, digest and whether it is a manifest: what a manifest names, and no link of the repository does.
+select distinct r.name, e.target, e.kind = {manifest}
+from repository r join revision_link v on v.repository = r.id join edge e on e.source = v.digest
+where r.name in (select unnest($names::varchar[])) and e.kind not in ({subject}, {foreign_layer})
+    and not exists (from layer_link l where l.repository = r.id and l.digest = e.target)
+    and not exists (from revision_link x where x.repository = r.id and x.digest = e.target)
+
+-- name: repository_numbers
+select name, id from repository
+
+-- name: roots
+-- For `Reachability`: what repositories link.
+select repository, digest, true as expand from revision_link
+union all select repository, target, true from tag
+union all select repository, digest, true from legacy_revision
+
+-- name: layer_links
+select r.name, t.digest, t.target from layer_link t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: revision_links
+select r.name, t.digest, t.target from revision_link t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: legacy_revisions
+select r.name, t.digest from legacy_revision t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: signature_links
+select r.name, t.revision, t.digest from signature_link t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: tag_index
+select r.name, t.name, t.digest from tag_index t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: tags
+select r.name, t.name, t.target, t.mtime from tag t join repository r on r.id = t.repository
+where r.name in (select unnest($names::varchar[]))
+
+-- name: manifests
+-- Of what each repository reaches: digest, state, reason, media type, and the edges.
+select r.name, m.digest, any_value(m.state), any_value(m.reason), any_value(m.media_type),
+    list({'target': e.target, 'kind': e.kind}) filter (e.target is not null)
+from backup_reach t join repository r on r.id = t.repository
+join manifest m on m.digest = t.digest left join edge e on e.source = t.digest
+where t.expand and r.name in (select unnest($names::varchar[])) group by r.name, m.digest
+
+-- name: blobs
+-- That each repository may need, and their bytes.
+select distinct r.name, b.digest, b.size from (
+    select repository, digest from backup_reach union select repository, target from layer_link
+    union select repository, digest from signature_link
+) t join repository r on r.id = t.repository join blob b on b.digest = t.digest
+where r.name in (select unnest($names::varchar[]))
