@@ -18,12 +18,12 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.migrate.estimate import Sides
 from regstore.migrate.metadata import Metadata, notes_on_metadata
+from regstore.migrate.on_server import server_copies
 from regstore.migrate.options import MigrateOptions
 from regstore.migrate.others import NOBODY, Others, find_others
 from regstore.migrate.plan import plan_migrate
 from regstore.migrate.result import MigrateSummary
 from regstore.migrate.source import is_pull_through, scan_source
-from regstore.migrate.transfer import server_copies
 from regstore.state import tag_record
 from regstore.storage.base import Storage
 from regstore.storage.identity import place_of
