@@ -17,6 +17,7 @@ regstore.seed             make an empty place a healthy store
 regstore.storage          the store itself, which all of these take: `open_storage`, or `Registry.storage`
 regstore.errors           every error is a RegstoreError, and one sentence
 regstore.events           what an `on_event` is told of
+regstore.testing          for tests: what every backend has to pass, and a store that fails where you say
 regstore.sync             all of it without `await`
 
 What these name in `__all__` is public, and stays. Everything else may change with any version. A name is loaded when

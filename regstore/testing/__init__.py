@@ -39,8 +39,8 @@ The conformance suite: what every `Storage` must do, as tests. Give it the store
 What more a subclass may say (odd keys that the store can hold, unfinished uploads) stands in `store.StoreTests`.
 `any_keys.AnyKeys` is one test more, with Hypothesis.
 
-`FaultyStorage` fails, dies or pauses where a test says, over any other storage, such as one at `memory://name`: what
-is left of a run that is cut short?
+`FaultyStorage` fails, dies (`Killed`, which `died` waits for) or pauses (in a `Hook`) where a test says, over any other
+storage, such as one at `memory://name`: what is left of a run that is cut short at its third `Mutation`?
 """
 
 from __future__ import annotations

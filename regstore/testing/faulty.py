@@ -54,6 +54,8 @@ class Mutation:
 
 
 class FaultyStorage:
+    """The storage `inner`, with faults. url, counters: its own."""
+
     def __init__(
         self,
         inner: Storage,
