@@ -6,7 +6,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-_UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+from regstore.words import count as count
+from regstore.words import counted as counted
+from regstore.words import moment as moment
+from regstore.words import printable as printable
+from regstore.words import size as size
+
 _SHOWN: Final = 20
 
 
@@ -35,56 +40,9 @@ def emit_yaml(document: Mapping[str, Any]) -> None:
     emit(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False).rstrip())
 
 
-def printable(text: str) -> str:
-    """The text with control characters (a key may hold any) written as escapes, so that none reaches a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character
-        if character.isprintable() or character in "\n\t"
-        else character.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for character in text
-    )
-
-
-def count(number: int) -> str:
-    return f"{number:,}"
-
-
-def counted(number: int, singular: str, plural: str = "") -> str:
-    """`1 blob`, `1,203 blobs`."""
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
-
-
 def blobs(number: int, total: int) -> str:
     """`3 blobs (1.2 MiB)`."""
     return f"{counted(number, 'blob')} ({size(total)})"
-
-
-def size(number: int) -> str:
-    """Bytes for people, in binary units with three digits or so; `-` where unknown (negative)."""
-    if number < 0:
-        return "-"
-    if number < 1024:
-        return f"{number} B"
-    value = float(number)
-    for unit in _UNITS:
-        value /= 1024
-        if round(value, 1) < 1024:
-            return f"{value:.1f} {unit}" if round(value, 1) < 100 else f"{value:.0f} {unit}"
-    return f"{value:,.0f} {_UNITS[-1]}"
-
-
-def moment(microseconds: int) -> str:
-    """Microseconds since 1970 as ISO 8601 in UTC, to the second; `-` outside the years 1 to 9999 (an image's config
-    may say anything)."""
-    from datetime import UTC, datetime, timedelta
-
-    try:
-        time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-    except OverflowError:
-        return "-"
-    return time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

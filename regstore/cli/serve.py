@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +16,12 @@ from regstore.cli.options import Json
 from regstore.cli.output import emit_error, emit_json
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.values import parse_duration
+from regstore.errors import InputError
 from regstore.events import Event, Notice, OnEvent, Retry
 
 if TYPE_CHECKING:
+    from regstore.serve.opening import PageOptions
     from regstore.serve.server import ServeOptions
 
 
@@ -66,31 +71,69 @@ def serve(
             help="Of a backup: serve this snapshot only, under its own names.",
         ),
     ] = "",
+    refresh: Annotated[
+        str, typer.Option(metavar="DURATION", help="How often the pages' index is made anew, at most.")
+    ] = "60s",
+    registry_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", show_default=False, help="The registry that images are pulled from, as the pages say it."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a store or a backup as a read-only registry, until interrupted; no registry needs to run.
+    """Serve a store or a backup as a read-only registry with pages to look at, until interrupted.
 
-    STORE may be a backup: then every snapshot is there under its own ID, and the newest as `latest/…`. Nothing is
-    written, and every answer is asked of the store as it is then.
+    No registry needs to run, and nothing is written. What is pulled is asked of the store as it is then; the pages are
+    made from an index, which is made anew in the background. STORE may be a backup: then every snapshot is there under
+    its own ID, and the newest as `latest/…`.
     """
-    run_async(_serve(settings, listening.options(), snapshot, as_json, _log(quiet=settings.quiet)))
+    from regstore.serve.opening import PageOptions
+
+    shown = PageOptions(refresh=parse_duration(refresh) / 1_000_000, pull_host=_host(registry_url))
+    run_async(_serve(settings, listening.options(), shown, snapshot, as_json, _log(quiet=settings.quiet)))
+
+
+def _host(url: str | None) -> str:
+    """Host and port of a registry's URL, as they stand in a reference."""
+    from urllib.parse import urlsplit
+
+    if url is None:
+        return ""
+    host = urlsplit(url if "//" in url else f"//{url}").netloc
+    if not host or "@" in host:
+        raise InputError(f"--registry-url {url!r} names no host: give https://registry.example.org")
+    return host
 
 
 async def _serve(
-    settings: StoreSettings, options: ServeOptions, snapshot: str, as_json: bool, on_event: OnEvent
+    settings: StoreSettings,
+    options: ServeOptions,
+    shown: PageOptions,
+    snapshot: str,
+    as_json: bool,
+    on_event: OnEvent,
 ) -> None:
     from regstore.serve.mounts import open_mounts
+    from regstore.serve.opening import open_pages
     from regstore.serve.server import make_application, serving, url_of
 
-    async with settings.open(read_only=True) as storage:
+    async with settings.open(read_only=True) as storage, AsyncExitStack() as stack:
         mounts = await open_mounts(storage, snapshot)
-        async with serving(make_application(mounts, options, on_event=on_event), options) as addresses:
-            urls = [url_of(options, address) for address in addresses]
-            if as_json:
-                emit_json({"store": storage.url, "urls": urls})
-            elif not settings.quiet:
-                emit_error(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
-            await asyncio.Event().wait()
+        pages = None
+        if find_spec("jinja2") is None:
+            emit_error("there are no pages, only the registry's API: they need pip install 'regstore[serve]'")
+        else:
+            pages = await stack.enter_async_context(open_pages(mounts, storage.url, shown))
+        addresses = await stack.enter_async_context(
+            serving(make_application(mounts, options, pages=pages, on_event=on_event), options)
+        )
+        urls = [url_of(options, address) for address in addresses]
+        if as_json:
+            emit_json({"store": storage.url, "urls": urls})
+        elif not settings.quiet:
+            emit_error(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
+        await asyncio.Event().wait()
 
 
 def _log(*, quiet: bool) -> OnEvent:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from regstore.backup import choose, list_snapshots
 from regstore.backup.as_store import SnapshotStorage
+from regstore.backup.format import SNAPSHOTS
 from regstore.backup.opening import check_marker
 from regstore.errors import InputError, NameUnknown
 from regstore.reference import parse_name
@@ -52,12 +53,14 @@ class StoreMount:
 class BackupMount:
     """Every snapshot of a backup, each under its ID in lower case, and the newest under `latest` too.
 
-    Snapshots are listed anew when a name is asked for that is not known: one that was made since is found.
+    Their keys are listed anew when a name is asked for that is not known, or `latest`; only when these have changed are
+    the snapshots read again.
     """
 
     def __init__(self, backup: Storage) -> None:
         self._backup = backup
         self._snapshots: dict[str, SnapshotStorage] = {}
+        self._keys: tuple[str, ...] | None = None
 
     async def find(self, name: str) -> Repository:
         prefix, _, rest = parse_name(name).partition("/")
@@ -76,6 +79,9 @@ class BackupMount:
 
     async def refresh(self) -> Mapping[str, SnapshotStorage]:
         """The snapshots that are there now, by prefix."""
+        keys = tuple([key async for page in self._backup.list(SNAPSHOTS) for key in page.keys])
+        if keys == self._keys:
+            return self._snapshots
         listed = await list_snapshots(self._backup)
         found: dict[str, SnapshotStorage] = {}
         for snapshot in listed.snapshots:
@@ -86,8 +92,15 @@ class BackupMount:
             found[LATEST] = found[choose(listed, LATEST, self._backup.url).run.lower()]
         except InputError:  # several sources, none of which is the one that is meant
             pass
-        self._snapshots = found
+        self._snapshots, self._keys = found, keys
         return found
+
+
+def _as_id(text: str) -> str:
+    """A snapshot's ID as it is stored, where it is written in lower case, as in names that are pulled."""
+    return (
+        text[:8] + text[8:].replace("t", "T").replace("z", "Z") if text[:8].isdigit() and text[8:9] == "t" else text
+    )
 
 
 async def open_mounts(storage: Storage, snapshot: str = "") -> Mounts:
@@ -96,7 +109,7 @@ async def open_mounts(storage: Storage, snapshot: str = "") -> Mounts:
     if await check_marker(storage):
         if not snapshot:
             return BackupMount(storage)
-        chosen = choose(await list_snapshots(storage), snapshot, storage.url)
+        chosen = choose(await list_snapshots(storage), _as_id(snapshot), storage.url)
         return StoreMount(Registry(SnapshotStorage(storage, chosen)))
     if snapshot:
         raise InputError(f"{storage.url} is no backup, so it has no snapshot {snapshot!r}: leave --snapshot out")

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import hdrs, web
 
@@ -20,7 +20,9 @@ from regstore.events import Notice, OnEvent, ignore
 from regstore.serve.access import Passwords
 from regstore.serve.answers import TOLD, ApiError, error_response
 from regstore.serve.api import RegistryApi
+from regstore.serve.metrics import CONTENT_TYPE, Figures, Requests, metrics
 from regstore.serve.mounts import Mounts
+from regstore.serve.pages import static
 
 #: Seconds in which a client must have sent a request's head, and after which an idle connection is closed.
 IDLE: Final = 60.0
@@ -90,9 +92,39 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def make_application(mounts: Mounts, options: ServeOptions, *, on_event: OnEvent = ignore) -> web.Application:
-    """All that is served, for any runner of aiohttp."""
+class PagesOf(Protocol):
+    """Pages of a store, or of a backup."""
+
+    def add_to(self, application: web.Application) -> None:
+        """Add their addresses."""
+        ...
+
+    async def figures(self) -> Figures:
+        """What they know, for `/metrics`."""
+        ...
+
+
+def make_application(
+    mounts: Mounts, options: ServeOptions, *, pages: PagesOf | None = None, on_event: OnEvent = ignore
+) -> web.Application:
+    """All that is served, for any runner of aiohttp: the registry API, and the pages."""
     passwords = Passwords(options.htpasswd) if options.htpasswd is not None else None
+
+    requests = Requests()
+
+    async def show_metrics(request: web.Request) -> web.StreamResponse:
+        text = await metrics(await pages.figures() if pages is not None else Figures(), requests)
+        return web.Response(body=text.encode(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE})
+
+    @web.middleware
+    async def counted(request: web.Request, handler: Handler) -> web.StreamResponse:
+        requests.under_way += 1
+        try:
+            response = await handler(request)
+        finally:
+            requests.under_way -= 1
+        requests.answered[_method(request), response.status] += 1
+        return response
 
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -121,11 +153,20 @@ def make_application(mounts: Mounts, options: ServeOptions, *, on_event: OnEvent
             response.headers.setdefault(name, value)
         response.headers[hdrs.SERVER] = "regstore"  # not what it is built on
 
-    application = web.Application(middlewares=[around], client_max_size=64 * 1024)
+    application = web.Application(middlewares=[counted, around], client_max_size=64 * 1024)
     application.on_response_prepare.append(on_prepare)
     application.router.add_get(HEALTH, _health)
+    application.router.add_get("/metrics", show_metrics)
     RegistryApi(mounts).add_to(application)
+    if pages is not None:
+        pages.add_to(application)
+        application.router.add_get("/static/{name}", static)
     return application
+
+
+def _method(request: web.Request) -> str:
+    """A client may send any word as a method: those that nobody uses are counted as one."""
+    return request.method if request.method in hdrs.METH_ALL else "other"
 
 
 async def _health(request: web.Request) -> web.StreamResponse:

@@ -76,12 +76,14 @@ async def examine(
     write_probe: bool = False,
     cache: CacheWord | None = None,
     database: str = "",
+    list_keys: bool = True,
     on_event: OnEvent = ignore,
 ) -> Examination:
     """Everything that was looked at. Raises nothing about the store itself: that is a line.
 
     cache: what the registry's configuration says of its descriptor cache, beside what the store remembers.
-    database: what it says of a metadata database (`inventory.whose.database_told`).
+    database: what it says of a metadata database (`inventory.whose.database_told`). list_keys: look at every key of the
+    store; without, a few requests are made.
     """
     try:
         await anext(storage.list(layout.PREFIX), None)
@@ -107,6 +109,8 @@ async def examine(
         ("uploads", _uploads),
     ):
         on_event(Progress(phase=f"looking at {name}", done=0, unit="checks"))
+        if look is _keys and not list_keys:
+            continue
         try:
             lines += await look(storage, write_probe)
         except RegstoreError as error:

@@ -1,0 +1,143 @@
+-- What the pages show, made once from an inventory in which `usage` has made used_blob; and the pages' own queries.
+
+-- name: prepare
+-- image_size(digest, size): bytes that each tagged manifest and all that it names take, each blob once.
+create or replace table image_size as
+with recursive reached(root, digest) as (
+    select distinct target, target from tag where target is not null
+    union
+    select r.root, e.target from reached r join edge e on e.source = r.digest where e.kind <> {subject}
+)
+select r.root as digest, coalesce(sum(b.size), 0)::bigint as size
+from reached r left join blob b on b.digest = r.digest
+group by r.root;
+
+-- page_tag(repository, name, digest, pushed, size, media_type, subject, state): every tag. digest: null where its link
+-- names nothing. subject: of a tag such as sha256-<hex>, the digest that it names. state: null where all is well.
+create or replace table page_tag as
+select t.repository, t.name, t.target as digest, t.mtime as pushed, coalesce(s.size, 0) as size, m.media_type,
+    tag_subject(t.name) as subject,
+    case
+        when t.unread is not null then 'its link can''t be read: ' || t.unread
+        when t.target is null then 'its link is damaged'
+        when m.state is null then 'its manifest was not read'
+        when m.state <> 'ok' then 'its manifest is ' || m.state || coalesce(': ' || m.reason, '')
+    end as state
+from tag t
+left join manifest m on m.digest = t.target
+left join image_size s on s.digest = t.target;
+
+-- page_repository(id, name, tags, revisions, blobs, own, shared, total, pushed): own: bytes that nobody else uses.
+create or replace table page_repository as
+with bytes as (
+    select repository, count(*) as blobs, sum(size) filter (users = 1) as own, sum(size) filter (users > 1) as shared
+    from used_blob group by repository
+),
+tags as (
+    select repository, count(*) filter (subject is null) as tags, max(pushed) as pushed from page_tag group by repository
+),
+revisions as (select repository, count(*) as revisions, max(mtime) as pushed from revision_link group by repository)
+select r.id, r.name, coalesce(t.tags, 0) as tags, coalesce(v.revisions, 0) as revisions,
+    coalesce(b.blobs, 0) as blobs, coalesce(b.own, 0)::bigint as own, coalesce(b.shared, 0)::bigint as shared,
+    (coalesce(b.own, 0) + coalesce(b.shared, 0))::bigint as total,
+    greatest(t.pushed, v.pushed) as pushed
+from repository r
+left join bytes b on b.repository = r.id
+left join tags t on t.repository = r.id
+left join revisions v on v.repository = r.id;
+
+-- name: totals
+-- One row: repositories, tags, manifests, blobs, bytes, bytes that several repositories use, bytes that none uses.
+select
+    (select count(*) from page_repository),
+    (select count(*) from page_tag where subject is null),
+    (select count(*) from revision_link),
+    (select count(*) from blob),
+    (select coalesce(sum(size), 0)::bigint from blob),
+    (select coalesce(sum(size), 0)::bigint from (select distinct digest, size from used_blob where users > 1)),
+    (select coalesce(sum(b.size), 0)::bigint from blob b anti join used_blob u on u.digest = b.digest)
+
+-- name: level
+-- What stands at one level of the tree of names: folders (how many repositories are below) and repositories.
+with below as (
+    select *, name[length($path) + 1:] as rest from page_repository where starts_with(name, $path)
+),
+rows as (
+    select split_part(rest, '/', 1) as label, name, 1 as repositories, tags, blobs, own, total, pushed
+    from below where not contains(rest, '/')
+    union all
+    select split_part(rest, '/', 1), null, count(*), sum(tags)::bigint, sum(blobs)::bigint, sum(own)::bigint, null,
+        max(pushed)
+    from below where contains(rest, '/')
+    group by 1
+)
+select label, name, repositories, tags, blobs, own, total, pushed, count(*) over () as found
+from rows order by {order} limit $limit offset $offset
+
+-- name: find_repositories
+-- Repositories whose name contains the words, as `level` gives them.
+select name as label, name, 1 as repositories, tags, blobs, own, total, pushed, count(*) over () as found
+from page_repository where contains(name, $words)
+order by {order} limit $limit offset $offset
+
+-- name: repository
+select id, name, tags, revisions, blobs, own, shared, total, pushed from page_repository where name = $name
+
+-- name: tags
+-- A repository's tags that are not digest tags. words: in the name, or the beginning of the digest.
+select name, digest, pushed, size, media_type, state, count(*) over () as found
+from page_tag
+where repository = $repository and subject is null
+    and (contains(name, $words) or ($digest <> '' and starts_with(lower(hex(digest)), $digest)))
+order by {order} limit $limit offset $offset
+
+-- name: attached
+-- What belongs to manifests: digest tags by the manifest that they name, and manifests with a subject.
+select subject, name, digest, media_type, size from page_tag
+where repository = $repository and subject in (select unnest($subjects))
+union all
+select e.target, null, e.source, coalesce(m.artifact_type, m.media_type), m.size
+from edge e join manifest m on m.digest = e.source
+join revision_link r on r.digest = e.source and r.repository = $repository
+where e.kind = {subject} and e.target in (select unnest($subjects))
+
+-- name: tags_of
+select name from page_tag where repository = $repository and digest = $digest order by name limit 100
+
+-- name: layer_users
+-- For each of these digests: its bytes, and how many repositories use it.
+select digest, any_value(size), any_value(users) from used_blob where digest in (select unnest($digests)) group by digest
+
+-- name: users
+-- The repositories that use a blob.
+select r.name, r.id from used_blob u join repository r on r.id = u.repository where u.digest = $digest order by r.name limit 500
+
+-- name: named_by
+-- The manifests that name a digest, with the tags that lead to each; kind as `manifest.EdgeKind`.
+select r.name, e.source, e.kind, list(t.name order by t.name) filter (t.name is not null)
+from edge e
+join revision_link v on v.digest = e.source
+join repository r on r.id = v.repository
+left join page_tag t on t.repository = v.repository and t.digest = e.source
+where e.target = $digest
+group by r.name, e.source, e.kind order by r.name limit 500
+
+-- name: find_tags
+select r.name, t.name, t.digest, t.pushed from page_tag t join repository r on r.id = t.repository
+where t.subject is null and contains(t.name, $words) order by t.pushed desc limit $limit
+
+-- name: find_digests
+-- Revisions and blobs whose digest begins so.
+select digest, max(kind), any_value(size) from (
+    select digest, 'manifest' as kind, size from manifest where starts_with(lower(hex(digest)), $digest)
+    union all
+    select digest, 'blob', size from blob where starts_with(lower(hex(digest)), $digest)
+) group by digest order by digest limit $limit
+
+-- name: largest
+-- Repositories by the bytes that are theirs alone and those they share.
+select name, own, shared from page_repository where total > 0 order by own + shared desc, name limit $limit
+
+-- name: damage
+select count(*) from manifest where state in ('missing', 'mismatch', 'invalid', 'too large', 'unreadable')
+    and digest in (select digest from revision_link)
