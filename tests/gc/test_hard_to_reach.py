@@ -298,3 +298,24 @@ async def test_without_the_lock_nothing_is_journaled(what: str) -> None:
             await opened.apply()
     assert not [key for key in storage.store if key.startswith(RUNS) and key.endswith(".jsonl.gz")]
     assert registry(storage.store).objects == before
+
+
+async def test_a_blob_stays_whose_copy_is_not_listed_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the store said of the copy: one was cut off, one is not there."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "kept")
+    cut, lost, whole = sorted(encode(BlobKey(b.blob(b"dead %d" % number))) for number in range(3))
+    storage = model_storage(b.store)
+    copy = storage.copy
+
+    async def badly(source: str, target: str, *, size: int | None = None) -> None:
+        if source != lost:
+            await copy(source, target, size=size)
+        if source == cut:
+            body, mtime = storage.store.objects[target]
+            storage.store.objects[target] = body[:-1], mtime
+
+    monkeypatch.setattr(storage, "copy", badly)
+    report = await collect(storage, options(offline=True))
+    assert cut in storage.store and lost in storage.store and whole not in storage.store
+    assert report.blobs == 1 and "2 keys" in report.failures[0] and "not listed" in report.failures[0]

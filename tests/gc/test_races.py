@@ -252,6 +252,21 @@ def test_a_push_long_after_the_second_look(
     assert report.blobs == 1 and report.kept_back
 
 
+@pytest.mark.parametrize("when", ["before the copy", "before the delete"])
+def test_a_push_as_its_blobs_go(loop: asyncio.AbstractEventLoop, when: str) -> None:
+    """It finds the layer that goes next, and writes only links: the last look of the very run gives the layer back."""
+    world = World()
+    pushed(world, "a", 1, "t0")
+    pushed(world, "a", 0, "kept")
+    delete_tag(world, "a", "t0")
+    until = deletes("/blobs/") if when == "before the delete" else lambda operation, _: operation == "copy"
+    toolkit = begin(world, loop, until)
+    push = pushed(world, "a", 1, "again")
+    report = finish(toolkit)
+    stands(world, push)
+    assert report.blobs and report.healed.blobs and not report.healed.links
+
+
 # -- after a run
 
 
