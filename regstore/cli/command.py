@@ -76,17 +76,21 @@ def _part(parameter: inspect.Parameter) -> _Part:
             raise TypeError(f"{parameter.name}: `said` is for the fields of groups")
         own = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
         return _Part(name=parameter.name, group=None, parameters=(own,))
-    hints = get_type_hints(annotation, include_extras=True)
-    options = [
+    return _Part(name=parameter.name, group=annotation, parameters=_options_of(annotation))
+
+
+@functools.cache
+def _options_of(group: type[Any]) -> tuple[inspect.Parameter, ...]:
+    hints = get_type_hints(group, include_extras=True)
+    return tuple(
         inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=each.metadata.get(_SAID, inspect.Parameter.empty if each.default is MISSING else each.default),
             annotation=hints[each.name],
         )
-        for each in fields(annotation)
-    ]
-    return _Part(name=parameter.name, group=annotation, parameters=tuple(options))
+        for each in fields(group)
+    )
 
 
 def _is_argument(parameter: inspect.Parameter) -> bool:

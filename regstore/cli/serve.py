@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -114,6 +113,8 @@ async def _serve(
     as_json: bool,
     on_event: OnEvent,
 ) -> None:
+    import asyncio
+
     from regstore.serve.mounts import open_mounts
     from regstore.serve.opening import open_pages
     from regstore.serve.server import make_application, serving, url_of
