@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -18,18 +19,29 @@ _BAR: Final = 70
 _PAUSE: Final = 5.0
 
 
+class _Once:
+    """Says each notice once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Notice) and event.message not in self._said:
+            self._said.add(event.message)
+            self._say(event.message)
+
+
 class Retries:
     """Shows requests that are tried again, not more than one in a few seconds: a busy server refuses thousands; and
     each notice once."""
 
     def __init__(self) -> None:
         self._next = 0.0
-        self._said: set[str] = set()
+        self._notices = _Once(_line)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Notice) and event.message not in self._said:
-            self._said.add(event.message)
-            _line(event.message)
+        self._notices(event)
         if isinstance(event, Retry) and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PAUSE
             about = f" of {event.key}" if event.key else ""
@@ -64,8 +76,7 @@ class Bar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._phase = ""
-        self._retries = Retries()
-        self._said: set[str] = set()
+        self._lines = Retries()
 
     def __enter__(self) -> OnEvent:
         return self.show
@@ -76,15 +87,10 @@ class Bar:
         self.clear()
 
     def show(self, event: Event) -> None:
-        match event:
-            case Progress():
-                self._advance(event)
-            case Notice(message=message):
-                if message not in self._said:
-                    self._said.add(message)
-                    _line(message)
-            case Retry():
-                self._retries(event)
+        if isinstance(event, Progress):
+            self._advance(event)
+        else:
+            self._lines(event)
 
     def _advance(self, event: Progress) -> None:
         from tqdm import tqdm
@@ -122,18 +128,13 @@ class _Notices:
     """No bar: notices only, each once, as a line on stderr."""
 
     def __init__(self) -> None:
-        self._said: set[str] = set()
+        self.show = _Once(emit_error)
 
     def __enter__(self) -> OnEvent:
         return self.show
 
     def __exit__(self, *exc: object) -> None:
         pass
-
-    def show(self, event: Event) -> None:
-        if isinstance(event, Notice) and event.message not in self._said:
-            self._said.add(event.message)
-            emit_error(event.message)
 
     def clear(self) -> None:
         pass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -80,6 +82,16 @@ def test_the_first_groups_options_stand_last() -> None:
     assert places == sorted(places)
 
 
+def test_options_can_be_said_in_other_ways_by_their_fields_names() -> None:
+    """As the module's docstring promises to whoever reads options from a file or the environment."""
+    app = typer.Typer(rich_markup_mode=None)
+    other_ways = {"default_map": {"grace": "1h", "number": 7, "quiet": True}, "auto_envvar_prefix": "WORK"}
+    app.command("work", context_settings=other_ways)(work)
+    got.clear()
+    CliRunner().invoke(app, ["--number", "8"], env={"WORK_SHARE": "20%"})
+    assert got == [(Place(quiet=True), "x", MoreLimits(grace=HOUR, share=0.2, number=8), False)]
+
+
 def test_two_groups_can_not_have_one_option() -> None:
     def twice(one: Limits, *, other: MoreLimits) -> None:
         pass
@@ -94,6 +106,15 @@ def test_a_text_for_a_value_is_for_groups_only() -> None:
 
     with pytest.raises(TypeError, match="groups"):
         command(single)
+
+
+def test_what_every_command_waits_for_is_light() -> None:
+    program = "import sys, regstore.cli.app; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "regstore.cli.gc" in loaded
+    assert "asyncio" not in loaded
 
 
 # -- a second store
