@@ -15,7 +15,9 @@ from regstore.errors import InvalidReference
 
 NAME_MAX_LENGTH: Final = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-_NAME: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+#: Of at most NAME_MAX_LENGTH characters. Read by RE2 too.
+NAME_RE: Final = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_NAME: Final = re.compile(NAME_RE, re.ASCII)
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 #: `sha256-<hex>` (the OCI fallback for referrers), or with a suffix such as `.sig` (cosign's older scheme). Read by
 #: RE2 too.

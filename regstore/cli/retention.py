@@ -21,7 +21,7 @@ def print_retention(inventory: Inventory, options: GcOptions, summary: GcSummary
     _print_rules(inventory, options, summary)
     if not options.drop_broken:
         return
-    from regstore.gc.broken import unmatched
+    from regstore.gc.plan import unmatched
 
     if summary.broken:
         emit("\nrevisions that can't be read, and go:")

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regstore.errors import InputError
 from regstore.gc.policy import Pattern, Policy, Rule
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.manifest import EdgeKind
-from regstore.reference import DIGEST_TAG_RE
+
+if TYPE_CHECKING:
+    import duckdb
 
 _HOUR: Final = 3600 * 1_000_000
 #: Reproducible builds write 1970 or 1980 where they mean no time.
@@ -45,6 +48,22 @@ class Fate(StrEnum):
     GRACE = "grace"
 
 
+_SQL: Final = Statements(
+    "regstore.gc",
+    "retention.sql",
+    manifest=str(int(EdgeKind.MANIFEST)),
+    config=str(int(EdgeKind.CONFIG)),
+    **{fate.name.lower(): fate for fate in Fate},
+)
+
+
+def choose_tags(inventory: Inventory, policy: Policy, *, now: int, grace: int) -> None:
+    """gc_tag_fate; and gc_dropped_tag(repository, name, rule), those that go, with the name of the rule."""
+    retention = Retention(inventory, policy, now=now, grace=grace)
+    retention.sort()
+    retention.decide()
+
+
 class Retention:
     """One policy on one inventory, at `now`, with `grace`, both in microseconds."""
 
@@ -53,13 +72,10 @@ class Retention:
         self._policy = policy
         self._now = now
         self._cutoff = now - grace
-        inventory.execute(
-            "create table if not exists main.config_created (digest blob not null, time bigint, state varchar not null)"
+        self._by_created = _by_rule(
+            policy.rules, lambda rule: str(rule.newest_by == "created" and rule.needs_time).lower()
         )
-        inventory.execute(
-            "create table if not exists main.migrate_record"
-            " (repository varchar, tag varchar, digest blob, time bigint, set_by bigint)"
-        )
+        self._run("times")
 
     def sort(self) -> None:
         """gc_tag_rule(repository, name, target, mtime, rule, own_time, own_by, fate): what names alone decide."""
@@ -75,49 +91,18 @@ class Retention:
         meant = _by_rule(
             rules, lambda rule: _any(rule.drop, "name") if rule.drop else "true" if rule.takes else "false"
         )
-        self._execute(
-            f"""
-            create or replace table gc_tag_rule as
-            with named as (
-                select t.repository, t.name, t.target, t.mtime, r.name as repo
-                from tag t join repository r on r.id = t.repository
-            ),
-            ruled as (select *, {rule} as rule from named)
-            select u.repository, u.name, u.target, u.mtime, u.rule,
-                coalesce(m.time, u.mtime) as own_time,
-                case when m.time is null then 'link' else 'record' end as own_by,
-                case
-                    when {protect} then '{Fate.PROTECTED}'
-                    when regexp_full_match(u.name, {_literal(DIGEST_TAG_RE)}) then '{Fate.NAMES_DIGEST}'
-                    when rule is null then '{Fate.NO_RULE}'
-                    when u.target is null then '{Fate.DAMAGED}'
-                    when {kept} then '{Fate.KEPT}'
-                    when not {meant} then '{Fate.NOT_MEANT}'
-                end as fate
-            from ruled u
-            left join (
-                select repository, tag, digest, max(time) as time, min(set_by) as set_by
-                from main.migrate_record group by all
-            ) m on m.repository = u.repo and m.tag = u.name and m.digest = u.target and u.mtime <= m.set_by
-            """
-        )
+        self._run("sort", rule=rule, is_protected=protect, is_kept=kept, is_meant=meant)
 
     def configs(self) -> list[tuple[bytes, int | None]]:
         """(digest, size where it is known) of the configs whose `created` the rules ask for, and is not known."""
         if not self._policy.needs_created:
             return []
-        self._find_images()
-        return self._inventory.all(
-            """
-            select i.config, any_value(b.size) from gc_tag_image i left join blob b on b.digest = i.config
-            where i.config not in (select digest from main.config_created) group by i.config
-            """
-        )
+        self._run("images", by_created=self._by_created)
+        return self._run("configs").fetchall()
 
     def decide(self) -> None:
-        """gc_tag_fate."""
+        """gc_tag_fate and gc_dropped_tag."""
         rules = self._policy.rules
-        by_created = _by_rule(rules, lambda rule: str(rule.newest_by == "created" and rule.needs_time).lower())
         newest = _by_rule(rules, lambda rule: f"place <= {rule.keep_newest}" if rule.keep_newest else "false")
         younger = _by_rule(
             rules,
@@ -126,73 +111,23 @@ class Retention:
             ),
         )
         if self._policy.needs_created:
-            self._find_images()
+            self._run("images", by_created=self._by_created)
         else:
-            self._execute("create or replace temp table gc_tag_image (digest blob, config blob)")
-        self._execute(
-            f"""
-            create or replace table gc_tag_fate as
-            with made as (
-                select i.digest, bool_or(coalesce(c.state, 'unreadable') = 'unreadable') as unknown,
-                    max(c.time) filter (c.time between {_NO_TIME_BEFORE} and {self._now + _AHEAD}) as time
-                from gc_tag_image i left join main.config_created c on c.digest = i.config
-                group by i.digest
-            ),
-            timed as (
-                select t.*, {by_created} as by_created, m.time as made,
-                    by_created and coalesce(m.unknown, false) as unknown
-                from gc_tag_rule t left join made m on m.digest = t.target
-            ),
-            known as (
-                select repository, name, target, mtime, rule,
-                    case when fate is null and unknown then '{Fate.UNKNOWN_TIME}' else fate end as fate,
-                    case when by_created and made is not null then made else own_time end as time,
-                    case when by_created and made is not null then 'created' else own_by end as time_by
-                from timed
-            ),
-            placed as (
-                select * replace (case when fate is null then time end as time,
-                        case when fate is null then time_by end as time_by),
-                    case when fate is null then row_number() over (
-                        partition by repository, rule, fate is null order by time desc, mtime desc, name desc
-                    ) end as place
-                from known
-            )
-            select * replace (case
-                    when fate is not null then fate
-                    when {newest} then '{Fate.NEWEST}'
-                    when {younger} then '{Fate.YOUNGER}'
-                    when mtime >= {self._cutoff} then '{Fate.GRACE}'
-                    else '{Fate.GOES}'
-                end as fate)
-            from placed
-            """
-        )
+            self._run("no_images")
+        self._run("decide", by_created=self._by_created, is_newest=newest, is_younger=younger)
+        self._run("dropped")
 
-    def _find_images(self) -> None:
-        """gc_tag_image(digest, config): the configs of each tag's image, or of all images of its index."""
-        by_created = _by_rule(
-            self._policy.rules, lambda rule: str(rule.newest_by == "created" and rule.needs_time).lower()
-        )
-        self._execute(
-            f"""
-            create or replace temp table gc_tag_image as
-            with recursive below(digest, part) as (
-                select distinct target, target from gc_tag_rule where fate is null and {by_created}
-                union
-                select b.digest, e.target from below b join edge e on e.source = b.part
-                where e.kind = {int(EdgeKind.MANIFEST)}
-            )
-            select distinct b.digest, e.target as config from below b join edge e on e.source = b.part
-            where e.kind = {int(EdgeKind.CONFIG)}
-            """
-        )
-
-    def _execute(self, sql: str) -> None:
+    def _run(self, section: str, **fragments: str) -> duckdb.DuckDBPyConnection:
         import duckdb
 
+        given = {
+            "cutoff": self._cutoff,
+            "earliest": _NO_TIME_BEFORE,
+            "latest": self._now + _AHEAD,
+            "labels": [rule.name for rule in self._policy.rules],
+        }
         try:
-            self._inventory.execute(sql)
+            return _SQL.run(self._inventory, section, given, **fragments)
         except duckdb.InvalidInputException as error:  # RE2 knows less than Python's re, and how much it tells late
             source = self._policy.source or "the options"
             raise InputError(f"a pattern of {source} is not one that RE2 understands: {error}") from error

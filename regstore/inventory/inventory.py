@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from regstore import layout
 from regstore.digest import HEX_LENGTH, Digest
 from regstore.errors import InputError, RegstoreError, StorageFull
-from regstore.reference import DIGEST_TAG_RE
+from regstore.reference import DIGEST_TAG_RE, NAME_MAX_LENGTH, NAME_RE
 
 if TYPE_CHECKING:
     import duckdb
@@ -376,6 +376,8 @@ def _filled(text: str) -> str:
         "litter_folder": layout.LITTER_FOLDER_RE,
         "litter_file": layout.LITTER_FILE_RE,
         "digest_tag": DIGEST_TAG_RE,
+        "repository_name": NAME_RE,
+        "repository_name_max": str(NAME_MAX_LENGTH),
     }
     for name, fragment in fragments.items():
         text = text.replace("{" + name + "}", fragment)

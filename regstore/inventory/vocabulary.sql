@@ -42,3 +42,7 @@ create macro names_digest(tag, digest) as
     tag[:71] = replace(digest_text(digest), ':', '-')[:71]
     and is_digest_tag(tag)
     and starts_with(replace(digest_text(digest), ':', '-'), split_part(tag, '.', 1));
+
+-- Names of repositories that a registry accepts (`reference.is_name`).
+create macro is_name(name) as
+    length(name) <= {repository_name_max} and regexp_full_match(name, '{repository_name}');

@@ -23,7 +23,7 @@ from regstore.layout import (
     UploadKey,
     encode,
 )
-from regstore.reference import DIGEST_TAG_RE, names_digest, subject_of_tag
+from regstore.reference import DIGEST_TAG_RE, is_name, names_digest, subject_of_tag
 from tests.test_layout import digests, names, tags, uploads, uuids
 
 SHA512 = Digest.of(b"one", "sha512")
@@ -123,6 +123,17 @@ def test_tags_that_name_a_digest(inventory: Inventory, case: tuple[str, Digest])
         subject.raw if subject is not None else None,
         names_digest(tag, digest),
     )
+
+
+@_kept
+@given(names | st.text("aZ0._-/é\n", max_size=12))
+@example("a" * 255)
+@example("a" * 256)
+@example("a__b/c---d")
+@example("a___b")
+@example("a\n")
+def test_names_of_repositories(inventory: Inventory, name: str) -> None:
+    assert said(inventory, "is_name(v1)", name) == (is_name(name),)
 
 
 def test_a_cut_tag_names_every_digest_that_begins_so() -> None:
