@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection
+from typing import Final
 
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.state.counts import Counts
+
+_SQL: Final = Statements("regstore.gc", "counts.sql")
 
 
 def count_inventory(
@@ -18,21 +23,19 @@ def count_inventory(
 ) -> Counts:
     """What the inventory holds. gone_links: how many of its links have been removed since it was made; gone_tags,
     gone_revisions: the tables of the tags (repository, name) and the revisions (repository, digest) among them."""
-    tags = "from tag" + (f" anti join {gone_tags} using (repository, name)" if gone_tags else "")
-    revisions = "from revision_link" + (
-        f" anti join {gone_revisions} using (repository, digest)" if gone_revisions else ""
+    tags = f"(from tag anti join {gone_tags} using (repository, name))" if gone_tags else "tag"
+    revisions = (
+        f"(from revision_link anti join {gone_revisions} using (repository, digest))"
+        if gone_revisions
+        else "revision_link"
     )
-    tagged = inventory.all(
-        f"select r.name, count(*) from ({tags}) t join repository r on r.id = t.repository group by r.name"
-    )
-    untagged = inventory.all(
-        f"select r.name, count(*) from ({revisions}) v join repository r on r.id = v.repository"
-        f" where v.repository not in (select repository from ({tags})) group by r.name"
-    )
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for what, name, number in _SQL.run(inventory, "counts", tags=tags, revisions=revisions).fetchall():
+        found[what][name] = number
     return Counts(
-        blobs=inventory.count("blob"),
-        links=sum(map(inventory.count, ("tag", "revision_link", "layer_link"))) - gone_links,
-        tagged=dict(tagged),
-        untagged=dict(untagged),
+        blobs=found["blobs"][""],
+        links=found["links"][""] - gone_links,
+        tagged=found["tagged"],
+        untagged=found["untagged"],
         runs=frozenset(runs),
     )

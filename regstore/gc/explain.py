@@ -12,7 +12,10 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.retention import Fate
 from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.statements import Statements
 from regstore.reference import subject_of_tag
+
+_SQL: Final = Statements("regstore.gc", "explain.sql")
 
 _DAY: Final = 24 * 3600 * 1_000_000
 _TIME_BY: Final = {"link": "set", "record": "set where it was migrated from", "created": "made"}
@@ -45,12 +48,7 @@ def iter_dropped(inventory: Inventory) -> Iterator[DroppedTag]:
     if not inventory.count("gc_dropped_tag"):
         return
     cursor = inventory.connection.cursor()
-    rows = cursor.execute(
-        "select r.name, d.name, f.target, d.rule, f.time, f.time_by"
-        " from main.gc_dropped_tag d join main.gc_tag_fate f using (repository, name)"
-        " join main.repository r on r.id = d.repository"
-        " order by r.name, f.place, d.name"
-    )
+    rows = cursor.execute(_SQL.text("dropped"))
     while batch := rows.fetchmany(10_000):
         for repository, tag, target, rule, time, time_by in batch:
             yield DroppedTag(
@@ -66,14 +64,13 @@ def explain_tags(
 
     NameUnknown, TagUnknown where the inventory has none such.
     """
-    found = inventory.all("select id from repository where name = ?", [repository])
+    found = _SQL.run(inventory, "repository", {"repository": repository}).fetchall()
     if not found:
         raise NameUnknown(f"no repository {repository}")
     (number,) = found[0]
-    protected = [reason for (reason,) in inventory.all(_PROTECTED, [number])]
+    protected = [reason for (reason,) in _SQL.run(inventory, "protected", {"number": number}).fetchall()]
     policy = options.policy or Policy()
-    columns = "f.rule, f.fate, f.time, f.time_by, f.place" if options.policy else "null, null, null, null, null"
-    rows = inventory.all(_TAGS.format(columns=columns), [number, tag, tag])
+    rows = _SQL.run(inventory, "tags", {"number": number, "tag": tag}).fetchall()
     if tag is not None and not rows:
         raise TagUnknown(f"{repository} has no tag {tag}")
     reasons = []
@@ -88,18 +85,6 @@ def explain_tags(
             TagReason(tag=name, digest=None if target is None else digest_text(target), goes=goes, reason=reason)
         )
     return reasons
-
-
-_PROTECTED: Final = "select distinct reason from gc_protected where repository = ? order by 1"
-
-_TAGS: Final = """
-    select t.name, t.target, d.name is not null, b.digest, {columns}
-    from tag t
-    left join gc_dead_tag d on d.repository = t.repository and d.name = t.name
-    left join gc_broken_tag b on b.repository = t.repository and b.name = t.name
-    left join gc_tag_fate f on f.repository = t.repository and f.name = t.name
-    where t.repository = ? and (? is null or t.name = ?) order by t.name
-"""
 
 
 def _reason(

@@ -17,6 +17,7 @@ from typing import Final
 from regstore import layout
 from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state import TRASH, is_run, started_at
 from regstore.state.journal import (
@@ -38,14 +39,21 @@ from regstore.storage.base import Storage
 from regstore.tagging import UNDER_WAY
 
 _BATCH: Final = 10_000
+_SQL: Final = Statements(
+    "regstore.gc",
+    "past.sql",
+    tag=str(int(Step.TAG)),
+    tag_index=str(int(Step.TAG_INDEX)),
+    revision=str(int(Step.REVISION)),
+)
 #: Caches of layers' descriptors that don't answer for a link once the run that removed it has ended.
 _FORGETFUL: Final = ("none", "redis")
 
 
 class Past:
     """The trash and the journals of a store, as relations of an inventory: trash(digest, run, key, size) and
-    removed(run, key, name, step, digest, body, over). `nothing` when there is neither. And removed_tag(key, name, tag,
-    mtime): current/links that a run may yet delete.
+    removed(run, key, name, step, digest, body, over). And removed_tag(key, name, tag, mtime): current/links that a run
+    may yet delete.
 
     Times in microseconds. over: a registry that found the link after this did not find it by what the run was about to
     take; null where no time says so. mtime: what is newer was pushed since.
@@ -59,19 +67,7 @@ class Past:
         self._tags_open: set[str] = set()
         self._over: dict[str, int] = {}
         self._written_by_us = 0
-        for table, columns in (
-            ("trash", "digest blob, run varchar, key varchar, size bigint"),
-            (
-                "removed",
-                "run varchar, key varchar, name varchar, step tinyint, digest blob, body blob, over bigint",
-            ),
-            ("removed_tag", "key varchar, name varchar, tag varchar, mtime bigint"),
-            (
-                "intended",
-                "run varchar, name varchar, step tinyint, tag varchar, digest blob, size bigint, mtime bigint",
-            ),
-        ):
-            inventory.execute(f"create or replace table {table} ({columns})")
+        _SQL.run(inventory, "tables")
 
     @classmethod
     async def load(cls, storage: Storage, inventory: Inventory) -> Past:
@@ -92,21 +88,22 @@ class Past:
                 past.add_trash(found)
                 found = []
         past.add_trash(found)
+        unlinking = {record.run for record in past.records if record.begun.get("command") == "gc"} - past._acting
+        if unlinking:
+            _SQL.run(inventory, "intended")
         for record in past.records:
             past._seen[record.run] = await read_seen(storage, record)
             async for entries in read_parts(storage, record.parts):
                 past.add_removed(record.run, entries)
-                if record.begun.get("command") == "gc" and record.run not in past._acting:
+                if record.run in unlinking:
                     past._add_intended(record.run, entries)
                 if any(entry.op in (REWRITTEN, CREATED) for entry in entries):
                     past._written_by_us = max(past._written_by_us, record.written)
-        past._void_what_was_not_begun()
-        past._trust_no_times_of_ours()
+        if unlinking:
+            _SQL.run(inventory, "void_what_was_not_begun")
+        if past._written_by_us:  # an undo and a repair write links one by one, and without all that they need
+            _SQL.run(inventory, "trust_no_times_of_ours", {"written_by_us": past._written_by_us})
         return past
-
-    @property
-    def nothing(self) -> bool:
-        return not self._inventory.count("trash") and not self._inventory.count("removed")
 
     def add_trash(self, found: Iterable[tuple[str, str, int]]) -> None:
         """(run, key in the trash, size in bytes)."""
@@ -199,56 +196,15 @@ class Past:
             },
         )
 
-    def _void_what_was_not_begun(self) -> None:
-        self._inventory.execute(
-            f"""
-            delete from removed m using (
-                select run, name, min(step) as step from (
-                    select i.*, r.id from intended i join repository r using (name)
-                ) i
-                where step = {Step.TAG} and exists (
-                        from tag x where x.repository = i.id and x.name = i.tag
-                        and x.size = i.size and x.mtime = i.mtime)
-                    or step = {Step.TAG_INDEX} and exists (
-                        from tag_index x where x.repository = i.id and x.name = i.tag and x.digest = i.digest
-                        and x.size = i.size and x.mtime = i.mtime)
-                    or step = {Step.REVISION} and exists (
-                        from revision_link x where x.repository = i.id and x.digest = i.digest
-                        and x.size = i.size and x.mtime = i.mtime)
-                group by all
-            ) stands
-            where stands.run = m.run and stands.name = m.name and m.step > stands.step
-            """
-        )
-        self._inventory.execute("drop table intended")
-
-    def _trust_no_times_of_ours(self) -> None:
-        """An undo and a repair write links one by one, and without all that they need."""
-        self._inventory.execute(
-            "update removed set over = greatest(over, ?) where over is not null", [self._written_by_us]
-        )
-
     async def note_seen(self, storage: Storage, lock: Lock) -> None:
         """Void the journals' claims to links that stand again, unless they may yet go."""
-        await self._note(
-            storage,
-            lock,
-            self._inventory.all(
-                f"""
-                select m.run, m.key from removed m join repository r using (name)
-                where case when m.step = {Step.REVISION}
-                    then exists (from revision_link x where x.repository = r.id and x.digest = m.digest)
-                    else exists (from layer_link x where x.repository = r.id and x.digest = m.digest) end
-                """
-            ),
-        )
+        if self.records:
+            await self._note(storage, lock, _SQL.run(self._inventory, "standing_again").fetchall())
 
     async def note_given_back(self, storage: Storage, lock: Lock, keys: Sequence[str]) -> None:
         """Void the journals' claims to links that were given back: who removes one now, means it."""
         if keys:
-            rows = self._inventory.all(
-                "select run, key from removed where key in (select unnest(?::varchar[]))", [list(keys)]
-            )
+            rows = _SQL.run(self._inventory, "with_keys", {"keys": list(keys)}).fetchall()
             await self._note(storage, lock, rows, GIVEN_BACK)
 
     async def _note(self, storage: Storage, lock: Lock, found: Iterable[tuple[str, str]], why: str = "") -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from regstore import layout
 from regstore.digest import Digest
 from regstore.gc.plan import GcOptions
-from regstore.inventory.inventory import Inventory, digest_text, text_sql
+from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.statements import Statements
 from regstore.manifest import EdgeKind
 
 _KINDS: Final = {
@@ -19,9 +20,9 @@ _KINDS: Final = {
     EdgeKind.ENTRY: "entry",
     EdgeKind.BLOB: "blob",
 }
-#: Of a tag `t`: whether it names a digest, and that digest.
-_NAMES_DIGEST: Final = r"regexp_full_match(t.name, 'sha256-[0-9a-f]{64}(\..+)?|sha512-[0-9a-f]{128}(\..+)?')"
-_SUBJECT: Final = "unhex(regexp_extract(t.name, '^sha(?:256|512)-([0-9a-f]+)', 1))"
+_SQL: Final = Statements(
+    "regstore.gc", "why.sql", subject=str(int(EdgeKind.SUBJECT)), repositories=layout.REPOSITORIES
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +57,17 @@ class Why:
 
 def why(inventory: Inventory, options: GcOptions, digest: Digest, *, now: int, limit: int = 20) -> Why:
     """Why the planned gc keeps a digest. now: as in the plan."""
-    raw = digest.raw
-    reached = inventory.all(
-        "select distinct k.repository, coalesce(r.name, 'unknown keys')"
-        " from reach k left join repository r on r.id = k.repository"
-        " where k.digest = ? order by 2",
-        [raw],
-    )
-    cutoff = now - options.grace
-    chains = [_Search(inventory, options, number, name, cutoff).chain(raw) for number, name in reached[:limit]]
-    stored = inventory.one("select count(*) from blob where digest = ?", [raw]) > 0
+    given = {"digest": digest.raw, "cutoff": now - options.grace}
+    reached = _SQL.run(inventory, "reached", given).fetchall()
+    searches = [_Search(inventory, options, number, name, now - options.grace) for number, name in reached[:limit]]
+    [(stored, goes)] = _SQL.run(inventory, "stored", given).fetchall()
     return Why(
         digest=str(digest),
-        stored=stored,
-        goes=inventory.one("select count(*) from gc_dead_blob where digest = ?", [raw]) > 0,
-        chains=tuple(chains),
+        stored=stored > 0,
+        goes=goes > 0,
+        chains=tuple(search.chain(digest.raw) for search in searches),
         repositories=len(reached),
-        also=tuple(_also(inventory, digest, cutoff)),
+        also=tuple(words for (words,) in _SQL.run(inventory, "also", given).fetchall()),
     )
 
 
@@ -81,10 +76,12 @@ class _Search:
 
     def __init__(self, inventory: Inventory, options: GcOptions, number: int, name: str, cutoff: int) -> None:
         self._inventory = inventory
-        self._options = options
-        self._number = number
         self._name = name
-        self._cutoff = cutoff
+        self._given: dict[str, Any] = {
+            "number": number,
+            "cutoff": cutoff,
+            "delete_untagged": options.delete_untagged,
+        }
 
     def chain(self, raw: bytes) -> Chain:
         """A tag that follows a manifest is a root only where there is no other."""
@@ -112,69 +109,13 @@ class _Search:
 
     def _roots(self, digests: list[bytes], *, following: bool) -> list[tuple[bytes, str]]:
         """Which of the digests are roots of the repository, and in words why; the plainest reason first."""
-        untagged = self._options.delete_untagged
-        rows = self._inventory.all(
-            f"""
-            with wanted as (select unnest($1) as digest)
-            select digest, reason from (
-                select t.target as digest, 1 as rank, 'tag ' || t.name as reason
-                from tag t where t.repository = $2 and not exists (
-                    from gc_dead_tag d where d.repository = t.repository and d.name = t.name
-                ) and not (
-                    {str(untagged and not following).lower()} and {_NAMES_DIGEST} and {_SUBJECT} in (
-                        select digest from revision_link where repository = $2)
-                )
-                union all
-                select x.digest, 2, case
-                    when {str(not untagged).lower()} then 'revision link'
-                    when x.mtime >= {self._cutoff} then 'revision link younger than the grace'
-                    else 'revision link of a protected repository' end
-                from revision_link x where x.repository = $2 and not exists (
-                    from gc_broken_revision b where b.repository = x.repository and b.digest = x.digest
-                ) and ({str(not untagged).lower()} or x.mtime >= {self._cutoff}
-                    or x.repository in (select repository from gc_protected))
-                union all
-                select unnest([x.digest, x.target]), 3, 'layer link younger than the grace'
-                from layer_link x where x.repository = $2 and x.mtime >= {self._cutoff}
-                union all
-                select digest, 4, 'manifest linked as v2.1 did' from legacy_revision where repository = $2
-                union all
-                select digest, 5, 'a key that is not understood'
-                from unknown_digest where $2 not in (select id from repository)
-            ) where digest in (from wanted) order by rank, reason
-            """,
-            [digests, self._number],
-        )
+        given = self._given | {"digests": digests, "following": following}
+        rows = _SQL.run(self._inventory, "roots", given).fetchall()
         return [(bytes(digest), reason) for digest, reason in rows]
 
     def _above(self, digests: list[bytes]) -> list[tuple[bytes, bytes, str]]:
         """(digest, what it names of the given ones, as what), all reached in this repository."""
-        rows = self._inventory.all(
-            f"""
-            with wanted as (select unnest($1) as digest),
-            kept as (select digest, bool_or(expand) as expand from reach where repository = $2 group by digest)
-            select e.source, e.target, e.kind::varchar
-            from edge e join kept k on k.digest = e.source
-            where k.expand and e.kind <> {int(EdgeKind.SUBJECT)} and e.target in (from wanted)
-            union
-            select e.target, e.source, 'referrer'
-            from edge e join kept k on k.digest = e.target
-            join gc_sound_revision r on r.repository = $2 and r.digest = e.source
-            where e.kind = {int(EdgeKind.SUBJECT)} and e.source in (from wanted)
-            union
-            select l.digest, l.target, 'what its layer link says'
-            from layer_link l join kept k on k.digest = l.digest
-            where l.repository = $2 and l.target in (from wanted) and l.target <> l.digest
-            union
-            select {_SUBJECT} as subject, t.target, 'what tag ' || t.name || ' names'
-            from tag t
-            where t.repository = $2 and t.target in (from wanted) and {_NAMES_DIGEST}
-                and not exists (from gc_dead_tag d where d.repository = t.repository and d.name = t.name)
-                and subject in (select digest from kept)
-            order by 1, 2, 3
-            """,
-            [digests, self._number],
-        )
+        rows = _SQL.run(self._inventory, "above", self._given | {"digests": digests}).fetchall()
         return [
             (bytes(above), bytes(below), _KINDS[EdgeKind(int(said))] if said.isdigit() else said)
             for above, below, said in rows
@@ -187,34 +128,3 @@ def _links(digest: bytes, down: dict[bytes, tuple[bytes, str] | None]) -> list[L
         digest, named_as = step
         links.append(Link(digest=digest_text(digest), named_as=named_as))
     return links
-
-
-def _also(inventory: Inventory, digest: Digest, cutoff: int) -> list[str]:
-    """What keeps a blob though no repository reaches it."""
-    rows = inventory.all(
-        f"""
-        select 'layer link ' || {text_sql("x.digest")} || ' of ' || r.name from layer_link x
-        join repository r on r.id = x.repository
-        anti join gc_dead_layer_link d on d.repository = x.repository and d.digest = x.digest
-        where x.digest = $1 or x.target = $1
-        union all
-        select 'revision link ' || {text_sql("x.digest")} || ' of ' || r.name || ', which names it' from revision_link x
-        join repository r on r.id = x.repository
-        anti join gc_dead_revision d on d.repository = x.repository and d.digest = x.digest
-        where x.target = $1 and x.target <> x.digest
-        union all
-        select 'a signature of ' || {text_sql("x.revision")} || ' in ' || r.name from signature_link x
-        join repository r on r.id = x.repository
-        anti join gc_dead_signature d
-            on d.repository = x.repository and d.revision = x.revision and d.digest = x.digest
-        where x.digest = $1
-        union all
-        select 'unknown key ' || key from unknown
-        where contains(key, $2) and starts_with(key, '{layout.REPOSITORIES}')
-        union all
-        select 'the blob is younger than the grace' from blob where digest = $1 and mtime >= {cutoff}
-        order by 1 limit 20
-        """,
-        [digest.raw, f"{digest.algorithm}/{digest.encoded}"],
-    )
-    return [row[0] for row in rows]

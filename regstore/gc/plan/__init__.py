@@ -68,7 +68,6 @@ __all__ = [
 def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
     """Make the plan's tables in the inventory. `now` in microseconds, by the store's clock."""
     question = Question(inventory, options, now)
-    question.make_tables()
     mark(question)
     collect(question)
     blocked = find_live(question)
@@ -80,7 +79,6 @@ def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
 def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:
     """The same without the blobs, for an inventory that holds some repositories only."""
     question = Question(inventory, options, now)
-    question.make_tables()
     mark(question)
     collect(question)
 
@@ -91,6 +89,5 @@ def plan_blobs(inventory: Inventory, options: GcOptions, *, now: int) -> None:
     delete it."""
     everything = replace(options, policy=None, drop_broken=(), delete_untagged=False)
     question = Question(inventory, everything, now)
-    question.make_tables()
     mark(question)
     sweep(question, blocked=bool(find_live(question, links_go=False)))

@@ -63,6 +63,7 @@ def make_exchange(question: Question) -> None:
 def sweep(question: Question, *, blocked: bool) -> Held:
     """gc_dead_blob, of what neither live_blob nor unknown_reach names; live_blob is dropped. blocked: none may go."""
     held = Held()
+    question.make_tables("blobs")
     if not blocked:
         _SQL.run(question.inventory, "dead_blob", question.parameters)
         if "unknown" in question.present:

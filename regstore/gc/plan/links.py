@@ -22,6 +22,7 @@ def collect(question: Question) -> None:
     """gc_dead_tag, …_tag_index, …_revision, …_signature, …_layer_link and …_upload, the repositories' own litter, and
     gc_unlink. `roots.mark` has been here; gc_reached_odd holds what any repository reaches, not only these."""
     options, inventory, present = question.options, question.inventory, question.present
+    question.make_tables("links")
 
     def run(section: str) -> int:
         """How many rows came of it."""

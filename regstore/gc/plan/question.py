@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from regstore.gc.plan.options import GcOptions
 from regstore.inventory.inventory import Inventory
@@ -43,6 +43,6 @@ class Question:
         there no statement is run."""
         return frozenset(what for (what,) in _SQL.run(self.inventory, "present").fetchall())
 
-    def make_tables(self) -> None:
-        """The plan's relations, all empty."""
-        _SQL.run(self.inventory, "tables")
+    def make_tables(self, part: Literal["roots", "links", "blobs"]) -> None:
+        """The relations of a part of the plan, empty."""
+        _SQL.run(self.inventory, part)

@@ -32,6 +32,7 @@ def mark(question: Question) -> None:
     """gc_tag_fate and gc_dropped_tag, gc_protected, the broken revisions that may go, gc_follower, reach, and what of
     it is of another algorithm than sha256: gc_reached_odd."""
     inventory, options = question.inventory, question.options
+    question.make_tables("roots")
     if options.policy is not None:
         choose_tags(inventory, options.policy, now=question.now, grace=options.grace)
     find_protected(question)

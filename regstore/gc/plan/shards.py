@@ -46,7 +46,6 @@ def ask_for_manifests(shard: Inventory, round: int) -> list[bytes]:
 
 def plan_roots(question: Question) -> None:
     """What the shard's repositories keep; gc_reached_odd is what other shards have to know of it."""
-    question.make_tables()
     mark(question)
 
 
@@ -61,8 +60,9 @@ def plan_links(question: Question) -> str:
 
 
 def open_whole(question: Question) -> None:
-    """The whole's relations, empty: live_blob, unknown_reach, standing_repository, and the plan's own."""
-    question.make_tables()
+    """The whole's relations, empty: live_blob, unknown_reach and standing_repository, for the shards to fill; and those
+    of what goes."""
+    question.make_tables("links")
     make_exchange(question)
     make_standing(question)
 

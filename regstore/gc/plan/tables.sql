@@ -1,6 +1,6 @@
 -- The plan's relations. Each is empty until the part of the plan that fills it has something for it.
 
--- name: tables
+-- name: roots
 
 -- Of each tag, what the policy says (`gc.retention`, which makes it anew); and those that go by it.
 create or replace table gc_tag_fate (
@@ -24,6 +24,8 @@ create or replace table gc_follower (repository integer, name varchar, target bl
 -- Digests of another algorithm that any repository reaches, also one of another shard.
 create or replace table gc_reached_odd (digest blob);
 
+-- name: links
+
 -- What goes.
 create or replace table gc_dead_tag (repository integer, name varchar);
 create or replace table gc_dead_tag_index (repository integer, name varchar, digest blob);
@@ -33,7 +35,6 @@ create or replace table gc_dead_layer_link (repository integer, digest blob);
 create or replace table gc_dead_upload (repository integer, uuid varchar, size bigint);
 -- repository: in whose own folders it stands, null elsewhere; digest: of the blob in whose folder it stands, else null.
 create or replace table gc_dead_litter (repository integer, key varchar, size bigint, mtime bigint, digest blob);
-create or replace table gc_dead_blob (digest blob, size bigint, mtime bigint);
 
 -- Every key of theirs but the blobs' and what stands in no repository, as it was listed. step: `Step`. label: of a
 -- tag's keys the tag, of an upload's its id; digest: what a link is named by, and what a tag names; both null
@@ -41,6 +42,10 @@ create or replace table gc_dead_blob (digest blob, size bigint, mtime bigint);
 create or replace table gc_unlink (
     repository integer, step tinyint, label varchar, digest blob, key varchar, size bigint, mtime bigint, body blob
 );
+
+-- name: blobs
+
+create or replace table gc_dead_blob (digest blob, size bigint, mtime bigint);
 
 -- name: present
 -- (what): kinds of things that the inventory holds at all. (A select of ten `exists` costs DuckDB 30 ms.)
