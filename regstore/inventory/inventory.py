@@ -252,10 +252,10 @@ class Inventory:
             "create or replace temp table located as select d.*, r.id as repository"
             " from decoded d left join repository r using (name)"
         )
-        if self._schema == "main":  # a child's blobs are a view, and it lists none
-            self.execute(_INGEST_BLOBS)
-        for statement in _INGEST:
-            self.execute(statement)
+        for (kind,) in self.all("select distinct kind from located"):
+            if kind != "blob" or self._schema == "main":  # a child's blobs are a view, and it lists none
+                for statement in _INGEST[kind]:
+                    self.execute(statement)
 
     def note_archived(self, key: str) -> None:
         """Reading it told; its listing may have, too."""
@@ -272,24 +272,38 @@ class Inventory:
         return sum(self.counts(*_TABLES_OF_KEYS).values())
 
 
-_INGEST_BLOBS = "insert into blob select digest, size, mtime from located where kind = 'blob'"
-
-#: Where a link's body is not yet known: `target` stays null until `scan` has resolved or read it.
-_INGEST = (
-    "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime, null"
-    " from located where kind = 'layer_link'",
-    "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime, null"
-    " from located where kind = 'revision_link'",
-    "insert into signature_link select repository, revision, digest, sound, size, mtime"
-    " from located where kind = 'signature_link'",
-    "insert into tag select repository, label, null, null, size, mtime, null from located where kind = 'tag'",
-    "insert into tag_etag select repository, label, etag from located where kind = 'tag'",
-    "insert into tag_index select repository, label, digest, sound, size, mtime from located"
-    " where kind = 'tag_index'",
-    "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
-    "insert into litter select key, size, mtime, kind = 'marker' from located where kind in ('marker', 'litter')",
-    "insert into unknown select key, size, mtime from located where kind = 'unknown'",
-)
+_INGEST_LITTER = "insert into litter select key, size, mtime, kind = 'marker' from located where kind = "
+#: By the kind of key. Where a link's body is not yet known, `target` stays null until `scan` has resolved or read it.
+_INGEST = {
+    "blob": ("insert into blob select digest, size, mtime from located where kind = 'blob'",),
+    "layer_link": (
+        "insert into layer_link select repository, digest, case when sound then digest end, null, size, mtime, null"
+        " from located where kind = 'layer_link'",
+    ),
+    "revision_link": (
+        "insert into revision_link select repository, digest, case when sound then digest end, null, size, mtime, null"
+        " from located where kind = 'revision_link'",
+    ),
+    "signature_link": (
+        "insert into signature_link select repository, revision, digest, sound, size, mtime"
+        " from located where kind = 'signature_link'",
+    ),
+    "tag": (
+        "insert into tag select repository, label, null, null, size, mtime, null from located where kind = 'tag'",
+        "insert into tag_etag select repository, label, etag from located where kind = 'tag'",
+    ),
+    "tag_index": (
+        "insert into tag_index select repository, label, digest, sound, size, mtime from located"
+        " where kind = 'tag_index'",
+    ),
+    "upload_part": (
+        "insert into upload_part select repository, label, part, size, mtime from located where kind = 'upload_part'",
+    ),
+    "marker": (f"{_INGEST_LITTER}'marker'",),
+    "litter": (f"{_INGEST_LITTER}'litter'",),
+    "seed": (),
+    "unknown": ("insert into unknown select key, size, mtime from located where kind = 'unknown'",),
+}
 
 
 def _refuse_what_is_not_ours(path: Path) -> None:

@@ -27,7 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, Archived, InvalidManifest, NotFound, StorageError, Unsupported
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.cache import ManifestCache, ParsedManifest, default_cache_dir
-from regstore.inventory.inventory import Inventory
+from regstore.inventory.inventory import Columns, Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.inventory.sample import other_blobs
 from regstore.inventory.whose import database_told_by
@@ -41,6 +41,8 @@ _BATCH_MANIFESTS: Final = 4_000
 _SLICE: Final = 50_000
 #: A link longer than this holds no digest; it is not read.
 LINK_MAX: Final = 1024
+#: SQL for the rows of a table of links whose bodies nothing has told so far.
+_UNREAD: Final = f"from {{}} where target is null and body is null and unread is null and size <= {LINK_MAX}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +161,11 @@ class Scanner:
         if cache.trouble:
             self._on_event(Notice(message=cache.trouble))
         try:
-            read = 0
-            for wanted in (_FIRST_MANIFESTS, _CHILD_MANIFESTS):
-                while rows := self._inventory.all(f"{wanted} limit {_SLICE}"):
-                    read = await self._read_batch(rows, cache, read)
+            read, full = 0, True
+            while full and (rows := self._inventory.all(f"{_FIRST_MANIFESTS} limit {_SLICE}")):
+                read, full = await self._read_batch(rows, cache, read), len(rows) == _SLICE
+            while rows := self._inventory.all(f"{_CHILD_MANIFESTS} limit {_SLICE}"):
+                read = await self._read_batch(rows, cache, read)
             await self._manifests.end()
         finally:
             cache.close()
@@ -224,39 +227,39 @@ class Scanner:
         """A tag's body by its MD5, among the digests that its repository links as revisions or in the tag's history."""
         self._inventory.execute(
             """
-            create or replace temp table tag_target as
-            with candidate as (
-                select repository, digest from revision_link
-                union
-                select repository, digest from tag_index
-            ),
-            text as (
-                select repository, digest, case octet_length(digest)
-                    when 32 then 'sha256:' when 48 then 'sha384:' else 'sha512:' end || lower(hex(digest)) as body
-                from candidate
-            )
-            select tag.repository, tag.name, any_value(text.digest) as target
-            from tag
-            join tag_etag using (repository, name)
-            join text on text.repository = tag.repository and md5(text.body) = tag_etag.etag
-                and length(text.body) = tag.size
-            group by all
+            update tag set target = found.target
+            from (
+                with candidate as (
+                    select repository, digest from revision_link
+                    union
+                    select repository, digest from tag_index
+                ),
+                text as (select repository, digest, digest_text(digest) as body from candidate)
+                select tag.repository, tag.name, any_value(text.digest) as target
+                from tag
+                join tag_etag using (repository, name)
+                join text on text.repository = tag.repository and md5(text.body) = tag_etag.etag
+                    and length(text.body) = tag.size
+                group by all
+            ) found
+            where tag.repository = found.repository and tag.name = found.name
             """
         )
-        self._inventory.execute(
-            "update tag set target = tag_target.target from tag_target"
-            " where tag.repository = tag_target.repository and tag.name = tag_target.name"
-        )
-        self._inventory.execute("drop table tag_target")
 
     async def _read_links(self) -> None:
         """Read what size and ETag did not prove, and set target and body."""
-        names: dict[int, str] = {}
-        for table, column in (("layer_link", "digest"), ("revision_link", "digest"), ("tag", "name")):
-            unread = f"from {table} where target is null and body is null and unread is null and size <= {LINK_MAX}"
+        columns = {"layer_link": "digest", "revision_link": "digest", "tag": "name"}
+        any_unread = " union all ".join(f"(select '{table}' {_UNREAD.format(table)} limit 1)" for table in columns)
+        found = {table for (table,) in self._inventory.all(any_unread)}
+        if not found:
+            return
+        names = dict(self._inventory.all("select id, name from repository"))
+        for table in [table for table in columns if table in found]:
+            column, full = columns[table], True
             watch = OutageWatch(self._storage, partial(self._other_links, table, column))
-            while rows := self._inventory.all(f"select repository, {column} {unread} limit {_SLICE}"):
-                names = names or dict(self._inventory.all("select id, name from repository"))
+            while full:
+                rows = self._inventory.all(f"select repository, {column} {_UNREAD.format(table)} limit {_SLICE}")
+                full = len(rows) == _SLICE
                 await self._read_slice(table, column, rows, names, watch)
             await watch.end()
 
@@ -322,29 +325,22 @@ class Scanner:
             None if target is not None and (column == "name" or target == digest) else body
             for target, digest, (_, _, body, _) in zip(targets, own, bodies, strict=True)
         ]
-        self._inventory.execute(
-            "create or replace temp table found (repository integer, target blob, body blob, unread varchar,"
-            f" label {'varchar' if kind == 'utf8' else 'blob'})"
-        )
-        self._inventory.insert(
-            "found",
-            {
-                "repository": ("int32", [row[0] for row in bodies]),
-                "label": (kind, [row[1] for row in bodies]),
-                "target": ("binary", targets),
-                "body": ("binary", kept),
-                "unread": ("utf8", [row[3] for row in bodies]),
-            },
-        )
-        self._inventory.execute(
-            f"update {table} set target = found.target, body = found.body, unread = found.unread from found"
-            f" where {table}.repository = found.repository and {table}.{column} = found.label"
-        )
+        found: Columns = {
+            "repository": ("int32", [row[0] for row in bodies]),
+            "label": (kind, [row[1] for row in bodies]),
+            "target": ("binary", targets),
+            "body": ("binary", kept),
+            "unread": ("utf8", [row[3] for row in bodies]),
+        }
+        with self._inventory.given("found", found):
+            self._inventory.execute(
+                f"update {table} set target = found.target, body = found.body, unread = found.unread from found"
+                f" where {table}.repository = found.repository and {table}.{column} = found.label"
+            )
         for repository, label in gone:
             self._inventory.execute(
                 f"delete from {table} where repository = ? and {column} = ?", [repository, label]
             )
-        self._inventory.execute("drop table found")
 
     async def _read_batch(
         self, rows: Sequence[tuple[bytes, int | None]], cache: ManifestCache, read_before: int
