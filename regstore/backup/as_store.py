@@ -20,7 +20,7 @@ from regstore import layout
 from regstore.backup.format import Pack, Snapshot, blob_key
 from regstore.backup.opening import read_pack
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, NotFound, StorageError
+from regstore.errors import AccessDenied, NotFound, StorageError, Unsupported
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -32,6 +32,7 @@ from regstore.storage.base import (
     ReadHandle,
     Storage,
 )
+from regstore.storage.optional import Presigns
 
 #: Links of packs that are kept in memory at a time, at some 500 bytes each.
 LINKS_KEPT: Final = 200_000
@@ -110,6 +111,13 @@ class SnapshotStorage:
         for name in self._names:
             found |= (await self._trees.get(name)).blobs
         return sorted(found.items(), key=lambda pair: layout.encode(layout.BlobKey(pair[0])))
+
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        """As `Presigns`; Unsupported where the backup's storage has no such addresses."""
+        decoded = layout.decode(key)
+        if not isinstance(self._backup, Presigns) or not isinstance(decoded, layout.BlobKey):
+            raise Unsupported(f"{self.url} has no addresses of objects")
+        return await self._backup.presigned_url(blob_key(decoded.digest), seconds=seconds)
 
     async def stat(self, key: str) -> ObjectInfo:
         decoded = layout.decode(key)

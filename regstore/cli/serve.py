@@ -44,6 +44,11 @@ class Listening:
         typer.Option("--without-password", help="Listen beyond this computer with no password: all may read all."),
     ] = False
 
+    redirect: Annotated[
+        bool,
+        typer.Option("--redirect", help="Send clients to S3 itself for blobs, by addresses good for 20 minutes."),
+    ] = False
+
     def options(self) -> ServeOptions:
         from regstore.serve.server import ServeOptions, parse_listen
 
@@ -55,6 +60,7 @@ class Listening:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             open_to_all=self.without_password,
+            redirect=self.redirect,
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -20,7 +21,7 @@ from aiohttp import hdrs, web
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import BlobUnknown, ManifestUnknown, NotFound, RegstoreError
+from regstore.errors import BlobUnknown, ManifestUnknown, NotFound, RegstoreError, Unsupported
 from regstore.manifest import OCI_INDEX
 from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
@@ -29,10 +30,13 @@ from regstore.serve.answers import JSON, TOLD, ApiError, api_error, error_respon
 from regstore.serve.bodies import parse_range, send
 from regstore.serve.mounts import Mounts
 from regstore.serve.referrers import ReferrersMemory
+from regstore.storage.optional import Presigns
 
 VERSION_HEADER: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 #: Names, or tags, of one answer where the client asks for no number, or for more.
 PAGE: Final = 1000
+#: Seconds for which an address to which a client is sent is good: it must begin by then.
+REDIRECT: Final = 1200
 #: What never changes may be kept for ever, says the answer; a tag's answer says nothing.
 _FOR_EVER: Final = "max-age=31536000, immutable"
 _CONTENT_DIGEST: Final = "Docker-Content-Digest"
@@ -44,8 +48,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RegistryApi:
     """The handlers under `/v2/`, for any server of aiohttp."""
 
-    def __init__(self, mounts: Mounts) -> None:
+    def __init__(self, mounts: Mounts, *, redirect: bool = False) -> None:
+        """redirect: send clients to the store for the bytes of blobs, where it has addresses for them."""
         self._mounts = mounts
+        self._redirect = redirect
         self._referrers = ReferrersMemory()
 
     def add_to(self, application: web.Application) -> None:
@@ -123,6 +129,12 @@ class RegistryApi:
             if request.method == hdrs.METH_HEAD:
                 size = (await storage.stat(key)).size
                 return web.Response(headers=headers | {hdrs.CONTENT_LENGTH: str(size)})
+            if self._redirect and isinstance(storage, Presigns):
+                await storage.stat(key)
+                with suppress(Unsupported):
+                    headers[hdrs.LOCATION] = await storage.presigned_url(key, seconds=REDIRECT)
+                    headers[hdrs.CACHE_CONTROL] = "no-store"
+                    return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers=headers)
             if wanted is None:
                 async with storage.open_read(key) as handle:
                     return await send(request, handle, parse_range(None, handle.info.size), headers)

@@ -49,7 +49,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class ServeOptions:
     """host, port: where to listen; port 0 takes a free one. tls_cert, tls_key: PEM files, both or none.
 
-    open_to_all: listen on an address that others can reach though there is no password.
+    open_to_all: listen on an address that others can reach though there is no password. redirect: send clients to the
+    store itself for blobs, by addresses that are good for a while, where it has such (S3).
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +59,7 @@ class ServeOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     open_to_all: bool = False
+    redirect: bool = False
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -157,7 +159,7 @@ def make_application(
     application.on_response_prepare.append(on_prepare)
     application.router.add_get(HEALTH, _health)
     application.router.add_get("/metrics", show_metrics)
-    RegistryApi(mounts).add_to(application)
+    RegistryApi(mounts, redirect=options.redirect).add_to(application)
     if pages is not None:
         pages.add_to(application)
         application.router.add_get("/static/{name}", static)

@@ -251,3 +251,13 @@ class CopiesBetween(ResumesUploads, Protocol):
     async def stat_kept(self, key: str) -> tuple[ObjectInfo, bytes | None]:
         """`stat` and `KeepsChecksums.kept_sha256` in one request."""
         ...
+
+
+@runtime_checkable
+class Presigns(Protocol):
+    """A store from which a client can fetch an object itself, by an address that is good for a while."""
+
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        """Who has it may GET this object for so many seconds, or until the credentials that it was made with expire.
+        Whether the object is there is not looked at."""
+        ...

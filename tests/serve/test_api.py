@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import yarl
 
 from regstore import layout
 from regstore.backup import Snapshot
@@ -20,11 +21,12 @@ from regstore.registry import Registry
 from regstore.serve.mounts import StoreMount, open_mounts
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from tests.backup.places import memory, take
+from tests.backup.places import memory, open_place, take
 from tests.model.store import ModelStore
 from tests.registry.stores import push
 from tests.serve.served import Served, served
 from tests.servers import images
+from tests.servers.s3 import S3Root, S3Server
 
 NAME = "team/app"
 IMAGE = images.image("served", parts=2)
@@ -371,3 +373,31 @@ async def test_a_client_that_goes_away_harms_nobody(client: Served) -> None:
         with suppress(ConnectionError):
             await writer.wait_closed()
     assert (await client.ask("/v2/")).status == 200
+
+
+async def test_clients_are_sent_to_the_store_for_blobs(moto: S3Server) -> None:
+    bucket = moto.create_bucket()
+    async with (
+        open_place(S3Root(moto, bucket, "/root")) as source,
+        open_place(S3Root(moto, bucket, "/b")) as backup,
+    ):
+        await fill(source)
+        snapshot = SnapshotStorage(backup, (await take(source, backup)).snapshot)
+        blob = IMAGE.blobs[0]
+        for storage in (source, snapshot):
+            async with served(StoreMount(Registry(storage)), redirect=True) as client:
+                answer = await client.ask(f"{BASE}/blobs/{blob.digest}")
+                assert (answer.status, answer.headers["Cache-Control"]) == (307, "no-store")
+                async with client.session.get(yarl.URL(answer.headers["Location"], encoded=True)) as response:
+                    assert (response.status, await response.read()) == (200, blob.data)
+                assert (await client.ask(f"{BASE}/blobs/{blob.digest}", "HEAD")).status == 200
+                gone = await client.ask(f"{BASE}/blobs/{Digest.of(b'none')}")
+                assert (gone.status, gone.code) == (404, "BLOB_UNKNOWN")
+                assert (await client.ask(f"{BASE}/manifests/1.0")).body == IMAGE.data
+
+
+async def test_a_folder_has_no_addresses_and_its_blobs_come_from_here(places: Places) -> None:
+    blob = IMAGE.blobs[0]
+    for kind in ("disk", "snapshot of a folder", "streamed"):
+        async with places.open(kind) as storage, served(StoreMount(Registry(storage)), redirect=True) as client:
+            assert (await client.ask(f"{BASE}/blobs/{blob.digest}")).body == blob.data

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from unittest import mock
 
 import pytest
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 
@@ -42,6 +42,20 @@ def test_same_as_botocore(key: str, token: str | None) -> None:
     )
     assert ours["x-amz-date"] == request.headers["X-Amz-Date"]
     assert ours["authorization"] == request.headers["Authorization"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("token", [None, "to/ken+=="])
+def test_a_presigned_query_is_that_of_botocore(key: str, token: str | None) -> None:
+    path = "/bucket/" + encode_path(key)
+    request = AWSRequest("GET", f"http://s3.example.org:9000{path}")
+    auth = S3SigV4QueryAuth(BotocoreCredentials("AKID", "secret/key", token), "s3", "eu-west-1", expires=300)
+    with mock.patch("botocore.auth.get_current_datetime", return_value=datetime(2026, 11, 23, 10, tzinfo=UTC)):
+        auth.add_auth(request)
+    ours = Signer("eu-west-1").presigned(
+        Credentials("AKID", "secret/key", token), "GET", path, "s3.example.org:9000", seconds=300, at=1795428000.0
+    )
+    assert sorted(ours.split("&")) == sorted(request.url.partition("?")[2].split("&"))
 
 
 def test_another_day_or_secret_is_another_key() -> None:

@@ -275,6 +275,13 @@ class SignedClient:
         limit = CONNECT_TIMEOUT + patience + length / SLOWEST
         return await self._connect().request(method, path, signed, data, patience=patience, limit=limit)
 
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        """As `Presigns`."""
+        endpoint = self.endpoint
+        path = endpoint.path(key)
+        query = self._signer.presigned(await self.credentials.get(), "GET", path, endpoint.host, seconds=seconds)
+        return f"{endpoint.scheme}://{endpoint.host}{path}?{query}"
+
     @asynccontextmanager
     async def open(
         self, key: str, *, headers: Mapping[str, str], accept: tuple[int, ...], attempts: int = 0

@@ -133,6 +133,9 @@ class S3Storage:
         put = put if put is not None else self.put_options
         return {"s3": driver_parameters(self.endpoint, self.settings, put)}
 
+    async def presigned_url(self, key: str, *, seconds: int) -> str:
+        return await self._client.presigned_url(self._full(key), seconds=seconds)
+
     def store_with(self, options: PutOptions) -> None:
         self.put_options = options.over(self.put_options)
 
