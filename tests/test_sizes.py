@@ -24,10 +24,6 @@ LIMITS: Final = {"module": 500, "class": 300, "function": 60}
 EXCEPTIONS: Final[dict[str, tuple[int, str]]] = {
     "inventory/scan.py Scanner": (352, "one method a kind of key"),
     "inventory/usage.py plan_usage": (64, "statements go to .sql files"),
-    "storage/registry_config.py parse_registry_config": (64, "the contract of a backend in one place"),
-    "storage/s3/client.py SignedClient.call": (81, "the protocol of S3 in one place"),
-    "storage/s3/multipart.py put_stream": (68, "the protocol of S3 in one place"),
-    "storage/s3/storage.py S3Storage": (391, "the protocol of S3 in one place"),
 }
 
 

@@ -119,24 +119,7 @@ def parse_registry_config(
             f"which no registry starts; leave one, or choose with REGISTRY_STORAGE=NAME"
         )
     driver = drivers[0]
-    parameters = _section(storage, driver, where)
-    location: DiskLocation | S3Location
-    access, put = None, PutOptions()
-    if driver == "filesystem":
-        root = Path(_text(parameters, "rootdirectory") or DEFAULT_ROOT)
-        if not root.is_absolute():
-            raise InputError(f"{where}: storage.filesystem.rootdirectory {str(root)!r} must be an absolute path")
-        location = DiskLocation(root)
-    elif driver in _S3_DRIVERS:
-        bucket = _text(parameters, "bucket")
-        if not bucket:
-            raise InputError(f"{where}: storage.{driver} has no bucket (REGISTRY_STORAGE_S3_BUCKET sets it too)")
-        location = S3Location(bucket, normalize_root(_text(parameters, "rootdirectory") or ""))
-        access, put = _s3_access(parameters, where), _put_options(parameters, where)
-    else:
-        raise InputError(
-            f"{where}: the registry's storage is {driver!r}; regstore works on s3 and filesystem storage only"
-        )
+    location, access, put = _location(driver, _section(storage, driver, where), where)
     proxy = _section(config, "proxy", where)
     maintenance = _section(storage, "maintenance", where)
     return RegistryConfig(
@@ -152,6 +135,26 @@ def parse_registry_config(
         redis=_redis(_section(config, "redis", where), where),
         database=_database(_section(config, "database", where), where),
         tags_in=_tags_in(config),
+    )
+
+
+def _location(
+    driver: str, parameters: Mapping[str, Any], where: str
+) -> tuple[DiskLocation | S3Location, S3Access | None, PutOptions]:
+    """Where the registry keeps its data, how it reaches that, and how it stores its objects."""
+    if driver == "filesystem":
+        root = Path(_text(parameters, "rootdirectory") or DEFAULT_ROOT)
+        if not root.is_absolute():
+            raise InputError(f"{where}: storage.filesystem.rootdirectory {str(root)!r} must be an absolute path")
+        return DiskLocation(root), None, PutOptions()
+    if driver in _S3_DRIVERS:
+        bucket = _text(parameters, "bucket")
+        if not bucket:
+            raise InputError(f"{where}: storage.{driver} has no bucket (REGISTRY_STORAGE_S3_BUCKET sets it too)")
+        location = S3Location(bucket, normalize_root(_text(parameters, "rootdirectory") or ""))
+        return location, _s3_access(parameters, where), _put_options(parameters, where)
+    raise InputError(
+        f"{where}: the registry's storage is {driver!r}; regstore works on s3 and filesystem storage only"
     )
 
 

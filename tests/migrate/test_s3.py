@@ -299,7 +299,7 @@ async def test_how_objects_are_stored(
 ) -> None:
     """Whatever is written, in one request, in parts, by the server, and our own records too: a bucket may refuse all
     else."""
-    monkeypatch.setattr("regstore.storage.s3.storage.STREAMED", range(0))
+    monkeypatch.setattr("regstore.storage.s3.putting.STREAMED", range(0))
     monkeypatch.setattr("regstore.storage.s3.between.COPIED_WHOLE", 16 * MiB)
     large.write_folder(tmp_path)
     put = PutOptions(
@@ -367,7 +367,7 @@ async def test_a_large_blob_with_a_flipped_byte(
 async def test_faults_are_ridden_out(
     tmp_path: Path, large: ModelStore, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regstore.storage.s3.storage.STREAMED", range(0))  # all that is large goes in parts
+    monkeypatch.setattr("regstore.storage.s3.putting.STREAMED", range(0))  # all that is large goes in parts
     large.write_folder(tmp_path)
     with FaultProxy(moto.endpoint_url) as proxy:
         proxy.answer(503, "SlowDown", operation="PutObject", times=5)

@@ -49,7 +49,7 @@ def one_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regstore.storage.s3.storage.STREAMED", range(0))
+    monkeypatch.setattr("regstore.storage.s3.putting.STREAMED", range(0))
 
 
 @pytest.fixture

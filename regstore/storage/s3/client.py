@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from regstore.errors import AccessDenied, RegstoreError, Unreachable
 from regstore.events import Retry
@@ -64,6 +64,18 @@ class Answer:
         wait = self.headers.get("retry-after", "")
         found.wait = float(wait) if wait.isdigit() else 0.0
         return found
+
+
+class Request(NamedTuple):
+    """operation: S3's name. key: the full key, "" for the bucket. sha256: of the body, in hex."""
+
+    operation: str
+    method: str
+    key: str
+    query: Iterable[tuple[str, str]]
+    headers: Mapping[str, str]
+    body: bytes | Pieces | Streamed
+    sha256: str
 
 
 class SignedClient:
@@ -134,43 +146,16 @@ class SignedClient:
         may break before it is given up, where that is less than the policy's tries. Raises regstore's errors, and what
         reading a Streamed body raises.
         """
-        attempt = 0
         if self.settings.read_only and method not in ("GET", "HEAD"):
             raise AccessDenied(f"{self.place.url} was opened to be looked at only: no {operation} is sent")
-        if isinstance(body, bytes) and len(body) > _SLICE:
-            body = Pieces((body,), len(body))
-        if isinstance(body, Streamed):
-            sha256 = body.sha256
-        elif isinstance(body, Pieces):
-            sha256 = sha256 or await asyncio.to_thread(body.hashed, hashlib.sha256())
-        else:
-            sha256 = sha256 or (hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256)
-
-        async def send(data: bytes | AsyncIterator[bytes | memoryview]) -> Answer:
-            response = await self._send(
-                credentials,
-                operation,
-                method,
-                key,
-                query,
-                headers or {},
-                data,
-                len(body),
-                sha256,
-                self._patience(patience, attempt),
-            )
-            return Answer(response.status, response.headers, await response.read())
-
+        body, sha256 = await _hashed(body, sha256)
+        request = Request(operation, method, key, query, headers or {}, body, sha256)
+        attempt = 0
         while True:
             attempt += 1
             try:
                 credentials = await self.credentials.get()
-                async with self._slots:
-                    if isinstance(body, Streamed):
-                        async with body.opened() as data:
-                            answer = await send(data)
-                    else:
-                        answer = await send(_slices(body) if isinstance(body, Pieces) else body)
+                answer = await self._answer(request, credentials, self._patience(patience, attempt))
                 self._answered = True
                 self.counters.bytes_read += len(answer.body)
                 if answer.status not in accept:
@@ -182,13 +167,36 @@ class SignedClient:
             except FAILED as error:
                 if isinstance(body, Streamed) and body.error is not None:
                     raise body.error from None
-                if await self._renewed(error, attempt, credentials):
-                    wait = 0.0
-                else:
-                    wait = self._judge(error, attempt, operation, about or key, broken)
+                wait = await self._wait(error, attempt, credentials, operation, about or key, broken)
                 if retried is not None:
                     retried.append(error)
             await asyncio.sleep(wait)
+
+    async def _answer(self, request: Request, credentials: Credentials, patience: float) -> Answer:
+        """One try, and all of its answer."""
+        body = request.body
+        async with self._slots:
+            if isinstance(body, Streamed):
+                async with body.opened() as data:
+                    response = await self._send(request, data, credentials, patience)
+                    return Answer(response.status, response.headers, await response.read())
+            sent = _slices(body) if isinstance(body, Pieces) else body
+            response = await self._send(request, sent, credentials, patience)
+            return Answer(response.status, response.headers, await response.read())
+
+    async def _wait(
+        self,
+        error: Exception,
+        attempt: int,
+        credentials: Credentials,
+        operation: str,
+        about: str,
+        broken: int | None = None,
+    ) -> float:
+        """Seconds until the next try; raises when there is none. broken: as in `call`."""
+        if await self._renewed(error, attempt, credentials):
+            return 0.0
+        return self._judge(error, attempt, operation, about, broken)
 
     async def _renewed(self, error: Exception, attempt: int, credentials: Credentials) -> bool:
         """Whether the request failed for credentials that have expired, and there are new ones."""
@@ -241,28 +249,23 @@ class SignedClient:
 
     async def _send(
         self,
-        credentials: Credentials,
-        operation: str,
-        method: str,
-        key: str,
-        query: Iterable[tuple[str, str]],
-        headers: Mapping[str, str],
+        request: Request,
         data: bytes | AsyncIterator[bytes | memoryview],
-        length: int,
-        sha256: str,
+        credentials: Credentials,
         patience: float,
     ) -> Response:
-        """One try, signed now. The body is still to be read, or the response to be closed."""
-        endpoint = self.endpoint
-        path = endpoint.path(key)
-        canonical = encode_query(query)
+        """One try, signed now. data: the request's body as it is sent. The answer's is still to be read, or the
+        response to be closed."""
+        endpoint, method, length = self.endpoint, request.method, len(request.body)
+        path = endpoint.path(request.key)
+        canonical = encode_query(request.query)
         signed = self._signer.headers(
             credentials,
             method,
             path,
             canonical,
-            {"host": endpoint.host, **headers},
-            sha256,
+            {"host": endpoint.host, **request.headers},
+            request.sha256,
         )
         if canonical:
             # Some servers know a sub-resource (`?uploads`) only without the equals sign.
@@ -270,7 +273,7 @@ class SignedClient:
         if length or method in ("PUT", "POST"):
             signed["content-length"] = str(length)
         signed["user-agent"] = _USER_AGENT
-        self.counters.count(operation)
+        self.counters.count(request.operation)
         check_limit()
         limit = CONNECT_TIMEOUT + patience + length / SLOWEST
         return await self._connect().request(method, path, signed, data, patience=patience, limit=limit)
@@ -287,31 +290,18 @@ class SignedClient:
         self, key: str, *, headers: Mapping[str, str], accept: tuple[int, ...], attempts: int = 0
     ) -> AsyncIterator[Response]:
         """A GET whose body is still to be read. Retried until the headers are here; `attempts` were used up."""
+        request = Request("GetObject", "GET", key, (), headers, b"", EMPTY_SHA256)
         while True:
             attempts += 1
             try:
                 credentials = await self.credentials.get()
                 async with self._slots:
-                    response = await self._send(
-                        credentials,
-                        "GetObject",
-                        "GET",
-                        key,
-                        (),
-                        headers,
-                        b"",
-                        0,
-                        EMPTY_SHA256,
-                        self._patience(READ_TIMEOUT, attempts),
-                    )
+                    response = await self._send(request, b"", credentials, self._patience(READ_TIMEOUT, attempts))
                     if response.status not in accept:
                         raise Answer(response.status, response.headers, await response.read()).refusal()
                 self._answered = True
             except FAILED as error:
-                if await self._renewed(error, attempts, credentials):
-                    wait = 0.0
-                else:
-                    wait = self._judge(error, attempts, "GetObject", key)
+                wait = await self._wait(error, attempts, credentials, "GetObject", key)
             else:
                 break
             await asyncio.sleep(wait)
@@ -324,6 +314,17 @@ class SignedClient:
     def broken(self, error: Exception, attempt: int, operation: str, key: str) -> float:
         """For a stream that broke after its headers: seconds until the next try, or raises."""
         return self._judge(error, attempt, operation, key)
+
+
+async def _hashed(body: bytes | Pieces | Streamed, sha256: str) -> tuple[bytes | Pieces | Streamed, str]:
+    """The body, as pieces where it is large, and its hash, unless that is known."""
+    if isinstance(body, Streamed):
+        return body, body.sha256
+    if isinstance(body, bytes):
+        if len(body) <= _SLICE:
+            return body, sha256 or (hashlib.sha256(body).hexdigest() if body else EMPTY_SHA256)
+        body = Pieces((body,), len(body))
+    return body, sha256 or await asyncio.to_thread(body.hashed, hashlib.sha256())
 
 
 def _reason(error: Exception) -> str:

@@ -245,6 +245,38 @@ def _parse_upload_id(answer: Answer) -> str:
     return found
 
 
+class _Incoming:
+    """A stream on its way: hashed, counted, and kept until it is sent. name: for messages."""
+
+    def __init__(self, name: str, size: int | None, digest: Digest | None) -> None:
+        self._name = name
+        self._size = size
+        self._verifier = Verifier(digest) if digest is not None else None
+        self._unhashed = Gathered()
+        self.gathered = Gathered()
+        self.total = 0
+
+    async def take(self, chunk: bytes) -> None:
+        self.total += len(chunk)
+        if self._size is not None and self.total > self._size:
+            raise IntegrityError(f"{self._name} has more than the {self._size:,} bytes promised")
+        # Kept until it is sent: nobody else may write to it meanwhile.
+        chunk = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        self.gathered.add(chunk)
+        if self._verifier is not None:
+            self._unhashed.add(chunk)
+            if self._unhashed.size >= HASHED:
+                await asyncio.to_thread(self._unhashed.take(self._unhashed.size).update, self._verifier)
+
+    def check(self) -> None:
+        """At its end: IntegrityError unless it is what was promised."""
+        if self._size is not None and self.total != self._size:
+            raise IntegrityError(f"{self._name} has {self.total:,} bytes, not the {self._size:,} promised")
+        if self._verifier is not None:
+            self._unhashed.take(self._unhashed.size).update(self._verifier)
+            self._verifier.verify(self._name)
+
+
 async def put_stream(
     client: SignedClient,
     key: str,
@@ -258,40 +290,19 @@ async def put_stream(
 ) -> int:
     """Up to SINGLE_PUT bytes go through `put`, more become parts. Nothing is visible before the end of the
     stream has been seen and its size and digest are right."""
-    verifier = Verifier(digest) if digest is not None else None
-    total = number = 0
-    gathered, unhashed = Gathered(), Gathered()
-
-    async def take(chunk: bytes) -> None:
-        nonlocal total
-        total += len(chunk)
-        if size is not None and total > size:
-            raise IntegrityError(f"{client.place.name(key)} has more than the {size:,} bytes promised")
-        # Kept until it is sent: nobody else may write to it meanwhile.
-        chunk = chunk if isinstance(chunk, bytes) else bytes(chunk)
-        gathered.add(chunk)
-        if verifier is not None:
-            unhashed.add(chunk)
-            if unhashed.size >= HASHED:
-                await asyncio.to_thread(unhashed.take(unhashed.size).update, verifier)
-
-    def check() -> None:
-        if size is not None and total != size:
-            raise IntegrityError(f"{client.place.name(key)} has {total:,} bytes, not the {size:,} promised")
-        if verifier is not None:
-            unhashed.take(unhashed.size).update(verifier)
-            verifier.verify(client.place.name(key))
-
+    incoming = _Incoming(client.place.name(key), size, digest)
+    gathered = incoming.gathered
     stream = aiter(chunks)
     async for chunk in stream:
-        await take(chunk)
+        await incoming.take(chunk)
         if gathered.size > SINGLE_PUT:
             break
     else:
-        check()
+        incoming.check()
         await put(gathered.take(gathered.size).joined())
-        return total
+        return incoming.total
 
+    number = 0
     upload = Upload(client, key, headers, resume)
     async with upload:
 
@@ -306,13 +317,13 @@ async def put_stream(
 
         await send(1)
         async for chunk in stream:
-            await take(chunk)
+            await incoming.take(chunk)
             await send(1)
-        check()
+        incoming.check()
         await send(0)
         await upload.finish_parts()
-        await upload.complete(total)
-    return total
+        await upload.complete(incoming.total)
+    return incoming.total
 
 
 def copied_part_size(size: int) -> int:

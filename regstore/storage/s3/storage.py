@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import secrets
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final, Self
 
 from regstore.digest import Digest
 from regstore.errors import (
-    AccessDenied,
-    AlreadyExists,
     InputError,
     IntegrityError,
-    NoSuchBucket,
-    NotFound,
     RegstoreError,
     StorageError,
-    Unreachable,
     Unsupported,
 )
-from regstore.layout import PROBE
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -33,31 +25,28 @@ from regstore.storage.base import (
     Page,
     PutOptions,
     ReadHandle,
-    Repeatable,
     Storage,
 )
 from regstore.storage.clock import StoreClock
 from regstore.storage.identity import is_of_this_computer, on_this_computer
 from regstore.storage.optional import Resume, StoredParts
-from regstore.storage.s3 import failures, multipart, unfinished
+from regstore.storage.s3 import failures, unfinished
 from regstore.storage.s3.between import Between
+from regstore.storage.s3.bucket_client import aioboto3_client
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.copying import Copier, option_headers
 from regstore.storage.s3.deletion import Deleter
+from regstore.storage.s3.heads import Heads
 from regstore.storage.s3.listing import Lister
-from regstore.storage.s3.reading import info_of, open_stream
+from regstore.storage.s3.putting import Putter
+from regstore.storage.s3.reading import open_stream
 from regstore.storage.s3.resuming import stored_parts
 from regstore.storage.s3.settings import Endpoint, S3Settings, driver_parameters
-from regstore.storage.s3.streamed import STREAMED, Streamed
-from regstore.storage.s3.xml import parse_expected, parse_http_time, texts
-from regstore.storage.sizes import LARGE_AT_ONCE
+from regstore.storage.s3.trials import has_conditional_put, is_versioned
 from regstore.storage.within import refuse_bucket_within
 
-#: A blob whose one request's connection has broken so often goes in parts.
-_STREAMED_TRIES: Final = 2
-CONTENT_TYPE: Final = "application/octet-stream"
-#: A HEAD's failure has no body: these need another look before they can be told.
-HEAD_STATUS: Final = (200, 301, 307, 400, 401, 403, 404)
+#: As a registry's own.
+_CONTENT_TYPE: Final = "application/octet-stream"
 
 
 class S3Storage:
@@ -78,16 +67,9 @@ class S3Storage:
         self.put_options = settings.put
         self._root = f"{settings.root}/" if settings.root else ""
         self._opened: SignedClient | None = None
-        self._lister: Lister | None = None
-        self._deleter: Deleter | None = None
-        self._copier: Copier | None = None
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
-        self._bucket_seen = False
         self._clock = StoreClock(self, self.date, read_only=settings.read_only, on_event=settings.on_event)
-        #: Sizes that go in one request, as far as is known of what lies between; and room for those that did not.
-        self._streamed = STREAMED
-        self._in_parts_after_all = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         bucket, root = self.settings.bucket, self.settings.root
@@ -108,6 +90,26 @@ class S3Storage:
         if self._opened is None:
             self._opened = SignedClient(self.settings, self.counters)
         return self._opened
+
+    @cached_property
+    def _lister(self) -> Lister:
+        return Lister(self._client)
+
+    @cached_property
+    def _heads(self) -> Heads:
+        return Heads(self._client)
+
+    @cached_property
+    def _putter(self) -> Putter:
+        return Putter(self._client)
+
+    @cached_property
+    def _deleter(self) -> Deleter:
+        return Deleter(self._client)
+
+    @cached_property
+    def _copier(self) -> Copier:
+        return Copier(self._client)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -141,7 +143,7 @@ class S3Storage:
 
     def _headers(self, options: PutOptions | None) -> dict[str, str]:
         options = options.over(self.put_options) if options is not None else self.put_options
-        return {"content-type": CONTENT_TYPE, **option_headers(options)}
+        return {"content-type": _CONTENT_TYPE, **option_headers(options)}
 
     def _full(self, key: str) -> str:
         if not key:
@@ -151,79 +153,26 @@ class S3Storage:
     # Listing
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
-        if self._lister is None:
-            self._lister = Lister(self._client)
         async for page in self._lister.pages(self._root, prefix, start_after):
-            self._bucket_seen = True
+            self._heads.bucket_seen = True
             self._clock.listed(page)
             yield page
 
     # One object
 
     async def stat(self, key: str) -> ObjectInfo:
-        full = self._full(key)
-        answer = await self._head(full)
-        length = answer.headers.get("content-length", "")
-        if not length.isdigit():
-            raise StorageError(f"{self.url}/{key}: HeadObject did not tell the size")
-        return info_of(key, answer.headers, int(length))
-
-    async def _head(self, full: str) -> Answer:
-        """A HEAD's failure has no body to say why, so what failed is asked again with a GET."""
-        answer = await self._client.call("HeadObject", "HEAD", full, accept=HEAD_STATUS, parse=_whole)
-        if answer.status == 404:
-            await self._check_bucket()
-            raise NotFound(self._client.place.relative(full), self.url)
-        if answer.status != 200:
-            await self._client.call(
-                "GetObject", "GET", full, headers={"range": "bytes=0-0"}, accept=(200, 206, 416), parse=_whole
-            )
-            # The GET may have found new credentials, where the old ones have expired.
-            answer = await self._client.call("HeadObject", "HEAD", full, parse=_whole)
-        self._bucket_seen = True
-        return answer
+        return await self._heads.stat(self._full(key))
 
     async def kept_sha256(self, key: str) -> bytes | None:
-        """`x-amz-checksum-sha256` of the whole object; a checksum of its parts' checksums is none."""
         return (await self.stat_kept(key))[1]
 
     async def stat_kept(self, key: str) -> tuple[ObjectInfo, bytes | None]:
-        """`stat` and `kept_sha256` in one request."""
-        answer = await self._client.call(
-            "HeadObject",
-            "HEAD",
-            self._full(key),
-            headers={"x-amz-checksum-mode": "ENABLED"},
-            accept=HEAD_STATUS,
-            parse=_whole,
-        )
-        if answer.status == 404:
-            await self._check_bucket()
-            raise NotFound(key, self.url)
-        if answer.status != 200:
-            raise self._client.error(answer.refusal(), "HeadObject", self._full(key))
-        length = answer.headers.get("content-length", "")
-        if not length.isdigit():
-            raise StorageError(f"{self.url}/{key}: HeadObject did not tell the size")
-        info = info_of(key, answer.headers, int(length))
-        try:
-            kept = base64.b64decode(answer.headers.get("x-amz-checksum-sha256", ""), validate=True)
-        except binascii.Error:
-            return info, None
-        return info, kept if len(kept) == 32 else None
-
-    async def _check_bucket(self) -> None:
-        """A HEAD's 404 does not tell a missing key from a missing bucket."""
-        if not self._bucket_seen:
-            answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
-            if answer.status == 404:
-                raise NoSuchBucket(f"there is no bucket {self.settings.bucket} at {self._client.place.endpoint}")
-            self._bucket_seen = True
+        return await self._heads.stat_kept(self._full(key))
 
     async def get(self, key: str) -> bytes:
         full = self._full(key)
         body = await self._client.call("GetObject", "GET", full, parse=_body)
-        self._bucket_seen = True
+        self._heads.bucket_seen = True
         return body
 
     def open_read(
@@ -240,32 +189,10 @@ class S3Storage:
         if if_absent:
             if not (await self.capabilities()).conditional_put:
                 raise Unsupported(f"{self.url} was not seen to honour If-None-Match; it cannot create safely")
-            await self._create(self._full(key), data, headers)
+            await self._putter.create(self._full(key), data, headers)
         else:
-            await self._put(self._full(key), data, headers)
+            await self._putter.put(self._full(key), data, headers)
         self._clock.wrote(key)
-
-    async def _put(self, full: str, data: bytes, headers: Mapping[str, str], sha256: str = "") -> None:
-        # The signature covers the SHA-256 of the body: the server refuses what did not arrive as sent.
-        await self._client.call("PutObject", "PUT", full, headers=headers, body=data, sha256=sha256, parse=_nothing)
-
-    async def _create(self, full: str, data: bytes, headers: Mapping[str, str]) -> None:
-        """AlreadyExists, unless the key has these very bytes and an earlier try of this call may have put them."""
-        retried: list[Exception] = []
-        try:
-            await self._client.call(
-                "PutObject",
-                "PUT",
-                full,
-                headers={**headers, "if-none-match": "*"},
-                body=data,
-                parse=_nothing,
-                retried=retried,
-            )
-        except AlreadyExists as error:
-            if retried and await self._client.call("GetObject", "GET", full, parse=_body) == data:
-                return
-            raise AlreadyExists(f"{self._client.place.name(full)} exists already") from error
 
     async def put_stream(
         self,
@@ -277,52 +204,13 @@ class S3Storage:
         options: PutOptions | None = None,
         resume: Resume | None = None,
     ) -> int:
-        """resume: of a multipart upload, should it come to one. The stream is read and hashed from its start all the
-        same, but a part that is stored with these very bytes is not sent again."""
-        full = self._full(key)
-        headers = self._headers(options)
-        single = dict(headers)
-        sha256 = digest if digest is not None and digest.algorithm == "sha256" else None
-        if sha256 is not None and self._client.endpoint.is_aws:
-            # AWS keeps it, and tells it on a HEAD with ChecksumMode; others ignore or refuse it.
-            single["x-amz-checksum-sha256"] = base64.b64encode(sha256.raw).decode()
-        room: AbstractAsyncContextManager[object] = nullcontext()
-        if sha256 is not None and isinstance(chunks, Repeatable) and size is not None and size in STREAMED:
-            body = Streamed(chunks, size=size, digest=sha256, name=f"{self.url}/{key}")
-            in_parts = resume is not None and resume.upload_id  # an earlier try has come to that
-            if size in self._streamed and not in_parts and await self._put_streamed(full, body, single):
-                return size
-            room = self._in_parts_after_all  # who calls counts on one request, and its memory
-
-        async def put(data: bytes) -> None:
-            await self._put(full, data, single, sha256.encoded if sha256 is not None else "")
-
-        async with room:
-            return await multipart.put_stream(
-                self._client, full, chunks, size=size, digest=digest, headers=headers, put=put, resume=resume
-            )
-
-    async def _put_streamed(self, full: str, body: Streamed, headers: Mapping[str, str]) -> bool:
-        """False where a network, or a proxy's limit, does not let one request of that size through."""
-        try:
-            await self._client.call(
-                "PutObject", "PUT", full, headers=headers, body=body, parse=_nothing, broken=_STREAMED_TRIES
-            )
-        except StorageError as error:
-            if error is body.error:
-                raise
-            if failures.is_too_large(error):
-                self._streamed = range(self._streamed.start, min(self._streamed.stop, body.size))
-            elif not isinstance(error, Unreachable):
-                raise
-            return False
-        return True
+        return await self._putter.put_stream(
+            self._full(key), chunks, self._headers(options), size=size, digest=digest, resume=resume
+        )
 
     # Several keys
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
-        if self._deleter is None:
-            self._deleter = Deleter(self._client)
         self._clock.deleted(keys)
         found = await self._deleter.delete_many([self._full(key) for key in keys])
         return {key[len(self._root) :]: outcome for key, outcome in found.items()}
@@ -334,13 +222,11 @@ class S3Storage:
     async def _copy(self, source: str, target: str, *, size: int | None = None) -> None:
         if source == target:
             raise InputError(f"{source} cannot be copied onto itself")
-        head = await self._head(self._full(source))
+        head = await self._heads.head(self._full(source))
         if size is not None and head.headers.get("content-length") != str(size):
             raise IntegrityError(
                 f"{self.url}/{source} has {head.headers.get('content-length')} bytes, not the {size} expected"
             )
-        if self._copier is None:
-            self._copier = Copier(self._client)
         await self._copier.copy(self._full(source), self._full(target), head, self.put_options)
 
     async def move(self, source: str, target: str, *, size: int) -> None:
@@ -389,120 +275,25 @@ class S3Storage:
         return await self._clock.now()
 
     async def date(self) -> int | None:
-        """Whole seconds, rounded down, so nothing looks older than it is."""
-        answer = await self._client.call("HeadBucket", "HEAD", accept=HEAD_STATUS, parse=_whole)
-        if answer.status != 200:
-            answer = await self._client.call(
-                "ListObjectsV2",
-                "GET",
-                query=[("list-type", "2"), ("max-keys", "1"), *([("prefix", self._root)] if self._root else [])],
-                parse=_whole,
-            )
-        try:
-            return parse_http_time(answer.headers.get("date", ""))
-        except failures.Malformed:
-            return None
+        return await self._heads.date(self._root)
 
     async def capabilities(self) -> Capabilities:
         async with self._probing:
             if self._capabilities is None:
                 self._capabilities = Capabilities(
-                    conditional_put=not self.settings.read_only and await self._probe_conditional_put(),
-                    versioned=await self._probe_versioning(),
+                    conditional_put=not self.settings.read_only
+                    and await has_conditional_put(self._client, self._putter, self._root, self._headers(None)),
+                    versioned=await is_versioned(self._client),
                 )
             return self._capabilities
 
-    async def _probe_conditional_put(self) -> bool:
-        full = f"{self._root}{PROBE}{secrets.token_hex(8)}"
-        try:
-            await self._create(full, b"1", self._headers(None))
-        except (AccessDenied, Unsupported, AlreadyExists):
-            return False
-        try:
-            await self._client.call(
-                "PutObject",
-                "PUT",
-                full,
-                headers={**self._headers(None), "if-none-match": "*"},
-                body=b"2",
-                parse=_nothing,
-            )
-        except AlreadyExists:
-            return True
-        except StorageError:
-            return False
-        finally:
-            await self._remove_probe(full)
-        return False
-
-    async def _remove_probe(self, full: str) -> None:
-        try:
-            await Deleter(self._client).delete_many([full])
-        except StorageError:  # one byte left behind; the probe's answer stands
-            pass
-
-    async def _probe_versioning(self) -> bool | None:
-        """Suspended counts as versioned: noncurrent versions may be there."""
-        try:
-            return await self._client.call(
-                "GetBucketVersioning",
-                "GET",
-                query=[("versioning", "")],
-                parse=_has_versioning,
-            )
-        except (AccessDenied, Unsupported):
-            return None
-
-    @asynccontextmanager
-    async def aioboto3_client(self) -> AsyncIterator[Any]:
-        """An aioboto3 S3 client with the same settings, for work on the bucket itself: seconds, not hours, for its
-        credentials are those of the moment. What it raises is for `translate`."""
-        import aioboto3
-        from aiobotocore.config import AioConfig
-        from aiobotocore.session import AioSession
-
-        client, settings = self._client, self.settings
-        credentials = await client.credentials.get()
-        session = aioboto3.Session(
-            botocore_session=AioSession(profile=settings.profile),
-            aws_access_key_id=credentials.access_key,
-            aws_secret_access_key=credentials.secret_key,
-            aws_session_token=credentials.token,
-        )
-        async with session.client(
-            "s3",
-            endpoint_url=None if client.endpoint.is_aws and not settings.endpoint_url else client.endpoint.url,
-            region_name=client.endpoint.region,
-            verify=settings.verify_tls and settings.ca_bundle,
-            config=AioConfig(
-                s3={"addressing_style": "path" if client.endpoint.path_style else "virtual"},
-                retries={"mode": "standard", "max_attempts": settings.retries.tries},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                connect_timeout=10,
-                read_timeout=60,
-            ),
-        ) as opened:
-            yield opened
+    def aioboto3_client(self) -> AbstractAsyncContextManager[Any]:
+        return aioboto3_client(self._client)
 
     def translate(self, error: BaseException, what: str) -> RegstoreError:
         """`translate` with this bucket and endpoint in the sentence."""
         return failures.translate(error, what, bucket=self.settings.bucket, endpoint=self._client.endpoint.url)
 
 
-def _whole(answer: Answer) -> Answer:
-    return answer
-
-
 def _body(answer: Answer) -> bytes:
     return answer.body
-
-
-def _has_versioning(answer: Answer) -> bool:
-    return bool(
-        texts(parse_expected(answer.body, ("VersioningConfiguration", "GetBucketVersioningResponse")), "Status")[0]
-    )
-
-
-def _nothing(answer: Answer) -> None:
-    return None
