@@ -54,3 +54,15 @@ def test_what_a_document_names_is_there(path: Path) -> None:
         text,
     ):
         assert any((folder / named).exists() for folder in (ROOT, PACKAGE, path.parent)), named
+
+
+@pytest.mark.parametrize(
+    "package", ["backup", "gc", "gc/apply", "inventory", "migrate", "proving", "state", "verify"]
+)
+def test_the_map_of_a_package_has_every_module(package: str) -> None:
+    text = (PACKAGE / package / "__init__.py").read_text()
+    rooms = {path.stem for path in (PACKAGE / package).glob("*.py")} | {
+        path.parent.name for path in (PACKAGE / package).glob("*/__init__.py")
+    }
+    missing = {room for room in rooms - {"__init__"} if not re.search(rf"(?<![\w.]){room}\b", text)}
+    assert not missing, "its docstring says of each what it is for"

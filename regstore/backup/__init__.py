@@ -27,6 +27,16 @@ restore         into a store, empty or in use (RestoreOptions, RestoreResult); p
 prune           forgets by a Retention and collects (PruneOptions, PruneResult); plan_prune only looks (PrunePlan)
 hold_lock       the Lock that restore needs of the store, and prune of the backup
 ScanOptions     how a store is listed
+
+Within (`options`: of all of them; `format`: what is written; `opening`: what is read, checked by `soundness`):
+create          lists the registry until it stands still (`source`, `settling`, `listings`, `missing`, `links`), plans
+                packs (`plan`), copies blobs (`copying`) and publishes; `intent` keeps prune away meanwhile
+restore         what was asked for (`asked`), blobs (`restore_blobs`), then links (`restore_links`)
+check           reads, names the tags that damage touches (`touched`), and mends from another copy (`repair`)
+prune           forgets by `retention`, knowing which dates can't be right (`dating`), and collects
+compare         what is in a snapshot, and what differs between two
+as_store        a snapshot as a read-only Storage
+statements      of `source.sql`, which the modules of `create` share
 """
 
 from regstore.backup.check import CheckResult, Damage, check

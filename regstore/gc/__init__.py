@@ -20,6 +20,20 @@ heal_store      gives back what is needed and lies in the trash (HealOptions, He
                 plan_heal only looks
 NoCache("none") says that the registry has no descriptor cache; open_redis reaches its Redis. Both are a RegistryCache
 ScanOptions     how a store is listed
+
+Within, the way of a run (`run`; `run_options` say how):
+begin           what a run with the lock does first: `heal` gives back, by `heal_plan`, what `past` knows to be taken
+                and `claims` allows, copied by `copying_back`
+planning        all that only reads: `vanished` (by `counts`), `created`, `confirm`, and
+plan            what goes, in SQL, a part of the plan a file; tags by a `policy` of rules, applied by `retention` and
+                doubted by `one_time`. `explain` and `why` read it
+stops           what is refused without a yes
+apply           the plan carried out: its folder says in what order, and why. `failures` are counted, `forgetting` tells
+                the registry's cache (`caches`), `report` is what came of it
+freeing         of older trash: `trash` empties it, but for what it may still be needed for (`unread_needs`), once the
+                registry was restarted (`restart`, or seen by `process_start`)
+restore         undo: `restore_taken` reads what went, `restore_plan` holds it beside what stands; `trash_list` finds
+                the run
 """
 
 from __future__ import annotations

@@ -20,8 +20,13 @@ plan_only       a MigrateSummary, with an Estimate of the requests and what they
 check_source    whether the source is a registry whose links are the whole truth: before anything is made at the target
 ScanOptions     how a store is listed
 
-Within: `options` says what is wanted, `plan` finds out what to do in SQL over two inventories, `others` sees who else
-is at work at the target, `transfer` moves one blob, `apply` does a plan, and `run` does whole passes.
+Within, the way of a pass:
+run             whole passes, again while the source is live (`options` say what is wanted, `result` what came of it)
+planning        both stores listed (`source`: one that registries write to meanwhile; `others`: who else removes things
+                at the target; `metadata`: whether links are the whole truth), and from that
+plan            what to do, in SQL over two inventories: `scope`, `live`, `shared`, `difference`; `estimate` prices it
+apply           the steps, one after the other (`work`: what they share): `blobs` (`transfer` moves one, `on_server`
+                lets the server copy, `take_back` undoes a bad copy), `links`, `tags`; `deletion` removes tags
 """
 
 from regstore.inventory.scan import ScanOptions

@@ -18,6 +18,10 @@ repair      mends what can be mended from the store itself, or from another copy
             gives the Lock that it needs
 examine     how a store is, in lines: permissions, locks, unfinished runs, what is archived (Examination)
 ScanOptions how a store is listed
+
+Within: `run` scans, reads what is asked for, and plans; `links` looks at those of which a scan says too little; `plan`
+is SQL, and `fault` what it finds. `repairing` mends, from what `copies` knows, and has `drop` remove tags (`work`: one
+repair under way). `doctor` examines. `options` are what verify is asked to do.
 """
 
 from __future__ import annotations

@@ -12,5 +12,7 @@ The steps (`steps`), in their order, and what must be true when each begins:
 5. **the end** (`finish`): what the run leaves is written, `done.json` last of all. Where that is missing, the run
    was cut short, and the next one takes care of it.
 
+Every step is given an `application`. What goes is relations: `going` of links, `candidates` of blobs.
+
 Offline nothing but this run changes the store, so the looks are left out, and only these.
 """
