@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from regstore.storage.base import Storage
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.testing.any_keys import AnyKeys
 from regstore.testing.conformance import StorageConformance
+from tests.servers.memory_s3 import memory_s3
 from tests.servers.s3 import S3Server
 
 MiB = 1 << 20
@@ -133,6 +134,22 @@ class TestMoto(OnAServer):
         rules = {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
         moto.client().put_bucket_ownership_controls(Bucket=moto_bucket, OwnershipControls=rules)
         return moto_bucket
+
+
+class TestMemory(OnAServer):
+    """On the endpoint that benchmarks use, which has to be true as well, by each transport in turn."""
+
+    many = 210
+    page_size = 100
+
+    @pytest.fixture
+    def server(self, transport: str) -> Iterator[S3Server]:
+        with memory_s3() as server:
+            yield server
+
+    @pytest.fixture
+    def bucket(self, server: S3Server) -> str:
+        return server.create_bucket()
 
 
 class TestCeph(OnAServer):

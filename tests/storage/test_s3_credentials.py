@@ -20,6 +20,8 @@ from regstore.storage.s3.settings import open_session
 from regstore.storage.s3.sigv4 import Credentials
 from tests.storage.fake_s3 import FakeS3, answer, error, fake_s3
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 HOUR = 3600.0
 

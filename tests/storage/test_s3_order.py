@@ -20,6 +20,8 @@ from tests.servers.wrong_listings import RepeatsEntries
 from tests.storage.fake_s3 import FakeS3, answer, fake_s3, listing
 from tests.storage.test_s3_conformance import settings_for
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeS3]:

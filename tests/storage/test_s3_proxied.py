@@ -1,4 +1,4 @@
-"""Requests to S3 through an HTTP proxy, as HTTP_PROXY asks for."""
+"""Requests to S3 by aiohttp: through an HTTP proxy, as HTTP_PROXY asks for, or where it is chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, NotFound, Unreachable
+from regstore.errors import AccessDenied, InputError, NotFound, Unreachable
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.storage.s3.proxied import ProxiedServer
 from regstore.testing.content import Content
@@ -190,3 +190,37 @@ async def test_a_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, u
         with pytest.raises(Unreachable, match="proxy") as caught:
             await storage.get("key")
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", ["setting", "environment"])
+async def test_the_same_transport_can_be_chosen_without_a_proxy(
+    fake: FakeS3, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    fake.otherwise = answer(body=b"content")
+    if said == "environment":
+        monkeypatch.setenv("REGSTORE_S3_TRANSPORT", "aiohttp")
+    async with opened(endpoint_url=fake.url, transport="aiohttp" if said == "setting" else None) as storage:
+        assert await storage.get("key") == b"content"
+        assert isinstance(storage._client._server, ProxiedServer)
+    monkeypatch.setenv("REGSTORE_S3_TRANSPORT", "aiohttp")
+    async with opened(endpoint_url=fake.url, transport="own") as storage:
+        assert await storage.get("key") == b"content"
+        assert not isinstance(storage._client._server, ProxiedServer)
+
+
+async def test_no_server_there_is_not_said_to_be_a_proxys_fault() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        async with opened(endpoint_url=url, transport="aiohttp") as storage:
+            with pytest.raises(Unreachable) as caught:
+                await storage.get("key")
+    assert "proxy" not in str(caught.value)
+
+
+def test_a_transport_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="'curl' is no transport; expected own or aiohttp"):
+        opened(transport="curl")
+    monkeypatch.setenv("REGSTORE_S3_TRANSPORT", "curl")
+    with pytest.raises(InputError, match="REGSTORE_S3_TRANSPORT is 'curl'"):
+        opened()

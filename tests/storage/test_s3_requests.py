@@ -36,6 +36,8 @@ from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
 from regstore.storage.s3.client import READ_TIMEOUT
 from tests.storage.fake_s3 import Answering, Asked, FakeS3, answer, cut_off, error, fake_s3, listing, reset
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 LAST_MODIFIED = "Mon, 23 Nov 2026 10:00:00 GMT"
 
 

@@ -4,7 +4,7 @@ Three clients, each for what it is best at:
 
     signed here, over `http`     every request for objects: a signature (`sigv4`), connections of our own, one set of
                                  retry rules, one count of requests, keys exactly as they are (`client`); through
-                                 an HTTP proxy, aiohttp (`proxied`)
+                                 an HTTP proxy, or with REGSTORE_S3_TRANSPORT=aiohttp, aiohttp (`proxied`)
     boto3                        finds credentials wherever AWS tools find them, and renews them (`credentials`);
                                  its session reads profile, region and endpoint (`settings`)
     aioboto3                     work on the bucket itself, a dozen requests in all, whose many shapes its models

@@ -20,6 +20,7 @@ from regstore.storage.s3.pieces import Pieces
 from regstore.storage.s3.settings import (
     Endpoint,
     S3Settings,
+    by_aiohttp,
     make_endpoint,
     open_session,
     proxy_for,
@@ -89,6 +90,7 @@ class SignedClient:
         root = f"{settings.root}/" if settings.root else ""
         self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region, root)
         self.credentials = CredentialSource(settings, self._session)
+        self._by_aiohttp = by_aiohttp(settings)
         self._signer = Signer(self.endpoint.region)
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._server: Server | ProxiedServer | None = None
@@ -107,7 +109,7 @@ class SignedClient:
             endpoint = self.endpoint
             tls = tls_context(self.settings, self._session) if endpoint.scheme == "https" else None
             proxy = proxy_for(endpoint)
-            if proxy is not None:
+            if proxy is not None or self._by_aiohttp:
                 from regstore.storage.s3.proxied import ProxiedServer
 
                 origin = f"{endpoint.scheme}://{endpoint.host}"

@@ -1,4 +1,5 @@
-"""The same requests through a proxy (HTTP_PROXY, HTTPS_PROXY): by aiohttp, which knows their ways."""
+"""The same requests by aiohttp: through a proxy (HTTP_PROXY, HTTPS_PROXY), whose ways it knows, or as the other
+transport (`S3Settings.transport`)."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 
 
 class ProxiedServer:
-    """Like `http.Server`, with the same errors, behind `proxy` (a URL)."""
+    """Like `http.Server`, with the same errors, behind `proxy` (a URL) where there is one."""
 
-    def __init__(self, origin: str, proxy: str, tls: ssl.SSLContext | None, *, connect_timeout: float) -> None:
+    def __init__(
+        self, origin: str, proxy: str | None, tls: ssl.SSLContext | None, *, connect_timeout: float
+    ) -> None:
         """origin: scheme and host, as in a URL."""
         self._origin = origin
         self._proxy = proxy
@@ -63,7 +66,7 @@ class ProxiedServer:
         import yarl
 
         end = asyncio.get_running_loop().time() + limit
-        with _translated():
+        with _translated("through the proxy: " if self._proxy else ""):
             async with asyncio.timeout_at(end):
                 response = await self._open().request(
                     method,
@@ -106,8 +109,8 @@ def without_secrets(text: str) -> str:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """aiohttp's errors as those of `http`."""
+def _translated(where: str = "") -> Iterator[None]:
+    """aiohttp's errors as those of `http`. where: before the reason of a connection that can't be made."""
     import aiohttp
 
     try:
@@ -118,7 +121,7 @@ def _translated() -> Iterator[None]:
     except aiohttp.ClientConnectorDNSError as error:
         raise NotConnected(str(error), no_address=True) from error
     except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL) as error:
-        raise NotConnected(f"through the proxy: {without_secrets(str(error))}") from error
+        raise NotConnected(where + without_secrets(str(error))) from error
     except TimeoutError:
         raise TimeoutError("no answer in time") from None
     except aiohttp.ClientError as error:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 DEFAULT_REGION: Final = "us-east-1"
+#: Of requests for objects; the first is the usual one.
+TRANSPORTS: Final = ("own", "aiohttp")
+TRANSPORT_VARIABLE: Final = "REGSTORE_S3_TRANSPORT"
 DEFAULT_RETRIES: Final = RetryPolicy()
 DEFAULT_PUT: Final = PutOptions()
 
@@ -32,7 +35,8 @@ class S3Settings:
     path_style: the bucket in the path (True) or in the host name; None is path style unless the endpoint is AWS.
     ca_bundle: path of a PEM file to trust instead of the system's. concurrency: requests at a time (streams
     being read not counted). page_size: keys asked for in a LIST, at most 1,000. put: how objects are stored that
-    are put without options of their own.
+    are put without options of their own. transport: `own`, or `aiohttp`, the way out where a server does not get on
+    with ours; None is what REGSTORE_S3_TRANSPORT says, and else `own`. Through a proxy it is aiohttp in any case.
     read_only: refuse every request that changes anything. on_event: told of each that is tried again
     (`Retry`), and of a clock that is in doubt (`Notice`).
     """
@@ -52,6 +56,7 @@ class S3Settings:
     page_size: int = 1000
     retries: RetryPolicy = DEFAULT_RETRIES
     put: PutOptions = DEFAULT_PUT
+    transport: str | None = None
     read_only: bool = False
     on_event: OnEvent = field(default=ignore, repr=False, compare=False)
 
@@ -64,6 +69,8 @@ class S3Settings:
             raise InputError("an access key and a secret key go together; give both or neither")
         if self.endpoint_url:
             refuse_secrets(self.endpoint_url)
+        if self.transport is not None and self.transport not in TRANSPORTS:
+            raise InputError(f"{self.transport!r} is no transport; expected {' or '.join(TRANSPORTS)}")
         if self.concurrency < 1 or not 1 <= self.page_size <= 1000:
             raise InputError("concurrency must be at least 1, and page_size from 1 to 1,000")
 
@@ -200,6 +207,16 @@ def tls_context(settings: S3Settings, session: Session) -> ssl.SSLContext:
 
         context.load_verify_locations(cafile=str(Path(botocore.__file__).with_name("cacert.pem")))
     return context
+
+
+def by_aiohttp(settings: S3Settings) -> bool:
+    """Whether requests go by aiohttp, proxy or not. InputError where the environment names no transport."""
+    chosen = settings.transport or os.environ.get(TRANSPORT_VARIABLE) or TRANSPORTS[0]
+    if chosen not in TRANSPORTS:
+        raise InputError(
+            f"{TRANSPORT_VARIABLE} is {chosen!r}, which is no transport; expected {' or '.join(TRANSPORTS)}"
+        )
+    return chosen == "aiohttp"
 
 
 def proxy_for(endpoint: Endpoint) -> str | None:
