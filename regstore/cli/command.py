@@ -37,8 +37,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     """
     signature = inspect.signature(function, eval_str=True)
     parts = [_part(parameter) for parameter in signature.parameters.values()]
-    last = [each for part in parts[:1] if part.group for each in part.parameters if not _is_argument(each)]
-    shown = [each for part in parts for each in part.parameters if each not in last] + last
+    first = parts[0].parameters
+    last = [each for each in first if parts[0].group is not None and not _is_argument(each)]
+    shown = [each for each in first if each not in last]
+    shown += [each for part in parts[1:] for each in part.parameters] + last
 
     def run(**given: Any) -> None:
         guard(

@@ -93,11 +93,15 @@ def test_options_can_be_said_in_other_ways_by_their_fields_names() -> None:
 
 
 def test_two_groups_can_not_have_one_option() -> None:
-    def twice(one: Limits, *, other: MoreLimits) -> None:
+    def alike(one: Limits, *, other: MoreLimits) -> None:
         pass
 
-    with pytest.raises(ValueError, match="duplicate parameter name"):
-        command(twice)
+    def same(one: Limits, *, other: Limits) -> None:
+        pass
+
+    for wrong in (alike, same):
+        with pytest.raises(ValueError, match="duplicate parameter name"):
+            command(wrong)
 
 
 def test_a_text_for_a_value_is_for_groups_only() -> None:
