@@ -161,7 +161,10 @@ def test_a_killed_run_had_not_come_to_it(loop: asyncio.AbstractEventLoop) -> Non
     assert key not in world.store
 
 
-def test_what_heal_gave_back_and_a_client_deleted_stays_deleted(loop: asyncio.AbstractEventLoop) -> None:
+@pytest.mark.parametrize("command", ["gc", "heal"])
+def test_what_heal_gave_back_and_a_client_deleted_stays_deleted(
+    loop: asyncio.AbstractEventLoop, command: str
+) -> None:
     world = World()
     image = world.images.images[2]
     push(world, world.images.images[0], "kept")
@@ -175,7 +178,10 @@ def test_what_heal_gave_back_and_a_client_deleted_stays_deleted(loop: asyncio.Ab
     for _ in steps:
         pass
     assert stalled.told
-    run_whole(world, loop)
+    if command == "gc":
+        run_whole(world, loop)
+    else:
+        loop.run_until_complete(heal(WorldStorage(world)))
     key = delete_last_layer(world, image)
     run_whole(world, loop)
     assert key not in world.store

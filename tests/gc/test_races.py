@@ -419,6 +419,23 @@ def test_a_tag_that_a_killed_run_took_comes_back_at_the_next_run(
     stands(world, push)
 
 
+def test_a_tag_that_comes_back_keeps_what_it_names(loop: asyncio.AbstractEventLoop) -> None:
+    """In the very run that gives it back, though nothing is looked at again there."""
+    world = World()
+    pushed(world, "a", 0, "old")
+    pushed(world, "a", 1, "kept")
+    toolkit = begin(world, loop, deletes("/current/link"), policy=POLICY)
+    push = pushed(world, "a", 0, "old")
+    toolkit.step()
+    toolkit.kill()
+    world.now += HOUR
+    storage = WorldStorage(world)
+    loop.run_until_complete(break_locks(storage))
+    report = loop.run_until_complete(collect(storage, replace(options(), offline=True)))
+    assert report.healed.links == (encode(TagCurrentKey("a", "old")),)
+    stands(world, push)
+
+
 def test_a_tag_of_long_ago_is_not_looked_for_for_ever(loop: asyncio.AbstractEventLoop) -> None:
     """Once a run that began when nothing could be under way any more has ended, a tag without current/link is left."""
     world = World()

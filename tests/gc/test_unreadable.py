@@ -142,7 +142,7 @@ class _Fades(ModelStorage):
     at: str
 
     async def list(self, prefix: str, *, start_after: str = "") -> Any:
-        if self.at and prefix.startswith(self.at) and self.counters.requests.get("put"):
+        if prefix.removesuffix("_") == self.at and self.counters.requests.get("delete"):
             self.unreadable[self.fading[0]] = self.fading[1]
         async for page in super().list(prefix, start_after=start_after):
             yield page
@@ -157,6 +157,7 @@ async def test_a_link_that_becomes_unreadable_meanwhile_keeps_its_repository(at:
     await collect(storage, options(offline=False))
     # Links may have gone before; what they named stays, for the repository may need it.
     assert link in storage.unreadable
+    assert (encode(LayerLinkKey("good", Digest.of(b"old layer of good"))) in storage.store) == at.endswith("good/")
     for text in (b"old config of good", b"old layer of good", b"layer of good"):
         assert encode(BlobKey(Digest.of(text))) in storage.store
     if at.endswith("good/"):
