@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, LockLost, Refused, StorageError
+from regstore.errors import IntegrityError, LockLost, NotFound, Refused, StorageError
 from regstore.gc import plan as plan_module
 from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.run import open_run
@@ -36,7 +36,7 @@ from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import MultipartUpload
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
-from tests.gc.scenes import collect, model_storage, options, registry, small_registry, wanted
+from tests.gc.scenes import both, collect, journaled, model_storage, options, registry, small_registry, wanted
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
@@ -319,3 +319,43 @@ async def test_a_blob_stays_whose_copy_is_not_listed_as_it_was(monkeypatch: pyte
     report = await collect(storage, options(offline=True))
     assert cut in storage.store and lost in storage.store and whole not in storage.store
     assert report.blobs == 1 and "2 keys" in report.failures[0] and "not listed" in report.failures[0]
+
+
+async def test_a_tag_that_comes_back_is_followed_though_nothing_links_its_manifest() -> None:
+    """The scan had no reason to read that manifest, and what it names stays all the same."""
+    hour = DAY // 24
+    b = Builder(NOW - 30 * DAY)
+    layer = b.blob(b"layer")
+    link = b.link_layer("a", layer)
+    image = b.image(b.blob(b"config"), [layer])
+    b.put(TagIndexKey("a", "pushed", image), link_body(image), NOW - hour // 2)
+    b.push("a", b.image(b.blob(b"other config"), [b.blob(b"other layer")]), "kept")
+    storage = model_storage(b.store)
+    journal = Journal(storage, new_run(NOW - hour))
+    await journal.begin({"command": "gc"})
+    current = encode(TagCurrentKey("a", "pushed"))
+    await journal.write([Entry(UNLINK, current, 71, NOW - 30 * DAY, link_body(image))])
+    await collect(storage, options(offline=True))
+    assert {current, link, encode(BlobKey(layer))} <= storage.store.objects.keys()
+
+
+@both
+async def test_a_link_that_was_gone_when_it_was_to_be_journaled_stays(
+    monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    """Somebody writes it again right then: no journal holds it, so it does not go."""
+    b = Builder(NOW - 30 * DAY)
+    image = b.image(b.blob(b"config"), [b.blob(b"layer")])
+    b.push("a", image, "kept")
+    damaged = b.put(TagIndexKey("a", "old", image), b"")
+    storage = model_storage(b.store)
+    get = storage.get
+
+    async def gone(key: str) -> bytes:
+        if key == damaged:
+            raise NotFound(key)
+        return await get(key)
+
+    monkeypatch.setattr(storage, "get", gone)
+    await collect(storage, options(offline=offline))
+    assert damaged in storage.store and damaged not in await journaled(storage)
