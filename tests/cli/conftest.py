@@ -70,7 +70,7 @@ def start() -> Any:
             [sys.executable, "-m", "regstore", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
+            env={**os.environ, "PYTHONWARNINGS": "error", **options.pop("env", {})},
             **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
         )
         processes.append(process)

@@ -20,6 +20,9 @@ PACKAGE_OF: Final = {
     "radosgw-admin": "radosgw",
     "redis-server": "redis-server",
     "curl": "curl",
+    "podman": "podman",
+    "buildah": "buildah",
+    "chromium": "chromium",
 }
 
 

@@ -1,0 +1,3 @@
+from tests.cli.conftest import start
+
+__all__ = ["start"]
