@@ -1,9 +1,9 @@
 """A registry's storage as relations: scan it once, then plan in SQL.
 
-inventory       the relations (`schema.sql`) in a DuckDB of their own, and the macros that speak of them
-                (`vocabulary.sql`)
+inventory       the relations (`schema.sql`), in a `place`: a DuckDB file of their own, or a schema in that of another
+schema          their SQL, and that of the macros that speak of them (`vocabulary.sql`)
 statements      named statements of the planners' `.sql` files, run with parameters
-scan            fills an inventory: listings (`listing`, decoded by `decode.sql`), links, manifests (`cache`)
+scan            fills an inventory: listings (`listing`, by `decode.sql`, `ingest.sql`), links, manifests (`cache`)
 reachability    what each repository's roots keep
 usage           bytes by repository, for `du`
 tag_times       when tags were last set, by the record in the store

@@ -1,5 +1,8 @@
 -- Keys to rows, as `layout.decode` does it; a property test holds the two to each other. In: the view `page` with
 -- key, size, etag, mtime. {placeholders} are layout's own regular expressions.
+
+-- name: decode
+-- decoded(kind, key, name, digest, revision, label, part, sound, size, etag, mtime)
 create or replace temp table decoded as
 with split as (
     select

@@ -1,15 +1,39 @@
 -- One registry's storage, as listed once. Digests are the hash's own bytes: 32 for sha256, 48 for sha384, 64 for
 -- sha512, so the length names the algorithm. Times are microseconds since 1970, UTC, by the store's clock.
 
-create table repository (
-    id integer not null,
-    name varchar not null
-);
-
+-- name: shared
+-- What a later look shares with the first: blobs, and what is known of manifests.
 create table blob (
     digest blob not null,
     size bigint not null,
     mtime bigint not null
+);
+
+-- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest
+-- says), 'invalid' (not understood without guessing), 'too large', 'unreadable' (the store has it and does not give
+-- it: nothing is known of it), 'unsure' (wrong once, and not known to be wrong: `gc.confirm`).
+create table manifest (
+    digest blob not null,
+    state varchar not null,
+    reason varchar,
+    media_type varchar,
+    artifact_type varchar,
+    size bigint not null
+);
+
+-- kind: manifest.EdgeKind. size: what the descriptor says, -1 where it does not.
+create table edge (
+    source blob not null,
+    target blob not null,
+    kind tinyint not null,
+    size bigint not null
+);
+
+-- name: own
+-- What each look has of its own.
+create table repository (
+    id integer not null,
+    name varchar not null
 );
 
 -- target: what the link's body names, null where it names nothing. body: the bytes, only where they are not exactly
@@ -117,26 +141,6 @@ create table archived (
 create view archived_blob as
 select unhex(split_part(key, '/', 7)) as digest, key, any_value(class) as class from archived
 where regexp_full_match(key, '{blobs}(?:{blob})/data') group by key;
-
--- Every digest that was looked at as a manifest. state: 'ok', 'missing', 'mismatch' (other bytes than the digest
--- says), 'invalid' (not understood without guessing), 'too large', 'unreadable' (the store has it and does not give
--- it: nothing is known of it), 'unsure' (wrong once, and not known to be wrong: `gc.confirm`).
-create table manifest (
-    digest blob not null,
-    state varchar not null,
-    reason varchar,
-    media_type varchar,
-    artifact_type varchar,
-    size bigint not null
-);
-
--- kind: manifest.EdgeKind. size: what the descriptor says, -1 where it does not.
-create table edge (
-    source blob not null,
-    target blob not null,
-    kind tinyint not null,
-    size bigint not null
-);
 
 -- v2.1.0 linked manifests under _layers, with their signatures under _manifests/revisions: every later version still
 -- serves them. A client's DELETE takes the layer link too, so these are not deleted ones.

@@ -2,6 +2,7 @@
 -- the file. Each says what `digest`, `layout` or `reference` says in Python; tests hold the two to each other. A digest
 -- is the hash's own bytes. {placeholders} are regular expressions and keys of these modules.
 
+-- name: macros
 -- Digests (`digest.Digest`): `sha256`; `sha256:<hex>`; `sha256/<hex>`, as in a key, and back.
 create macro algorithm(digest) as
     case octet_length(digest) when 32 then 'sha256' when 48 then 'sha384' when 64 then 'sha512' end;
