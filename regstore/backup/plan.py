@@ -174,7 +174,7 @@ class _Closure:
     def _decide(self, digest: Digest, children: Collection[Digest]) -> None:
         known = self._manifests.get(digest)
         self._problems[digest] = problem = self._why(digest, known, children)
-        if not problem:
+        if known is not None and not problem:
             self._needs[digest] = self._present(known)
             self._order.append(digest)
 
@@ -202,8 +202,7 @@ class _Closure:
             return f"its blob {blob} is missing"
         return next((self._problems[child] for child in children if self._problems[child]), "")
 
-    def _present(self, known: KnownManifest | None) -> tuple[Digest, ...]:
-        assert known is not None
+    def _present(self, known: KnownManifest) -> tuple[Digest, ...]:
         needs = {target: None for target, kind in known.edges if kind is not EdgeKind.SUBJECT}
         return tuple(target for target in needs if self._has(self._blob_of(target)))
 

@@ -49,11 +49,15 @@ class LinkUnreadable(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link to write. replaces: what stands there with another body."""
+    """A link to write. target: what it names. replaces: what stands there with another body."""
 
     key: str
-    body: bytes
+    target: Digest
     replaces: ObjectInfo | None = None
+
+    @property
+    def body(self) -> bytes:
+        return layout.link_body(self.target)
 
 
 @dataclass(kw_only=True)
@@ -81,10 +85,10 @@ async def plan_links(store: Storage, pack: Pack, *, overwrite_tags: bool, missin
     async def lacking(links: Iterable[tuple[layout.Key, Digest]]) -> list[Link]:
         found = []
         for key, digest in links:
-            text, body = layout.encode(key), layout.link_body(digest)
-            info = there.get(text)
-            if info is None or not await _says(store, info, body):
-                found.append(Link(text, body, info))
+            text = layout.encode(key)
+            link = Link(text, digest, there.get(text))
+            if link.replaces is None or not await _says(store, link.replaces, link.body):
+                found.append(link)
         return found
 
     name = pack.name
@@ -181,10 +185,8 @@ class LinkWriter:
                 not_set |= {(one.repository, one.tag) for one in self.conflicts}
 
     def _line(self, work: Work, tag: str, link: Link, held: bytes | None) -> TagLine:
-        digest = layout.parse_link(link.body)
-        assert digest is not None
         was = layout.parse_link(held) if held is not None else None
-        return self._times.line(work.name, tag, digest, work.set_at[tag], was=was)
+        return self._times.line(work.name, tag, link.target, work.set_at[tag], was=was)
 
     async def end(self, inventory: Inventory) -> None:
         """Say in the journal, where there is one, that the run came to its end."""
@@ -281,8 +283,8 @@ async def _get(store: Storage, key: str) -> bytes | None:
 
 
 def _conflict(name: str, tag: str, link: Link, found: bytes | None) -> Conflict:
-    snapshot, there = layout.parse_link(link.body), layout.parse_link(found or b"")
-    return Conflict(repository=name, tag=tag, snapshot=str(snapshot), there=str(there) if there else "")
+    there = layout.parse_link(found or b"")
+    return Conflict(repository=name, tag=tag, snapshot=str(link.target), there=str(there) if there else "")
 
 
 def _ranks(pack: Pack) -> list[list[Digest]]:

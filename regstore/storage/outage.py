@@ -42,7 +42,8 @@ class OutageWatch:
         self._others = others
         self._asking = asyncio.Lock()
         self._read = self._in_a_row = self._since_asked = 0
-        self._last: StorageError | None = None
+        #: The latest failure since others were asked.
+        self._unasked: StorageError | None = None
         self.failed: list[str] = []
 
     def good(self) -> None:
@@ -57,25 +58,23 @@ class OutageWatch:
         if isinstance(error, Archived):
             return
         self.failed.append(key)
-        self._last = error
+        self._unasked = error
         self._in_a_row += 1
         self._since_asked += 1
         async with self._asking:
             if self._is_suspicious():
-                await self._ask()
+                await self._ask(error)
 
     async def end(self) -> None:
         """All is over for now. Raises where nothing was read, nor others can be."""
         async with self._asking:
-            if self._since_asked and not self._read:
-                await self._ask()
+            if self._unasked is not None and not self._read:
+                await self._ask(self._unasked)
 
     def _is_suspicious(self) -> bool:
         return self._in_a_row >= IN_A_ROW or (self._since_asked >= MANY and len(self.failed) > self._read)
 
-    async def _ask(self) -> None:
-        error = self._last
-        assert error is not None
+    async def _ask(self, error: StorageError) -> None:
         keys = list(self._others(OTHERS, self.failed))
         withheld: list[str] = []
 
@@ -91,6 +90,7 @@ class OutageWatch:
                 f"the permissions, and run the command again ({error})"
             ) from error
         self._in_a_row = self._since_asked = 0
+        self._unasked = None
 
     async def _gives(self, key: str) -> bool:
         try:
