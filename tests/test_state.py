@@ -79,5 +79,5 @@ def test_the_map_has_every_key_of_ours() -> None:
 def test_no_other_module_makes_up_keys_of_ours() -> None:
     made_up = re.compile(r"""\bSTATE\}[^"'\s/]|\bSTATE \+|["']regstore/""")
     for path in sorted(Path(regstore.__file__).parent.rglob("*.py")):
-        if path.name != "layout.py":
+        if path.name != "layout.py" and path.parent.name != "testing":
             assert not made_up.findall(path.read_text()), path
