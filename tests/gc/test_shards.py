@@ -56,7 +56,8 @@ def share_out(whole: Inventory, shards: list[Inventory]) -> None:
     for table in ("litter", "unknown"):
         for (key,) in whole.all(f"select key from {table}"):
             beside = key[: key.index("@eaDir")] if "@eaDir" in key else key
-            number = shard_of.get(repository_around(beside), len(key) % len(shards))
+            name = repository_around(beside)
+            number = shard_of.get(name, len(name) % len(shards))  # of a repository that has no other key, too
             give(whole, shards[number], table, "key = ?", [key])
 
 
@@ -92,8 +93,9 @@ def plan_in_shards(stored: Inventory, options: GcOptions, number: int) -> Iterat
             for relation in ("live_blob", "unknown_reach", "standing_repository"):
                 give(shard, whole, relation, "true")
         plan_whole(answer, blocked=any(reasons))
+        places = {"unlink": shards, "protected": shards, "dead_litter": [*shards, whole], "dead_blob": [whole]}
         for relation in PLAN:
-            yield relation, set().union(*(rows_of(inventory, relation) for inventory in (*shards, whole)))
+            yield relation, set().union(*(rows_of(inventory, relation) for inventory in places[relation]))
 
 
 def rows_of(inventory: Inventory, relation: str) -> set[Any]:

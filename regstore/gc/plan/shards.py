@@ -1,9 +1,9 @@
 """A store planned in shards: some repositories at a time, wherever there is room for them, by the same parts.
 
 A shard is an inventory that holds some repositories, with all rows of theirs: links, tags, uploads; of litter what
-stands in their own folders, and of the unknown keys what lies in them (any shard takes what lies in none). Ids of
-repositories are the shard's own. It holds no blobs. The whole is an inventory with the blobs, the unknown keys and the
-litter, and no links. What crosses, in the order of the plan:
+stands in their own folders, and of the unknown keys what lies in them, also where that is all there is of a
+repository (any shard takes what lies in none). Ids of repositories are the shard's own. It holds no blobs. The whole
+is an inventory with the blobs, the unknown keys and the litter, and no links. What crosses, in the order of the plan:
 
 | what | from | to |
 |---|---|---|
