@@ -95,7 +95,7 @@ async def proxy(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 def opened(**more: object) -> S3Storage:
     retries = RetryPolicy(tries=3, first_contact=2, first_patience=0.02, base=0)
     settings = {"bucket": "bucket", "endpoint_url": ENDPOINT, "access_key": "key", "secret_key": "secret"}
-    return S3Storage(S3Settings(**settings, **{"retries": retries, **more}))  # type: ignore[arg-type]
+    return S3Storage(S3Settings(**{**settings, "retries": retries, **more}))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -218,9 +218,10 @@ async def test_no_server_there_is_not_said_to_be_a_proxys_fault() -> None:
     assert "proxy" not in str(caught.value)
 
 
-def test_a_transport_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_transport_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="'curl' is no transport; expected own or aiohttp"):
         opened(transport="curl")
     monkeypatch.setenv("REGSTORE_S3_TRANSPORT", "curl")
     with pytest.raises(InputError, match="REGSTORE_S3_TRANSPORT is 'curl'"):
-        opened()
+        async with opened() as storage:
+            await storage.get("key")
