@@ -51,6 +51,7 @@ LONG: Final = (
     "gc/test_process_start.py",
     "gc/test_proofs.py",
     "gc/test_races.py",
+    "gc/test_restart.py",
     "gc/test_retention.py",
     "gc/test_retention_run.py",
     "gc/test_state_machine.py",
@@ -60,6 +61,7 @@ LONG: Final = (
     "gc/test_unreadable.py",
     "gc/test_vanished.py",
     "gc/test_whose.py",
+    "gc/test_why.py",
     "migrate/test_estimate.py",
     "migrate/test_migrate.py",
     "migrate/test_model.py",
@@ -76,6 +78,8 @@ LONG: Final = (
     "verify/test_damage.py",
     "verify/test_killed.py",
     "verify/test_pushed_meanwhile.py",
+    "verify/test_reading.py",
+    "verify/test_unreadable.py",
 )
 #: Seconds of processor time. Twice what a quiet machine needs for the longest.
 LIMIT: Final = 4.0
