@@ -31,4 +31,4 @@ quietly "$bin/mypy"
 coverage=(--cov --cov-report=term)
 # A floor, of the whole suite with all its servers.
 [ -z "${CI:-}" ] || [ $# != 0 ] || coverage+=(--cov-fail-under=91)
-exec "$bin/python" -m pytest -n 2 --dist loadfile "${coverage[@]}" "$@" </dev/null
+exec "$bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${coverage[@]}" "$@" </dev/null
