@@ -126,6 +126,8 @@ def _print(result: SeedResult) -> None:
             ["CHECK", "OUTCOME", ""], [[check.name, check.outcome.value, check.detail] for check in result.checks]
         )
     )
+    if not result.configuration:  # no registry has a driver for such a store
+        return
     if not result.broken and not result.missing:
         emit("\nReady: the storage health check passes in every version of the registry.")
     emit("\nconfig.yml of the registry:\n")

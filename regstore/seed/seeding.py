@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from regstore import layout
-from regstore.errors import AccessDenied, InputError, NoSuchBucket, NotFound, RegstoreError, StorageError
+from regstore.errors import AccessDenied, NoSuchBucket, NotFound, RegstoreError, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.seed import health, probe
 from regstore.seed.bucket import BucketAdmin
@@ -24,7 +24,7 @@ SEED_BODY: Final = (
 
 
 async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ignore) -> SeedResult:
-    """Seed the bucket or the folder that the storage names; it need not exist.
+    """Seed the store that the storage names; a bucket or a folder need not exist.
 
     Harmless and idempotent on a store in use: nothing of it is changed, except bucket settings where
     `apply_settings` asks for it. With `check`, nothing is written at all.
@@ -37,10 +37,10 @@ async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ig
             return await _walk(_Bucket(storage, options, admin), storage, options, on_event)
     if isinstance(storage, IsFolder):
         return await _walk(_Folder(storage, options, storage.folder), storage, options, on_event)
-    raise InputError(f"{storage.url} can't be seeded: it is neither a bucket nor a folder")
+    return await _walk(_Store(storage, options), storage, options, on_event)
 
 
-async def _walk(steps: _Bucket | _Folder, storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
+async def _walk(steps: _Store, storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
     def say(phase: str) -> None:
         on_event(Progress(phase=phase, done=0, unit="steps"))
 
@@ -61,7 +61,7 @@ async def _walk(steps: _Bucket | _Folder, storage: Storage, options: SeedOptions
         url=storage.url,
         checks=tuple(checks),
         configuration=configuration,
-        environment=as_environment(configuration),
+        environment=as_environment(configuration) if configuration else {},
     )
 
 
@@ -112,16 +112,16 @@ async def _read_any(storage: Storage) -> Check:
     return Check(name, Outcome.SKIPPED, "there is no seed to read yet")
 
 
-class _Bucket:
-    def __init__(self, storage: Storage, options: SeedOptions, admin: BucketAdmin) -> None:
+class _Store:
+    """What can be done about any store; one that is not there can't be made."""
+
+    def __init__(self, storage: Storage, options: SeedOptions) -> None:
         self._storage = storage
         self._options = options
-        self._created = False
-        self._admin = admin
 
     async def _exists(self) -> bool:
         """A listing is asked, not HEAD, whose answer cannot say why it refuses. Credentials that may not list
-        leave the question open, and then the bucket counts as there: S3 says NoSuchBucket before it says denied."""
+        leave the question open, and then the store counts as there: S3 says NoSuchBucket before it says denied."""
         try:
             await anext(self._storage.list(layout.PREFIX), None)
         except NoSuchBucket:
@@ -129,6 +129,32 @@ class _Bucket:
         except AccessDenied:
             return True
         return True
+
+    async def make_place(self) -> Check:
+        url = self._storage.url
+        if await self._exists():
+            return Check("store", Outcome.OK, f"{url} is there", required=True)
+        if self._options.check:
+            return Check("store", Outcome.MISSING, f"there is no {url}", required=True)
+        raise NoSuchBucket(f"there is no {url}, and regstore can't make such a store")
+
+    async def permissions(self) -> list[Check]:
+        if self._options.check:
+            return await _only_look(self._storage)
+        return await probe.probe_permissions(self._storage, self._options.put)
+
+    async def settings(self) -> list[Check]:
+        return []
+
+    async def health(self) -> list[Check]:
+        return []
+
+
+class _Bucket(_Store):
+    def __init__(self, storage: Storage, options: SeedOptions, admin: BucketAdmin) -> None:
+        super().__init__(storage, options)
+        self._created = False
+        self._admin = admin
 
     async def make_place(self) -> Check:
         admin = self._admin
@@ -139,11 +165,6 @@ class _Bucket:
             return Check("bucket", Outcome.MISSING, f"there is no bucket {name} at {admin.endpoint}", required=True)
         self._created = await admin.create()
         return Check("bucket", Outcome.DONE, f"{name} created in {admin.region}", required=True)
-
-    async def permissions(self) -> list[Check]:
-        if self._options.check:
-            return await _only_look(self._storage)
-        return await probe.probe_permissions(self._storage, self._options.put)
 
     async def settings(self) -> list[Check]:
         admin = self._admin
@@ -160,10 +181,9 @@ class _Bucket:
         ]
 
 
-class _Folder:
+class _Folder(_Store):
     def __init__(self, storage: Storage, options: SeedOptions, root: Path) -> None:
-        self._storage = storage
-        self._options = options
+        super().__init__(storage, options)
         self._root = root
 
     async def make_place(self) -> Check:
@@ -188,17 +208,14 @@ class _Folder:
 
     async def permissions(self) -> list[Check]:
         if self._options.check:
-            return await _only_look(self._storage)
+            return await super().permissions()
         state = self._root / layout.STATE
         was_there = await asyncio.to_thread(state.exists)
         try:
-            return await probe.probe_permissions(self._storage, self._options.put)
+            return await super().permissions()
         finally:
             if not was_there:
                 await asyncio.to_thread(_remove_if_empty, state)
-
-    async def settings(self) -> list[Check]:
-        return []
 
     async def health(self) -> list[Check]:
         return [

@@ -1,11 +1,11 @@
-"""The backends, by the scheme of their URLs. One more is a module beside these, a line here, and a subclass of the
+"""The backends, by the scheme of their URLs. One more is a folder beside these, a line here, and a subclass of the
 conformance suite."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +17,11 @@ from regstore.storage.location import (
     EXPECTED,
     DiskLocation,
     Location,
-    MemoryLocation,
     S3Location,
     parse_file,
-    parse_memory,
     parse_s3,
 )
+from regstore.storage.memory import open_memory, parse_memory
 from regstore.storage.registry_config import S3Access
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -103,19 +102,11 @@ def _open_s3(
     return S3Storage(settings)
 
 
-def _open_memory(
-    location: MemoryLocation, options: OpenOptions, access: S3Access | None, put: PutOptions | None
-) -> Storage:
-    from regstore.storage.memory import MemoryStorage
-
-    return MemoryStorage(location.name, location.root, read_only=options.read_only)
-
-
-#: Modules of a backend are loaded when a store of its is opened.
-BACKENDS: Final[Mapping[str, Backend]] = {
+#: What is heavy of a backend is loaded when a store of its is opened. Who has a backend of their own adds it.
+BACKENDS: Final[dict[str, Backend]] = {
     "s3": Backend(parse_s3, _open_s3),
     "file": Backend(parse_file, _open_disk),
-    "memory": Backend(parse_memory, _open_memory),
+    "memory": Backend(parse_memory, open_memory),
 }
 
 

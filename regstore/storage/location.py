@@ -1,7 +1,7 @@
 """Where a store is, as a person writes it: `s3://bucket[/rootdirectory]`, a path, or `file:///path`. Pure.
 
-Each backend has a kind of location here, and a function that makes one of a URL of its scheme; `storage.backends` knows
-which belong together."""
+Each backend has a kind of location and a function that makes one of a URL of its scheme. Those that a registry's
+configuration names, too, are here; `storage.backends` knows which belong together."""
 
 from __future__ import annotations
 
@@ -54,18 +54,6 @@ class S3Location:
         return f"s3://{self.bucket}" + (f"/{self.root}" if self.root else "")
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryLocation:
-    """A store in this process's memory, by any name. root: as of a bucket."""
-
-    scheme: ClassVar[str] = "memory"
-    name: str
-    root: str = ""
-
-    def __str__(self) -> str:
-        return f"memory://{self.name}" + (f"/{self.root}" if self.root else "")
-
-
 def normalize_root(rootdirectory: str) -> str:
     """A registry's `rootdirectory` on S3 as the beginning of its keys, without the slash that follows.
 
@@ -99,9 +87,3 @@ def parse_file(text: str) -> DiskLocation | None:
     if not rest:
         raise InputError(f"{text!r} names no folder; expected file:///folder")
     return DiskLocation(Path(unquote(rest)))
-
-
-def parse_memory(text: str) -> MemoryLocation | None:
-    """None where that is no URL of a store in memory."""
-    name, _, root = text[9:].partition("/")
-    return MemoryLocation(name, normalize_root(root)) if text[7:].startswith("//") and name else None

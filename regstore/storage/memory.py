@@ -17,7 +17,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -37,8 +37,14 @@ from regstore.storage.base import (
     Page,
     PutOptions,
     ReadHandle,
+    Storage,
 )
 from regstore.storage.limit import check_limit
+from regstore.storage.location import normalize_root
+
+if TYPE_CHECKING:
+    from regstore.storage.backends import OpenOptions
+    from regstore.storage.registry_config import S3Access
 
 _PAGE: Final = 1000
 _CHUNK: Final = 1024 * 1024
@@ -93,6 +99,30 @@ def objects_of(name: str) -> Objects:
 def forget(name: str) -> None:
     """Whoever has it open finds no such bucket."""
     _STORES.pop(name, None)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLocation:
+    """A store in this process's memory, by any name. root: as of a bucket."""
+
+    scheme: ClassVar[str] = "memory"
+    name: str
+    root: str = ""
+
+    def __str__(self) -> str:
+        return f"memory://{self.name}" + (f"/{self.root}" if self.root else "")
+
+
+def parse_memory(text: str) -> MemoryLocation | None:
+    """None where that is no URL of a store in memory."""
+    name, _, root = text[9:].partition("/")
+    return MemoryLocation(name, normalize_root(root)) if text[7:].startswith("//") and name else None
+
+
+def open_memory(
+    location: MemoryLocation, options: OpenOptions, access: S3Access | None, put: PutOptions | None
+) -> Storage:
+    return MemoryStorage(location.name, location.root, read_only=options.read_only)
 
 
 class MemoryStorage:
