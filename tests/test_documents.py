@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,3 +68,42 @@ def test_the_map_of_a_package_has_every_module(package: str) -> None:
     }
     missing = {room for room in rooms - {"__init__"} if not re.search(rf"(?<![\w.]){room}\b", text)}
     assert not missing, "its docstring says of each what it is for"
+
+
+#: Of a registry's own configuration.
+FOREIGN = ("storage.cache.", "storage.maintenance.", "registry.redis")
+
+
+def is_there(name: str) -> bool:
+    """`gc.plan`, `state.lock.Lock`, or a field of what is there."""
+    words = name.split(".")
+    for end in range(len(words), 0, -1):
+        try:
+            thing: Any = importlib.import_module(".".join(("regstore", *words[:end])))
+        except ModuleNotFoundError:
+            continue
+        for word in words[end:]:
+            if word in getattr(thing, "__annotations__", {}):
+                return True
+            thing = getattr(thing, word, None)
+        return thing is not None
+    return False
+
+
+def test_what_comments_and_docstrings_name_is_there() -> None:
+    """Names with a dot that begin with a part of regstore. Moving a module leaves none behind."""
+    parts = {path.stem for path in PACKAGE.iterdir()}
+    texts = [
+        *PACKAGE.rglob("*.py"),
+        *PACKAGE.rglob("*.sql"),
+        *PACKAGE.glob("*.md"),
+        *(ROOT / "tests").rglob("*.py"),
+    ]
+    lost = [
+        f"{path.relative_to(ROOT)} names {name}"
+        for path in texts
+        for name in re.findall(r"`(?:regstore\.)?([a-z_]+(?:\.\w+)+)(?:\(\))?`", path.read_text())
+        if name.split(".")[0] in parts and not name.endswith((".py", ".sql", ".md", ".json"))
+        if not name.startswith(FOREIGN) and not is_there(name)
+    ]
+    assert not lost

@@ -71,7 +71,9 @@ async def test_they_do_not_vary_with_what_is_there(statements: list[str]) -> Non
 def test_a_later_look_is_one_statement_and_leaves_nothing(statements: list[str]) -> None:
     key = "docker/registry/v2/repositories/a/_manifests/tags/1/current/link"
     with Inventory() as inventory:
-        inventory.insert("blob", {"digest": ("binary", [b"x" * 32]), "size": ("int64", [1]), "mtime": ("int64", [1])})
+        inventory.insert(
+            "blob", {"digest": ("binary", [b"x" * 32]), "size": ("int64", [1]), "mtime": ("int64", [1])}
+        )
         statements.clear()
         with inventory.child() as look, inventory.child() as other:
             assert not statements, "it is made by its place, in one"
