@@ -19,7 +19,7 @@ from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import AlreadyExists, NotFound, StorageError
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import LINK_MAX
+from regstore.inventory.links import LINK_MAX
 from regstore.inventory.tag_times import TagTimes
 from regstore.state.journal import REWRITTEN, Entry, Journal
 from regstore.state.lock import Lock

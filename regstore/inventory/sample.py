@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from regstore import layout
 from regstore.digest import Digest
+from regstore.errors import Archived, StorageError
 from regstore.inventory.inventory import Inventory
-from regstore.storage.outage import Sample
+from regstore.storage.outage import OutageWatch, Sample
 
 
 def blob_key(digest: Digest) -> str:
@@ -32,3 +33,10 @@ def other_blobs(inventory: Inventory, key_of: Callable[[Digest], str] = blob_key
         return [key for key in keys if key not in bad][:most]
 
     return sample
+
+
+async def note_not_given(inventory: Inventory, watch: OutageWatch, key: str, error: StorageError) -> None:
+    """One object could not be read. Raises where that is no damage of the one object."""
+    await watch.bad(key, error)
+    if isinstance(error, Archived):
+        inventory.note_archived(key)

@@ -12,8 +12,8 @@ from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.links import LINK_MAX
 from regstore.inventory.sample import other_blobs
-from regstore.inventory.scan import LINK_MAX
 from regstore.inventory.statements import Statements
 from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.storage.base import Storage

@@ -36,7 +36,7 @@ from typing import Final
 
 from regstore.digest import Digest
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import LINK_MAX
+from regstore.inventory.links import LINK_MAX
 from regstore.inventory.statements import EDGE_KINDS, Statements
 from regstore.verify.fault import Absences, Fault, FaultKind, Findings, TouchedTag
 

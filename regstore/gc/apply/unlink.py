@@ -30,7 +30,8 @@ from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.gc.plan import Step, plan_links
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import LINK_MAX, Scanner
+from regstore.inventory.links import LINK_MAX
+from regstore.inventory.scan import Scanner
 from regstore.layout import TagCurrentKey
 from regstore.state.journal import ABORTED, Entry
 from regstore.state.pushed_again import give_back

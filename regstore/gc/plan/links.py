@@ -7,7 +7,7 @@ from typing import Final
 from regstore.gc.plan.litter import collect_litter
 from regstore.gc.plan.options import Step
 from regstore.gc.plan.question import Question
-from regstore.inventory.scan import LINK_MAX
+from regstore.inventory.links import LINK_MAX
 from regstore.inventory.statements import Statements
 
 _SQL: Final = Statements(
