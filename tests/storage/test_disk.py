@@ -517,6 +517,7 @@ async def test_read_only_changes_nothing(tmp_path: Path) -> None:
             disk.copy("a/b", "c"),
             disk.move("a/b", "c", size=3),
             disk.remove_empty_folders("", older_than=0),
+            disk.remove_folders(["a"]),
         ):
             with pytest.raises(AccessDenied, match="to be looked at only"):
                 await change

@@ -299,7 +299,7 @@ class DiskStorage:
         return removed
 
     async def remove_folders(self, folders: Sequence[str]) -> int:
-        return await self._threads.run(remove_folders, self._tree, folders)
+        return await self._change(remove_folders, self._tree, folders)
 
     async def now(self) -> int:
         """The time that a file made under `regstore/` gets; this computer's own where none can be made, or may be
