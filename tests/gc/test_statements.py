@@ -1,8 +1,8 @@
 """How many statements of SQL gc makes on a small registry: each costs half a millisecond or more, however little it
 finds.
 
-The numbers hardly vary. A bound that is passed says that something is asked that can't be there, or asked twice; one
-that is far away is to be brought down.
+The numbers hardly vary, and the bounds are a few above them. One that is passed says that something is asked that
+can't be there, or asked twice. Bring them down with the numbers.
 """
 
 from __future__ import annotations
@@ -58,10 +58,6 @@ def one_image() -> ModelStore:
     return b.store
 
 
-def close_to(number: int, bound: int) -> bool:
-    return bound - 10 < number <= bound
-
-
 @pytest.mark.parametrize(
     ("store", "bound"), [(small_registry(), 50), (one_image(), 40)], ids=["all kinds", "image"]
 )
@@ -69,19 +65,16 @@ async def test_the_plan(statements: Counted, store: ModelStore, bound: int) -> N
     async with scan(model_storage(store), options(offline=True).scan) as inventory:
         statements.taken()
         plan_gc(inventory, options(offline=True).plan, now=NOW)
-        number = statements.taken()
-    assert close_to(number, bound), number
+        assert statements.taken() <= bound
 
 
-@pytest.mark.parametrize(("offline", "bound"), [(True, 110), (False, 385)])
+@pytest.mark.parametrize(("offline", "bound"), [(True, 110), (False, 268)])
 async def test_a_run_that_removes_all_kinds_of_keys(statements: Counted, offline: bool, bound: int) -> None:
-    """While the registry serves, it looks at the links four times more; the relations of a look are half of that."""
+    """While the registry serves, it looks at the links four times more."""
     await collect(model_storage(small_registry()), options(offline=offline))
-    number = statements.taken()
-    assert close_to(number, bound), number
+    assert statements.taken() <= bound
 
 
 async def test_a_dry_run(statements: Counted) -> None:
     await look(model_storage(one_image()), options(offline=True))
-    number = statements.taken()
-    assert close_to(number, 65), number
+    assert statements.taken() <= 65
