@@ -22,6 +22,7 @@ from typing import Final
 
 from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.statements import Statements
 from regstore.manifest import EdgeKind
 from regstore.state.journal import UNLINK, Entry
 from regstore.storage.base import MultipartUpload
@@ -31,6 +32,12 @@ SLICE: Final = 5_000
 #: What is unlinked between two looks at the repositories concerned.
 _GROUP_KEYS: Final = 5_000
 _GROUP_REPOSITORIES: Final = 100
+_SQL: Final = Statements(
+    "regstore.gc.apply",
+    "going.sql",
+    kind_subject=str(int(EdgeKind.SUBJECT)),
+    **{step.name.lower(): str(int(step)) for step in Step},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +97,7 @@ def groups(inventory: Inventory) -> Iterator[Group]:
     """All repositories that lose something, in handfuls."""
     rows: list[tuple[int, str]] = []
     keys = 0
-    for repository, name, count in inventory.all(
-        """
-        select u.repository, r.name, sum(keys)::bigint from (
-            select repository, count(*) as keys from gc_unlink group by all
-            union all
-            select repository, count(*) from multipart_upload
-            join gc_dead_upload using (repository, uuid) group by all
-        ) u join repository r on r.id = u.repository
-        group by all order by 2
-        """
-    ):
+    for repository, name, count in _SQL.run(inventory, "losing").fetchall():
         if rows and (keys + count > _GROUP_KEYS or len(rows) >= _GROUP_REPOSITORIES):
             yield _group(rows)
             rows, keys = [], 0
@@ -116,13 +113,8 @@ def _group(rows: Sequence[tuple[int, str]]) -> Group:
 
 def dead_uploads(inventory: Inventory, repositories: Sequence[int] | None = None) -> list[DeadUpload]:
     """The multipart uploads that the plan of an inventory aborts; of these repositories, by id, or of all."""
-    only = "" if repositories is None else "where r.id in (select unnest(?::integer[]))"
-    rows = inventory.all(
-        "select r.name, m.uuid, m.key, m.upload_id, m.newest, m.size from multipart_upload m"
-        " join gc_dead_upload using (repository, uuid) join repository r on r.id = m.repository"
-        f" {only} order by m.key, m.upload_id",
-        None if repositories is None else [list(repositories)],
-    )
+    given = {"ids": None if repositories is None else list(repositories)}
+    rows = _SQL.run(inventory, "dead_uploads", given).fetchall()
     return [DeadUpload(name, uuid, MultipartUpload(*upload)) for name, uuid, *upload in rows]
 
 
@@ -131,62 +123,21 @@ class Going:
 
     def __init__(self, inventory: Inventory, group: Group) -> None:
         self._inventory = inventory
-        self._ids = list(group.ids)
+        self._given = {"ids": list(group.ids)}
 
     def choose(self) -> None:
         self._rank()
-        self._inventory.execute(
-            f"""
-            create or replace table gc_now as
-            select row_number() over (order by u.step, coalesce(k.rank, 0), u.key) as position,
-                u.step, u.repository, r.name, u.label, u.digest, u.key, u.size, u.mtime, u.body,
-                u.step = {Step.TAG} and not exists (
-                    from revision_link x where x.repository = u.repository and x.digest = u.digest
-                ) as loose
-            from gc_unlink u join repository r on r.id = u.repository
-            left join gc_rank k on k.repository = u.repository and k.step = u.step and k.digest = u.digest
-            where u.repository in (select unnest(?::integer[]))
-            """,
-            [self._ids],
-        )
+        _SQL.run(self._inventory, "choose", self._given)
 
     def _rank(self) -> None:
         """gc_rank(repository, step, digest, rank): of dead revision and layer links that depend on each other, from 1;
         lower ones go first. What is not in it may go at any time."""
-        revisions = self._inventory.all(
-            f"""
-            select distinct p.repository, e.source, e.target from gc_dead_revision p
-            join edge e on e.source = p.digest and e.kind <> {int(EdgeKind.SUBJECT)}
-            join gc_dead_revision c on c.repository = p.repository and c.digest = e.target
-            where p.repository in (select unnest(?::integer[]))
-            """,
-            [self._ids],
-        )
+        revisions = _SQL.run(self._inventory, "named_revisions", self._given).fetchall()
         order: TopologicalSorter[tuple[int, bytes]] = TopologicalSorter()
         for repository, source, target in revisions:
             order.add((repository, bytes(target)), (repository, bytes(source)))
         ranks = [(*place, rank) for rank, place in enumerate(order.static_order(), start=1)]
-        # Of layers two ranks are enough. Two links can name each other: the smaller digest's goes first then.
-        self._inventory.execute(
-            f"""
-            create or replace temp table gc_rank as
-            with named as (
-                select l.repository, l.digest, l.target from gc_dead_layer_link d
-                join layer_link l using (repository, digest)
-                join gc_dead_layer_link t on t.repository = l.repository and t.digest = l.target
-                where l.repository in (select unnest(?::integer[])) and l.target <> l.digest
-                    and not (l.digest > l.target and exists (
-                        from layer_link b
-                        where b.repository = l.repository and b.digest = l.target and b.target = l.digest
-                    ))
-            )
-            select repository, {Step.LAYER}::tinyint as step, digest, min(rank) as rank from (
-                select repository, digest, 1 as rank from named
-                union all select repository, target, 2 from named
-            ) group by all
-            """,
-            [self._ids],
-        )
+        _SQL.run(self._inventory, "rank", self._given)
         self._inventory.insert(
             "gc_rank",
             {
@@ -201,63 +152,34 @@ class Going:
         """Let go only what the plan of this later look removes too, as it was, and nothing of the busy repositories.
         How many keys stay."""
         before = len(self)
-        look.execute(
-            """
-            delete from main.gc_now where list_contains(?, name) or key not in (
-                select key from main.gc_now n join gc_unlink u using (key)
-                where u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
-            )
-            """,
-            [sorted(busy) or [""]],
-        )
+        _SQL.run(look, "keep_what_changed", {"busy": sorted(busy)})
         return before - len(self)
 
     def drop(self, rows: Collection[Row]) -> None:
         """These stay after all."""
         if rows:
-            positions = [row.position for row in rows]
-            self._inventory.execute(
-                "delete from gc_now where position in (select unnest(?::bigint[]))", [positions]
-            )
+            _SQL.run(self._inventory, "drop", {"positions": [row.position for row in rows]})
 
     def __len__(self) -> int:
         return self._inventory.count("gc_now")
 
     def steps(self) -> list[Step]:
         """Those in which anything goes, in their order."""
-        return [Step(step) for (step,) in self._inventory.all("select distinct step from gc_now order by step")]
+        return [Step(step) for (step,) in _SQL.run(self._inventory, "steps").fetchall()]
 
     def uploads(self) -> dict[tuple[str, str], int]:
         """(repository, id) of the uploads that lose parts, and how many."""
-        rows = self._inventory.all(
-            f"select name, label, count(*) from gc_now where step = {Step.UPLOAD} group by all"
-        )
+        rows = _SQL.run(self._inventory, "uploads").fetchall()
         return {(name, uuid): parts for name, uuid, parts in rows}
 
     def slices(self, *steps: Step) -> Iterator[list[Row]]:
         """Some rows at a time, in their order; of these steps, or of all."""
-        only = f"step in ({', '.join(map(str, map(int, steps)))}) and" if steps else ""
+        given = {"steps": [int(step) for step in steps or Step], "most": SLICE}
         position, full = 0, True
-        while full and (
-            rows := self._inventory.all(
-                f"""
-                select position, step, name, coalesce(label, ''), coalesce(digest, ''::blob), key, size, mtime, body,
-                    loose
-                from gc_now where {only} position > ? order by position limit ?
-                """,
-                [position, SLICE],
-            )
-        ):
+        while full and (rows := _SQL.run(self._inventory, "slice", given | {"position": position}).fetchall()):
             position, full = rows[-1][0], len(rows) == SLICE
             yield [Row(position, Step(step), *columns) for position, step, *columns in rows]
 
     def note_removed(self, look: Inventory, run: str) -> None:
         """Into `gc.past`'s relation of a later look, all that it can give back where that is needed."""
-        look.execute(
-            f"""
-            insert into removed (run, key, name, step, digest, body)
-            select ?, key, name, step, digest, body from main.gc_now
-            where step in ({Step.REVISION}, {Step.LAYER}) and body is not null
-            """,
-            [run],
-        )
+        _SQL.run(look, "note_removed", {"run": run})
