@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,11 +84,25 @@ def start() -> Any:
 
 
 @pytest.fixture(scope="session")
-def demo_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's registry; not to be changed."""
+def built_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "registry"
     run_async(build_demo_registry(folder, now=datetime.now(UTC)))
     return folder
+
+
+@pytest.fixture
+def demo_registry(built_demo: Path) -> Iterator[Path]:
+    """The demo's registry, one for all tests: what changes it, or is killed while it looks at it, takes a copy."""
+
+    def files() -> dict[str, int]:
+        return {str(path): path.lstat().st_mtime_ns for path in built_demo.rglob("*") if not path.is_dir()}
+
+    before = files()
+    yield built_demo
+    changed = sorted(dict(before.items() ^ files().items()))
+    for path in set(changed) - before.keys():
+        Path(path).unlink(missing_ok=True)
+    assert not changed, f"this test changed the registry that all tests share; give it a copy: {changed}"
 
 
 @pytest.fixture

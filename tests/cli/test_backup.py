@@ -6,6 +6,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.backup.reader import problems, snapshots
 from tests.backup.test_interrupted import small
 from tests.cli.conftest import Run, Start
@@ -14,6 +16,12 @@ from tests.servers.process import wait_until
 
 def objects_of(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def demo_registry(built_demo: Path, tmp_path: Path) -> Path:
+    """A copy: a backup gives a folder that it takes an ID."""
+    return Path(shutil.copytree(built_demo, tmp_path / "demo"))
 
 
 def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_path: Path) -> None:
