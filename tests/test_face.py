@@ -88,6 +88,7 @@ EXAMPLES = {
 
 
 @pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize("package", [package for package in PACKAGES if package != "regstore.testing"])
 def test_the_example_of_a_package_runs(package: str, tmp_path: Path) -> None:
     """That of `regstore.testing` is a test, which `tests/storage/test_testing.py` runs."""
@@ -166,6 +167,7 @@ def test_a_misspelled_name_is_an_error(package: str) -> None:
     assert set(public(package)) <= set(dir(importlib.import_module(package)))
 
 
+@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_loads_nothing_heavy(package: str) -> None:

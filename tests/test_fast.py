@@ -41,5 +41,6 @@ def test_a_test_that_takes_long_fails() -> None:
             pass
 
 
+@pytest.mark.long
 def test_outside_of_it_nothing_is_refused() -> None:
     fast.refuse("anything")

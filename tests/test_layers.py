@@ -105,6 +105,7 @@ def test_only_the_command_line_prints(path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["regstore", "regstore.cli", "regstore.sync"])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import {module}, sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"

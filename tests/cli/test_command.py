@@ -112,6 +112,7 @@ def test_a_text_for_a_value_is_for_groups_only() -> None:
         command(single)
 
 
+@pytest.mark.long
 def test_what_every_command_waits_for_is_light() -> None:
     program = "import sys, regstore.cli.app; print(*sys.modules)"
     loaded = subprocess.run(

@@ -144,6 +144,7 @@ async def test_a_url_opens_s3_with_the_options_given(tmp_path: Path) -> None:
         OpenOptions(concurrency=0)
 
 
+@pytest.mark.long
 def test_speaking_of_a_storage_imports_nothing_heavy() -> None:
     script = (
         "import sys, regstore.storage, regstore.storage.opening\n"

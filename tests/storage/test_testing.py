@@ -7,6 +7,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import regstore.testing
 
 
@@ -22,6 +24,7 @@ def pytest_of_another(folder: Path, *arguments: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.long
 def test_the_example_passes(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(example())
     # Without Hypothesis; and nothing of regstore's own tests can be found.
@@ -33,6 +36,7 @@ def test_the_example_passes(tmp_path: Path) -> None:
     assert " passed" in result.stdout
 
 
+@pytest.mark.long
 def test_what_fails_shows_what_was_compared(tmp_path: Path) -> None:
     """Also when it is not regstore's own configuration that makes pytest rewrite asserts."""
     forgetful = example().replace(".write_bytes(data)", ".write_bytes(data[:-1] + b'!')")
