@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from regstore.digest import Digest
 from regstore.gc.claims import LinkBack, plan_links
 from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reachability import Reachability
+from regstore.inventory.statements import Statements
 from regstore.layout import link_body, parse_link
+
+_SQL: Final = Statements("regstore.gc", "heal_plan.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +63,7 @@ class HealPlan:
         self._inventory = inventory
 
     def tags(self) -> list[TagBack]:
-        rows = self._inventory.all(
-            """
-            select m.key, r.id, m.name, m.tag, arg_max(i.digest, i.mtime), max(i.mtime) from removed_tag m
-            join repository r using (name)
-            join tag_index i on i.repository = r.id and i.name = m.tag and i.mtime > m.mtime
-            where not exists (from tag t where t.repository = r.id and t.name = m.tag)
-            group by m.key, r.id, m.name, m.tag order by m.key
-            """
-        )
-        return [TagBack(*row) for row in rows]
+        return [TagBack(*row) for row in _SQL.run(self._inventory, "tags").fetchall()]
 
     def tags_stand(self, tags: Sequence[TagBack]) -> None:
         self._inventory.insert(
@@ -86,13 +81,7 @@ class HealPlan:
         if not self._inventory.count("trash"):
             return []
         reach = reach_all(self._inventory)
-        rows = self._inventory.all(
-            f"""
-            select t.digest, arg_max(t.key, t.run), arg_max(t.size, t.run) from trash t
-            where t.digest in (select digest from {reach.table}) and t.digest not in (select digest from blob)
-            group by t.digest
-            """
-        )
+        rows = _SQL.run(self._inventory, "blobs", reach=reach.table).fetchall()
         return [CopyBack(*row) for row in rows]
 
     def blobs_stand(self, blobs: Sequence[tuple[CopyBack, int]], *, now: int) -> None:
@@ -105,13 +94,11 @@ class HealPlan:
                 "mtime": ("int64", [now] * len(blobs)),
             },
         )
-        self._inventory.execute(
-            "delete from main.manifest where state = 'missing' and digest in (select digest from main.blob)"
-        )
+        _SQL.run(self._inventory, "no_longer_missing")
 
     def copies_are_damaged(self, keys: Iterable[str]) -> None:
         """No plan names these any more; there may be older copies."""
-        self._inventory.execute("delete from trash where key in (select unnest(?::varchar[]))", [list(keys)])
+        _SQL.run(self._inventory, "damaged", {"keys": list(keys)})
 
     def links(self) -> list[LinkBack]:
         """By key."""
@@ -136,14 +123,5 @@ class HealPlan:
 def reach_all(inventory: Inventory, table: str = "heal_reach") -> Reachability:
     """All that anything names."""
     reach = Reachability(inventory, table)
-    reach.add(
-        """
-        select repository, unnest([digest, target]) as digest, true as expand from revision_link
-        union all select repository, target, true from tag
-        union all select repository, unnest([digest, target]), false from layer_link
-        union all select repository, digest, false from signature_link
-        union all select repository, digest, true from legacy_revision
-        union all select -1, digest, followed from unknown_digest
-        """
-    )
+    reach.add(_SQL.text("reach_all"))
     return reach

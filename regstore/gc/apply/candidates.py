@@ -16,13 +16,10 @@ from regstore import layout
 from regstore.digest import Digest
 from regstore.gc.plan import GcOptions, plan_blobs
 from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.statements import Statements
 from regstore.layout import BlobKey
 
-_CANDIDATES: Final = """
-    create or replace table gc_candidate as
-    select row_number() over (order by octet_length(digest), digest) as position, digest, size, mtime
-    from gc_dead_blob order by position
-"""
+_SQL: Final = Statements("regstore.gc.apply", "candidates.sql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +42,20 @@ class Candidates:
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
-        inventory.execute(_CANDIDATES)
-        inventory.execute("create or replace table gc_gone (digest blob, position bigint)")
+        _SQL.run(inventory, "begin")
 
     def __len__(self) -> int:
         return self._inventory.count("gc_candidate")
 
     def keep_reached(self, look: Inventory, options: GcOptions, *, now: int) -> int:
         """Let go only what this later look at all links does not reach either; how many blobs stay."""
-        before = len(self)
         plan_blobs(look, options, now=now)
-        look.execute("delete from main.gc_candidate where digest not in (select digest from gc_dead_blob)")
-        # A repository that has become unreadable may need the very links that this run took from it.
-        look.execute(
-            """
-            delete from main.gc_candidate where digest in (
-                select unnest([l.digest, l.target]) from main.layer_link l
-                join main.gc_dead_layer_link using (repository, digest)
-                join main.repository r on r.id = l.repository
-                where r.name in (select name from repository join gc_protected p on p.repository = id)
-            )
-            """
-        )
-        return before - len(self)
+        [(kept,)] = _SQL.run(look, "keep_reached").fetchall()
+        return int(kept)
 
     def after(self, position: int, most: int) -> list[Blob]:
         """The next of them, behind this position."""
-        rows = self._inventory.all(
-            "select position, digest, size, mtime from gc_candidate where position > ? order by position limit ?",
-            [position, most],
-        )
+        rows = _SQL.run(self._inventory, "after", {"position": position, "most": most}).fetchall()
         return [
             Blob(position, layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), size, mtime)
             for position, raw, size, mtime in rows
@@ -97,10 +78,7 @@ class Candidates:
                 "position": ("int64", [blob.position for blob in gone]),
             },
         )
-        self._inventory.execute(
-            f"delete from blob where digest in (select digest from gc_gone where position >= {first})"
-        )
-        self._inventory.execute(f"delete from gc_candidate where position <= {last}")
+        _SQL.run(self._inventory, "done", {"first": first, "last": last})
 
 
 def gone_digests(inventory: Inventory) -> Iterator[str]:

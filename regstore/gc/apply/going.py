@@ -26,18 +26,21 @@ from regstore.inventory.statements import Statements
 from regstore.manifest import EdgeKind
 from regstore.state.journal import UNLINK, Entry
 from regstore.storage.base import MultipartUpload
+from regstore.tagging import UNDER_WAY
 
+_SQL: Final = Statements(
+    "regstore.gc.apply",
+    "going.sql",
+    tag=str(int(Step.TAG)),
+    revision=str(int(Step.REVISION)),
+    layer=str(int(Step.LAYER)),
+    subject=str(int(EdgeKind.SUBJECT)),
+)
 #: Rows in memory at a time.
 SLICE: Final = 5_000
 #: What is unlinked between two looks at the repositories concerned.
 _GROUP_KEYS: Final = 5_000
 _GROUP_REPOSITORIES: Final = 100
-_SQL: Final = Statements(
-    "regstore.gc.apply",
-    "going.sql",
-    kind_subject=str(int(EdgeKind.SUBJECT)),
-    **{step.name.lower(): str(int(step)) for step in Step},
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def groups(inventory: Inventory) -> Iterator[Group]:
     """All repositories that lose something, in handfuls."""
     rows: list[tuple[int, str]] = []
     keys = 0
-    for repository, name, count in _SQL.run(inventory, "losing").fetchall():
+    for repository, name, count in _SQL.run(inventory, "groups").fetchall():
         if rows and (keys + count > _GROUP_KEYS or len(rows) >= _GROUP_REPOSITORIES):
             yield _group(rows)
             rows, keys = [], 0
@@ -113,9 +116,14 @@ def _group(rows: Sequence[tuple[int, str]]) -> Group:
 
 def dead_uploads(inventory: Inventory, repositories: Sequence[int] | None = None) -> list[DeadUpload]:
     """The multipart uploads that the plan of an inventory aborts; of these repositories, by id, or of all."""
-    given = {"ids": None if repositories is None else list(repositories)}
-    rows = _SQL.run(inventory, "dead_uploads", given).fetchall()
+    ids = None if repositories is None else list(repositories)
+    rows = _SQL.run(inventory, "dead_uploads", {"ids": ids}).fetchall()
     return [DeadUpload(name, uuid, MultipartUpload(*upload)) for name, uuid, *upload in rows]
+
+
+def half_pushed(look: Inventory, *, now: int) -> set[str]:
+    """Names of repositories in which a tag is being pushed, by a later look at them."""
+    return {name for (name,) in _SQL.run(look, "half_pushed", {"since": now - UNDER_WAY}).fetchall()}
 
 
 class Going:
@@ -123,60 +131,64 @@ class Going:
 
     def __init__(self, inventory: Inventory, group: Group) -> None:
         self._inventory = inventory
-        self._given = {"ids": list(group.ids)}
+        self._ids = list(group.ids)
 
     def choose(self) -> None:
         self._rank()
-        _SQL.run(self._inventory, "choose", self._given)
+        _SQL.run(self._inventory, "choose", {"ids": self._ids})
 
     def _rank(self) -> None:
-        """gc_rank(repository, step, digest, rank): of dead revision and layer links that depend on each other, from 1;
-        lower ones go first. What is not in it may go at any time."""
-        revisions = _SQL.run(self._inventory, "named_revisions", self._given).fetchall()
+        """gc_rank: what is not in it may go at any time within its step."""
         order: TopologicalSorter[tuple[int, bytes]] = TopologicalSorter()
-        for repository, source, target in revisions:
+        for repository, source, target in _SQL.run(
+            self._inventory, "listed_revisions", {"ids": self._ids}
+        ).fetchall():
             order.add((repository, bytes(target)), (repository, bytes(source)))
-        ranks = [(*place, rank) for rank, place in enumerate(order.static_order(), start=1)]
-        _SQL.run(self._inventory, "rank", self._given)
+        ranked = list(order.static_order())
+        _SQL.run(self._inventory, "layer_ranks", {"ids": self._ids})
         self._inventory.insert(
             "gc_rank",
             {
-                "repository": ("int32", [repository for repository, _, _ in ranks]),
-                "step": ("int8", [int(Step.REVISION)] * len(ranks)),
-                "digest": ("binary", [digest for _, digest, _ in ranks]),
-                "rank": ("int32", [rank for _, _, rank in ranks]),
+                "repository": ("int32", [repository for repository, _ in ranked]),
+                "step": ("int8", [int(Step.REVISION)] * len(ranked)),
+                "digest": ("binary", [digest for _, digest in ranked]),
+                "rank": ("int32", list(range(1, len(ranked) + 1))),
             },
         )
 
     def keep_what_changed(self, look: Inventory, busy: Collection[str]) -> int:
         """Let go only what the plan of this later look removes too, as it was, and nothing of the busy repositories.
         How many keys stay."""
-        before = len(self)
-        _SQL.run(look, "keep_what_changed", {"busy": sorted(busy)})
-        return before - len(self)
+        [(kept,)] = _SQL.run(look, "keep_what_changed", {"busy": sorted(busy)}).fetchall()
+        return int(kept)
 
     def drop(self, rows: Collection[Row]) -> None:
         """These stay after all."""
         if rows:
-            _SQL.run(self._inventory, "drop", {"positions": [row.position for row in rows]})
+            positions = [row.position for row in rows]
+            self._inventory.execute(
+                "delete from gc_now where position in (select unnest(?::bigint[]))", [positions]
+            )
 
     def __len__(self) -> int:
         return self._inventory.count("gc_now")
 
     def steps(self) -> list[Step]:
         """Those in which anything goes, in their order."""
-        return [Step(step) for (step,) in _SQL.run(self._inventory, "steps").fetchall()]
+        return [Step(step) for (step,) in self._inventory.all("select distinct step from gc_now order by step")]
 
     def uploads(self) -> dict[tuple[str, str], int]:
         """(repository, id) of the uploads that lose parts, and how many."""
-        rows = _SQL.run(self._inventory, "uploads").fetchall()
+        rows = self._inventory.all(
+            f"select name, label, count(*) from gc_now where step = {Step.UPLOAD} group by all"
+        )
         return {(name, uuid): parts for name, uuid, parts in rows}
 
     def slices(self, *steps: Step) -> Iterator[list[Row]]:
         """Some rows at a time, in their order; of these steps, or of all."""
-        given = {"steps": [int(step) for step in steps or Step], "most": SLICE}
+        wanted = {"steps": [int(step) for step in steps or Step], "most": SLICE}
         position, full = 0, True
-        while full and (rows := _SQL.run(self._inventory, "slice", given | {"position": position}).fetchall()):
+        while full and (rows := _SQL.run(self._inventory, "slice", wanted | {"position": position}).fetchall()):
             position, full = rows[-1][0], len(rows) == SLICE
             yield [Row(position, Step(step), *columns) for position, step, *columns in rows]
 

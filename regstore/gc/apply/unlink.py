@@ -24,7 +24,7 @@ from regstore.concurrency import for_each, in_thread
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
 from regstore.gc.apply.application import BATCH, Application
-from regstore.gc.apply.going import DeadUpload, Going, Group, Row, dead_uploads, groups
+from regstore.gc.apply.going import DeadUpload, Going, Group, Row, dead_uploads, groups, half_pushed
 from regstore.gc.created import read_created
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
@@ -36,7 +36,7 @@ from regstore.layout import TagCurrentKey
 from regstore.state.journal import ABORTED, Entry
 from regstore.state.pushed_again import give_back
 from regstore.storage.streams import is_fatal
-from regstore.tagging import UNDER_WAY, remove_tag_folders
+from regstore.tagging import remove_tag_folders
 
 #: No link: nothing of these is put back.
 _WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
@@ -123,7 +123,7 @@ class Unlinking:
                 )
             await in_thread(lambda: plan_links(look, plan, now=application.now))
             dead = dead_uploads(look)
-            busy = _half_pushed(look, now=application.now)
+            busy = half_pushed(look, now=application.now)
             self._kept += await in_thread(going.keep_what_changed, look, busy)
         finally:
             look.close()
@@ -266,18 +266,3 @@ class Unlinking:
             async with application.lock.batch():
                 await for_each(uploads[start : start + BATCH], abort, concurrency=application.concurrency)
         application.failures.note(outcomes)
-
-
-def _half_pushed(look: Inventory, *, now: int) -> set[str]:
-    """Names of repositories in which a tag's index link is newer than its current/link: it is being pushed
-    (`regstore.state.pushed_again`)."""
-    rows = look.all(
-        """
-        select distinct r.name from tag_index i
-        join tag t on t.repository = i.repository and t.name = i.name
-        join repository r on r.id = i.repository
-        where i.mtime > t.mtime and i.mtime >= ?
-        """,
-        [now - UNDER_WAY],
-    )
-    return {name for (name,) in rows}
