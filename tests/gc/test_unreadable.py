@@ -20,7 +20,17 @@ from regstore.gc.policy import BrokenScope
 from regstore.gc.run import open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions, scan
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, encode, link_body
+from regstore.layout import (
+    REPOSITORIES,
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    decode,
+    encode,
+    link_body,
+)
 from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.examples import examples
@@ -375,3 +385,35 @@ async def test_the_trash_keeps_what_an_unreadable_manifest_may_need(command: str
     storage.clock += DAY
     await empty()
     assert layer in storage.store, "it is given back once the manifest is read"
+
+
+async def test_the_trash_keeps_what_an_unreadable_manifest_that_was_pushed_meanwhile_may_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The scan saw nothing of it; the last look does, before older trash is emptied."""
+    storage, layer, unread = await pushed_again_unread(TROUBLE["EIO"])
+    image = decode(unread)
+    assert isinstance(image, BlobKey)
+    keys = [
+        unread,
+        encode(RevisionLinkKey("bad", image.digest)),
+        encode(TagCurrentKey("bad", "again")),
+        encode(TagIndexKey("bad", "again", image.digest)),
+    ]
+    pushed = {key: storage.store.objects.pop(key) for key in keys}
+    begun, listed = storage.counters.requests["delete"], storage.list
+
+    async def pushing(prefix: str, *, start_after: str = "") -> Any:
+        if prefix == REPOSITORIES and storage.counters.requests["delete"] > begun:
+            storage.store.objects.update(pushed)
+        async for page in listed(prefix, start_after=start_after):
+            yield page
+
+    monkeypatch.setattr(storage, "list", pushing)
+    run = options(offline=False, delete_untagged=False, trash_older_than=7 * DAY)
+    async with hold_lock(storage, command="gc") as lock:
+        async with open_run(storage, run, lock, cache=NoCache("none")) as opened:
+            assert len(opened.expired) == 2
+            emptied = (await opened.apply()).emptied
+    assert len(emptied.runs) == 1 and "can't be read" in emptied.kept[0].reason
+    assert layer in trash(storage.store)
