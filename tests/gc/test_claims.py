@@ -212,6 +212,36 @@ def test_what_a_run_gave_back_itself_and_a_client_deleted_stays_deleted(loop: as
     assert key not in world.store
 
 
+def test_what_the_last_look_gave_back_of_an_older_run_and_a_client_deleted_stays_deleted(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    world = World()
+    image, garbage = world.images.images[2], world.images.images[1]
+    push(world, world.images.images[0], "kept")
+    push(world, image, "t0")
+    delete_tag(world, "a", "t0")
+    stalled = Push(world, "a", image, "again", only_manifest=True)
+    steps = stalled.run()
+    for _ in image.layers:
+        next(steps)
+    run_whole(world, loop)
+    push(world, garbage, "t1")
+    delete_tag(world, "a", "t1")
+    world.now += 1000 * SECOND
+    toolkit = Toolkit(world, loop, page=1000)
+    toolkit.start(collect(toolkit, without_grace()))
+    while not (toolkit.waiting and toolkit.waiting[0] == "copy"):
+        toolkit.step()
+    for _ in steps:
+        pass
+    while not toolkit.done:
+        toolkit.step()
+    assert encode(LayerLinkKey("a", image.layers[-1])) in toolkit.result().healed.links
+    key = delete_last_layer(world, image)
+    run_whole(world, loop)
+    assert key not in world.store
+
+
 def test_an_undo_is_no_registry_that_found_all(loop: asyncio.AbstractEventLoop) -> None:
     """The index comes back by an undo of the run that took it, its child had been taken by a later one: that the tag's
     link is young says nothing of the child."""
