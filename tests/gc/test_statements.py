@@ -68,7 +68,7 @@ async def test_the_plan(statements: Counted, store: ModelStore, bound: int) -> N
         assert statements.taken() <= bound
 
 
-@pytest.mark.parametrize(("offline", "bound"), [(True, 110), (False, 268)])
+@pytest.mark.parametrize(("offline", "bound"), [(True, 110), (False, 260)])
 async def test_a_run_that_removes_all_kinds_of_keys(statements: Counted, offline: bool, bound: int) -> None:
     """While the registry serves, it looks at the links four times more."""
     await collect(model_storage(small_registry()), options(offline=offline))
