@@ -57,7 +57,8 @@ async def test_a_small_registry_takes_two_lists() -> None:
 
 
 async def test_links_are_read_where_no_etag_proves_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regstore.inventory.scan._SLICE", 3)
+    for module in ("links", "manifests"):
+        monkeypatch.setattr(f"regstore.inventory.{module}._SLICE", 3)
     store = small_registry()
     links = [key for key in store if key.endswith("/link") and "/index/" not in key and "/signatures/" not in key]
     manifests = 9
