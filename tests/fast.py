@@ -19,6 +19,7 @@ import pytest
 FIXTURES: Final = frozenset({"ceph", "moto", "redis_session", "start", "start_registry", "with_skopeo"})
 #: Files whose tests all start programs, or take seconds each: end to end, killed at each step, under load.
 LONG: Final = (
+    "backup/test_check.py",
     "backup/test_damage.py",
     "backup/test_dating.py",
     "backup/test_end_to_end.py",
@@ -54,6 +55,7 @@ LONG: Final = (
     "gc/test_restart.py",
     "gc/test_retention.py",
     "gc/test_retention_run.py",
+    "gc/test_run.py",
     "gc/test_state_machine.py",
     "gc/test_times_of_tags.py",
     "gc/test_trash.py",
