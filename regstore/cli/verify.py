@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
 from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import (
@@ -188,7 +187,6 @@ def _mend(
     break_lock: bool,
     as_json: bool,
 ) -> int:
-    keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         found, repairs, left = run_async(_repair(settings, options, what, source, break_lock, on_event))
     if as_json:
