@@ -186,17 +186,3 @@ def arrow_table(columns: Columns) -> Any:
 
 def digest_text(raw: bytes) -> str:
     return str(Digest.from_raw(bytes(raw)))
-
-
-#: SQL that gives a digest's algorithm name from its bytes, and its text: `{0}` is the column.
-ALGORITHM_SQL = "case octet_length({0}) when 32 then 'sha256' when 48 then 'sha384' else 'sha512' end"
-TEXT_SQL = ALGORITHM_SQL + " || ':' || lower(hex({0}))"
-
-
-def text_sql(column: str) -> str:
-    return TEXT_SQL.format(column)
-
-
-def path_sql(column: str) -> str:
-    """SQL for a digest as it stands in a key: `sha256/<hex>`."""
-    return ALGORITHM_SQL.format(column) + f" || '/' || lower(hex({column}))"

@@ -18,12 +18,13 @@ from regstore.errors import AccessDenied, NotFound, Refused, StorageError
 from regstore.events import OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.manifest import EdgeKind
+from regstore.inventory.statements import EDGE_KINDS, Statements
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
 
 #: A link written up to this long before the listing began may be part of a push that the listing saw half of.
 _PUSH: Final = 60 * 1_000_000
+_SQL: Final = Statements("regstore.migrate", "source.sql", **EDGE_KINDS)
 
 
 async def scan_source(source: Storage, inventory: Inventory, scanning: ScanOptions, on_event: OnEvent) -> None:
@@ -78,16 +79,7 @@ class _SecondLook:
 
     async def blobs(self) -> None:
         """Blobs that young links name."""
-        rows = self._inventory.all(
-            f"""
-            select distinct target from (
-                select target, mtime from layer_link
-                union all select target, mtime from revision_link
-                union all select target, mtime from tag
-            )
-            where mtime >= {self._young} and target is not null and target not in (select digest from blob)
-            """
-        )
+        rows = _SQL.run(self._inventory, "unlisted_blobs", {"young": self._young}).fetchall()
         found: list[tuple[bytes, int, int]] = []
 
         async def look(row: tuple[Any, ...]) -> None:
@@ -101,30 +93,11 @@ class _SecondLook:
             found.append((raw, info.size, info.mtime))
 
         await for_each(self._new(rows), look, concurrency=self._concurrency)
-        self._inventory.insert(
-            "blob",
-            {
-                "digest": ("binary", [row[0] for row in found]),
-                "size": ("int64", [row[1] for row in found]),
-                "mtime": ("int64", [row[2] for row in found]),
-            },
-        )
+        self._inventory.insert_rows("blob", {"digest": "binary", "size": "int64", "mtime": "int64"}, found)
 
     async def links(self) -> bool:
         """Links to what young manifests and tags name; whether there were any that the listing lacks."""
-        rows = self._inventory.all(
-            f"""
-            select distinct r.repository, n.name, e.target, e.kind = {int(EdgeKind.MANIFEST)}
-            from revision_link r join edge e on e.source = r.digest join repository n on n.id = r.repository
-            where r.mtime >= {self._young} and e.kind not in ({int(EdgeKind.SUBJECT)}, {int(EdgeKind.FOREIGN_LAYER)})
-                and not exists (from layer_link l where l.repository = r.repository and l.digest = e.target)
-                and not exists (from revision_link x where x.repository = r.repository and x.digest = e.target)
-            union
-            select t.repository, n.name, t.target, true from tag t join repository n on n.id = t.repository
-            where t.mtime >= {self._young} and t.target is not null
-                and not exists (from revision_link x where x.repository = t.repository and x.digest = t.target)
-            """
-        )
+        rows = _SQL.run(self._inventory, "unlisted_links", {"young": self._young}).fetchall()
         found: list[tuple[str, int, bytes, bytes, int]] = []
 
         async def look(row: tuple[Any, ...]) -> None:
@@ -158,22 +131,7 @@ class _SecondLook:
 
     async def links_to_nothing(self) -> bool:
         """Links that name a missing manifest: forget those that are gone by now; whether a tag has moved."""
-        rows = self._inventory.all(
-            """
-            select 'revision_link', x.repository, n.name, x.digest, null, x.target
-            from revision_link x join manifest m using (digest) join repository n on n.id = x.repository
-            where m.state = 'missing'
-            union all
-            select 'layer_link', x.repository, n.name, x.digest, null, x.target
-            from layer_link x semi join legacy_revision v on v.repository = x.repository and v.digest = x.digest
-            join manifest m using (digest) join repository n on n.id = x.repository
-            where m.state = 'missing'
-            union all
-            select 'tag', x.repository, n.name, null, x.name, x.target
-            from tag x join manifest m on m.digest = x.target join repository n on n.id = x.repository
-            where m.state = 'missing'
-            """
-        )
+        rows = _SQL.run(self._inventory, "links_to_nothing").fetchall()
         moved: list[tuple[Any, ...]] = []
 
         async def look(row: tuple[Any, ...]) -> None:
@@ -186,9 +144,8 @@ class _SecondLook:
             try:
                 found = layout.parse_link(await self._source.get(layout.encode(key)))
             except NotFound:
-                self._inventory.execute(
-                    f"delete from {table} where repository = ? and {label} = ?", [repository, value]
-                )
+                given = {"repository": repository, "label": value}
+                _SQL.run(self._inventory, "forget_link", given, table=table, column=label)
                 return
             except StorageError as error:
                 if is_fatal(error):
@@ -199,8 +156,6 @@ class _SecondLook:
 
         await for_each(self._new(rows), look, concurrency=self._concurrency)
         for raw, repository, tag in moved:
-            self._inventory.execute(
-                "update tag set target = ?, mtime = ? where repository = ? and name = ?",
-                [raw, self._inventory.scanned_at, repository, tag],
-            )
+            given = {"target": raw, "now": self._inventory.scanned_at, "repository": repository, "tag": tag}
+            _SQL.run(self._inventory, "moved_tag", given)
         return bool(moved)
