@@ -22,6 +22,7 @@ from regstore.cli.inspect import inspect
 from regstore.cli.locks import locks
 from regstore.cli.ls import ls
 from regstore.cli.migrate import migrate
+from regstore.cli.report import report
 from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.serve import serve
 from regstore.cli.tags import tags
@@ -47,6 +48,7 @@ COMMANDS: Final = {
     "restore": backup_restore,
     "du": du,
     "serve": serve,
+    "report": report,
     "doctor": doctor,
     "demo": demo,
 }

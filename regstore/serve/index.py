@@ -132,7 +132,7 @@ class Index:
         finally:
             task.cancel()
             await asyncio.wait([task])
-            await self._replace(None)
+            await self.close()
 
     async def _keep_fresh(self) -> None:
         """An error of the store is remembered and told, and tried again."""
@@ -166,6 +166,10 @@ class Index:
         if self.after is not None:
             async with self.view() as view:
                 await self.after(view)
+
+    async def close(self) -> None:
+        """For an index that was made by `once`; one that is `kept` is closed with that."""
+        await self._replace(None)
 
     async def _replace(self, new: _Held | None) -> None:
         old, self._held = self._held, new

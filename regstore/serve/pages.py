@@ -240,10 +240,7 @@ class Pages:
 
     async def space(self, request: web.Request, site: Site) -> web.StreamResponse:
         async with site.index.view() as view:
-            rows = await view.rows("largest", {"limit": _AREAS})
-            areas = treemap([Area(name, own, shared) for name, own, shared in rows])
-            totals = (await view.rows("totals"))[0]
-            return page(request, site, view, "space.html", areas=areas, totals=totals, usage=view.usage, rows=rows)
+            return page(request, site, view, "space.html", **await space_of(view))
 
     async def garbage(self, request: web.Request, site: Site) -> web.StreamResponse:
         """What gc would take. A policy that is tried comes by POST, for it may be long; nothing is written."""
@@ -285,6 +282,17 @@ class Pages:
             return await handler(request, site)
 
         return guarded_page(handle)
+
+
+async def space_of(view: View) -> dict[str, Any]:
+    """What the page of space shows."""
+    rows = await view.rows("largest", {"limit": _AREAS})
+    return {
+        "areas": treemap([Area(name, own, shared) for name, own, shared in rows]),
+        "totals": (await view.rows("totals"))[0],
+        "usage": view.usage,
+        "rows": rows,
+    }
 
 
 def guarded_page(handler: Handler) -> Handler:

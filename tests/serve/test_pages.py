@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from regstore.backup.as_store import SnapshotStorage
 from regstore.errors import StorageError, Unreachable
 from regstore.inventory.scan import ScanOptions
 from regstore.registry import Registry
@@ -22,6 +23,7 @@ from regstore.serve.image import dockerfile_line, parse_config
 from regstore.serve.index import Index
 from regstore.serve.mounts import open_mounts
 from regstore.serve.opening import PageOptions, open_pages
+from regstore.serve.report import make_report
 from regstore.serve.server import ServeOptions, make_application, serving, url_of
 from regstore.serve.treemap import HEIGHT, WIDTH, Area, treemap
 from regstore.storage.base import Storage
@@ -436,3 +438,29 @@ def test_everything_that_pages_need_is_in_the_package() -> None:
         assert "https://" not in text
         assert "style=" not in text, "the Content-Security-Policy takes none"
         assert "|safe" not in text
+
+
+class TestReport:
+    async def test_it_is_one_file_that_fetches_nothing(self) -> None:
+        storage = memory()
+        await fill(storage)
+        odd = "docker/registry/v2/repositories/<script>alert(1)<|script>/_manifests/tags/x/current/link"
+        await storage.put(odd, APP.digest.encode())
+        before = storage.store.bodies()
+        text = await make_report(storage, SCANNING)
+        assert storage.store.bodies() == before
+        for name in ("team/app", "team/other", "base"):
+            assert name in text
+        assert "Would be free" in text
+        assert "reachable" in text
+        assert "<script" not in text
+        assert not re.search(r"<(?:a|img|link|iframe)\b|\b(?:src|href)=", text)
+        assert "{{" not in text
+
+    async def test_of_a_snapshot(self) -> None:
+        source, backup = memory(), memory()
+        await fill(source)
+        snapshot = SnapshotStorage(backup, (await take(source, backup)).snapshot)
+        text = await make_report(snapshot, SCANNING)
+        assert "team/other" in text
+        assert "<h2>Health</h2>" not in text
