@@ -71,13 +71,7 @@ def plan_migrate(
     leave_damaged_out(inventory)
     compare(inventory, options, place=place)
     deletable = find_deletions(inventory, options, place=place)
-    _PROBLEMS.run(
-        inventory,
-        "find",
-        missing=sql_of(not pull_through),
-        reached=_PROBLEMS.text("reached" if options.tags else "any"),
-    )
-    problems = _problems(inventory)
+    problems = _problems(inventory, options, missing_is_damage=not pull_through)
     number = dict(_SUMMARY.run(inventory, "numbers").fetchall())
 
     def count(table: str, size: int = 0) -> Count:
@@ -109,8 +103,12 @@ def plan_migrate(
     )
 
 
-def _problems(inventory: Inventory) -> dict[str, list[Problem]]:
-    """By their class, in order."""
+def _problems(
+    inventory: Inventory, options: MigrateOptions, *, missing_is_damage: bool
+) -> dict[str, list[Problem]]:
+    """Find them. By their class, in order."""
+    reached = _PROBLEMS.text("reached" if options.tags else "any")
+    _PROBLEMS.run(inventory, "find", missing=sql_of(missing_is_damage), reached=reached)
     found = defaultdict[str, list[Problem]](list)
     for kind, repository, subject, reason in _SUMMARY.run(inventory, "problems").fetchall():
         found[kind].append(Problem(repository=repository, subject=subject, reason=reason))
