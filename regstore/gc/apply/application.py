@@ -1,4 +1,5 @@
-"""What every step of an applied plan is given: `Application`, whole from the beginning."""
+"""What every step of an applied plan is given, whole from the beginning: `Work` where links go, `Application` where
+gc's own plan is applied."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from regstore.gc.heal import Healed, give_back
 from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner
+from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.state.journal import Journal
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
@@ -23,27 +24,26 @@ BATCH: Final = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Application:
-    """A plan in the making: made when the store's lock is held and the run's journal has begun.
+class Work:
+    """A plan of links that go, being applied: made when the store's lock is held and the run's journal has begun.
 
-    inventory: the plan's tables, and the scan that they were made of; its `blob` is kept up to date with what goes.
-    failures: gets what the store would not do. freeing: gets what turns out to be needed of older runs' trash.
+    inventory: the plan's tables, and the scan that they were made of. scan: how later looks are made. offline: nothing
+    but this run changes the store. failures: gets what the store would not do.
     """
 
     storage: Storage
     inventory: Inventory
-    options: GcRunOptions
-    summary: GcSummary
+    scan: ScanOptions
+    offline: bool
     lock: Lock
     journal: Journal
     cache: RegistryCache
-    freeing: Freeing
     failures: Failures
     on_event: OnEvent
 
     @property
     def concurrency(self) -> int:
-        return self.options.scan.concurrency
+        return self.scan.concurrency
 
     @property
     def now(self) -> int:
@@ -53,3 +53,13 @@ class Application:
     async def give_back(self, look: Inventory, scanner: Scanner) -> Healed:
         """What a later look, which has `gc.past`'s relations, shows to be needed."""
         return await give_back(self.storage, look, scanner, self.lock, concurrency=self.concurrency)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application(Work):
+    """A plan of gc. The inventory's `blob` is kept up to date with what goes. freeing: gets what turns out to be needed
+    of older runs' trash."""
+
+    options: GcRunOptions
+    summary: GcSummary
+    freeing: Freeing

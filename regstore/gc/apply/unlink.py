@@ -1,5 +1,7 @@
 """Links and uploads go: of some repositories at a time, a kind of key after the other (`gc.plan.Step`).
 
+Whose plan that is, gc's or one of what somebody has named (`gc.removal`), is said by who makes it: `PlanAgain`.
+
 For each handful of repositories, in order:
 
 1. while the registry serves they are listed again and planned anew (`_look_again`): only what both plans remove, and
@@ -16,19 +18,18 @@ Whatever is cut short leaves garbage, never a link to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
-from regstore.gc.apply.application import BATCH, Application
+from regstore.gc.apply.application import BATCH, Work
 from regstore.gc.apply.going import DeadUpload, Going, Group, Row, dead_uploads, groups, half_pushed
-from regstore.gc.created import read_created
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
-from regstore.gc.plan import Step, plan_links
+from regstore.gc.plan import Step
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.links import LINK_MAX
 from regstore.inventory.scan import Scanner
@@ -38,6 +39,8 @@ from regstore.state.pushed_again import give_back
 from regstore.storage.streams import is_fatal
 from regstore.tagging import remove_tag_folders
 
+#: Makes the plan's tables anew in a later look at some repositories (`gc.plan.plan_links`).
+PlanAgain = Callable[[Inventory], Awaitable[None]]
 #: No link: nothing of these is put back.
 _WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
 
@@ -66,10 +69,13 @@ class Unlinked:
 
 
 class Unlinking:
-    """All links and uploads of an application's plan."""
+    """All links and uploads of a plan, the tables of `gc.plan.links`. manifests: what goes depends on them, so that
+    looks read those that are new; without, only tags go."""
 
-    def __init__(self, application: Application) -> None:
-        self._application = application
+    def __init__(self, work: Work, plan_again: PlanAgain, *, manifests: bool = True) -> None:
+        self._work = work
+        self._plan_again = plan_again
+        self._manifests = manifests
         self._steps = dict.fromkeys(Step, 0)
         self._uploads: set[tuple[str, str]] = set()
         self._upload_bytes = 0
@@ -78,7 +84,7 @@ class Unlinking:
         self._tags_back: list[str] = []
 
     async def run(self) -> Unlinked:
-        inventory, offline = self._application.inventory, self._application.options.offline
+        inventory, offline = self._work.inventory, self._work.offline
         done, total = 0, inventory.count("gc_unlink")
         for group in groups(inventory):
             going = Going(inventory, group)
@@ -91,7 +97,7 @@ class Unlinking:
             await self._abort(uploads)
             if not offline:
                 self._healed += await self._look_after(group, going)
-            self._application.on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
+            self._work.on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
         return Unlinked(
             steps=self._steps,
             uploads=len(self._uploads),
@@ -106,24 +112,14 @@ class Unlinking:
     async def _look_again(self, group: Group, going: Going, uploads: Sequence[DeadUpload]) -> list[DeadUpload]:
         """List the repositories anew, plan them anew, and keep what both plans say of keys that did not change. The
         multipart uploads that may be aborted."""
-        application = self._application
-        plan = application.options.plan
-        look = application.inventory.child()
+        look = self._work.inventory.child()
         parts = going.uploads()
         losing = {*parts, *(upload.place for upload in uploads)}
         try:
             await self._scan_some(look, group, uploads_of=sorted({repository for repository, _ in losing}))
-            if plan.policy is not None:
-                await read_created(
-                    application.storage,
-                    look,
-                    plan.policy,
-                    application.options.scan,
-                    on_event=application.on_event,
-                )
-            await in_thread(lambda: plan_links(look, plan, now=application.now))
+            await self._plan_again(look)
             dead = dead_uploads(look)
-            busy = half_pushed(look, now=application.now)
+            busy = half_pushed(look, now=self._work.now)
             self._kept += await in_thread(going.keep_what_changed, look, busy)
         finally:
             look.close()
@@ -139,78 +135,79 @@ class Unlinking:
 
     async def _look_after(self, group: Group, removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
-        if not removed:
+        if not removed or not self._manifests:
             return Healed()
-        application = self._application
-        look = application.inventory.child()
+        work = self._work
+        look = work.inventory.child()
         try:
             scanner = await self._scan_some(look, group)
             Past(look, [])  # its relations; no other run's past counts here
-            removed.note_removed(look, application.lock.run)
-            return await application.give_back(look, scanner)
+            removed.note_removed(look, work.lock.run)
+            return await work.give_back(look, scanner)
         finally:
             look.close()
 
     async def _scan_some(self, look: Inventory, group: Group, *, uploads_of: Sequence[str] = ()) -> Scanner:
-        scanner = Scanner(self._application.storage, look, self._application.options.scan)
+        scanner = Scanner(self._work.storage, look, self._work.scan)
         await scanner.list_repositories(group.names, uploads_of=uploads_of)
-        await scanner.read_manifests()
+        if self._manifests:
+            await scanner.read_manifests()
         return scanner
 
     # What goes
 
     async def _delete(self, going: Going) -> None:
         """Journal, then delete, step by step. What could not be deleted stops the later steps of its repository."""
-        application = self._application
+        work = self._work
         failed: set[str] = set()
         for rows in going.slices():
-            await application.lock.guard()
+            await work.lock.guard()
             known = await self._with_bodies(rows, failed)
             kept = {row.position for row in known}
             going.drop([row for row in rows if row.position not in kept])
-            await application.journal.write(row.entry for row in known)
+            await work.journal.write(row.entry for row in known)
         steps = going.steps()
         for step in steps:
             for rows in going.slices(step):
                 failed |= await self._delete_some(step, [row for row in rows if row.repository not in failed])
         if Step.LITTER in steps:  # it was in the way of folders that the links had left
             await remove_tag_folders(
-                application.storage,
+                work.storage,
                 (row.key for rows in going.slices(Step.TAG, Step.TAG_INDEX, Step.LITTER) for row in rows),
             )
-        if application.cache.in_reach:
+        if work.cache.in_reach:
             for rows in going.slices(Step.REVISION, Step.LAYER):
-                await application.cache.forget_links(row.link for row in rows)
+                await work.cache.forget_links(row.link for row in rows)
 
     async def _delete_some(self, step: Step, rows: Sequence[Row]) -> set[str]:
         """Names of the repositories in which nothing more must go."""
         if not rows:
             return set()
-        application = self._application
+        work = self._work
         keys = [row.key for row in rows]
-        outcomes = await application.lock.delete_many(keys)
-        application.failures.note(outcomes)
+        outcomes = await work.lock.delete_many(keys)
+        work.failures.note(outcomes)
         stopped = {row.repository for row in rows if outcomes[row.key] is not None}
         gone = [row for row in rows if outcomes[row.key] is None]
         self._steps[step] += len(gone)
         if step is Step.UPLOAD:
             self._uploads |= {row.upload for row in gone}
             self._upload_bytes += sum(row.size for row in gone)
-        if step is Step.TAG and not application.options.offline:
+        if step is Step.TAG and not work.offline:
             stopped |= await self._keep_pushed_tags(rows)
         if step in (Step.TAG, Step.TAG_INDEX):
-            await remove_tag_folders(application.storage, keys)
+            await remove_tag_folders(work.storage, keys)
         return stopped
 
     async def _keep_pushed_tags(self, rows: Sequence[Row]) -> set[str]:
         """Repositories whose tags were pushed again as they went; these stand again, and nothing more goes there."""
-        application = self._application
+        work = self._work
         busy, back = await give_back(
-            application.storage,
-            application.lock,
+            work.storage,
+            work.lock,
             {TagCurrentKey(row.repository, row.label): row.mtime for row in rows},
-            now=application.now,
-            concurrency=application.concurrency,
+            now=work.now,
+            concurrency=work.concurrency,
         )
         self._tags_back += back
         return {tag.name for tag in busy}
@@ -218,12 +215,12 @@ class Unlinking:
     async def _with_bodies(self, rows: Sequence[Row], unread: set[str]) -> Sequence[Row]:
         """Links whose bodies no listing proved are read, for a way back; one that is gone is left out, and so is one
         that can't be read. unread: gets the repositories of such."""
-        application = self._application
+        work = self._work
         found: dict[str, bytes | None] = {}
 
         async def read(row: Row) -> None:
             try:
-                found[row.key] = await application.storage.get(row.key)
+                found[row.key] = await work.storage.get(row.key)
             except NotFound:
                 found[row.key] = None
             except StorageError as error:
@@ -231,19 +228,19 @@ class Unlinking:
                     raise
                 found[row.key] = None
                 unread.add(row.repository)
-                application.failures.add(row.key, error)
+                work.failures.add(row.key, error)
 
         bare = [row for row in rows if row.body is None and row.step not in _WITHOUT_BODY and row.size <= LINK_MAX]
-        await for_each(bare, read, concurrency=application.concurrency)
+        await for_each(bare, read, concurrency=work.concurrency)
         read_rows = (replace(row, body=found[row.key]) if row.key in found else row for row in rows)
         return [row for row in read_rows if row.key not in found or row.body is not None]
 
     async def _abort(self, uploads: Sequence[DeadUpload]) -> None:
         if not uploads:
             return
-        application = self._application
-        await application.lock.guard()
-        await application.journal.write(
+        work = self._work
+        await work.lock.guard()
+        await work.journal.write(
             Entry(ABORTED, one.key, one.size, one.newest, one.upload_id.encode())
             for one in (dead.upload for dead in uploads)
         )
@@ -252,7 +249,7 @@ class Unlinking:
         async def abort(dead: DeadUpload) -> None:
             upload = dead.upload
             try:
-                await application.storage.abort_multipart_upload(upload)
+                await work.storage.abort_multipart_upload(upload)
             except StorageError as error:
                 if is_fatal(error):
                     raise
@@ -263,6 +260,6 @@ class Unlinking:
             self._upload_bytes += upload.size
 
         for start in range(0, len(uploads), BATCH):
-            async with application.lock.batch():
-                await for_each(uploads[start : start + BATCH], abort, concurrency=application.concurrency)
-        application.failures.note(outcomes)
+            async with work.lock.batch():
+                await for_each(uploads[start : start + BATCH], abort, concurrency=work.concurrency)
+        work.failures.note(outcomes)
