@@ -46,6 +46,8 @@ _SQL: Final = Statements(
     tag_index=str(int(Step.TAG_INDEX)),
     revision=str(int(Step.REVISION)),
 )
+#: Commands whose runs unlink step by step (`gc.apply.unlink`).
+_UNLINK: Final = ("gc", "rm", "untag")
 #: Caches of layers' descriptors that don't answer for a link once the run that removed it has ended.
 _FORGETFUL: Final = ("none", "redis")
 
@@ -88,7 +90,7 @@ class Past:
                 past.add_trash(found)
                 found = []
         past.add_trash(found)
-        unlinking = {record.run for record in past.records if record.begun.get("command") == "gc"} - past._acting
+        unlinking = {record.run for record in past.records if record.begun.get("command") in _UNLINK} - past._acting
         if unlinking:
             _SQL.run(inventory, "intended")
         for record in past.records:

@@ -22,7 +22,7 @@ from regstore.gc.counts import count_inventory
 from regstore.gc.created import read_created
 from regstore.gc.plan import GcSummary, plan_gc
 from regstore.gc.run_options import GcRunOptions
-from regstore.gc.vanished import find_vanished
+from regstore.gc.vanished import find_vanished, without_tags_removed
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner
 from regstore.inventory.tag_times import load_record
@@ -103,4 +103,7 @@ async def make_plan(
     # In a thread: the lock is kept meanwhile.
     summary = await in_thread(lambda: plan_gc(inventory, options.plan, now=inventory.scanned_at))
     unlinked = await look_for_manifests(storage, inventory, summary.unlinked, concurrency=concurrency)
-    return replace(summary, unlinked=unlinked)
+    untagged = summary.untagged
+    if untagged:
+        untagged = await without_tags_removed(storage, untagged, await find_runs(storage))
+    return replace(summary, unlinked=unlinked, untagged=untagged)

@@ -86,8 +86,18 @@ async def find_vanished(storage: Storage, last: Counts, now: Counts, records: Se
     return Vanished(repositories=gone, links=lost, links_before=last.links, untagged=untagged)
 
 
+async def without_tags_removed(
+    storage: Storage, names: Sequence[str], records: Sequence[RunRecord]
+) -> tuple[str, ...]:
+    """Those of the repositories of which no removal by name took a tag: where one did, the tags are in the store, and
+    somebody chose among them."""
+    removals = [record for record in records if record.begun.get("command") in ("rm", "untag")]
+    tags, _, _ = await _taken(storage, removals)
+    return tuple(name for name in names if name not in tags)
+
+
 async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], dict[str, int], int]:
-    """Tags and revisions of each repository, and links in all, that these runs took: gc, migrate --delete, verify,
+    """Tags and revisions of each repository, and links in all, that these runs took: gc, rm, migrate --delete, verify,
     restore. Not what stood again since, as after an undo."""
     tags: dict[str, int] = {}
     revisions: dict[str, int] = {}

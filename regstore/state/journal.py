@@ -70,7 +70,8 @@ class Journal:
 
     def __init__(self, storage: Storage, run: str) -> None:
         self._storage = storage
-        self._parts = 0
+        #: Keys of its parts so far.
+        self.parts: Final[list[str]] = []
         self._repeated = storage.counters.repeated_deletes
         self.run: Final = run
         self.trash: Final = f"{TRASH}{run}/"
@@ -80,9 +81,10 @@ class Journal:
 
     async def write(self, entries: Iterable[Entry]) -> None:
         """Durable on return; only then make the changes."""
-        self._parts += 1
         lines = b"".join(_line(entry) for entry in entries)
-        await self._storage.put(f"{RUNS}{self.run}/{self._parts:06d}.jsonl.gz", gzip.compress(lines, 6, mtime=0))
+        key = f"{RUNS}{self.run}/{len(self.parts) + 1:06d}.jsonl.gz"
+        self.parts.append(key)
+        await self._storage.put(key, gzip.compress(lines, 6, mtime=0))
 
     async def end(self, what: dict[str, Any]) -> dict[str, Any]:
         """What `done.json` says now."""

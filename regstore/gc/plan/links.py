@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from regstore.gc.plan.litter import collect_litter
 from regstore.gc.plan.options import Step
 from regstore.gc.plan.question import Question
+from regstore.inventory.inventory import Inventory
 from regstore.inventory.links import LINK_MAX
 from regstore.inventory.statements import Statements
 
@@ -16,6 +18,12 @@ _SQL: Final = Statements(
     link_max=str(LINK_MAX),
     **{step.name.lower(): str(int(step)) for step in Step},
 )
+
+
+def spell_keys(inventory: Inventory, tails: Iterable[str]) -> None:
+    """Into gc_unlink, the keys of what the tables say that goes; tails: those that hold anything, by the names of their
+    sections."""
+    _SQL.run(inventory, "unlink", tails=" union all ".join(_SQL.text(name) for name in tails))
 
 
 def collect(question: Question) -> None:
@@ -44,6 +52,6 @@ def collect(question: Question) -> None:
     if "uploads" in present and not inventory.multipart_uploads_unknown:
         tails += ["upload_tails"] * bool(run("dead_upload"))
     if tails:
-        _SQL.run(inventory, "unlink", tails=" union all ".join(_SQL.text(name) for name in tails))
+        spell_keys(inventory, tails)
     if collect_litter(question):
         run("unlink_litter")
