@@ -59,7 +59,7 @@ def test_what_a_document_names_is_there(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["backup", "gc", "gc/apply", "inventory", "migrate", "proving", "state", "verify"]
+    "package", ["backup", "gc", "gc/apply", "inventory", "migrate", "proving", "serve", "state", "verify"]
 )
 def test_the_map_of_a_package_has_every_module(package: str) -> None:
     text = (PACKAGE / package / "__init__.py").read_text()

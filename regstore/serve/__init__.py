@@ -1,10 +1,13 @@
-"""A read-only registry straight from a store, or from a backup.
+"""A read-only registry and its pages, straight from a store or from a backup.
 
+opening     the pages of what is served: of a store or one snapshot, or of a whole backup
+server      the listening server around all of it; `access` knows passwords, `answers` how an error is said
 mounts      which repositories there are, and in what store each lies
-api         the registry API: manifests, blobs, tags, catalogue, referrers (OCI distribution specification 1.1)
-accept      which of a manifest's forms a client takes
-bodies      a blob as an answer: whole, or a range; from a disk's file, or streamed
-answers     errors as the specification wants them
-access      passwords
-server      the listening server around all of it
+api         the registry API (OCI distribution specification 1.1): manifests by `accept`, blobs by `bodies`, `referrers`
+index       one inventory of what is served (`index.sql`), kept fresh, which pages are made from
+pages       the pages of one store: lists as `listing` was asked for, an `image` in words of its `kinds`, space as a
+            `treemap`, what gc would take (`garbage`), how the store is (`health`)
+past        the pages of a backup: its snapshots, and one tag through them
+metrics     the same in figures, for monitors
+report      space, garbage and health as one file
 """
