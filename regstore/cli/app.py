@@ -23,6 +23,7 @@ from regstore.cli.locks import locks
 from regstore.cli.ls import ls
 from regstore.cli.migrate import migrate
 from regstore.cli.report import report
+from regstore.cli.rm import rm, untag
 from regstore.cli.seed_bucket import seed_bucket
 from regstore.cli.serve import serve
 from regstore.cli.tags import tags
@@ -40,6 +41,8 @@ COMMANDS: Final = {
     "tags": tags,
     "inspect": inspect,
     "gc": gc,
+    "rm": rm,
+    "untag": untag,
     "heal": heal,
     "locks": locks,
     "seed-bucket": seed_bucket,

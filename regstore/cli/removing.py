@@ -1,0 +1,152 @@
+"""What `regstore rm` and `regstore untag` do, once it is known what was named."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regstore.cli.command import said
+from regstore.cli.confirm import confirm_meanwhile
+from regstore.cli.locks import break_locks_openly, hold_lock_openly
+from regstore.cli.options import BreakLock, Json, PlanOnly, Yes
+from regstore.cli.output import counted, emit, emit_error, emit_json, emit_some, printable
+from regstore.cli.progress import Shown
+from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
+from regstore.cli.settings import StoreSettings
+from regstore.cli.values import parse_duration
+from regstore.cli.whose import refuse_told
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
+
+if TYPE_CHECKING:
+    from regstore.gc.removal.named import Named
+    from regstore.gc.removal.plan import RepositoryRemoval
+    from regstore.gc.removal.run import Removal, RemovalOptions, RemovalReport
+
+_MORE = "  … and {} more (--json names them all)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What is shown and asked first, and how it is printed."""
+
+    dry_run: PlanOnly = False
+    yes: Yes = False
+    settle: Annotated[
+        int,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="Wait this long before the last look, where images went.",
+        ),
+    ] = said("5s", parse_duration)
+    break_lock: BreakLock = False
+    as_json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removing:
+    """One call of the command."""
+
+    settings: StoreSettings
+    named: Named
+    options: RemovalOptions
+    told: CacheOptions
+    how: How
+    shown: Shown
+
+    async def run(self) -> int:
+        """The exit code."""
+        from regstore.gc.planning import require_registry
+        from regstore.gc.removal.run import open_removal
+        from regstore.inventory.whose import Use
+
+        storage, config = self.settings.open_with_config(read_only=self.how.dry_run)
+        refuse_told(storage.url, config, Use.REMOVE)
+        on_event = self.shown.show
+        async with storage:
+            if self.how.dry_run:
+                async with open_removal(storage, self.named, self.options, on_event=on_event) as removal:
+                    self._show(storage.url, removal)
+                return EXIT_OK
+            async with open_cache(storage, self.told, config) as cache:
+                if self.how.break_lock:
+                    await break_locks_openly(storage)
+                await require_registry(storage)
+                async with (
+                    hold_lock_openly(storage, command=self.options.command) as lock,
+                    open_removal(
+                        storage, self.named, self.options, lock, cache=cache, on_event=on_event
+                    ) as removal,
+                ):
+                    await remember_cache(storage, cache.known)
+                    return await self._apply(storage.url, removal)
+
+    async def _apply(self, url: str, removal: Removal) -> int:
+        if self.how.as_json and not self.how.yes:
+            raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
+        if not self.how.as_json:
+            self._show(url, removal)
+        if not await confirm_meanwhile("Remove this?", yes=self.how.yes, else_say=", or look with --dry-run"):
+            emit_error("nothing was removed")
+            return EXIT_OK
+        report = await removal.apply()
+        self.shown.clear()
+        if self.how.as_json:
+            emit_json({"plan": _plan_json(url, removal), "result": asdict(report)})
+        else:
+            _tell(report)
+        return _exit_code(report)
+
+    def _show(self, url: str, removal: Removal) -> None:
+        self.shown.clear()
+        if self.how.as_json:
+            emit_json(_plan_json(url, removal))
+            return
+        for one in removal.repositories:
+            _show_one(one)
+        emit("Layers and other blobs stay until a later `regstore gc`.")
+
+
+def _plan_json(url: str, removal: Removal) -> dict[str, Any]:
+    repositories = [
+        asdict(one) | {"tags": [{"tag": tag, "digest": digest} for tag, digest in one.tags]}
+        for one in removal.repositories
+    ]
+    return {"store": url, "repositories": repositories}
+
+
+def _show_one(one: RepositoryRemoval) -> None:
+    all_of_it = ", all of it" if one.whole else ""
+    what = f"{counted(len(one.tags), 'tag')}, {counted(len(one.revisions), 'image')}"
+    emit(f"{one.name}{all_of_it}: {what} to remove")
+    lines = [f"  {one.name}:{tag}  {digest or 'names nothing'}" for tag, digest in one.tags]
+    emit_some([printable(line) for line in lines], _MORE)
+    emit_some([f"  {one.name}@{digest}" for digest in one.revisions], _MORE)
+    attached = [f"{one.name}:{tag}" for tag in one.attached_tags]
+    attached += [f"{one.name}@{digest}" for digest in one.referrers]
+    if attached:
+        emit(f"  about these, and stays, unless it is named, too: {counted(len(attached), 'manifest')}")
+        emit_some([f"    {printable(name)}" for name in attached], f"  {_MORE}")
+    if one.nested:
+        emit(f"  stays: {counted(len(one.nested), 'repository', 'repositories')} within that name")
+        emit_some([f"    {printable(name)}" for name in one.nested], f"  {_MORE}")
+
+
+def _tell(report: RemovalReport) -> None:
+    emit(f"removed {counted(report.tags, 'tag')}, {counted(report.revisions, 'image')}")
+    if report.kept_back:
+        emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
+    if report.given_back:
+        emit(f"given back, for somebody needed them meanwhile: {counted(len(report.given_back), 'link')}")
+    for failure in report.failures:
+        emit_error(printable(failure))
+    if not report.nothing_went:
+        emit(f"run {report.run}: undo with `regstore trash restore`")
+
+
+def _exit_code(report: RemovalReport) -> int:
+    if report.failures:
+        return EXIT_FAILURE if report.nothing_went else EXIT_PARTIAL
+    return EXIT_PARTIAL if report.kept_back or report.given_back else EXIT_OK

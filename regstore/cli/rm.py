@@ -1,0 +1,96 @@
+"""`regstore rm` and `regstore untag`: remove what somebody names, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.command import command
+from regstore.cli.options import CacheWords, Scanning
+from regstore.cli.progress import progress
+from regstore.cli.removing import How, Removing
+from regstore.cli.run import run_async
+from regstore.cli.settings import StoreSettings
+from regstore.errors import InputError
+
+if TYPE_CHECKING:
+    from regstore.gc.removal.named import Named
+
+
+@command
+def rm(
+    settings: StoreSettings,
+    *,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="REPOSITORY[:TAG|@DIGEST]...",
+            show_default=False,
+            help="One tag alone; an image with all its tags; or with --recursive a repository.",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Whole repositories may be named: all their tags and images.")
+    ] = False,
+    how: How,
+    cache: CacheWords,
+    scanning: Scanning,
+) -> int:
+    """Remove tags, images or repositories by name, and nothing else; `regstore trash restore` undoes it.
+
+    Safe while the registry serves. An image that an index lists which stays is refused. Blobs stay until `regstore gc`.
+    """
+    from regstore.gc.removal.named import Named
+
+    settings, words = _shifted(settings, names)
+    named = Named.parse(words, recursive=recursive)
+    return _remove("rm", settings, named, how, cache, scanning)
+
+
+@command
+def untag(
+    settings: StoreSettings,
+    *,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="REPOSITORY:TAG...", show_default=False, help="Tags: each alone, not its siblings."),
+    ] = None,
+    how: How,
+    cache: CacheWords,
+    scanning: Scanning,
+) -> int:
+    """Remove tags and nothing else; the images stay, untagged. `regstore trash restore` undoes it."""
+    from regstore.gc.removal.named import Named
+
+    settings, words = _shifted(settings, names)
+    named = Named.parse(words)
+    if named.revisions:
+        raise InputError("untag is for tags, REPOSITORY:TAG; `regstore rm` removes images by digest")
+    return _remove("untag", settings, named, how, cache, scanning)
+
+
+def _shifted(settings: StoreSettings, names: list[str] | None) -> tuple[StoreSettings, list[str]]:
+    """With --registry-config the first argument is a name, too."""
+    if settings.registry_config is not None and settings.store is not None:
+        return replace(settings, store=None), [settings.store, *(names or [])]
+    return settings, names or []
+
+
+def _remove(
+    word: str, settings: StoreSettings, named: Named, how: How, cache: CacheWords, scanning: Scanning
+) -> int:
+    from regstore.gc.removal.run import RemovalOptions
+
+    shown = progress(quiet=settings.quiet)
+    with shown:
+        removing = Removing(
+            settings=settings,
+            named=named,
+            options=RemovalOptions(command=word, scan=scanning.of(settings), settle=how.settle / 1_000_000),
+            told=cache.of(settings),
+            how=how,
+            shown=shown,
+        )
+        return run_async(removing.run())
