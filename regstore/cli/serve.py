@@ -131,7 +131,7 @@ async def _serve(
         if find_spec("jinja2") is None:
             emit_error("there are no pages, only the registry's API: they need pip install 'regstore[serve]'")
         else:
-            pages = await stack.enter_async_context(open_pages(mounts, storage.url, shown))
+            pages = await stack.enter_async_context(open_pages(mounts, storage.url, shown, on_event=on_event))
         addresses = await stack.enter_async_context(
             serving(make_application(mounts, options, pages=pages, on_event=on_event), options)
         )

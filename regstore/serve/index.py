@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from regstore.concurrency import in_thread
 from regstore.errors import RegstoreError
-from regstore.events import OnEvent, ignore
+from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.inventory.statements import Statements
@@ -33,6 +33,10 @@ _REST: Final = 10
 _RESULTS: Final = 50
 #: Seconds until the first index is tried again.
 _AGAIN: Final = 5.0
+
+
+class IndexClosed(RegstoreError):
+    """Nobody keeps this index any more."""
 
 
 class View:
@@ -112,10 +116,11 @@ class Index:
 
     @asynccontextmanager
     async def view(self) -> AsyncGenerator[View, None]:
-        """The newest view, once there is one; it stays open inside the context."""
+        """The newest view, once there is one; it stays open inside the context. IndexClosed for none."""
         await self._there.wait()
         held = self._held
-        assert held is not None
+        if held is None:
+            raise IndexClosed("this index is kept no longer")
         held.users += 1
         try:
             yield held.view
@@ -135,18 +140,27 @@ class Index:
             await self.close()
 
     async def _keep_fresh(self) -> None:
-        """An error of the store is remembered and told, and tried again."""
+        """An error, of the store or in here (no room for the index is one), is remembered and told, and tried again."""
         while True:
             begun = time.monotonic()
             try:
                 await self.once()
                 self.failure = ""
-            except RegstoreError as error:
-                self.failure = str(error)
+            except Exception as error:  # noqa: BLE001  # or what is shown would grow old without a word
+                self._fail(error)
             if self._held is not None and not self.refresh:
                 return
             took = time.monotonic() - begun
             await asyncio.sleep(max(self.refresh, _REST * took) if self._held is not None else _AGAIN)
+
+    def _fail(self, error: Exception) -> None:
+        """Readers learn what the store said; of anything else, only that it happened, and the log has it."""
+        known = isinstance(error, RegstoreError)
+        failure = str(error) if known else f"the index could not be made ({type(error).__name__})"
+        if failure != self.failure:
+            said = failure if known else f"{failure}: {error}"
+            self.on_event(Notice(message=f"the pages' index is not refreshed: {said}"))
+        self.failure = failure
 
     async def once(self) -> None:
         """Make a new view, and put it in the place of the last."""
@@ -173,10 +187,7 @@ class Index:
 
     async def _replace(self, new: _Held | None) -> None:
         old, self._held = self._held, new
-        if new is not None:
-            self._there.set()
-        else:
-            self._there.clear()
+        self._there.set()
         if old is not None:
             old.old = True
             await old.let_go()

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from regstore.backup.as_store import SnapshotStorage
 from regstore.errors import InputError
+from regstore.events import Event, Notice, OnEvent, ignore
 from regstore.inventory.scan import ScanOptions
 from regstore.serve.garbage import plan_plain
 from regstore.serve.health import HealthWatch
@@ -36,15 +37,23 @@ class PageOptions:
 
 
 @asynccontextmanager
-async def open_pages(mounts: Mounts, title: str, options: PageOptions) -> AsyncGenerator[PagesOf, None]:
-    """The pages, with their index kept fresh inside the context. title: the address of the store or backup."""
+async def open_pages(
+    mounts: Mounts, title: str, options: PageOptions, *, on_event: OnEvent = ignore
+) -> AsyncGenerator[PagesOf, None]:
+    """The pages, with their index kept fresh inside the context. title: the address of the store or backup. on_event:
+    is told when it can't be made."""
+    noted = _notices(on_event)
     if isinstance(mounts, BackupMount):
-        async with Past(mount=mounts, scanning=options.scanning, title=title, pull_host=options.pull_host) as past:
+        async with Past(
+            mount=mounts, scanning=options.scanning, title=title, pull_host=options.pull_host, on_event=noted
+        ) as past:
             yield past
         return
     assert isinstance(mounts, StoreMount)
     storage = mounts.registry.storage
-    index = Index(storage=storage, scanning=options.scanning, refresh=options.refresh, after=plan_plain)
+    index = Index(
+        storage=storage, scanning=options.scanning, refresh=options.refresh, on_event=noted, after=plan_plain
+    )
     site = Site(
         mounts=mounts,
         index=index,
@@ -54,6 +63,16 @@ async def open_pages(mounts: Mounts, title: str, options: PageOptions) -> AsyncG
     )
     async with index.kept():
         yield StorePages(site)
+
+
+def _notices(on_event: OnEvent) -> OnEvent:
+    """A scan has much to say that belongs to no log of a server."""
+
+    def told(event: Event) -> None:
+        if isinstance(event, Notice):
+            on_event(event)
+
+    return told
 
 
 class StorePages:

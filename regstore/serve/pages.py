@@ -18,15 +18,17 @@ from urllib.parse import quote
 import orjson
 from aiohttp import hdrs, web
 
+from regstore.concurrency import in_thread
 from regstore.digest import Digest
 from regstore.errors import BlobUnknown, InputError, RegistryError, RegstoreError, StorageError
 from regstore.manifest import EdgeKind
+from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
 from regstore.serve.answers import TOLD
 from regstore.serve.garbage import plan_of, why_kept
 from regstore.serve.health import HealthWatch
 from regstore.serve.image import CONFIG_MAX, ImageConfig, parse_config, texts_by_name
-from regstore.serve.index import Index, View, digits
+from regstore.serve.index import Index, IndexClosed, View, digits
 from regstore.serve.kinds import attached_kind, kind_of
 from regstore.serve.listing import ROWS, Column, asked
 from regstore.serve.mounts import Mounts
@@ -199,7 +201,6 @@ class Pages:
                 attached = await _attached(view, known[0][0], [digest.raw])
             blobs = [layer.digest.raw for layer in stored.manifest.layers]
             users = {row[0]: row for row in await view.rows("layer_users", {"digests": blobs})} if blobs else {}
-            tag = request.query.get("tag", "")
             return page(
                 request,
                 site,
@@ -208,7 +209,7 @@ class Pages:
                 name=name,
                 stored=stored,
                 config=config,
-                tag=tag if tag in tags else (tags[0] if tags else ""),
+                tag=_tag_to_pull(request.query.get("tag", ""), tags),
                 tags=tags,
                 attached=attached.get(digest.raw, []),
                 users=users,
@@ -305,6 +306,9 @@ def guarded_page(handler: Handler) -> Handler:
             status, said = error.status, error.message
         except (RegistryError, InputError) as error:
             status, said = int(HTTPStatus.NOT_FOUND), str(error)
+        except IndexClosed:
+            status = int(HTTPStatus.SERVICE_UNAVAILABLE)
+            said = "These pages were put away while others were looked at: ask again."
         except RegstoreError as error:
             request[TOLD] = error
             status, said = int(HTTPStatus.SERVICE_UNAVAILABLE), "The store could not be read: the log says why."
@@ -343,16 +347,26 @@ class PageError(Exception):
         self.message = message
 
 
+def _tag_to_pull(asked: str, tags: list[str]) -> str:
+    """The tag that was asked for, or the first; "" for none. A store may hold a tag such as `1;reboot`, which nobody
+    can pull, and which must not stand in a command to copy."""
+    good = [tag for tag in tags if is_tag(tag)]
+    return asked if asked in good else (good[0] if good else "")
+
+
 async def _read_config(repository: Repository, stored: StoredManifest) -> ImageConfig | None:
     """What the config says; None where the manifest has none, or it is none of an image, or can't be read."""
     config = stored.manifest.config
     if config is None or not 0 <= config.size <= CONFIG_MAX:
         return None
     try:
-        data = await repository.blobs.read(config.digest)
+        async with repository.blobs.open_read(config.digest) as reader:
+            if reader.size > CONFIG_MAX:  # whatever the manifest says of it
+                return None
+            data = await reader.read()
     except (BlobUnknown, StorageError):
         return None
-    return parse_config(data, stored.manifest)
+    return await in_thread(parse_config, data, stored.manifest)
 
 
 @cache

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from regstore.errors import NameUnknown, StorageError, TagUnknown
+from regstore.events import OnEvent, ignore
 from regstore.inventory.scan import ScanOptions
 from regstore.reference import parse_name, parse_tag
 from regstore.registry import Registry
@@ -37,6 +38,7 @@ class Past:
     scanning: ScanOptions
     title: str
     pull_host: str = ""
+    on_event: OnEvent = ignore
     _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
 
     def add_to(self, application: web.Application) -> None:
@@ -79,7 +81,7 @@ class Past:
             if prefix not in snapshots:
                 raise PageError(HTTPStatus.NOT_FOUND, f"There is no snapshot {printable(prefix)} in this backup.")
             storage = snapshots[prefix]
-            index = Index(storage=storage, scanning=self.scanning, refresh=0)
+            index = Index(storage=storage, scanning=self.scanning, refresh=0, on_event=self.on_event)
             stack = AsyncExitStack()
             await stack.enter_async_context(index.kept())
             kept = _Kept(

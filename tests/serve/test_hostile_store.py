@@ -1,0 +1,138 @@
+"""A store that lies, is damaged, or goes away: it costs one answer, not the server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from regstore import layout
+from regstore.digest import Digest
+from regstore.events import Event
+from regstore.registry import Registry
+from regstore.serve import index
+from regstore.serve.garbage import plan_plain
+from regstore.serve.index import Index, IndexClosed
+from tests.backup.places import memory, take
+from tests.model.memory import ModelStorage
+from tests.serve.served import Served
+from tests.serve.test_pages import APP, MULTI, SCANNING, fill, look, pages_of, words
+from tests.servers import images
+
+
+def with_config(config: images.Blob, size: int) -> images.Document:
+    layer = images.layer("lies")
+    document = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "config": config.descriptor() | {"size": size},
+        "layers": [layer.descriptor()],
+    }
+    return images.Document(json.dumps(document).encode(), images.OCI_MANIFEST, blobs=(config, layer))
+
+
+async def put_unasked(storage: ModelStorage, name: str, document: images.Document, tag: str) -> None:
+    """What no registry would take."""
+    digest = Digest.parse(document.digest)
+    await storage.put(layout.encode(layout.BlobKey(digest)), document.data)
+    for blob in document.blobs:
+        of_blob = Digest.parse(blob.digest)
+        await storage.put(layout.encode(layout.BlobKey(of_blob)), blob.data)
+        await storage.put(layout.encode(layout.LayerLinkKey(name, of_blob)), layout.link_body(of_blob))
+    for key in (layout.RevisionLinkKey(name, digest), layout.TagCurrentKey(name, tag)):
+        await storage.put(layout.encode(key), layout.link_body(digest))
+
+
+async def test_a_config_larger_than_the_manifest_says_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says 10 bytes, and has more than anybody reads into memory."""
+    config = images.Blob(json.dumps({"author": "x" * 100_000, "architecture": "amd64"}).encode(), images.OCI_CONFIG)
+    document = with_config(config, 10)
+    storage = memory()
+    await put_unasked(storage, "lies", document, "x")
+    monkeypatch.setattr("regstore.serve.pages.CONFIG_MAX", 50_000)
+    async with pages_of(storage) as client:
+        assert "Platform" not in words(await look(client, f"/images/lies@{document.digest}"))
+
+
+async def test_no_command_to_copy_holds_a_tag_that_nobody_can_pull() -> None:
+    """A store may have a tag `1;reboot`: pasted into a shell it would be run."""
+    storage = memory()
+    await fill(storage)
+    digest = Digest.parse(APP.digest)
+    for tag in ("1;reboot", "$(reboot)", "`reboot`"):
+        key = layout.encode(layout.TagCurrentKey("team/other", tag))
+        await storage.put(key, layout.link_body(digest))
+    revision = layout.encode(layout.RevisionLinkKey("team/other", digest))
+    await storage.put(revision, layout.link_body(digest))
+    async with pages_of(storage) as client:
+        for asked in ("1;reboot", "$(reboot)", "none", ""):
+            body = (await look(client, f"/images/team/other@{APP.digest}?tag={asked}")).body.decode()
+            assert "docker pull" in body
+            assert not [line for line in body.splitlines() if "docker pull" in line and "reboot" in line]
+
+
+class TestAnIndexThatCannotBeMade:
+    async def test_is_tried_again_whatever_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No room in TMPDIR, or a mistake in here."""
+        storage = memory()
+        await fill(storage)
+        told: list[Event] = []
+        broken: list[Exception | None] = [OSError(28, "No space left on device: /tmp/secret"), None]
+        prepare = index.prepare
+
+        def fails_once(inventory: Any) -> Any:
+            error = broken[0]
+            if error is not None:
+                raise error
+            return prepare(inventory)
+
+        monkeypatch.setattr(index, "prepare", fails_once)
+        monkeypatch.setattr(index, "_AGAIN", 0.05)
+        kept = Index(storage=storage, scanning=SCANNING, refresh=0.05, on_event=told.append, after=plan_plain)
+        async with kept.kept(), asyncio.timeout(30):
+            while not kept.failure:
+                await asyncio.sleep(0.01)
+            assert "secret" not in kept.failure, "a page would show it"
+            assert "secret" in str(told[-1]), "the log says what it was"
+            broken[0] = None
+            async with kept.view() as view:
+                assert (await view.rows("totals"))[0][0] == 3
+
+    async def test_who_waits_for_one_that_is_closed_is_told(self) -> None:
+        """Four snapshots looked at together, three kept: the request for the one that was put away ends."""
+        storage = memory()
+        await fill(storage)
+        kept = Index(storage=storage, scanning=SCANNING, refresh=0)
+
+        async def wait() -> None:
+            async with kept.view():
+                pass
+
+        async with AsyncExitStack() as stack:
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            await stack.enter_async_context(kept.kept())
+        with pytest.raises(IndexClosed):
+            async with asyncio.timeout(5):
+                await waiting
+
+
+async def test_many_snapshots_looked_at_at_once_are_all_answered() -> None:
+    source, backup = memory(), memory()
+    await fill(source)
+    prefixes = []
+    for number in range(5):
+        await Registry(source).repository("team/app").tags.set(f"n{number}", MULTI.digest)
+        prefixes.append((await take(source, backup)).snapshot.run.lower())
+    async with pages_of(backup) as client:
+
+        async def browse(client: Served, prefix: str) -> set[int]:
+            answers = [await client.ask(f"/at/{prefix}/") for _ in range(4)]
+            return {answer.status for answer in answers}
+
+        async with asyncio.timeout(30):
+            found = await asyncio.gather(*(browse(client, prefix) for prefix in prefixes * 2))
+        assert set().union(*found) <= {200, 503}
