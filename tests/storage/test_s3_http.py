@@ -105,6 +105,14 @@ async def serving(
     assert found.errors == []
 
 
+def both_sides(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Of a server with a certificate, and of who trusts it."""
+    pem = certificate(folder)
+    mine = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    mine.load_cert_chain(pem)
+    return mine, ssl.create_default_context(cafile=str(pem))
+
+
 async def answer_all(peer: Peer) -> None:
     while True:
         await peer.head()
@@ -371,6 +379,33 @@ async def test_an_answer_before_the_body_was_sent() -> None:
         assert found.connections == 2, "half a body is on the first"
 
 
+@pytest.mark.parametrize("over_tls", [False, True])
+@pytest.mark.parametrize("by_chunks", [False, True])
+async def test_an_answer_that_held_up_the_server_at_its_end_does_not_hold_up_the_next(
+    by_chunks: bool, over_tls: bool, tmp_path: Path
+) -> None:
+    size = http._HELD + 1  # only its last byte is too much
+
+    async def handle(peer: Peer) -> None:
+        await peer.head()
+        await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size, bytes(size))
+        await answer_all(peer)
+
+    tls, trust = both_sides(tmp_path) if over_tls else (None, None)
+    async with serving(handle, tls=tls, trust=trust) as found:
+        response = await found.request()
+        async with asyncio.timeout(20):
+            while not response.ended:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.001)
+        if by_chunks:
+            assert sum([len(chunk) async for chunk in response.chunks()]) == size
+        else:
+            assert len(await response.read()) == size
+        again = await found.request(patience=2.0)
+        assert (again.status, await again.read()) == (200, b"ok")
+        assert found.connections == 1
+
+
 @pytest.mark.parametrize("size", [0, 1, 64 * 1024, 64 * 1024 + 1, 3 * MiB])
 async def test_a_body_arrives(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
@@ -549,10 +584,8 @@ async def test_a_large_answer_waits_for_its_reader() -> None:
 
 
 async def test_a_certificate_that_is_trusted_or_not(tmp_path: Path) -> None:
-    pem = certificate(tmp_path)
-    mine = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    mine.load_cert_chain(pem)
-    async with serving(answer_all, tls=mine, trust=ssl.create_default_context(cafile=str(pem))) as found:
+    mine, trust = both_sides(tmp_path)
+    async with serving(answer_all, tls=mine, trust=trust) as found:
         assert await asyncio.gather(*(found.get() for _ in range(5))) == [(200, b"ok")] * 5
         assert await found.get() == (200, b"ok")
         assert found.connections == 5

@@ -302,6 +302,8 @@ class _Answer:
     def _done(self) -> None:
         if not self._closed:
             self._closed = True
+            if self._paused:
+                self._resume()  # its end came with more than is held; the next answer must be read
             self._connection.answer = None
             self._connection.server.give_back(self._connection)
 
