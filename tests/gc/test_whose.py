@@ -21,7 +21,18 @@ from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
 from regstore.state.lock import hold_lock
 from regstore.testing.faulty import FaultyStorage
 from regstore.verify.doctor import examine
-from tests.gc.scenes import both, collect, look, model_storage, options, registry, serving, small_registry, trash
+from tests.gc.scenes import (
+    both,
+    collect,
+    look,
+    model_storage,
+    options,
+    registry,
+    serving,
+    small_registry,
+    trash,
+    wanted,
+)
 from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
@@ -169,6 +180,19 @@ async def test_signatures_are_no_tags_of_a_repository_whose_tags_are_elsewhere(s
     assert registry(storage.store) == before
     await collect(storage, options(offline=offline))
     assert not [key for key in registry(storage.store) if "/stream/" in key]
+
+
+@both
+async def test_a_digest_tag_whose_own_target_is_missing_is_no_tag_either(offline: bool) -> None:
+    """It names an image that is there, and keeps none: whatever tagged that image is elsewhere, or lost."""
+    b = without_tags(["stream/a"])
+    image = b.image(b.blob(b"config of stream/a"), [b.blob(b"layer of stream/a")])
+    b.tag("stream/a", f"sha256-{image.encoded}", Digest.of(b"missing"))
+    storage = model_storage(b.store)
+    planned = await look(storage, options(offline=offline, untagged_repositories=False))
+    assert planned.summary.untagged == ("stream/a",)
+    assert wanted(b.store, options(offline=offline)).untagged == {"stream/a"}
+    assert planned.stops
 
 
 async def test_tags_that_rules_take_were_in_the_store_to_be_chosen_among() -> None:

@@ -68,7 +68,7 @@ class Expected:
     emptied: frozenset[str]
     sweep_blocked: bool
     reach: dict[str, frozenset[Digest]]
-    #: Repositories without any tag whose every revision goes because of that.
+    #: Repositories without any tag but such as follow what they name, whose every revision goes because of that.
     untagged: frozenset[str] = frozenset()
 
     @property
@@ -325,10 +325,12 @@ class Marking:
 
     def following(self, tag: str) -> Digest | None:
         """ "tag t with subject_of_tag(t) = X, where X is linked as a revision in r, target != X, and X not in what
-        the tag's own target reaches through strong edges" """
+        the tag's own target reaches through strong edges"; "young tags are always roots", and those that point at what
+        is broken go with it"""
         subject = reference.subject_of_tag(tag)
-        target = self.repository.tags[tag].target
-        if subject is None or target is None or tag in self.guarded:
+        link = self.repository.tags[tag]
+        target = link.target
+        if subject is None or target is None or tag in self.guarded or self.young(link) or target in self.broken:
             return None
         if not self.delete_untagged and subject not in self.broken:
             return None
@@ -364,7 +366,7 @@ class Marking:
             if link.target in self.broken and tag not in self.guarded and not self.young(link):
                 continue  # "with the tags pointing at them"
             subject = self.following(tag)
-            if subject is not None and not self.young(link):
+            if subject is not None:
                 waiting[tag] = subject
                 continue
             self.kept_tags.add(tag)
@@ -524,7 +526,7 @@ def expected(
         if (
             delete_untagged
             and dead_revisions
-            and not repository.tags
+            and all(marking.following(tag) for tag in repository.tags)
             and dead_revisions == repository.revisions.keys()
         ):
             untagged.add(name)
