@@ -5,8 +5,8 @@ server      the listening server around all of it; `access` knows passwords, `an
 mounts      which repositories there are, and in what store each lies
 api         the registry API (OCI distribution specification 1.1): manifests by `accept`, blobs by `bodies`, `referrers`
 index       one inventory of what is served (`index.sql`), kept fresh, which pages are made from
-pages       the pages of one store: lists as `listing` was asked for, an `image` in words of its `kinds`, space as a
-            `treemap`, what gc would take (`garbage`), how the store is (`health`)
+pages       the pages of one store: lists as `listing` was asked for, an `image` in words of its `kinds`, what is
+            attached decoded (`attachment`), space as a `treemap`, what gc would take (`garbage`), `health`
 past        the pages of a backup: its snapshots, and one tag through them
 metrics     the same in figures, for monitors
 report      space, garbage and health as one file

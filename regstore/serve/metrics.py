@@ -26,11 +26,20 @@ class Requests:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Snapshots:
+    """Of a backup; newest: when that was begun, in microseconds, 0 where there is none."""
+
+    number: int
+    newest: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """What the pages know beside requests; None where there is nothing of it."""
 
     index: Index | None = None
     health: Health | None = None
+    snapshots: Snapshots | None = None
 
 
 async def metrics(figures: Figures, requests: Requests) -> str:
@@ -40,6 +49,12 @@ async def metrics(figures: Figures, requests: Requests) -> str:
         lines += await _of_index(figures.index)
     if figures.health is not None:
         lines += _of_health(figures.health)
+    if figures.snapshots is not None:
+        lines += _metric("snapshots", "gauge", "Snapshots that can be read.", figures.snapshots.number)
+        newest = figures.snapshots.newest / 1e6
+        lines += _metric(
+            "newest_snapshot_timestamp_seconds", "gauge", "When the newest snapshot was begun.", newest
+        )
     return "".join(f"{line}\n" for line in lines)
 
 

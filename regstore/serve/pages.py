@@ -25,6 +25,7 @@ from regstore.manifest import EdgeKind
 from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
 from regstore.serve.answers import TOLD
+from regstore.serve.attachment import Attachment, decode, readable
 from regstore.serve.garbage import plan_of, why_kept
 from regstore.serve.health import HealthWatch
 from regstore.serve.image import CONFIG_MAX, ImageConfig, parse_config, texts_by_name
@@ -190,6 +191,7 @@ class Pages:
         repository = await site.mounts.find(site.prefix + name)
         stored = await repository.manifests.get(digest)
         config = await _read_config(repository, stored)
+        contents = await _read_attachments(repository, stored)
         async with site.index.view() as view:
             known = await view.rows("repository", {"name": name})
             tags: list[str] = []
@@ -209,6 +211,7 @@ class Pages:
                 name=name,
                 stored=stored,
                 config=config,
+                contents=contents,
                 tag=_tag_to_pull(request.query.get("tag", ""), tags),
                 tags=tags,
                 attached=attached.get(digest.raw, []),
@@ -370,6 +373,19 @@ async def _read_config(repository: Repository, stored: StoredManifest) -> ImageC
 
 
 @cache
+async def _read_attachments(repository: Repository, stored: StoredManifest) -> list[Attachment]:
+    """What a signature, an attestation or an SBOM says; nothing of an image, nor of what can't be read."""
+    found = []
+    for blob in readable(stored.manifest):
+        try:
+            decoded = decode(await repository.blobs.read(blob.digest))
+        except (RegistryError, StorageError):
+            continue
+        if decoded is not None:
+            found.append(decoded)
+    return found
+
+
 def templates() -> Any:
     """The environment of the templates: everything is escaped, and what is not defined is an error."""
     import jinja2

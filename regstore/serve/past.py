@@ -15,13 +15,15 @@ from regstore.inventory.scan import ScanOptions
 from regstore.reference import parse_name, parse_tag
 from regstore.registry import Registry
 from regstore.serve.index import Index
-from regstore.serve.metrics import Figures
+from regstore.serve.metrics import Figures, Snapshots
 from regstore.serve.mounts import LATEST, BackupMount
 from regstore.serve.pages import PageError, Pages, Site, guarded_page, page
 from regstore.words import printable
 
 #: Snapshots whose index is kept at a time.
 _KEPT = 3
+#: Snapshots in the drawing of their growth.
+_BARS = 60
 
 
 @dataclass(slots=True)
@@ -50,7 +52,9 @@ class Past:
         """All of them, the newest first."""
         found = await self.mount.refresh()
         rows = [(prefix, one.snapshot) for prefix, one in found.items() if prefix != LATEST]
-        return page(request, None, None, "snapshots.html", rows=rows[::-1], title=self.title)
+        largest = max((snapshot.bytes for _, snapshot in rows), default=0) or 1
+        bars = [(prefix, snapshot, snapshot.bytes / largest) for prefix, snapshot in rows[-_BARS:]]
+        return page(request, None, None, "snapshots.html", rows=rows[::-1], bars=bars, title=self.title)
 
     async def tag(self, request: web.Request) -> web.StreamResponse:
         """What a tag named in each snapshot."""
@@ -103,7 +107,9 @@ class Past:
         return kept.site
 
     async def figures(self) -> Figures:
-        return Figures()
+        snapshots = [one.snapshot for prefix, one in (await self.mount.refresh()).items() if prefix != LATEST]
+        newest = max((snapshot.begun for snapshot in snapshots), default=0)
+        return Figures(snapshots=Snapshots(number=len(snapshots), newest=newest))
 
     async def __aenter__(self) -> Past:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import html
 import json
 import re
@@ -18,6 +19,7 @@ from regstore.backup.as_store import SnapshotStorage
 from regstore.errors import StorageError, Unreachable
 from regstore.inventory.scan import ScanOptions
 from regstore.registry import Registry
+from regstore.serve.attachment import decode
 from regstore.serve.garbage import plan_plain
 from regstore.serve.image import dockerfile_line, parse_config
 from regstore.serve.index import Index
@@ -464,3 +466,80 @@ class TestReport:
         text = await make_report(snapshot, SCANNING)
         assert "team/other" in text
         assert "<h2>Health</h2>" not in text
+
+
+def test_attachments_are_decoded() -> None:
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "subject": [{"name": "team/app", "digest": {"sha256": "0" * 64}}],
+        "predicate": {"buildType": "x"},
+    }
+    payload = base64.b64encode(json.dumps(statement).encode()).decode()
+    envelope = {"payloadType": "application/vnd.in-toto+json", "payload": payload, "signatures": [{"sig": "x"}]}
+    decoded = decode(json.dumps(envelope).encode())
+    assert decoded is not None
+    assert decoded.what == "signed envelope (DSSE), in-toto statement"
+    assert decoded.facts["predicate"] == "https://slsa.dev/provenance/v1"
+    assert (decoded.facts["subject"], decoded.facts["signatures"]) == ("team/app", "1")
+    assert '"buildType": "x"' in decoded.text
+    spdx = decode(json.dumps({"spdxVersion": "SPDX-2.3", "packages": [{}, {}]}).encode())
+    assert spdx is not None
+    assert (spdx.what, spdx.facts) == ("SBOM (SPDX)", {"version": "SPDX-2.3", "packages": "2"})
+    signature = decode(json.dumps({"critical": {"image": {"docker-manifest-digest": "sha256:x"}}}).encode())
+    assert signature is not None
+    assert (signature.what, signature.facts) == ("cosign signature", {"of": "sha256:x"})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        3,
+        {"payload": "!", "payloadType": 3},
+        {"payload": "bm90anNvbg==", "payloadType": "x", "signatures": {}},
+        {"predicateType": [], "subject": {}},
+        {"predicateType": "x", "subject": [3]},
+        {"critical": {"image": []}},
+        {"spdxVersion": "x", "packages": {}},
+        {"bomFormat": "CycloneDX", "specVersion": 1},
+    ],
+)
+def test_attachments_of_another_shape_raise_nothing(document: object) -> None:
+    decoded = decode(json.dumps(document).encode())
+    assert decoded is None or isinstance(decoded.text, str)
+    assert decode(b"\xff") is None
+
+
+async def test_what_is_attached_is_shown_with_its_own_page() -> None:
+    storage = memory()
+    await fill(storage)
+    payload = images.Blob(
+        json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.5", "components": [1, 2, 3]}).encode(),
+        "application/vnd.cyclonedx+json",
+    )
+    empty = images.Blob(b"{}", images.OCI_EMPTY)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "artifactType": payload.media_type,
+        "config": empty.descriptor(),
+        "layers": [payload.descriptor()],
+        "subject": APP.descriptor(),
+    }
+    attached = images.Document(json.dumps(document).encode(), images.OCI_MANIFEST, blobs=(empty, payload))
+    await push(Registry(storage).repository("team/app"), attached)
+    async with pages_of(storage) as client:
+        said = words(await look(client, f"/images/team/app@{attached.digest}"))
+        assert "SBOM (CycloneDX)" in said
+        assert "components 3" in said
+
+
+async def test_a_backup_tells_monitors_of_its_newest_snapshot() -> None:
+    source, backup = memory(), memory()
+    await fill(source)
+    snapshot = (await take(source, backup)).snapshot
+    async with pages_of(backup) as client:
+        text = (await client.ask("/metrics")).body.decode()
+        assert "regstore_snapshots 1" in text
+        assert f"regstore_newest_snapshot_timestamp_seconds {snapshot.begun // 1_000_000}" in text
