@@ -38,8 +38,12 @@ async def plan_of(view: View, *, delete_untagged: bool = False, policy: str = ""
     parsed = Policy.parse(policy, source="the policy") if policy.strip() else None
     options = GcOptions(delete_untagged=delete_untagged, policy=parsed)
 
+    kept_as = _name(delete_untagged, policy)
+
     def work(inventory: Inventory) -> Tried:
+        view.planned = ""
         summary = plan_gc(inventory, options, now=view.scanned_at)
+        view.planned = kept_as
         losing = [share.name for share in summary.shares if share.tags]
         shown: dict[str, list[TagReason]] = {}
         room = 4 * TAGS_SHOWN
@@ -50,7 +54,7 @@ async def plan_of(view: View, *, delete_untagged: bool = False, policy: str = ""
             room -= len(shown[name])
         return Tried(summary=summary, tags=shown, more=len(losing) - len(shown))
 
-    return await view.once(_name(delete_untagged, policy), work)
+    return await view.once(kept_as, work)
 
 
 async def plan_plain(view: View) -> None:
@@ -65,7 +69,10 @@ async def why_kept(view: View, digest: Digest) -> Why:
     options = GcOptions()
 
     def work(inventory: Inventory) -> Why:
-        plan_gc(inventory, options, now=view.scanned_at)
+        if view.planned != PLAIN:  # its tables are there otherwise
+            view.planned = ""
+            plan_gc(inventory, options, now=view.scanned_at)
+            view.planned = PLAIN
         return why(inventory, options, digest, now=view.scanned_at)
 
     return await view.once(f"why {digest}", work)

@@ -26,11 +26,17 @@ from regstore.storage.base import Storage
 
 Result = TypeVar("Result")
 
-SQL: Final = Statements("regstore.serve", "index.sql", subject=str(int(EdgeKind.SUBJECT)))
+SQL: Final = Statements(
+    "regstore.serve",
+    "index.sql",
+    **{kind.name.lower(): str(int(kind)) for kind in (EdgeKind.SUBJECT, EdgeKind.MANIFEST, EdgeKind.ENTRY)},
+)
 #: The index is refreshed again only when so many times the last refresh's own time has passed.
 _REST: Final = 10
 #: Results of planning that are kept.
 _RESULTS: Final = 50
+#: Bytes of the longest digest.
+_LONGEST: Final = 64
 #: Seconds until the first index is tried again.
 _AGAIN: Final = 5.0
 
@@ -49,6 +55,8 @@ class View:
         self.database = inventory.database
         #: What the refresh took.
         self.seconds = seconds
+        #: The plan whose tables are in the inventory now, "" for none. Only for what `once` runs.
+        self.planned = ""
         self._inventory = inventory
         self._planning = asyncio.Lock()
         self._known: dict[str, Any] = {}
@@ -206,3 +214,13 @@ def digits(words: str) -> str:
     for algorithm in ("sha256", "sha384", "sha512"):
         text = text.removeprefix(f"{algorithm}:")
     return text if len(text) >= 4 and all(each in "0123456789abcdef" for each in text) else ""
+
+
+def between(digits: str) -> dict[str, bytes]:
+    """The first and the last digest, raw, that begin with these digits; none lies between them where there are no
+    digits."""
+    if not digits:
+        return {"low": b"\xff", "high": b""}
+    odd = len(digits) % 2 == 1
+    low, high = (bytes.fromhex(digits + end if odd else digits) for end in "0f")
+    return {"low": low, "high": high.ljust(_LONGEST, b"\xff")}

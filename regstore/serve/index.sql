@@ -2,15 +2,23 @@
 
 -- name: prepare
 -- image_size(digest, size): bytes that each tagged manifest and all that it names take, each blob once.
+-- Only manifests are followed step by step, which are few; what they name is joined once, and may spill to disk.
 create or replace table image_size as
-with recursive reached(root, digest) as (
-    select distinct target, target from tag where target is not null
+with recursive root as (select distinct target as digest from tag where target is not null),
+reached(root, digest) as (
+    select r.digest, e.target from root r join edge e on e.source = r.digest where e.kind in ({manifest}, {entry})
+    union
+    select r.root, e.target from reached r join edge e on e.source = r.digest where e.kind in ({manifest}, {entry})
+),
+-- one image: what it names is there once, but for those that name something twice
+of_images as (
+    select r.digest as root, e.target as digest from root r join edge e on e.source = r.digest where e.kind <> {subject}
     union
     select r.root, e.target from reached r join edge e on e.source = r.digest where e.kind <> {subject}
-)
-select r.root as digest, coalesce(sum(b.size), 0)::bigint as size
-from reached r left join blob b on b.digest = r.digest
-group by r.root;
+),
+summed as (select o.root, sum(b.size) as size from of_images o join blob b on b.digest = o.digest group by o.root)
+select r.digest, (coalesce(b.size, 0) + coalesce(s.size, 0))::bigint as size
+from root r left join blob b on b.digest = r.digest left join summed s on s.root = r.digest;
 
 -- page_tag(repository, name, digest, pushed, size, media_type, subject, state): every tag. digest: null where its link
 -- names nothing. subject: of a tag such as sha256-<hex>, the digest that it names. state: null where all is well.
@@ -46,16 +54,29 @@ left join bytes b on b.repository = r.id
 left join tags t on t.repository = r.id
 left join revisions v on v.repository = r.id;
 
--- name: totals
--- One row: repositories, tags, manifests, blobs, bytes, bytes that several repositories use, bytes that none uses.
+-- page_totals: one row of repositories, tags, manifests, blobs, bytes, bytes that several repositories use, bytes that
+-- none uses.
+create or replace table page_totals as
 select
-    (select count(*) from page_repository),
-    (select count(*) from page_tag where subject is null),
-    (select count(*) from revision_link),
-    (select count(*) from blob),
-    (select coalesce(sum(size), 0)::bigint from blob),
-    (select coalesce(sum(size), 0)::bigint from (select distinct digest, size from used_blob where users > 1)),
-    (select coalesce(sum(b.size), 0)::bigint from blob b anti join used_blob u on u.digest = b.digest)
+    (select count(*) from page_repository) as repositories,
+    (select count(*) from page_tag where subject is null) as tags,
+    (select count(*) from revision_link) as manifests,
+    (select count(*) from blob) as blobs,
+    (select coalesce(sum(size), 0)::bigint from blob) as bytes,
+    (select coalesce(sum(size), 0)::bigint from (select distinct digest, size from used_blob where users > 1)) as shared,
+    (select coalesce(sum(b.size), 0)::bigint from blob b anti join used_blob u on u.digest = b.digest) as unused;
+
+-- page_attached(repository, subject, name, digest, media_type, size): what belongs to a manifest, by a digest tag, its
+-- name, or by a subject of its own.
+create or replace table page_attached as
+select repository, subject, name, digest, media_type, size from page_tag where subject is not null
+union all
+select r.repository, e.target, null, e.source, coalesce(m.artifact_type, m.media_type), m.size
+from edge e join manifest m on m.digest = e.source join revision_link r on r.digest = e.source
+where e.kind = {subject};
+
+-- name: totals
+from page_totals
 
 -- name: level
 -- What stands at one level of the tree of names: folders (how many repositories are below) and repositories.
@@ -88,18 +109,14 @@ select id, name, tags, revisions, blobs, own, shared, total, pushed from page_re
 select name, digest, pushed, size, media_type, state, count(*) over () as found
 from page_tag
 where repository = $repository and subject is null
-    and (contains(name, $words) or ($digest <> '' and starts_with(lower(hex(digest)), $digest)))
+    and (contains(name, $words) or digest between $low and $high)
 order by {order} limit $limit offset $offset
 
 -- name: attached
--- What belongs to manifests: digest tags by the manifest that they name, and manifests with a subject.
-select subject, name, digest, media_type, size from page_tag
+-- What belongs to manifests, at most so much of each.
+select subject, name, digest, media_type, size from page_attached
 where repository = $repository and subject in (select unnest($subjects))
-union all
-select e.target, null, e.source, coalesce(m.artifact_type, m.media_type), m.size
-from edge e join manifest m on m.digest = e.source
-join revision_link r on r.digest = e.source and r.repository = $repository
-where e.kind = {subject} and e.target in (select unnest($subjects))
+qualify row_number() over (partition by subject order by name nulls last, digest) <= $limit
 
 -- name: tags_of
 select name from page_tag where repository = $repository and digest = $digest order by name limit 100
@@ -110,28 +127,34 @@ select digest, any_value(size), any_value(users) from used_blob where digest in 
 
 -- name: users
 -- The repositories that use a blob.
-select r.name, r.id from used_blob u join repository r on r.id = u.repository where u.digest = $digest order by r.name limit 500
+select r.name, r.id, count(*) over () as found
+from used_blob u join repository r on r.id = u.repository where u.digest = $digest order by r.name limit 500
 
 -- name: named_by
--- The manifests that name a digest, with the tags that lead to each; kind as `manifest.EdgeKind`.
-select r.name, e.source, e.kind, list(t.name order by t.name) filter (t.name is not null)
-from edge e
-join revision_link v on v.digest = e.source
-join repository r on r.id = v.repository
-left join page_tag t on t.repository = v.repository and t.digest = e.source
-where e.target = $digest
-group by r.name, e.source, e.kind order by r.name limit 500
+-- The manifests that name a digest, with the first of the tags that lead to each, and their number; kind as
+-- `manifest.EdgeKind`.
+with naming as (
+    select v.repository, r.name, e.source, e.kind
+    from edge e
+    join revision_link v on v.digest = e.source
+    join repository r on r.id = v.repository
+    where e.target = $digest
+    order by r.name, e.source limit 500
+)
+select n.name, n.source, n.kind, min(t.name), count(t.name)
+from naming n left join page_tag t on t.repository = n.repository and t.digest = n.source
+group by n.name, n.source, n.kind order by n.name, n.source
 
 -- name: find_tags
 select r.name, t.name, t.digest, t.pushed from page_tag t join repository r on r.id = t.repository
 where t.subject is null and contains(t.name, $words) order by t.pushed desc limit $limit
 
 -- name: find_digests
--- Revisions and blobs whose digest begins so.
+-- Revisions and blobs whose digest lies between two, which are the first and the last that begin with some digits.
 select digest, max(kind), any_value(size) from (
-    select digest, 'manifest' as kind, size from manifest where starts_with(lower(hex(digest)), $digest)
+    select digest, 'manifest' as kind, size from manifest where digest between $low and $high
     union all
-    select digest, 'blob', size from blob where starts_with(lower(hex(digest)), $digest)
+    select digest, 'blob', size from blob where digest between $low and $high
 ) group by digest order by digest limit $limit
 
 -- name: largest

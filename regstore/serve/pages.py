@@ -29,7 +29,7 @@ from regstore.serve.attachment import Attachment, decode, readable
 from regstore.serve.garbage import plan_of, why_kept
 from regstore.serve.health import HealthWatch
 from regstore.serve.image import CONFIG_MAX, ImageConfig, parse_config, texts_by_name
-from regstore.serve.index import Index, IndexClosed, View, digits
+from regstore.serve.index import Index, IndexClosed, View, between, digits
 from regstore.serve.kinds import attached_kind, kind_of
 from regstore.serve.listing import ROWS, Column, asked
 from regstore.serve.mounts import Mounts
@@ -44,6 +44,9 @@ _RAW_MAX: Final = 256 * 1024
 _POLICY_MAX: Final = 32_768
 #: Repositories in the treemap.
 _AREAS: Final = 60
+#: What is attached to one image: beside its tag, and on its own page.
+_BADGES: Final = 8
+_ATTACHED: Final = 500
 REPOSITORY_COLUMNS: Final = (
     Column("name", "Repository", "label"),
     Column("tags", "Tags", "tags", down=True, number=True),
@@ -134,10 +137,12 @@ class Pages:
             facts = found[0]
             rows = await view.rows(
                 "tags",
-                wanted.window | {"repository": facts[0], "words": wanted.words, "digest": digits(wanted.words)},
+                wanted.window | {"repository": facts[0], "words": wanted.words} | between(digits(wanted.words)),
                 order=wanted.order,
             )
-            attached = await _attached(view, facts[0], [row[1] for row in rows if row[1] is not None])
+            attached = await _attached(
+                view, facts[0], [row[1] for row in rows if row[1] is not None], limit=_BADGES
+            )
             return page(
                 request,
                 site,
@@ -163,7 +168,7 @@ class Pages:
                 )
                 tags = await view.rows("find_tags", {"words": words, "limit": 50})
             if hexes:
-                digests = await view.rows("find_digests", {"digest": hexes, "limit": 50})
+                digests = await view.rows("find_digests", between(hexes) | {"limit": 50})
             return page(
                 request,
                 site,
@@ -200,7 +205,7 @@ class Pages:
                 tags = [
                     row[0] for row in await view.rows("tags_of", {"repository": known[0][0], "digest": digest.raw})
                 ]
-                attached = await _attached(view, known[0][0], [digest.raw])
+                attached = await _attached(view, known[0][0], [digest.raw], limit=_ATTACHED)
             blobs = [layer.digest.raw for layer in stored.manifest.layers]
             users = {row[0]: row for row in await view.rows("layer_users", {"digests": blobs})} if blobs else {}
             return page(
@@ -226,7 +231,7 @@ class Pages:
         async with site.index.view() as view:
             users = await view.rows("users", {"digest": digest.raw})
             named = await view.rows("named_by", {"digest": digest.raw})
-            facts = await view.rows("find_digests", {"digest": digest.encoded, "limit": 1})
+            facts = await view.rows("find_digests", {"low": digest.raw, "high": digest.raw, "limit": 1})
             if not facts:
                 raise PageError(HTTPStatus.NOT_FOUND, f"Nothing has the digest {digest} in the index.")
             kinds = {int(kind): kind.name.lower().replace("_", " ") for kind in EdgeKind}
@@ -332,11 +337,13 @@ def page(request: web.Request, site: Site | None, view: View | None, template: s
     return web.Response(text=text, content_type="text/html")
 
 
-async def _attached(view: View, repository: int, digests: list[bytes]) -> dict[bytes, list[Any]]:
-    """Signatures and the like of some manifests of a repository, by the manifest."""
+async def _attached(view: View, repository: int, digests: list[bytes], *, limit: int) -> dict[bytes, list[Any]]:
+    """Signatures and the like of some manifests of a repository, by the manifest, so many of each at most."""
     found: dict[bytes, list[Any]] = defaultdict(list)
     if digests:
-        for subject, *rest in await view.rows("attached", {"repository": repository, "subjects": digests}):
+        for subject, *rest in await view.rows(
+            "attached", {"repository": repository, "subjects": digests, "limit": limit}
+        ):
             found[bytes(subject)].append(rest)
     return found
 

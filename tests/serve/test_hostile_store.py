@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,14 +14,17 @@ from regstore import layout
 from regstore.digest import Digest
 from regstore.events import Event
 from regstore.registry import Registry
-from regstore.serve import index
+from regstore.serve import index, pages
 from regstore.serve.garbage import plan_plain
-from regstore.serve.index import Index, IndexClosed
+from regstore.serve.index import Index, IndexClosed, between
 from tests.backup.places import memory, take
 from tests.model.memory import ModelStorage
+from tests.registry.stores import push
 from tests.serve.served import Served
 from tests.serve.test_pages import APP, MULTI, SCANNING, fill, look, pages_of, words
 from tests.servers import images
+
+BASE = images.image("base of many", parts=1)
 
 
 def with_config(config: images.Blob, size: int) -> images.Document:
@@ -36,14 +40,8 @@ def with_config(config: images.Blob, size: int) -> images.Document:
 
 async def put_unasked(storage: ModelStorage, name: str, document: images.Document, tag: str) -> None:
     """What no registry would take."""
-    digest = Digest.parse(document.digest)
-    await storage.put(layout.encode(layout.BlobKey(digest)), document.data)
-    for blob in document.blobs:
-        of_blob = Digest.parse(blob.digest)
-        await storage.put(layout.encode(layout.BlobKey(of_blob)), blob.data)
-        await storage.put(layout.encode(layout.LayerLinkKey(name, of_blob)), layout.link_body(of_blob))
-    for key in (layout.RevisionLinkKey(name, digest), layout.TagCurrentKey(name, tag)):
-        await storage.put(layout.encode(key), layout.link_body(digest))
+    for key, body in images.registry_keys(name, document, tag).items():
+        await storage.put(key, body)
 
 
 async def test_a_config_larger_than_the_manifest_says_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +134,64 @@ async def test_many_snapshots_looked_at_at_once_are_all_answered() -> None:
         async with asyncio.timeout(30):
             found = await asyncio.gather(*(browse(client, prefix) for prefix in prefixes * 2))
         assert set().union(*found) <= {200, 503}
+
+
+class TestQueries:
+    """What pages ask of the index, where one thing is used by very many."""
+
+    @pytest.fixture
+    async def client(self) -> AsyncIterator[Served]:
+        storage = memory()
+        registry = Registry(storage)
+        for number in range(501):
+            await put_unasked(storage, f"r{number:03}", BASE, "x")
+        many = registry.repository("r000")
+        for number in range(30):
+            await many.tags.set(f"t{number}", BASE.digest)
+        for number in range(12):
+            await push(many, images.referrer(BASE, f"sbom {number}"))
+        async with pages_of(storage) as client:
+            yield client
+
+    async def test_a_blob_that_many_use_says_how_many(self, client: Served) -> None:
+        said = words(await look(client, f"/blobs/{BASE.blobs[0].digest}"))
+        assert "used by 501 repositories" in said
+        assert "and 1 more" in said
+        assert "30 more tags of the same manifest" in said
+
+    async def test_an_image_with_many_things_attached_has_a_few_beside_its_tag(self, client: Served) -> None:
+        listed = (await look(client, "/repositories/r000?q=t1")).body.decode()
+        row = listed[listed.index(">t1<") :]
+        assert row[: row.index("</tr>")].count('class="badge"') == pages._BADGES
+        image = (await look(client, f"/images/r000@{BASE.digest}")).body.decode()
+        attached = image[image.index('<ul class="attached">') :]
+        assert attached[: attached.index("</ul>")].count("<li>") == 12
+
+    async def test_digests_are_found_by_any_beginning(self, client: Served) -> None:
+        for length in range(4, 65):
+            assert BASE.digest in words(await look(client, f"/search?q={BASE.digest[7 : 7 + length]}"))
+        assert "Nothing found" in words(await look(client, f"/search?q={BASE.digest[7:]}0"))
+
+
+async def test_sizes_count_what_several_images_of_an_index_share_once() -> None:
+    """image_size against sets, over indexes of indexes."""
+    storage = memory()
+    layers = images.layers("sizes", 3)
+    one, two = images.image("one", parts=layers[:2]), images.image("two", parts=layers[1:])
+    inner = images.index([one, two])
+    outer = images.index([inner, one])
+    repository = Registry(storage).repository("sizes")
+    for tag, document in {"one": one, "two": two, "inner": inner, "outer": outer}.items():
+        await push(repository, document, tag)
+    await repository.tags.set("again", one.digest)
+    kept = Index(storage=storage, scanning=SCANNING)
+    await kept.once()
+    async with kept.view() as view:
+        asked = {"limit": 9, "offset": 0, "repository": 1, "words": "", **between("")}
+        found = {row[0]: row[3] for row in await view.rows("tags", asked, order="name")}
+    await kept.close()
+    wanted = {
+        tag: sum(map(len, document.closure().values()))
+        for tag, document in {"one": one, "two": two, "inner": inner, "outer": outer, "again": one}.items()
+    }
+    assert found == wanted
