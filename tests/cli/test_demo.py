@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import re
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +19,8 @@ from regstore import layout
 from regstore.cli.app import COMMANDS
 from regstore.cli.run import run_async
 from regstore.demo_registry import AGE, CORRUPT_REPOSITORY, build_demo_registry
+from regstore.digest import Digest
+from regstore.manifest import OCI_CONFIG
 from tests.cli.conftest import Run
 from tests.servers import skopeo
 from tests.servers.distribution import Registry
@@ -31,6 +37,33 @@ def test_it_is_always_the_same_but_for_the_time(demo_registry: Path, tmp_path: P
     assert {key.rpartition("/")[2] for key in first if first[key] != second[key]} == {"startedat"}
     old = (datetime(2025, 1, 31, tzinfo=UTC) - AGE).timestamp()
     assert {path.stat().st_mtime for path in tmp_path.rglob("*")} == {old}
+
+
+def test_its_digests_are_the_same_everywhere(run: Run, demo_registry: Path) -> None:
+    """README shows some; change these only together with it."""
+    shown = {
+        "team/app:1.1": "sha256:ebafb5db10469a1a4e5af3abe1419502a6d7263fab9984a53d917a7303c012d0",
+        "library/base:12": "sha256:5a86931b9ffb0fb1cf16af98c92bb5d4c0c86f8113f1159cdfd3f088b2b1da4e",
+    }
+    assert {each: run("inspect", "--json", demo_registry, each).json["digest"] for each in shown} == shown
+
+
+def test_its_layers_are_archives_and_its_configs_say_so(demo_registry: Path) -> None:
+    bodies = {Digest.of(body): body for body in keys_of(demo_registry).values()}
+    seen = 0
+    for body in bodies.values():
+        document = json.loads(body) if body.startswith(b'{"schemaVersion"') else {}
+        if document.get("config", {}).get("mediaType") != OCI_CONFIG:
+            continue
+        seen += 1
+        config = json.loads(bodies[Digest.parse(document["config"]["digest"])])
+        layers = [bodies[Digest.parse(layer["digest"])] for layer in document["layers"]]
+        assert config["rootfs"]["diff_ids"] == [str(Digest.of(gzip.decompress(layer))) for layer in layers]
+        assert len([step for step in config["history"] if "empty_layer" not in step]) == len(layers)
+        for layer in layers:
+            with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+                assert len([member for member in archive if member.isfile()]) > 1
+    assert seen == 10
 
 
 def test_every_kind_of_key_is_in_it_and_nothing_unknown(demo_registry: Path) -> None:

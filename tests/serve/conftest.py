@@ -1,3 +1,3 @@
-from tests.cli.conftest import start
+from tests.cli.conftest import built_demo, demo_registry, start
 
-__all__ = ["start"]
+__all__ = ["built_demo", "demo_registry", "start"]

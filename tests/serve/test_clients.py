@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import tarfile
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -157,6 +159,41 @@ def test_podman_and_buildah_unpack_what_they_pull(
             root = programs.pull(f"{host}/team/multi:1", architecture=architecture)
             for name, content in unpacked(child).items():
                 assert (root / name).read_bytes() == content
+
+
+def test_images_of_the_demo_are_unpacked_and_looked_into(serve: Serve, demo_registry: Path) -> None:
+    debian.require("podman", "buildah")
+    with serve(demo_registry) as host, containers() as programs:
+        for image, architecture, version in (
+            ("team/app:1.1", "amd64", "1.1"),
+            ("team/app:1.1", "arm64", "1.1"),
+            ("team/app:latest", "amd64", "nightly-2"),
+            ("team/worker:stable", "amd64", "2.4"),
+        ):
+            root = programs.pull(f"{host}/{image}", architecture=architecture)
+            assert (root / "srv/VERSION").read_text() == f"{version}\n"
+            assert f"for linux/{architecture}" in (root / "srv/run").read_text()
+            assert (root / "etc/os-release").read_text().startswith('NAME="Demo"')
+        assert (programs.pull(f"{host}/legacy/import:2019") / "opt/import/README").exists()
+        page = look(host, "/images/team/worker:stable")
+        for words in (
+            "ENTRYPOINT [&#34;/srv/run&#34;]",
+            "VERSION=2.4",
+            "org.opencontainers.image.title",
+            "linux/amd64",
+        ):
+            assert words in page
+        assert "RUN install-runtime 3.2" in look(host, "/images/team/app:latest")
+
+
+def look(host: str, path: str) -> str:
+    """The page, once the index that it is made from is there."""
+    while True:
+        with urllib.request.urlopen(f"http://{host}{path}", timeout=60) as answer:
+            page: str = answer.read().decode()
+        if "is being listed" not in page:
+            return page
+        time.sleep(0.05)
 
 
 def test_pulls_go_on_while_gc_runs(

@@ -1,19 +1,8 @@
-"""A small, realistic registry in a folder, with what years leave behind: what `regstore demo` and examples work on.
-
-Always the same bytes, so always the same digests:
-
-    library/base      one layer that the others share
-    team/app          1.0 and 1.1 for two platforms, a signature of 1.1, and `latest`, pushed three times
-    team/worker       one tag, on the same base layer
-    legacy/import     a link of zero bytes, as a full disk leaves it
-
-and beside them a blob that no repository links, and an upload that was begun and never finished.
-"""
+"""The demo's registry, pushed into a folder as its docstring says, with the damage, and made to look old."""
 
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from regstore import layout
+from regstore.demo_registry import images
 from regstore.digest import Digest
 from regstore.manifest import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform
 from regstore.registry import Registry, Repository
@@ -51,10 +41,7 @@ class _Pushed:
             "size": self.size,
         }
         if self.platform is not None:
-            names = ("os", "architecture", "variant")
-            document["platform"] = {
-                name: getattr(self.platform, name) for name in names if getattr(self.platform, name)
-            }
+            document["platform"] = images.platform_fields(self.platform)
         return document
 
 
@@ -63,15 +50,18 @@ async def build_demo_registry(folder: Path, *, now: datetime) -> None:
     async with Registry(open_storage(folder, OpenOptions(create=True))) as registry:
         for key in layout.SEEDS:
             await registry.storage.put(layout.encode(key), SEED_BODY)
-        base = await _image(registry.repository("library/base"), ["base"], _AMD64, tag="12")
+        base = await _image(registry.repository("library/base"), images.base_image(_AMD64), tag="12")
         app, worker = registry.repository("team/app"), registry.repository("team/worker")
         for repository in (app, worker):
-            await repository.blobs.mount(_layer_digest("base"), "library/base")
+            await repository.blobs.mount(images.base().digest, "library/base")
         for build in range(3):  # each push of `latest` leaves the one before without a tag
-            await _image(app, ["base", "runtime", f"nightly-{build}"], _AMD64, tag="latest")
-        for version in ("1.0", "1.1"):
+            nightly = images.program_image(
+                "app", f"nightly-{build}", _AMD64, created=f"2024-03-0{build + 1}", runtime=True
+            )
+            await _image(app, nightly, tag="latest")
+        for version, created in (("1.0", "2024-01-15"), ("1.1", "2024-02-20")):
             children = [
-                await _image(app, ["base", "runtime", f"app-{version}-{platform.architecture}"], platform)
+                await _image(app, images.program_image("app", version, platform, created=created, runtime=True))
                 for platform in (_AMD64, _ARM64)
             ]
             index = await _put(
@@ -80,38 +70,28 @@ async def build_demo_registry(folder: Path, *, now: datetime) -> None:
                     "schemaVersion": 2,
                     "mediaType": OCI_INDEX,
                     "manifests": [child.descriptor() for child in children],
+                    "annotations": {"org.opencontainers.image.version": version},
                 },
                 tag=version,
             )
         await _sign(app, index)
-        await _image(worker, ["base", "worker"], _AMD64, tag="stable")
-        legacy = await _image(registry.repository(CORRUPT_REPOSITORY), ["legacy"], _AMD64, tag="2019")
+        await _image(worker, images.program_image("worker", "2.4", _AMD64, created="2024-02-01"), tag="stable")
+        legacy = await _image(registry.repository(CORRUPT_REPOSITORY), images.legacy_image(_AMD64), tag="2019")
         await _damage(registry, legacy, base)
         await _abandon_upload(registry, now - AGE)
     _make_old(folder, now - AGE)
 
 
-async def _image(
-    repository: Repository, layers: list[str], platform: Platform, *, tag: str | None = None
-) -> _Pushed:
-    pushed = [await repository.blobs.put(_layer(name)) for name in layers]
-    config = orjson.dumps(
-        {
-            "created": "2024-03-01T12:00:00Z",
-            "architecture": platform.architecture,
-            "os": platform.os,
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [str(blob.digest) for blob in pushed]},
-        }
-    )
-    stored = await repository.blobs.put(config)
+async def _image(repository: Repository, image: images.DemoImage, *, tag: str | None = None) -> _Pushed:
+    pushed = [await repository.blobs.put(layer.data) for layer in image.layers]
+    stored = await repository.blobs.put(image.config())
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": str(stored.digest), "size": stored.size},
         "layers": [{"mediaType": OCI_LAYER, "digest": str(blob.digest), "size": blob.size} for blob in pushed],
     }
-    return await _put(repository, document, tag=tag, platform=platform)
+    return await _put(repository, document, tag=tag, platform=image.platform)
 
 
 async def _put(
@@ -147,14 +127,14 @@ async def _damage(registry: Registry, legacy: _Pushed, base: _Pushed) -> None:
     broken = layout.RevisionLinkKey(CORRUPT_REPOSITORY, base.digest)
     assert legacy.digest != base.digest
     await registry.storage.put(layout.encode(broken), b"")
-    orphan = _bytes("orphan", 1_500_000)
+    orphan = images.noise("orphan", 1_500_000)
     await registry.storage.put(layout.encode(layout.BlobKey(Digest.of(orphan))), orphan)
 
 
 async def _abandon_upload(registry: Registry, began: datetime) -> None:
     parts = {
         "startedat": began.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode(),
-        "data": _bytes("upload", 700_000),
+        "data": images.noise("upload", 700_000),
     }
     for part, data in parts.items():
         await registry.storage.put(layout.encode(layout.UploadKey("team/worker", UPLOAD, part)), data)
@@ -164,16 +144,3 @@ def _make_old(folder: Path, time: datetime) -> None:
     for directory, _, files in os.walk(folder, topdown=False):
         for name in [*files, ""]:
             os.utime(Path(directory) / name, (time.timestamp(), time.timestamp()))
-
-
-def _layer(name: str) -> bytes:
-    return _bytes(name, 900_000 if name == "base" else 60_000 + 7_919 * (sum(name.encode()) % 29))
-
-
-def _layer_digest(name: str) -> Digest:
-    return Digest.of(_layer(name))
-
-
-def _bytes(name: str, size: int) -> bytes:
-    """Bytes that do not compress, the same for each name."""
-    return random.Random(name).randbytes(size)
