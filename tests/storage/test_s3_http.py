@@ -113,6 +113,13 @@ def both_sides(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return mine, ssl.create_default_context(cafile=str(pem))
 
 
+async def stuck(first: bytes = b"") -> AsyncIterator[bytes]:
+    """A body that does not come, or not beyond its first bytes."""
+    if first:
+        yield first
+    await asyncio.Event().wait()
+
+
 async def answer_all(peer: Peer) -> None:
     while True:
         await peer.head()
@@ -460,7 +467,66 @@ async def test_what_the_body_raises_is_raised_and_closes_the_connection() -> Non
         await ended.wait()
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_that_does_not_come_hides_no_answer(at_once: bool) -> None:
+    asked = asyncio.Event()
+
+    async def handle(peer: Peer) -> None:
+        await peer.head()
+        if not at_once:
+            assert await peer.reader.readexactly(1) == b"x"
+        await peer.say(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 4\r\n\r\nlate")
+        await peer.ended()
+        asked.set()
+
+    async with serving(handle) as found, asyncio.timeout(20):
+        response = await found.request("PUT", body=stuck(b"" if at_once else b"x"), length=9)
+        assert (response.status, await response.read()) == (400, b"late")
+        await asked.wait()
+        assert not found.client._idle and not found.client._busy, "half a body is on it"
+
+
+async def test_a_body_that_does_not_come_hides_no_broken_connection() -> None:
+    async with serving(answering(close=True)) as found, asyncio.timeout(20):
+        with pytest.raises(ConnectionError):
+            await found.request("PUT", body=stuck(), length=9)
+
+
+async def test_who_waits_for_a_body_can_be_cancelled() -> None:
+    asked = asyncio.Event()
+
+    async def handle(peer: Peer) -> None:
+        await peer.head()
+        asked.set()
+        await peer.ended()
+
+    async with serving(handle) as found, asyncio.timeout(20):
+        task = asyncio.create_task(found.request("PUT", body=stuck(), length=9))
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not found.client._idle and not found.client._busy
+
+
+async def test_a_timeout_of_the_bodys_own_is_raised() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise TimeoutError("mine")
+
+    async with serving(answering()) as found, asyncio.timeout(20):
+        with pytest.raises(TimeoutError, match="mine"):
+            await found.request("PUT", body=pieces(), length=9)
+
+
 # -- time
+
+
+async def test_a_body_that_does_not_come_has_a_limit() -> None:
+    async with serving(answering()) as found, asyncio.timeout(20):
+        with pytest.raises(TimeoutError, match="no answer in time"):
+            await found.request("PUT", body=stuck(b"x"), length=9, patience=0.04, limit=0.08)
+        assert await found.get() == (200, b"ok")
 
 
 @pytest.mark.parametrize(

@@ -224,8 +224,15 @@ class _Answer:
         self._size = 0
         self._paused = False
         self._waiter: asyncio.Future[None] | None = None
+        #: Where the request's body is being waited for: ended once `is_decided`.
+        self.interrupts: asyncio.Timeout | None = None
         self._waiting_since = 0.0
         self._closed = False
+
+    @property
+    def is_decided(self) -> bool:
+        """No more of the request's body is wanted."""
+        return self.begun or self.error is not None
 
     # from the connection
 
@@ -241,6 +248,9 @@ class _Answer:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+        elif waiter is None and self.interrupts is not None and self.is_decided:
+            self.interrupts.reschedule(0.0)
+            self.interrupts = None
 
     def is_overdue(self, now: float) -> bool:
         if self._waiter is None:
@@ -346,18 +356,32 @@ class _Connection(asyncio.Protocol):
             self._sent = True
         else:
             transport.write(head)
-            async for piece in body:
-                while self._blocked and not answer.begun and answer.error is None:
-                    await answer.wait()
-                if answer.begun or answer.error is not None:
-                    break
-                transport.write(piece)
-            else:
-                self._sent = True
+            await self._send(transport, answer, body)
         while not answer.begun:
             if answer.error is not None:
                 raise answer.error
             await answer.wait()
+
+    async def _send(
+        self, transport: asyncio.Transport, answer: _Answer, body: AsyncIterator[bytes | memoryview]
+    ) -> None:
+        """All of the body, or what of it is sent until the answer begins, or fails: a body that does not come must not
+        keep us from that."""
+        try:
+            async with asyncio.timeout(None) as sending:
+                answer.interrupts = sending
+                async for piece in body:
+                    while self._blocked and not answer.is_decided:
+                        await answer.wait()
+                    if answer.is_decided:
+                        return
+                    transport.write(piece)
+                self._sent = True
+        except TimeoutError:
+            if not answer.is_decided:
+                raise  # the body's own
+        finally:
+            answer.interrupts = None
 
     def abort(self) -> None:
         if self._transport is not None:
