@@ -1,8 +1,9 @@
 """The `regstore` program: its commands, and what `--help` says of them all.
 
 To add a command: a module here with a function under `@command` (`command.py`), whose first parameter is
-`StoreSettings` where it works on a store, and which imports the library inside itself; and its line in `COMMANDS`.
-Commands with a common first word are a group.
+`StoreSettings` where it works on a store, and which imports the library inside itself; and its entry in `COMMANDS`,
+which says where it is and has the first sentence of its docstring: it is imported when it runs (`later.py`). Commands
+with a common first word are a group.
 """
 
 from __future__ import annotations
@@ -12,23 +13,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from regstore.cli.backup import BACKUP_COMMANDS
-from regstore.cli.backup.restore import backup_restore
-from regstore.cli.demo import demo
-from regstore.cli.doctor import doctor
-from regstore.cli.du import du
-from regstore.cli.gc import gc
-from regstore.cli.heal import heal
-from regstore.cli.inspect import inspect
-from regstore.cli.locks import locks
-from regstore.cli.ls import ls
-from regstore.cli.migrate import migrate
-from regstore.cli.report import report
-from regstore.cli.rm import rm, untag
-from regstore.cli.seed_bucket import seed_bucket
-from regstore.cli.serve import serve
-from regstore.cli.tags import tags
+from regstore.cli.later import Later
 from regstore.cli.trash import TRASH_COMMANDS
-from regstore.cli.verify import verify
 
 EPILOG: Final = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, with something left out and reported; "
@@ -36,24 +22,70 @@ EPILOG: Final = (
     "by SIGHUP)."
 )
 
+#: Name, place, and what `regstore --help` says of each.
 COMMANDS: Final = {
-    "ls": ls,
-    "tags": tags,
-    "inspect": inspect,
-    "gc": gc,
-    "rm": rm,
-    "untag": untag,
-    "heal": heal,
-    "locks": locks,
-    "seed-bucket": seed_bucket,
-    "migrate": migrate,
-    "verify": verify,
-    "restore": backup_restore,
-    "du": du,
-    "serve": serve,
-    "report": report,
-    "doctor": doctor,
-    "demo": demo,
+    "ls": Later("regstore.cli.ls:ls", "List the repositories of a store."),
+    "tags": Later(
+        "regstore.cli.tags:tags",
+        "List the tags of a repository: digest, kind, size, platforms, referrers.",
+    ),
+    "inspect": Later(
+        "regstore.cli.inspect:inspect",
+        "Show a repository, or a manifest of it with its layers, platforms and referrers.",
+    ),
+    "gc": Later(
+        "regstore.cli.gc:gc",
+        "Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.",
+    ),
+    "rm": Later(
+        "regstore.cli.rm:rm",
+        "Remove tags, images or repositories by name, and nothing else; `regstore trash restore` undoes it.",
+    ),
+    "untag": Later("regstore.cli.rm:untag", "Remove tags and nothing else; the images stay, untagged."),
+    "heal": Later(
+        "regstore.cli.heal:heal",
+        "Put back from the trash what is referenced again, with the links that went with it; gc does this, too.",
+    ),
+    "locks": Later(
+        "regstore.cli.locks:locks",
+        "List the locks of a store: run, command, holder, and when each expires unless it is renewed.",
+    ),
+    "seed-bucket": Later(
+        "regstore.cli.seed_bucket:seed_bucket",
+        "Make a bucket or a folder a healthy, empty registry store, and check it.",
+    ),
+    "migrate": Later(
+        "regstore.cli.migrate:migrate",
+        "Copy a registry's store: disk to S3, bucket to bucket, S3 to disk.",
+    ),
+    "verify": Later(
+        "regstore.cli.verify:verify",
+        "Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.",
+    ),
+    "restore": Later(
+        "regstore.cli.backup.restore:backup_restore",
+        "Restore a snapshot into STORE, which may be empty, missing or in use.",
+    ),
+    "du": Later(
+        "regstore.cli.du:du",
+        "Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to.",
+    ),
+    "serve": Later(
+        "regstore.cli.serve:serve",
+        "Serve a store or a backup as a read-only registry with pages to look at, until interrupted.",
+    ),
+    "report": Later(
+        "regstore.cli.report:report",
+        "Write the pages of space, garbage and health as one HTML file, to send to those who own the images.",
+    ),
+    "doctor": Later(
+        "regstore.cli.doctor:doctor",
+        "Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.",
+    ),
+    "demo": Later(
+        "regstore.cli.demo:demo",
+        "Build a small registry in a temporary folder, and walk through ls, tags, inspect and gc on it.",
+    ),
 }
 
 #: What a group's help says, and its commands.
@@ -95,9 +127,9 @@ def _regstore(
 
 
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    _command.add_to(app, _name)
 for _name, (_help, _group) in GROUPS.items():
     _typer = typer.Typer(help=_help, **_LOOK)
     for _word, _command in _group.items():
-        _typer.command(_word)(_command)
+        _command.add_to(_typer, _word)
     app.add_typer(_typer, name=_name)

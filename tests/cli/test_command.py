@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from regstore.cli.app import COMMANDS
+from regstore.cli.app import COMMANDS, GROUPS
 from regstore.cli.backup import BACKUP_COMMANDS
 from regstore.cli.command import command, said
 from regstore.cli.options import Json, SecondStore
@@ -112,12 +112,56 @@ def test_a_text_for_a_value_is_for_groups_only() -> None:
         command(single)
 
 
+# -- imported when it runs
+
+EVERY_COMMAND = COMMANDS | {
+    f"{group} {name}": each for group, (_, commands) in GROUPS.items() for name, each in commands.items()
+}
+
+
+@pytest.mark.parametrize("name", EVERY_COMMAND)
+def test_lists_say_the_first_sentence_of_its_docstring(name: str) -> None:
+    later = EVERY_COMMAND[name]
+    paragraph = " ".join((later.load().__doc__ or "").split("\n\n")[0].split())
+    assert later.line == paragraph.partition(". ")[0].removesuffix(".") + "."
+
+
+def loaded_by(program: str, *arguments: str) -> list[str]:
+    """The modules that a process has loaded when the program has run."""
+    program += "\nimport sys; print(*sys.modules, file=sys.stderr)"
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr.split()
+
+
+AS_THE_PROGRAM = """
+from regstore.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [
+        (("ls", "{store}"), {"ls"}),
+        (("ls", "--help"), {"ls"}),
+        (("trash", "list", "{store}"), {"trash.list"}),
+        (("--help",), set()),
+        (("backup", "--help"), set()),
+    ],
+)
+def test_no_other_commands_module_is_loaded(demo_registry: Path, arguments: tuple[str, ...], own: set[str]) -> None:
+    loaded = loaded_by(AS_THE_PROGRAM, *(each.format(store=demo_registry) for each in arguments))
+    modules = {each.place.partition(":")[0] for each in EVERY_COMMAND.values()}
+    assert modules & set(loaded) == {f"regstore.cli.{each}" for each in own}
+
+
 @pytest.mark.long
 def test_what_every_command_waits_for_is_light() -> None:
-    program = "import sys, regstore.cli.app; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = loaded_by("import regstore.cli.app\nfor each in regstore.cli.app.COMMANDS.values(): each.load()")
     assert "regstore.cli.gc" in loaded
     assert "asyncio" not in loaded
 
@@ -127,12 +171,12 @@ def test_what_every_command_waits_for_is_light() -> None:
 #: Not of the way to a store.
 OF_THE_RUN = {"store", "registry_config", "concurrency", "quiet", "debug"}
 WITH_A_SECOND_STORE = {
-    "migrate": COMMANDS["migrate"],
-    "restore": COMMANDS["restore"],
-    "verify": COMMANDS["verify"],
-    "backup create": BACKUP_COMMANDS["create"],
-    "backup restore": BACKUP_COMMANDS["restore"],
-    "backup check": BACKUP_COMMANDS["check"],
+    "migrate": COMMANDS["migrate"].load(),
+    "restore": COMMANDS["restore"].load(),
+    "verify": COMMANDS["verify"].load(),
+    "backup create": BACKUP_COMMANDS["create"].load(),
+    "backup restore": BACKUP_COMMANDS["restore"].load(),
+    "backup check": BACKUP_COMMANDS["check"].load(),
 }
 
 
@@ -183,7 +227,7 @@ def test_verify_takes_the_names_of_before_for_its_second_store() -> None:
 
 def test_names_of_before_are_taken_and_not_shown(tmp_path: Path) -> None:
     app = typer.Typer(rich_markup_mode=None)
-    app.command()(COMMANDS["verify"])
+    app.command()(COMMANDS["verify"].load())
     assert "--repair-from-" not in CliRunner().invoke(app, ["--help"]).output
     words = ["--repair-from-endpoint-url", "http://two", "--repair-from-profile", "p2", "--max-age", "1h"]
     result = CliRunner().invoke(app, [str(tmp_path), *words])

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from regstore.cli.trash.empty import trash_empty
-from regstore.cli.trash.list import trash_list
-from regstore.cli.trash.restore import trash_restore
+from regstore.cli.later import Later
 
 TRASH_COMMANDS: Final = {
-    "list": trash_list,
-    "restore": trash_restore,
-    "empty": trash_empty,
+    "list": Later(
+        "regstore.cli.trash.list:trash_list",
+        "List the runs that left anything in the trash or can be undone, oldest first.",
+    ),
+    "restore": Later(
+        "regstore.cli.trash.restore:trash_restore",
+        "Undo a run: put back the blobs, links and tags that it took.",
+    ),
+    "empty": Later(
+        "regstore.cli.trash.empty:trash_empty",
+        "Delete for good what runs took away, and what undoes them.",
+    ),
 }
