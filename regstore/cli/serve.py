@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -49,7 +50,7 @@ class Listening:
         typer.Option("--redirect", help="Send clients to S3 itself for blobs, by addresses good for 20 minutes."),
     ] = False
 
-    def options(self) -> ServeOptions:
+    def options(self, names: Iterable[str] = ()) -> ServeOptions:
         from regstore.serve.server import ServeOptions, parse_listen
 
         host, port = parse_listen(self.listen)
@@ -61,6 +62,7 @@ class Listening:
             tls_key=self.tls_key,
             open_to_all=self.without_password,
             redirect=self.redirect,
+            names=frozenset(name.lower() for name in names),
         )
 
 
@@ -95,8 +97,18 @@ def serve(
     """
     from regstore.serve.opening import PageOptions
 
-    shown = PageOptions(refresh=parse_duration(refresh) / 1_000_000, pull_host=_host(registry_url))
-    run_async(_serve(settings, listening.options(), shown, snapshot, as_json, _log(quiet=settings.quiet)))
+    host = _host(registry_url)
+    shown = PageOptions(refresh=parse_duration(refresh) / 1_000_000, pull_host=host)
+    run_async(
+        _serve(
+            settings,
+            listening.options([host.rpartition(":")[0] or host] if host else []),
+            shown,
+            snapshot,
+            as_json,
+            _log(quiet=settings.quiet),
+        )
+    )
 
 
 def _host(url: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from regstore.digest import Digest
@@ -68,11 +68,19 @@ class Subjects:
         self.referrers.setdefault(subject, {}).setdefault(referrer.digest, referrer)
 
 
+def _as_it_is(digest: Digest, found: KnownManifest) -> KnownManifest:
+    return found
+
+
 async def read_subjects(
-    manifests: Manifests, tags: Tags, *, known: Mapping[Digest, KnownManifest] | None = None
+    manifests: Manifests,
+    tags: Tags,
+    *,
+    known: Mapping[Digest, KnownManifest] | None = None,
+    keep: Callable[[Digest, KnownManifest], KnownManifest] = _as_it_is,
 ) -> Subjects:
     """One GET a revision that is not `known`, one listing of revisions and one of tags. A damaged manifest is noted,
-    not raised."""
+    not raised. keep: gives what is kept of each that was read, as soon as it was."""
     subjects = Subjects()
 
     async def read(revision: tuple[Digest, bool]) -> KnownManifest | None:
@@ -80,7 +88,9 @@ async def read_subjects(
         if sound and known is not None and digest in known:
             return known[digest]
         try:
-            return KnownManifest.of(await (manifests.read(digest) if sound else manifests.get(digest)))
+            return keep(
+                digest, KnownManifest.of(await (manifests.read(digest) if sound else manifests.get(digest)))
+            )
         except (ManifestUnknown, InvalidManifest):
             return None
         except StorageError as error:

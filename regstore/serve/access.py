@@ -18,6 +18,7 @@ import re
 import secrets
 import time
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -36,7 +37,7 @@ _WAITING_IN_ALL: Final = 500
 #: Seconds for which a right password is remembered, and how many.
 _REMEMBERED: Final = 300.0
 _MOST: Final = 1000
-_BCRYPT: Final = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+_BCRYPT: Final = re.compile(r"\$2[aby]\$(?:0[4-9]|1\d|2\d|3[01])\$[./A-Za-z0-9]{53}")
 _KINDS: Final = {"$apr1$": "MD5 (htpasswd -m)", "{SHA}": "SHA-1 (htpasswd -s)", "$5$": "SHA-256", "$6$": "SHA-512"}
 
 
@@ -87,7 +88,11 @@ class Passwords:
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: Counter[str] = Counter()
-        self._comparing = asyncio.Semaphore(os.cpu_count() or 1)
+        self._trying: set[asyncio.Task[bool]] = set()
+        cores = os.cpu_count() or 1
+        self._comparing = asyncio.Semaphore(cores)
+        #: Threads of their own: whoever guesses does not take those that read the store.
+        self._pool = ThreadPoolExecutor(cores, thread_name_prefix="passwords")
         self._nobody = _hash(secrets.token_bytes(16), next(iter(self._users.values())))
 
     async def check(self, request: web.Request) -> None:
@@ -104,21 +109,35 @@ class Passwords:
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many passwords at a time", Retry_After="10"
             )
+        users = self._users
+        # To its end even if the client goes away: or one who does so at once could try as many as he likes.
         self._waiting[address] += 1
+        trying = asyncio.create_task(self._try(address, users.get(user), password))
+        self._trying.add(trying)
+        trying.add_done_callback(self._trying.discard)
+        if not await asyncio.shield(trying):
+            raise _unauthorized()
+        if users is not self._users:  # the file changed meanwhile
+            await self.check(request)
+            return
+        self._right[proof] = time.monotonic() + _REMEMBERED
+        while len(self._right) > _MOST:
+            self._right.popitem(last=False)
+
+    async def _try(self, address: str, known: bytes | None, password: bytes) -> bool:
+        """Whether a password is right; takes its time where it is not."""
         try:
             async with self._comparing:
-                known = self._users.get(user)
-                right = await asyncio.to_thread(_matches, password, known if known is not None else self._nobody)
+                compared = known if known is not None else self._nobody
+                right = await asyncio.get_running_loop().run_in_executor(self._pool, _matches, password, compared)
             if known is None or not right:
                 await asyncio.sleep(PENALTY)
-                raise _unauthorized()
+                return False
+            return True
         finally:
             self._waiting[address] -= 1
             if not self._waiting[address]:
                 del self._waiting[address]
-        self._right[proof] = time.monotonic() + _REMEMBERED
-        while len(self._right) > _MOST:
-            self._right.popitem(last=False)
 
     def _look_again(self) -> None:
         try:

@@ -22,7 +22,7 @@ from aiohttp import hdrs, web
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import BlobUnknown, ManifestUnknown, NotFound, RegstoreError, Unsupported
-from regstore.manifest import OCI_INDEX
+from regstore.manifest import DOCKER_LIST, OCI_INDEX
 from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
 from regstore.serve.accept import Accepts, default_image
@@ -35,6 +35,8 @@ from regstore.storage.optional import Presigns
 VERSION_HEADER: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 #: Names, or tags, of one answer where the client asks for no number, or for more.
 PAGE: Final = 1000
+#: Bytes of an index of referrers, which clients read as they read a manifest: as large as registries take one.
+_ANSWER: Final = 4 * 1024 * 1024 - 1000
 #: Seconds for which an address to which a client is sent is good: it must begin by then.
 REDIRECT: Final = 1200
 #: What never changes may be kept for ever, says the answer; a tag's answer says nothing.
@@ -96,11 +98,13 @@ class RegistryApi:
         if ":" not in reference and not is_tag(reference):
             raise ApiError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", "no such tag: this can't be one")
         stored = _acceptable(
-            await repository.manifests.get(reference), Accepts(request.headers.getall(hdrs.ACCEPT, ()))
+            await repository.manifests.get(reference),
+            Accepts(request.headers.getall(hdrs.ACCEPT, ())),
+            by_digest=":" in reference,
         )
         if isinstance(stored, Digest):
             stored = await repository.manifests.get(stored)
-        headers = _headers(stored.digest)
+        headers = _headers(stored.digest) | {hdrs.VARY: hdrs.ACCEPT}
         if ":" in reference:
             headers[hdrs.CACHE_CONTROL] = _FOR_EVER
         if _has_it(request, stored.digest):
@@ -154,6 +158,11 @@ class RegistryApi:
         if wanted:
             found = [each for each in found if each.get("artifactType") == wanted]
             headers["OCI-Filters-Applied"] = "artifactType"
+        found, rest = _what_fits(found, request.query.get("last", ""))
+        if rest:
+            query = {"artifactType": wanted} if wanted else {}
+            after = urlencode(query | {"last": found[-1]["digest"]}, quote_via=quote)
+            headers[hdrs.LINK] = f'<{quote(request.path)}?{after}>; rel="next"'
         body = orjson.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found})
         return web.Response(body=body, content_type=OCI_INDEX, headers=headers)
 
@@ -179,14 +188,26 @@ def guarded(handler: Handler) -> Handler:
     return handle
 
 
-def _acceptable(stored: StoredManifest, accepts: Accepts) -> StoredManifest | Digest:
-    """The manifest, or the digest of the one to give in its place. ManifestUnknown where the client takes neither."""
-    if accepts.takes(stored.media_type):
+def _acceptable(stored: StoredManifest, accepts: Accepts, *, by_digest: bool) -> StoredManifest | Digest:
+    """The manifest, or the digest of the one to give in its place, never where a digest was asked for: as Distribution,
+    which gives a Docker list then whatever is accepted. ManifestUnknown where the client takes neither."""
+    if accepts.takes(stored.media_type) or (by_digest and stored.media_type == DOCKER_LIST):
         return stored
     image = default_image(stored.manifest)
     if image is not None and accepts.takes(image.media_type):
         return image.digest
     raise ManifestUnknown(f"{stored.digest} is {stored.media_type}, which the client does not accept")
+
+
+def _what_fits(found: list[dict[str, Any]], last: str) -> tuple[list[dict[str, Any]], bool]:
+    """Descriptors after a digest for one answer, at least one, and whether there are more. found: by their digests."""
+    size = 0
+    rest = [each for each in found if each["digest"] > last]
+    for number, each in enumerate(rest):
+        size += len(orjson.dumps(each)) + 1
+        if number and size > _ANSWER:
+            return rest[:number], True
+    return rest, False
 
 
 def _headers(digest: Digest) -> dict[str, str]:

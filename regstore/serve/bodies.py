@@ -92,6 +92,20 @@ async def send(
     return response
 
 
+async def send_whole(request: web.Request, response: web.StreamResponse) -> None:
+    """Send an answer that is in memory, which aiohttp would do too, but wait for its client for ever."""
+    if response.prepared:
+        return
+    length = response.content_length or 0
+    try:
+        async with asyncio.timeout(STALLED * (1 + length // PIECE)):
+            await response.prepare(request)
+            await response.write_eof()
+    except TimeoutError:
+        cut(request)
+        raise ConnectionResetError("the client takes nothing") from None
+
+
 async def _send_file(request: web.Request, file: int, part: Range) -> None:
     loop, offset, end = asyncio.get_running_loop(), part.start, part.start + part.length
     with os.fdopen(os.dup(file), "rb", buffering=0) as content:

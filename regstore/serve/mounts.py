@@ -20,6 +20,8 @@ from regstore.registry import Registry, Repository
 from regstore.storage.base import Storage
 
 LATEST: Final = "latest"
+#: Snapshots that keep in memory what they have read of their packs, some 100 MB each at most.
+_READ: Final = 4
 
 
 class Mounts(Protocol):
@@ -61,6 +63,8 @@ class BackupMount:
         self._backup = backup
         self._snapshots: dict[str, SnapshotStorage] = {}
         self._keys: tuple[str, ...] | None = None
+        #: Those that were asked last, the newest at the end.
+        self._used: dict[str, SnapshotStorage] = {}
 
     async def find(self, name: str) -> Repository:
         prefix, _, rest = parse_name(name).partition("/")
@@ -71,7 +75,16 @@ class BackupMount:
             raise NameUnknown(
                 f"{self._backup.url} has no snapshot {prefix}: a name here begins with a snapshot's ID"
             )
+        await self.touch(snapshot)
         return Registry(snapshot).repository(rest)
+
+    async def touch(self, snapshot: SnapshotStorage) -> None:
+        """Say that it is read now: of those that were longest not, what they have read is forgotten."""
+        self._used.pop(snapshot.url, None)
+        self._used[snapshot.url] = snapshot
+        while len(self._used) > _READ:
+            oldest = self._used.pop(next(iter(self._used)))
+            await oldest.close()  # asked again, it reads again
 
     async def names(self) -> Sequence[str]:
         snapshots = await self.refresh()

@@ -223,7 +223,7 @@ class Pages:
                 users=users,
                 annotations=texts_by_name(stored.annotations),
                 raw=stored.data.decode("utf-8", "replace") if len(stored.data) <= _RAW_MAX else "",
-                pull=f"{site.pull_host or request.host}/{site.prefix}{name}",
+                pull=f"{site.pull_host or request.headers.get(hdrs.HOST, 'localhost')}/{site.prefix}{name}",
             )
 
     async def blob(self, request: web.Request, site: Site) -> web.StreamResponse:

@@ -63,6 +63,7 @@ class Past:
         for prefix, one in reversed(list((await self.mount.refresh()).items())):
             if prefix == LATEST or name not in one.snapshot.repositories:
                 continue
+            await self.mount.touch(one)
             try:
                 digest, said = await Registry(one).repository(name).tags.get(tag), ""
             except (TagUnknown, NameUnknown):
@@ -85,6 +86,7 @@ class Past:
             if prefix not in snapshots:
                 raise PageError(HTTPStatus.NOT_FOUND, f"There is no snapshot {printable(prefix)} in this backup.")
             storage = snapshots[prefix]
+            await self.mount.touch(storage)
             index = Index(storage=storage, scanning=self.scanning, refresh=0, on_event=self.on_event)
             stack = AsyncExitStack()
             await stack.enter_async_context(index.kept())

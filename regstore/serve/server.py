@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import re
 import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -20,6 +22,7 @@ from regstore.events import Notice, OnEvent, ignore
 from regstore.serve.access import Passwords
 from regstore.serve.answers import TOLD, ApiError, error_response
 from regstore.serve.api import RegistryApi
+from regstore.serve.bodies import send_whole
 from regstore.serve.metrics import CONTENT_TYPE, Figures, Requests, metrics
 from regstore.serve.mounts import Mounts
 from regstore.serve.pages import static
@@ -39,8 +42,12 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+#: What aiohttp says of requests that are none, with tracebacks: whoever can connect could fill a log.
+_NOBODY: Final = logging.Logger("regstore.serve", level=logging.CRITICAL + 1)
 #: Asked for by monitors, who have no password; it says nothing of the store but that it answers.
 HEALTH: Final = "/healthz"
+
+_MISDIRECTED: Final = "this server does not go by that name: start it with --registry-url, or --without-password"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,7 +57,8 @@ class ServeOptions:
     """host, port: where to listen; port 0 takes a free one. tls_cert, tls_key: PEM files, both or none.
 
     open_to_all: listen on an address that others can reach though there is no password. redirect: send clients to the
-    store itself for blobs, by addresses that are good for a while, where it has such (S3).
+    store itself for blobs, by addresses that are good for a while, where it has such (S3). names: under which clients
+    may ask, without a password, besides addresses and `localhost`.
     """
 
     host: str = "127.0.0.1"
@@ -60,6 +68,7 @@ class ServeOptions:
     tls_key: Path | None = None
     open_to_all: bool = False
     redirect: bool = False
+    names: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -123,16 +132,20 @@ def make_application(
         requests.under_way += 1
         try:
             response = await handler(request)
+            requests.answered[_method(request), response.status] += 1
+            await send_whole(request, response)
         finally:
             requests.under_way -= 1
-        requests.answered[_method(request), response.status] += 1
         return response
 
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if passwords is not None and request.path != HEALTH:
-                await passwords.check(request)
+            if request.path != HEALTH:
+                if passwords is not None:
+                    await passwords.check(request)
+                elif not options.open_to_all and not _is_ours(request.headers.get(hdrs.HOST, ""), options.names):
+                    raise ApiError(HTTPStatus.MISDIRECTED_REQUEST, "DENIED", _MISDIRECTED)
             response = await handler(request)
         except ApiError as error:
             response = error_response(error)
@@ -166,6 +179,19 @@ def make_application(
     return application
 
 
+def _is_ours(host: str, names: frozenset[str]) -> bool:
+    """Whether a `Host` header says an address, this computer, or a name that was told. Any other could be a name that
+    leads here from a page in somebody's browser ("DNS rebinding"), and let that page read everything."""
+    name = (host.rpartition(":")[0] if re.search(r":\d*$", host) else host).strip("[]").rstrip(".").lower()
+    if not name or name == "localhost" or name.endswith(".localhost") or name in names:
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _method(request: web.Request) -> str:
     """A client may send any word as a method: those that nobody uses are counted as one."""
     return request.method if request.method in hdrs.METH_ALL else "other"
@@ -193,6 +219,7 @@ async def serving(
         handle_signals=False,
         keepalive_timeout=IDLE,
         handler_cancellation=True,
+        logger=_NOBODY,
         shutdown_timeout=LAST,
         max_line_size=8190,
         max_field_size=8190,
