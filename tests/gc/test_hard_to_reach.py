@@ -359,3 +359,61 @@ async def test_a_link_that_was_gone_when_it_was_to_be_journaled_stays(
     monkeypatch.setattr(storage, "get", gone)
     await collect(storage, options(offline=offline))
     assert damaged in storage.store and damaged not in await journaled(storage)
+
+
+@pytest.mark.parametrize("changed", ["time", "size", "body"])
+async def test_a_link_that_is_not_as_it_was_planned_stays(changed: str) -> None:
+    """Though it would go by the plan that is made of the look before, too: somebody has just written it."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "kept")
+    same = b.link_layer("a", b.blob(b"dead"))
+    link = b.link_layer("a", b.blob(b"other"))
+    body, mtime = b.store.objects[link]
+    changes = {"time": (body, mtime + 1), "size": (b"", mtime), "body": (link_body(Digest.of(b"none")), mtime)}
+    now_is = changes[changed]
+    storage = model_storage(b.store)
+    async with (
+        hold_lock(storage, command="gc") as lock,
+        open_run(storage, options(offline=False, grace=0), lock) as opened,
+    ):
+        storage.store.objects[link] = now_is
+        report = await opened.apply()
+    assert storage.store.objects[link] == now_is and link not in await journaled(storage)
+    assert same not in storage.store and report.layer_links == report.kept_back - report.blobs == 1
+
+
+async def test_uploads_of_a_repository_stay_while_a_tag_is_pushed_there() -> None:
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "tag")
+    uuid = "00000000-0000-4000-8000-000000000001"
+    uploads = [MultipartUpload(encode(UploadKey(name, uuid, "data")), "old", 0, 5) for name in "ab"]
+    storage = model_storage(b.store)
+    storage.multipart_uploads = list(uploads)
+    async with (
+        hold_lock(storage, command="gc") as lock,
+        open_run(storage, options(offline=False), lock) as opened,
+    ):
+        image = b.image(b.blob(b"new config"), [b.blob(b"layer")])
+        b.put(TagIndexKey("a", "tag", image), link_body(image), NOW)
+        storage.store.objects.update(b.store.objects)
+        report = await opened.apply()
+    assert storage.multipart_uploads == uploads[:1] and report.uploads == report.kept_back == 1
+
+
+async def test_an_upload_stays_whole_where_a_part_of_it_changed() -> None:
+    """Also where it is as old as before, and by the plan that is made of the look before it would go."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "tag")
+    uuid = "00000000-0000-4000-8000-000000000001"
+    b.upload("a", uuid, ["startedat", "data"])
+    upload = MultipartUpload(encode(UploadKey("a", uuid, "data")), "old", NOW - 30 * DAY, 5)
+    storage = model_storage(b.store)
+    storage.multipart_uploads = [upload]
+    async with (
+        hold_lock(storage, command="gc") as lock,
+        open_run(storage, options(offline=False), lock) as opened,
+    ):
+        body, mtime = storage.store.objects[upload.key]
+        storage.store.objects[upload.key] = body + b"more", mtime
+        await opened.apply()
+    assert storage.multipart_uploads == [upload] and upload.key in storage.store
