@@ -75,7 +75,8 @@ def demo(
         return _walk_through(top / "registry", top / "cache")
     finally:
         if keep:
-            emit(f"\nThe registry is in {top / 'registry'}; delete {top} when you are done.")
+            emit(f"\nTo look at it in a browser, and to pull from it: regstore serve {top / 'registry'}")
+            emit(f"The registry is in {top / 'registry'}; delete {top} when you are done.")
         else:
             shutil.rmtree(top, ignore_errors=True)
 

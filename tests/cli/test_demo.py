@@ -131,6 +131,7 @@ class TestWalk:
         assert said.code == 0, said
         (top,) = tmp_path.iterdir()
         assert str(top / "registry") in said.out.splitlines()[-1]
+        assert said.out.splitlines()[-2].endswith(f": regstore serve {top / 'registry'}")
         before, after = keys_of(demo_registry), keys_of(top / "registry")
         registry_keys = {key for key in after if key.startswith(layout.PREFIX)}
         assert registry_keys < before.keys()
