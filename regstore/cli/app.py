@@ -41,6 +41,7 @@ COMMANDS: Final = {
         "regstore.cli.rm:rm",
         "Remove tags, images or repositories by name, and nothing else; `regstore trash restore` undoes it.",
     ),
+    "tag": Later("regstore.cli.tag:tag", "Set a tag on an image that the repository has, as a push would."),
     "untag": Later("regstore.cli.rm:untag", "Remove tags and nothing else; the images stay, untagged."),
     "heal": Later(
         "regstore.cli.heal:heal",

@@ -31,6 +31,7 @@ stops           what is refused without a yes
 apply           the plan carried out: its folder says in what order, and why. `failures` are counted, `forgetting` tells
                 the registry's cache (`caches`), `report` is what came of it
 removal         instead of all that: what somebody names goes, by the same unlinking; its folder says what must not go
+set_tag         one tag set by name, as a push would
 freeing         of older trash: `trash` empties it, but for what it may still be needed for (`unread_needs`), once the
                 registry was restarted (`restart`, or seen by `process_start`)
 restore         undo: `restore_taken` reads what went, `restore_plan` holds it beside what stands; `trash_list` finds

@@ -33,11 +33,11 @@ from regstore.gc.restore_plan import (
 from regstore.gc.restore_taken import body_of
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_times import TagTimes, own_times
-from regstore.layout import BlobKey, TagCurrentKey
+from regstore.layout import BlobKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RESTORED, write_seen
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
-from regstore.tagging import put_missing
+from regstore.tagging import list_tag, put_missing, replace_tag
 
 __all__ = ["Conflict", "RestoreOptions", "RestorePlan", "Restored", "apply_restore", "plan_restore"]
 
@@ -142,10 +142,24 @@ class _Undo:
                     not_set |= {place for place, key in tags.items() if key not in self.written}
 
     async def _give_link(self, link: LinkBack) -> None:
-        if await put_missing(self._storage, link.key, link.body):
+        if await put_missing(self._storage, link.key, link.body) or await self._move_back(link):
             self.written.add(link.key)
         elif await body_of(self._storage, link.key) != link.body:
             self.conflicts.append(Conflict(key=link.key, reason="another link stands there now"))
+
+    async def _move_back(self, link: LinkBack) -> bool:
+        """A tag that the run moved, unless somebody has set it since; whether that was done."""
+        if link.replaces is None or not isinstance(link.place, TagCurrentKey):
+            return False
+        written, ended = link.replaces
+        links = await list_tag(self._storage, link.place)
+        known = {
+            key.digest: info.mtime
+            for key, info in links.items()
+            if isinstance(key, TagIndexKey) and info.mtime <= ended
+        }
+        found = await replace_tag(self._storage, link.place, link.body, expected={written}, known=known, ours=())
+        return found is None
 
 
 async def _times_of_tags(storage: Storage, plan: RestorePlan) -> dict[tuple[str, str], tuple[Digest, int]]:

@@ -10,7 +10,7 @@ from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import InputError, NotFound
-from regstore.gc.restore_taken import TAKEN, LinkKey, Manifests, Taken, TakenLink, body_of, read_taken, select
+from regstore.gc.restore_taken import LinkKey, Manifests, Taken, TakenLink, body_of, read_taken, select, takes
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RunRecord, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
@@ -47,13 +47,15 @@ class BlobBack:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkBack:
     """place: its key, decoded; target: the digest that its body names, None where that is damaged. mtime: of the link
-    that went, in microseconds."""
+    that went, in microseconds. replaces: of a tag that the run moved, what the run wrote there, and when it had ended,
+    in microseconds."""
 
     place: LinkKey
     key: str
     body: bytes
     target: Digest | None
     mtime: int
+    replaces: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
     void = await read_seen(storage, record)
     blobs = await _plan_blobs(storage, taken, selected.wanted, damaged, concurrency=options.concurrency)
     standing = await _find_standing(storage, selected.links, concurrency=options.concurrency)
-    links = _Links(manifests, standing, void, blobs.lost)
+    links = _Links(manifests, standing, void, blobs.lost, ended=record.written)
     for link in selected.links.values():
         await links.judge(link)
     links.leave_lost_tags()
@@ -112,7 +114,7 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
         run=record.run,
         record=record,
         blobs=tuple(sorted(blobs.back, key=lambda blob: str(blob.digest))),
-        links=tuple(tuple(map(_back, step)) for step in _steps(links.back, manifests)),
+        links=tuple(tuple(_back(link, record.written) for link in step) for step in _steps(links.back, manifests)),
         standing=tuple(sorted(links.standing)),
         conflicts=tuple(sorted([*blobs.conflicts, *links.conflicts], key=lambda conflict: conflict.key)),
     )
@@ -202,22 +204,29 @@ async def _find_standing(storage: Storage, links: Mapping[LinkKey, TakenLink], *
 
 class _Links:
     """Which of the links come back, which stand, and which stay away and why. void: keys of links that came back after
-    the run. lost: blobs that nothing gives back."""
+    the run. lost: blobs that nothing gives back. ended: when the run wrote last, in microseconds."""
 
     def __init__(
-        self, manifests: Manifests, standing: _Standing, void: Collection[str], lost: Collection[Digest]
+        self,
+        manifests: Manifests,
+        standing: _Standing,
+        void: Collection[str],
+        lost: Collection[Digest],
+        *,
+        ended: int,
     ) -> None:
         self._manifests = manifests
         self._standing = standing
         self._void = void
         self._lost = lost
+        self._ended = ended
         self.back: list[TakenLink] = []
         self.standing: list[str] = []
         self.conflicts: list[Conflict] = []
 
     async def judge(self, link: TakenLink) -> None:
         stands = self._standing.bodies.get(link.key)
-        if stands is None:
+        if stands is None or (stands == link.replaced_by and stands != link.body):
             if why := await self._why_not(link):
                 self._leave(link, why)
             else:
@@ -231,7 +240,8 @@ class _Links:
         """Why a link that is not there stays away, "" where it comes back."""
         if link.body is None:
             return "the journal does not say what it held"
-        if isinstance(link.place, TagCurrentKey) and self._standing.pushed.get(link.place, 0) > link.mtime:
+        since = link.mtime if link.replaced_by is None else self._ended
+        if isinstance(link.place, TagCurrentKey) and self._standing.pushed.get(link.place, 0) > since:
             return "it was pushed since, as its history says"
         if link.key in self._void:
             return "it came back after the run, and was removed by somebody else since"
@@ -293,7 +303,7 @@ async def _choose(storage: Storage, run: str | None) -> RunRecord:
         records = [record for record in records if record.run == run]
     for record in reversed(records):
         async for entries in read_parts(storage, record.parts):
-            if any(entry.op in TAKEN for entry in entries):
+            if any(takes(record, entry) for entry in entries):
                 return record
     what = "no run to undo" if run is None else f"no journal of a run {run} that took anything"
     raise InputError(f"{storage.url} has {what}; see `regstore trash list`")
@@ -311,5 +321,12 @@ def differing(key: str, present: int, size: int) -> Conflict:
     return Conflict(key=key, reason=f"it is there with {present:,} bytes, and had {size:,}")
 
 
-def _back(link: TakenLink) -> LinkBack:
-    return LinkBack(place=link.place, key=link.key, body=link.body or b"", target=link.target, mtime=link.mtime)
+def _back(link: TakenLink, ended: int) -> LinkBack:
+    return LinkBack(
+        place=link.place,
+        key=link.key,
+        body=link.body or b"",
+        target=link.target,
+        mtime=link.mtime,
+        replaces=(link.replaced_by, ended) if link.replaced_by is not None else None,
+    )

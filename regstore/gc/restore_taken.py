@@ -18,18 +18,19 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLin
 from regstore.manifest import MAX_SIZE, Edge, EdgeKind, Manifest, parse_manifest
 from regstore.reference import subject_of_tag
 from regstore.state import TRASH
-from regstore.state.journal import TRASHED, UNLINK, RunRecord, read_parts
+from regstore.state.journal import REWRITTEN, TRASHED, UNLINK, Entry, RunRecord, read_parts
 from regstore.storage.base import Storage
 
 LinkKey = LayerLinkKey | RevisionLinkKey | SignatureLinkKey | TagCurrentKey | TagIndexKey
 #: What of a journal's lines is about keys that were to go.
-TAKEN: Final = (UNLINK, TRASHED)
+_TAKEN: Final = (UNLINK, TRASHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenLink:
     """A link that a run took, as it was. target: the digest that its body names, None where that is damaged or not
-    known; mtime in microseconds; loose: a tag whose manifest the repository did not link even then."""
+    known; mtime in microseconds; loose: a tag whose manifest the repository did not link even then. replaced_by: of a
+    tag that the run moved, what it wrote there."""
 
     place: LinkKey
     key: str
@@ -37,6 +38,7 @@ class TakenLink:
     target: Digest | None
     mtime: int
     loose: bool
+    replaced_by: bytes | None = None
 
     @property
     def named(self) -> set[Digest]:
@@ -70,6 +72,18 @@ class Selected:
     wanted: Collection[Digest]
 
 
+def takes(record: RunRecord, entry: Entry) -> bool:
+    """Whether an undo of the run is about this key: it was to go, or was a tag that was moved."""
+    return entry.op in _TAKEN or (entry.op == REWRITTEN and _moved_to(record) is not None)
+
+
+def _moved_to(record: RunRecord) -> bytes | None:
+    """What a run of `tag` wrote."""
+    if record.begun.get("command") != "tag":
+        return None
+    return str(record.begun.get("digest")).encode()
+
+
 async def read_taken(storage: Storage, record: RunRecord, *, damaged: Collection[str]) -> Taken:
     """A GET a part of the journal, and a LIST of the trash. damaged: keys of copies that are no good."""
     links: dict[LinkKey, TakenLink] = {}
@@ -78,9 +92,9 @@ async def read_taken(storage: Storage, record: RunRecord, *, damaged: Collection
     async for entries in read_parts(storage, record.parts):
         for entry in entries:
             place = layout.decode(entry.key)
-            if isinstance(place, BlobKey) and entry.op in TAKEN:
+            if isinstance(place, BlobKey) and entry.op in _TAKEN:
                 blobs[place.digest] = entry.size
-            elif isinstance(place, LinkKey) and entry.op == UNLINK:
+            elif isinstance(place, LinkKey) and takes(record, entry):
                 links[place] = TakenLink(
                     place=place,
                     key=entry.key,
@@ -88,6 +102,7 @@ async def read_taken(storage: Storage, record: RunRecord, *, damaged: Collection
                     target=None if entry.body is None else layout.parse_link(entry.body),
                     mtime=entry.mtime,
                     loose=entry.loose,
+                    replaced_by=_moved_to(record) if entry.op == REWRITTEN else None,
                 )
     own = f"{TRASH}{record.run}/"
     async for found, key, size in list_trash(storage):

@@ -6,7 +6,8 @@
   that a tag named a manifest which the repository did not link even then;
 - op "trash": the key was to be moved to `trash/<run>/<key>`;
 - op "rewrite": the link was damaged, and was to be replaced by what its path says, or a restore of a backup was to
-  replace it; body is what it held, unknown where it was too long: then a copy is kept as for "damaged";
+  replace it, or `tag --force` (whose `run.json` says the new digest, for the way back); body is what it held, unknown
+  where it was too long: then a copy is kept as for "damaged";
 - op "damaged": the blob's bytes were not those of its digest. They were to be kept as `trash/<run>/damaged/<key>`,
   where nothing ever takes them for a good copy, and replaced by the right ones;
 - op "abort": the multipart upload of the key, whose id body is, was to be aborted;

@@ -33,7 +33,10 @@ async def planned(storage: Storage, *words: str, recursive: bool = False) -> Rem
 
 
 async def remove(storage: Storage, *words: str, recursive: bool = False) -> RemovalReport:
-    named = Named.parse(words, recursive=recursive)
+    return await remove_named(storage, Named.parse(words, recursive=recursive))
+
+
+async def remove_named(storage: Storage, named: Named) -> RemovalReport:
     async with hold_lock(storage, command="rm") as lock, open_removal(storage, named, OPTIONS, lock) as removal:
         return await removal.apply()
 

@@ -1,0 +1,137 @@
+"""One tag set by name: a new one, one that is moved, and back."""
+
+from __future__ import annotations
+
+import pytest
+
+from regstore.errors import IntegrityError, InvalidReference, ManifestUnknown, Refused, TagUnknown
+from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
+from regstore.gc.set_tag import apply_tag, plan_tag
+from regstore.layout import DATABASE_IN_USE, BlobKey, TagCurrentKey, TagIndexKey, encode, link_body
+from regstore.reference import Reference
+from regstore.state.lock import break_locks, hold_lock
+from regstore.storage.base import Storage
+from regstore.testing.faulty import FaultyStorage, died
+from tests.gc.scenes import collect, model_storage, options, registry
+from tests.gc.test_removal import Scene, remove, scene
+from tests.model.memory import ModelStorage
+
+__all__ = ["scene"]
+
+
+async def set_tag(storage: Storage, image: str, new: str, *, force: bool = False) -> str:
+    async with hold_lock(storage, command="tag") as lock:
+        return await apply_tag(storage, await plan_tag(storage, Reference.parse(image), new, force=force), lock)
+
+
+def names(storage: ModelStorage, tag: str) -> bytes | None:
+    return storage.store.body(encode(TagCurrentKey("a", tag)))
+
+
+async def test_a_new_tag(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    await set_tag(storage, "a:multi", "new")
+    added = {
+        encode(TagCurrentKey("a", "new")): link_body(scene.index),
+        encode(TagIndexKey("a", "new", scene.index)): link_body(scene.index),
+    }
+    assert registry(storage.store).bodies() == scene.store.bodies() | added
+    await set_tag(storage, f"a@{scene.amd}", "amd")
+    assert names(storage, "amd") == link_body(scene.amd)
+
+
+async def test_one_that_names_it_already(scene: Scene) -> None:
+    plan = await plan_tag(model_storage(scene.store), Reference.parse("a:1.0"), "latest")
+    assert plan.nothing_to_do and plan.was == str(scene.image)
+
+
+async def test_one_that_stands_is_moved_by_force_and_back(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    with pytest.raises(Refused, match=f"a:latest names {scene.image} already.*--force"):
+        await set_tag(storage, "a:multi", "latest")
+    assert registry(storage.store).objects == scene.store.objects
+    run = await set_tag(storage, "a:multi", "latest", force=True)
+    assert names(storage, "latest") == link_body(scene.index)
+    await undo(storage, run)
+    assert names(storage, "latest") == link_body(scene.image)
+    left = registry(storage.store).bodies()
+    assert left.pop(encode(TagIndexKey("a", "latest", scene.index)))  # its history says what happened
+    assert left == scene.store.bodies()
+
+
+async def undo(storage: Storage, run: str | None = None) -> None:
+    async with hold_lock(storage, command="trash restore") as lock:
+        restored = await apply_restore(storage, await plan_restore(storage, RestoreOptions(run=run)), lock)
+    assert not restored.conflicts and restored.links
+
+
+async def test_no_undo_where_it_was_set_since(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    run = await set_tag(storage, "a:multi", "latest", force=True)
+    storage.clock += 10_000_000
+    await set_tag(storage, f"a@{scene.older}", "latest", force=True)
+    plan = await plan_restore(storage, RestoreOptions(run=run))
+    assert plan.nothing_to_do and plan.conflicts
+    storage.clock += 10_000_000
+    await set_tag(storage, "a:multi", "latest", force=True)  # the very image, but set again
+    plan = await plan_restore(storage, RestoreOptions(run=run))
+    assert plan.nothing_to_do and "pushed since" in plan.conflicts[0].reason
+
+
+async def test_what_can_not_be_tagged(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    with pytest.raises(TagUnknown):
+        await set_tag(storage, "a:nothing", "new")
+    with pytest.raises(ManifestUnknown):
+        await set_tag(storage, f"a/b@{scene.index}", "new")
+    with pytest.raises(InvalidReference):
+        await set_tag(storage, "a:1.0", "no tag")
+    scene.b.put(BlobKey(scene.image), b"damaged")
+    with pytest.raises(IntegrityError):
+        await set_tag(model_storage(scene.store), "a:1.0", "new")
+    scene.b.put(DATABASE_IN_USE, b"")
+    with pytest.raises(Refused, match="in a database"):
+        await set_tag(model_storage(scene.store), "a:multi", "new")
+
+
+async def test_killed_after_any_change(scene: Scene) -> None:
+    faulty = FaultyStorage(model_storage(scene.store))
+    await set_tag(faulty, "a:multi", "latest", force=True)
+    for number in range(1, len(faulty.mutations) + 1):
+        storage = model_storage(scene.store)
+        assert await died(
+            set_tag(FaultyStorage(storage, die_at=number, when="after"), "a:multi", "latest", force=True)
+        )
+        assert names(storage, "latest") in (link_body(scene.image), link_body(scene.index))
+        await break_locks(storage)
+        report = await collect(storage, options(offline=False, delete_untagged=False))
+        assert report.healed.nothing
+        assert names(storage, "latest") in (link_body(scene.image), link_body(scene.index))
+
+
+async def test_a_push_meanwhile_is_not_written_over(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    async with hold_lock(storage, command="tag") as lock:
+        plan = await plan_tag(storage, Reference.parse("a:multi"), "latest", force=True)
+        storage.clock += 10_000_000
+        await storage.put(encode(TagIndexKey("a", "latest", scene.older)), link_body(scene.older))
+        await storage.put(encode(TagCurrentKey("a", "latest")), link_body(scene.older))
+        with pytest.raises(Refused, match=f"was set meanwhile, and names {scene.older}"):
+            await apply_tag(storage, plan, lock)
+    assert names(storage, "latest") == link_body(scene.older)
+
+
+async def test_a_tag_whose_link_is_damaged(scene: Scene) -> None:
+    scene.b.put(TagCurrentKey("a", "bad"), b"no digest")
+    storage = model_storage(scene.store)
+    with pytest.raises(Refused, match="names nothing that can be read already"):
+        await set_tag(storage, "a:multi", "bad")
+    await set_tag(storage, "a:multi", "bad", force=True)
+    assert names(storage, "bad") == link_body(scene.index)
+
+
+async def test_and_removed_again(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    await set_tag(storage, "a:multi", "new")
+    await remove(storage, "a:new")
+    assert registry(storage.store).bodies() == scene.store.bodies()
