@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.state.journal import UNLINK, Entry
 from regstore.state.pushed_again import give_back
@@ -27,15 +28,15 @@ from regstore.tagging import remove_tag_folders
 from regstore.verify.fault import FaultKind
 from regstore.verify.work import Work
 
-#: Faults of one tag that are looked up; one that still stands is enough.
-_LOOKED_UP: Final = 100
+_SQL: Final = Statements("regstore.verify", "drop.sql")
 
 
 async def drop_broken_tags(work: Work, inventory: Inventory) -> None:
     """Remove them with their history. What is left alone, and why, is in `work.spared`."""
     work.spared.clear()
     dropping = _Dropping(work, inventory.scanned_at)
-    for (name, tag), rows in groupby(_broken_tags(inventory), key=lambda row: row[:2]):
+    broken = _SQL.run(inventory, "broken_tags").fetchall()
+    for (name, tag), rows in groupby(broken, key=lambda row: row[:2]):
         found = [row[2:] for row in rows]
         size, mtime, body = found[0][:3]
         seen = None if size is None else (size, mtime, None if body is None else bytes(body))
@@ -45,26 +46,6 @@ async def drop_broken_tags(work: Work, inventory: Inventory) -> None:
             work.spared[f"{name}:{tag}"] = why
         else:
             work.dropped.append(f"{name}:{tag}")
-
-
-def _broken_tags(inventory: Inventory) -> list[tuple[Any, ...]]:
-    """For each fault of each tag: repository, tag; size, time and body of its link as seen, or null; the fault."""
-    return inventory.all(
-        f"""
-        select r.name, v.tag, t.size, t.mtime, coalesce(t.body, encode(digest_text(t.target))) as body,
-            f.kind, f.area, f.digest
-        from verify_touched v
-        join verify_fault f on f.id = v.fault
-        join repository r on r.id = v.repository
-        left join tag t on t.repository = v.repository and t.name = v.tag
-        where v.pull and f.kind in ({", ".join(f"'{kind}'" for kind in _REASONS)})
-            and f.area in ('blob', 'manifest', 'layer', 'revision', 'tag')
-        qualify row_number() over (
-            partition by r.name, v.tag order by f.kind = '{FaultKind.BLOB_DAMAGED}', f.id
-        ) <= {_LOOKED_UP}
-        order by r.name, v.tag, f.kind = '{FaultKind.BLOB_DAMAGED}', f.id
-        """
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +180,6 @@ class _Dropping:
                     return "it was set anew meanwhile"
         await remove_tag_folders(self._storage, keys)
         return ""
-
-
-_REASONS: Final = (
-    FaultKind.BLOB_MISSING,
-    FaultKind.BLOB_DAMAGED,
-    FaultKind.LINK_DAMAGED,
-    FaultKind.LINK_MISSING,
-)
 
 
 def _goes_with_its_tag(key: layout.Key, size: int) -> bool:

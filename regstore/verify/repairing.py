@@ -26,6 +26,7 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotFound, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.inventory.whose import Use, refuse_database
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.proving.read_data import Checksums
@@ -42,6 +43,7 @@ from regstore.verify.plan import ONLY_TARGET
 from regstore.verify.run import Verification, VerifyReport
 from regstore.verify.work import RepairOptions, Repairs, Work
 
+_SQL: Final = Statements("regstore.verify", "repair.sql", only_target=ONLY_TARGET)
 _BATCH: Final = 1000
 #: Blobs fetched at once: each may be gigabytes.
 _FETCHES: Final = 4
@@ -112,10 +114,7 @@ class _Mending:
 
     async def blobs(self, inventory: Inventory, rotten: dict[bytes, str]) -> None:
         """Fetch what is missing or damaged. What was put right leaves `rotten`."""
-        rows = inventory.all(
-            f"select kind, digest from verify_fault where kind in"
-            f" ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}') order by digest"
-        )
+        rows = _SQL.run(inventory, "blobs").fetchall()
         done = 0
 
         async def mend(row: tuple[str, bytes]) -> None:
@@ -188,14 +187,7 @@ class _Mending:
             await self._restore(inventory)
 
     async def _rewrite(self, inventory: Inventory) -> None:
-        rows = inventory.all(
-            f"""
-            select r.name, f.area, f.digest, f.size, f.mtime, f.body from verify_fault f
-            join repository r on r.id = f.repository
-            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable and f.area in ('revision', 'layer')
-            order by 1, 2, 3
-            """
-        )
+        rows = _SQL.run(inventory, "to_rewrite").fetchall()
         for start in range(0, len(rows), _BATCH):
             found: list[tuple[str, Digest, Entry]] = []
 
@@ -223,14 +215,7 @@ class _Mending:
 
     async def _fill_tags(self, inventory: Inventory) -> None:
         """Empty links of tags, with the one manifest that their history holds."""
-        rows = inventory.all(
-            f"""
-            select r.name, f.tag, o.digest, f.size, f.mtime from verify_fault f
-            join repository r on r.id = f.repository
-            join {ONLY_TARGET} o on o.repository = f.repository and o.name = f.tag
-            where f.kind = '{FaultKind.LINK_DAMAGED}' and f.repairable and f.area = 'tag' order by 1, 2
-            """
-        )
+        rows = _SQL.run(inventory, "tags_to_fill").fetchall()
         for name, tag, raw, size, mtime in rows:
             digest, key = Digest.from_raw(bytes(raw)), layout.encode(TagCurrentKey(name, tag))
             if await self._unchanged(key, size, mtime, b"") and await self._is_whole(inventory, name, digest):
@@ -250,11 +235,7 @@ class _Mending:
             async with self._work.lock.batch():
                 await self._storage.put(entry.key, body, options=put)
             return True
-        known = inventory.all(
-            "select i.digest, i.mtime from tag_index i join repository r on r.id = i.repository"
-            " where r.name = ? and i.name = ?",
-            [key.name, key.tag],
-        )
+        known = _SQL.run(inventory, "history", {"repository": key.name, "tag": key.tag}).fetchall()
         async with self._work.lock.batch():
             stands = await replace_tag(
                 self._storage,
@@ -291,18 +272,7 @@ class _Mending:
 
     async def _restore(self, inventory: Inventory) -> None:
         """Links that are missing here, or damaged beyond what their path says, and sound in the other copy."""
-        rows = inventory.all(
-            f"""
-            select r.name, f.area, f.tag, f.digest, f.kind, f.size, f.mtime, f.body, (
-                    select arg_max(i.digest, i.mtime) from tag_index i
-                    where i.repository = f.repository and i.name = f.tag
-                )
-            from verify_fault f join repository r on r.id = f.repository
-            where f.kind in ('{FaultKind.LINK_MISSING}', '{FaultKind.LINK_DAMAGED}') and not f.repairable
-                and f.area in ('layer', 'revision', 'tag')
-            order by case f.area when 'layer' then 1 when 'revision' then 2 else 3 end, 1, 3, 4
-            """
-        )
+        rows = _SQL.run(inventory, "to_restore").fetchall()
         for name, area, tag, raw, kind, size, mtime, held, newest in rows:
             key: layout.Key
             if area == "tag":
@@ -342,15 +312,6 @@ class _Mending:
             body = await self._storage.get(layout.encode(RevisionLinkKey(name, manifest)))
         except NotFound:
             return False
-        struck = inventory.one(
-            f"""
-            select count(*) from verify_reached x join verify_fault f on f.id = x.fault
-            join repository r on r.id = x.repository
-            where r.name = ? and x.digest = ? and x.pull and f.kind in
-                ('{FaultKind.BLOB_MISSING}', '{FaultKind.BLOB_DAMAGED}', '{FaultKind.BLOB_UNREADABLE}',
-                '{FaultKind.LINK_UNREADABLE}', '{FaultKind.ARCHIVED}',
-                '{FaultKind.LINK_DAMAGED}', '{FaultKind.LINK_MISSING}')
-            """,
-            [name, manifest.raw],
-        )
+        given = {"repository": name, "digest": manifest.raw}
+        [(struck,)] = _SQL.run(inventory, "struck", given).fetchall()
         return body == layout.link_body(manifest) and not struck

@@ -66,7 +66,10 @@ class Work:
     dropped: list[str] = field(default_factory=list)
     spared: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    _journal: Journal | None = None
+    _begun: bool = False
+
+    def __post_init__(self) -> None:
+        self._journal = Journal(self.storage, self.lock.run)
 
     @property
     def changes(self) -> int:
@@ -74,15 +77,14 @@ class Work:
 
     @property
     def aside(self) -> str:
-        """Where damaged bytes are kept, once the journal has begun."""
-        assert self._journal is not None
+        """Where damaged bytes are kept."""
         return f"{self._journal.trash}damaged/"
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Into the journal, which begins with the first change."""
         await self.lock.guard()
-        if self._journal is None:
-            self._journal = Journal(self.storage, self.lock.run)
+        if not self._begun:
+            self._begun = True
             await self._journal.begin({"command": "verify --repair"})
         await self._journal.write(entries)
 
@@ -97,7 +99,7 @@ class Work:
             spared=tuple(f"{tag}: {why}" for tag, why in sorted(self.spared.items())),
             failures=tuple(f"{key}: {why}" for key, why in sorted(self.failures.items())),
         )
-        if self._journal is not None:
+        if self._begun:
             await self._journal.end(
                 {
                     "rewritten_links": len(repairs.rewritten),
