@@ -9,6 +9,7 @@ from contextlib import aclosing
 from regstore.errors import StorageError
 from regstore.storage.base import MultipartUpload
 from regstore.storage.s3.client import Answer, SignedClient
+from regstore.storage.s3.resuming import stored_parts
 from regstore.storage.s3.xml import children, parse_expected, parse_time, texts, unquote_key
 
 
@@ -81,43 +82,17 @@ async def list_uploads(client: SignedClient, prefix: str) -> AsyncGenerator[tupl
         key_marker, id_marker, before = following, next_id, shown
 
 
-async def upload_facts(client: SignedClient, key: str, upload_id: str, started: int) -> tuple[int, int] | None:
-    """(time of the newest part or the start, bytes so far); None when the upload is gone."""
-    newest, size, marker = started, 0, ""
-
-    def parse(answer: Answer) -> object:
-        if answer.status == 404:
-            refusal = answer.refusal()
-            if refusal.code in ("NoSuchUpload", "NoSuchKey"):
-                return None
-            raise refusal
-        return parse_expected(answer.body, ("ListPartsResult", "ListPartsResponse"))
-
-    while True:
-        query = [("uploadId", upload_id), *([("part-number-marker", marker)] if marker else [])]
-        root = await client.call("ListParts", "GET", key, query=query, accept=(200, 404), parse=parse)
-        if root is None:
-            return None
-        for part in children(root, "Part"):
-            time, length = texts(part, "LastModified", "Size")
-            newest = max(newest, parse_time(time))
-            size += int(length)
-        truncated, following = texts(root, "IsTruncated", "NextPartNumberMarker")
-        if truncated != "true":
-            return newest, size
-        if not following or following == marker:
-            raise StorageError(f"the list of parts of {client.place.name(key)} is cut off without a marker")
-        marker = following
-
-
 async def find_uploads(
     client: SignedClient, prefix: str, root: str, *, workers: int = 8
 ) -> AsyncIterator[MultipartUpload]:
     """With the facts of each, `workers` asked at a time; keys relative to `root` ("", or ending in a slash)."""
 
     async def facts(key: str, upload_id: str, started: int) -> MultipartUpload | None:
-        found = await upload_facts(client, key, upload_id, started)
-        return MultipartUpload(key[len(root) :], upload_id, found[0], found[1]) if found else None
+        stored = await stored_parts(client, key, upload_id)
+        if stored is None:
+            return None  # gone meanwhile
+        size = sum(length for _, length in stored.parts.values())
+        return MultipartUpload(key[len(root) :], upload_id, max(started, stored.newest), size)
 
     async with aclosing(list_uploads(client, prefix)) as listed:
         batch: list[tuple[str, str, int]] = []
