@@ -7,6 +7,7 @@ A store may hold folders with other names; the key codec (`layout`) reads those 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,6 +71,17 @@ def names_digest(tag: str, digest: Digest) -> bool:
         return False
     algorithm, encoded = (match[1], match[2]) if match[1] else (match[4], match[5])
     return digest.algorithm == algorithm and digest.encoded.startswith(encoded)
+
+
+def digests_named(tag: str, among: Collection[Digest]) -> list[Digest]:
+    """What a tag such as `sha256-<hex>` or `sha256-<hex>.sig` names: the digest that stands there in full,
+    whether it is `among` these or not; where it is cut, those of these that begin so."""
+    subject = subject_of_tag(tag)
+    if subject is not None:
+        return [subject]
+    if _DIGEST_TAG.fullmatch(tag) is None:
+        return []
+    return [digest for digest in among if names_digest(tag, digest)]
 
 
 @dataclass(frozen=True, slots=True)

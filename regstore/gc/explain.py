@@ -101,6 +101,8 @@ def _reason(
     subject = subject_of_tag(tag)
     if subject is not None and fate in (None, Fate.NAMES_DIGEST):
         return f"goes with {subject}" if goes else f"stays as long as {subject}, and is never counted"
+    if subject is None and fate == Fate.NAMES_DIGEST:
+        return "names a digest that is cut: it stays whatever becomes of that, and is never counted"
     if fate == Fate.PROTECTED:
         return "its name is protected"
     if fate is None:

@@ -16,7 +16,7 @@ from regstore.errors import InvalidManifest, NotFound
 from regstore.gc.past import list_trash
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.manifest import MAX_SIZE, Edge, EdgeKind, Manifest, parse_manifest
-from regstore.reference import subject_of_tag
+from regstore.reference import digests_named
 from regstore.state import TRASH
 from regstore.state.journal import REWRITTEN, TRASHED, UNLINK, Entry, RunRecord, read_parts
 from regstore.storage.base import Storage
@@ -196,7 +196,9 @@ async def _with_referrers(links: Mapping[LinkKey, TakenLink], manifests: Manifes
         by_tag = {
             link.target
             for place, link in links.items()
-            if isinstance(place, TagCurrentKey) and link.target is not None and subject_of_tag(place.tag) in wanted
+            if isinstance(place, TagCurrentKey)
+            and link.target is not None
+            and not wanted.isdisjoint(digests_named(place.tag, wanted))
         }
         more = (by_subject | by_tag) - wanted
         if not more:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from regstore.digest import Digest
 from regstore.errors import InvalidManifest, ManifestUnknown, StorageError
 from regstore.manifest import Manifest
-from regstore.reference import subject_of_tag
+from regstore.reference import digests_named
 from regstore.registry.manifests import Manifests, StoredManifest
 from regstore.registry.tags import Tags
 from regstore.registry.workers import run_all
@@ -107,9 +107,12 @@ async def read_subjects(
         subject = found.manifest.subject
         if subject is not None:
             subjects.add(subject.digest, _referrer(digest, found))
+    beginning: dict[str, list[Digest]] = {}
+    for digest, _ in revisions:
+        beginning.setdefault(f"{digest.algorithm}-{digest.encoded[:64]}", []).append(digest)
     async for tag in tags:
         if tag.digest is not None:
-            _follow_tag(subjects, tag.name, tag.digest)
+            _follow_tag(subjects, tag.name, tag.digest, beginning.get(tag.name[:71], ()))
     return subjects
 
 
@@ -119,18 +122,21 @@ def artifact_type(document: Manifest) -> str:
     return document.artifact_type or (config.media_type if config else "")
 
 
-def _follow_tag(subjects: Subjects, tag: str, digest: Digest) -> None:
-    """The OCI fallback `sha256-<hex>` is an index of referrers; cosign's `sha256-<hex>.sig` is one itself."""
-    subject = subject_of_tag(tag)
+def _follow_tag(subjects: Subjects, tag: str, digest: Digest, linked: Sequence[Digest]) -> None:
+    """The OCI fallback `sha256-<hex>` is an index of referrers; cosign's `sha256-<hex>.sig` is one itself. One that is
+    cut names what of the `linked` manifests begins so."""
     known = subjects.manifests.get(digest)
-    if subject is None or known is None:
+    if known is None:
         return
     document = known.manifest
-    if tag == f"{subject.algorithm}-{subject.encoded}" and document.is_index:
-        for entry in document.manifests:
-            subjects.add(subject, Referrer(entry.digest, entry.media_type, entry.artifact_type, entry.size, tag))
-    else:
-        subjects.add(subject, _referrer(digest, known, tag))
+    for subject in digests_named(tag, linked):
+        if "." not in tag and document.is_index:
+            for entry in document.manifests:
+                subjects.add(
+                    subject, Referrer(entry.digest, entry.media_type, entry.artifact_type, entry.size, tag)
+                )
+        else:
+            subjects.add(subject, _referrer(digest, known, tag))
 
 
 def _referrer(digest: Digest, known: KnownManifest, tag: str | None = None) -> Referrer:

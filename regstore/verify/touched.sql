@@ -5,9 +5,10 @@
 -- to. verify_touched(fault, repository, tag, pull): the tags. pull: the tag can't be pulled whole; otherwise something
 -- that refers to it is concerned.
 create or replace temp table verify_reached as
-with recursive scheme as (
-    select repository, target as digest, tag_subject(name) as subject
-    from tag where target is not null and tag_subject(name) is not null
+with recursive scheme as materialized (
+    select t.repository, t.target as digest, k.digest as subject
+    from tag t join verify_followed k on k.repository = t.repository and names_digest(t.name, k.digest)
+    where t.target is not null
 ),
 above as (
     select fault, repository, digest, true as pull from verify_at
@@ -28,7 +29,6 @@ above as (
         union all
         select f.fault, f.repository, s.subject, false from front f
         join scheme s on s.repository = f.repository and s.digest = f.digest
-        join verify_followed k on k.repository = f.repository and k.digest = s.subject
     )
 )
 select fault, repository, digest, bool_or(pull) as pull from above group by fault, repository, digest;

@@ -284,3 +284,22 @@ def test_what_is_tagged_twice_in_words() -> None:
         tags=frozenset({("a", "1")}), revisions=frozenset({("a", digest)}), repositories=frozenset({"b"})
     )
     assert named.names == ["a", "b"]
+
+
+async def test_the_undo_of_a_manifest_takes_the_tags_that_name_it_cut() -> None:
+    """A sha512 is too long for a tag: the distribution specification cuts it to 64 characters."""
+    b = Builder(NOW - 30 * DAY)
+    image = b.by_sha512(b.image(b.blob(b"config"), [b.blob(b"layer")]))
+    b.push("a", image, "v1")
+    cut, other = f"sha512-{image.encoded[:64]}.sig", f"sha512-{Digest.of(b'other', 'sha512').encoded[:64]}.sig"
+    b.push("a", b.image(b.blob(b"cosign"), []), cut)
+    b.push("a", b.image(b.blob(b"another cosign"), []), other)
+    storage = model_storage(b.store)
+    report = await remove(storage, f"a@{image}", f"a:{cut}", f"a:{other}")
+    assert report.tags == 3
+    async with hold_lock(storage, command="trash restore") as lock:
+        plan = await plan_restore(storage, RestoreOptions(run=report.run, digest=image))
+        await apply_restore(storage, plan, lock)
+    assert encode(TagCurrentKey("a", "v1")) in storage.store
+    assert encode(TagCurrentKey("a", cut)) in storage.store
+    assert encode(TagCurrentKey("a", other)) not in storage.store

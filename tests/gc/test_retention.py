@@ -413,3 +413,18 @@ async def test_broken_revisions_go_with_their_tags() -> None:
 )
 def test_created_of(config: bytes, created: datetime | None) -> None:
     assert created_of(config) == (None if created is None else int(created.timestamp() * 1_000_000))
+
+
+async def test_a_digest_tag_that_is_cut_stays_by_itself_and_says_so() -> None:
+    """What it names is not known for sure, so it does not go with that."""
+    b = versions({"v1": 50.0})
+    image = b.by_sha512(b.image(b.blob(b"gone"), []))
+    cut = f"sha512-{image.encoded[:64]}.sig"
+    b.push("team/app", image)
+    b.push("team/app", b.image(b.blob(b"cosign"), []), cut)
+    options = GcOptions(policy=Policy.parse("delete_untagged = true\n[[rule]]\ndrop = ['*']"), grace=DAY)
+    async with scan(ModelStorage(b.store, now=NOW), SCAN) as inventory:
+        plan_gc(inventory, options, now=NOW)
+        (reason,) = explain_tags(inventory, options, "team/app", cut)
+    assert not reason.goes
+    assert reason.reason.startswith("names a digest that is cut: it stays")

@@ -20,6 +20,8 @@ from regstore.errors import (
 )
 from regstore.registry import Registry
 from regstore.storage.disk import DiskStorage
+from tests.model.builder import Builder
+from tests.model.random_registry import NOW
 from tests.registry.storages import PlainStorage, RecordingStorage
 from tests.servers import images
 
@@ -257,3 +259,20 @@ async def test_referrers(registry: Registry, storage: RecordingStorage) -> None:
     assert found.unreadable == ()
     (storage.root / images.blob_key(chained.digest)).write_bytes(b"")
     assert [str(digest) for digest in (await repository.referrers("1")).unreadable] == [chained.digest]
+
+
+async def test_a_digest_tag_that_is_cut_refers_to_what_begins_so(
+    registry: Registry, storage: RecordingStorage
+) -> None:
+    """A sha512 is too long for a tag: the distribution specification cuts it to 64 characters."""
+    b = Builder(NOW)
+    image = b.by_sha512(b.image(b.blob(b"config"), [b.blob(b"layer")]))
+    b.push("a", image, "v1")
+    cosign, listed = b.image(b.blob(b"cosign"), []), b.image(b.blob(b"listed"), [])
+    b.push("a", cosign, f"sha512-{image.encoded[:64]}.sig")
+    b.push("a", listed)
+    b.push("a", b.index([listed]), f"sha512-{image.encoded[:64]}")
+    b.push("a", b.image(b.blob(b"other"), []), f"sha512-{Digest.of(b'other', 'sha512').encoded[:64]}.sig")
+    b.store.write_folder(storage.root)
+    found = await registry.repository("a").referrers(image)
+    assert {of.digest for of in found} == {cosign, listed}

@@ -14,7 +14,7 @@ from regstore.digest import Digest
 from regstore.errors import InvalidManifest
 from regstore.layout import link_body
 from regstore.manifest import Edge, EdgeKind, Manifest, parse_manifest
-from regstore.reference import subject_of_tag
+from regstore.reference import names_digest
 from regstore.verify.fault import FaultKind
 from tests.model.gc_oracle import Repository, Store
 from tests.model.store import ModelStore
@@ -130,7 +130,8 @@ class _View:
             subjects += [
                 subject
                 for tag, link in self.repository.tags.items()
-                if link.target == digest and (subject := subject_of_tag(tag)) is not None
+                for subject in self.followed
+                if link.target == digest and names_digest(tag, subject)
             ]
             front += [(subject, False) for subject in subjects if subject in self.followed]
         return {

@@ -9,9 +9,10 @@ import pytest
 
 from regstore.backup.links import BackedUpLinks
 from regstore.errors import InputError
-from regstore.layout import REPOSITORIES, SCHEDULER_STATE
+from regstore.layout import REPOSITORIES, SCHEDULER_STATE, BlobKey, encode
 from regstore.verify.fault import FaultKind
 from tests.backup.places import memory, take
+from tests.model.builder import Builder
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.servers import images
@@ -387,3 +388,17 @@ async def test_what_garbage_collect_leaves_is_no_damage() -> None:
     report = await look(storage_of(store), "all")
     assert report.findings.counts == {}
     assert report.findings.absent.leftovers == len(DOCKER.blobs)
+
+
+async def test_damage_of_what_a_cut_digest_tag_points_at_touches_what_it_names() -> None:
+    """A sha512 is too long for a tag: the distribution specification cuts it to 64 characters."""
+    b = Builder(NOW - DAY)
+    image = b.by_sha512(b.image(b.blob(b"config"), [b.blob(b"layer")]))
+    b.push("a", image, "v1")
+    b.push("a", b.image(b.blob(b"other"), []), "v2")
+    cut, payload = f"sha512-{image.encoded[:64]}.sig", b.blob(b"payload")
+    b.push("a", b.image(b.blob(b"cosign"), [payload]), cut)
+    del b.store.objects[encode(BlobKey(payload))]
+    found = (await look(storage_of(b.store))).findings.faults
+    (fault,) = [one for one in found if one.digest == payload]
+    assert {(one.tag, one.pull) for one in fault.touched} == {(cut, True), ("v1", False)}
