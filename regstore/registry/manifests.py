@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from regstore import layout, manifest
+from regstore.concurrency import in_thread
 from regstore.digest import Digest
 from regstore.errors import (
     BlobUnknown,
@@ -26,6 +27,8 @@ from regstore.storage.base import Storage
 
 #: Distribution answers 413 to a larger PUT (`maxManifestBodySize`).
 MAX_PUT_SIZE: Final = 4 * 1024 * 1024
+#: A larger one is parsed in a thread: one of 4 MiB takes long enough for others to wait.
+_LARGE: Final = 128 * 1024
 _SERVED: Final = frozenset(
     {manifest.DOCKER_MANIFEST, manifest.DOCKER_LIST, manifest.OCI_MANIFEST, manifest.OCI_INDEX}
 )
@@ -113,6 +116,8 @@ class Manifests:
             ) from error
         if not digest.matches(data):
             raise IntegrityError(f"{key}: expected {digest}, but its {len(data):,} bytes have {Digest.of(data)}")
+        if len(data) > _LARGE:
+            return await in_thread(self._parsed, digest, data)
         return self._parsed(digest, data)
 
     async def put(

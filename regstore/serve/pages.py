@@ -20,7 +20,17 @@ from aiohttp import hdrs, web
 
 from regstore.concurrency import in_thread
 from regstore.digest import Digest
-from regstore.errors import BlobUnknown, InputError, RegistryError, RegstoreError, StorageError
+from regstore.errors import (
+    BlobUnknown,
+    InputError,
+    IntegrityError,
+    InvalidManifest,
+    NoSuchBucket,
+    NotARegistry,
+    RegistryError,
+    RegstoreError,
+    StorageError,
+)
 from regstore.manifest import EdgeKind
 from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
@@ -312,6 +322,12 @@ def guarded_page(handler: Handler) -> Handler:
             return await handler(request)
         except PageError as error:
             status, said = error.status, error.message
+        except (InvalidManifest, IntegrityError) as error:
+            request[TOLD] = error
+            status, said = int(HTTPStatus.INTERNAL_SERVER_ERROR), f"What is stored here is damaged: {error}"
+        except (NotARegistry, NoSuchBucket) as error:  # it was there when this server began
+            request[TOLD] = error
+            status, said = int(HTTPStatus.SERVICE_UNAVAILABLE), "The store is gone: the log says how."
         except (RegistryError, InputError) as error:
             status, said = int(HTTPStatus.NOT_FOUND), str(error)
         except IndexClosed:

@@ -141,11 +141,7 @@ def make_application(
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if request.path != HEALTH:
-                if passwords is not None:
-                    await passwords.check(request)
-                elif not options.open_to_all and not _is_ours(request.headers.get(hdrs.HOST, ""), options.names):
-                    raise ApiError(HTTPStatus.MISDIRECTED_REQUEST, "DENIED", _MISDIRECTED)
+            await _let_in(request, options, passwords)
             response = await handler(request)
         except ApiError as error:
             response = error_response(error)
@@ -177,6 +173,16 @@ def make_application(
         pages.add_to(application)
         application.router.add_get("/static/{name}", static)
     return application
+
+
+async def _let_in(request: web.Request, options: ServeOptions, passwords: Passwords | None) -> None:
+    """ApiError for whom this server does not answer."""
+    if request.path == HEALTH or (passwords is None and options.open_to_all):
+        return
+    if passwords is not None:
+        await passwords.check(request)
+    elif not _is_ours(request.headers.get(hdrs.HOST, ""), options.names):
+        raise ApiError(HTTPStatus.MISDIRECTED_REQUEST, "DENIED", _MISDIRECTED)
 
 
 def _is_ours(host: str, names: frozenset[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from regstore import layout
+from regstore import layout, manifest
 from regstore.digest import Digest
 from regstore.events import Event
 from regstore.registry import Registry
@@ -195,3 +195,37 @@ async def test_sizes_count_what_several_images_of_an_index_share_once() -> None:
         for tag, document in {"one": one, "two": two, "inner": inner, "outer": outer, "again": one}.items()
     }
     assert found == wanted
+
+
+async def test_a_damaged_manifest_is_not_one_that_is_not_there() -> None:
+    storage = memory()
+    await fill(storage)
+    document = images.Document(b'{"schemaVersion":2,"layers":7}', images.OCI_MANIFEST)
+    await put_unasked(storage, "broken", document, "x")
+    await storage.put(layout.encode(layout.BlobKey(Digest.parse(APP.digest))), b"{}")
+    async with pages_of(storage) as client:
+        for path in (f"/images/broken@{document.digest}", f"/images/team/app@{APP.digest}"):
+            answer = await look(client, path)
+            assert answer.status == 500
+            assert "damaged" in words(answer)
+
+
+async def test_a_large_manifest_is_parsed_beside_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who parses 4 MiB of JSON in the loop lets everybody wait."""
+    import threading
+
+    from regstore.registry import manifests
+
+    threads = []
+    parse = manifest.parse_manifest
+
+    def note(data: bytes) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return parse(data)
+
+    monkeypatch.setattr(manifests, "parse_manifest", note)
+    storage = memory()
+    large = images.image("large", parts=1, annotations={"x": "y" * 1_000_000})
+    await put_unasked(storage, "large", large, "x")
+    await Registry(storage).repository("large").manifests.get("x")
+    assert threads == [False]
