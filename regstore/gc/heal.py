@@ -43,6 +43,7 @@ from regstore.layout import BlobKey
 from regstore.state.journal import find_runs
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
+from regstore.storage.transfer import READ, each_blob, in_order
 from regstore.tagging import put_missing
 
 
@@ -172,7 +173,8 @@ async def _heal_blobs(
         else:
             standing.append((copy, size))
 
-    await for_each(await in_thread(plan.blobs), give, concurrency=concurrency)
+    blobs = in_order(await in_thread(plan.blobs), lambda copy: copy.size)
+    await each_blob(READ, blobs, give, concurrency=concurrency)
     if damaged:
         plan.copies_are_damaged(damaged)
     if standing:

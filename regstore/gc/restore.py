@@ -37,6 +37,7 @@ from regstore.layout import BlobKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RESTORED, write_seen
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
+from regstore.storage.transfer import READ, each_blob, in_order
 from regstore.tagging import list_tag, put_missing, replace_tag
 
 __all__ = ["Conflict", "RestoreOptions", "RestorePlan", "Restored", "apply_restore", "plan_restore"]
@@ -104,7 +105,8 @@ class _Undo:
             await (
                 self._lock.guard()
             )  # a copy takes nothing away, and a large one takes its time: no lease for these
-            await for_each(plan.blobs[start : start + _BATCH], give, concurrency=self._concurrency)
+            blobs = in_order(plan.blobs[start : start + _BATCH], lambda blob: blob.size)
+            await each_blob(READ, blobs, give, concurrency=self._concurrency)
         return frozenset(self._damaged) if len(self._damaged) > known else frozenset()
 
     async def _give_blob(self, blob: BlobBack) -> None:

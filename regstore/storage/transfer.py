@@ -106,8 +106,12 @@ async def each_blob(
 
 def largest_first(blobs: Iterable[tuple[Digest, int]]) -> Callable[[Lane], Iterable[tuple[Digest, int]]]:
     """For `each_blob`, of (digest, size) that are in memory anyhow."""
-    ordered = sorted(blobs, key=lambda blob: -blob[1])
-    return lambda lane: [blob for blob in ordered if lane.over < blob[1] <= lane.most]
+    return in_order(sorted(blobs, key=lambda blob: -blob[1]), lambda blob: blob[1])
+
+
+def in_order(blobs: Sequence[Item], size: Callable[[Item], int]) -> Callable[[Lane], Iterable[Item]]:
+    """For `each_blob`, of what is in memory anyhow. size: of one, in bytes."""
+    return lambda lane: [blob for blob in blobs if lane.over < size(blob) <= lane.most]
 
 
 class Room:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from regstore.digest import Digest
+from regstore.gc import heal as heal_module
+from regstore.gc import restore as restore_module
+from regstore.gc.copying_back import copy_back
 from regstore.gc.heal import HealOptions, heal_store, plan_heal
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, encode
 from regstore.state import TRASH
@@ -16,6 +21,7 @@ from regstore.state.trashed import find_trash
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.transfer import Lane, Road
 from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import write_long_ago
 from tests.gc.test_trash import SCAN, Small, collect, empty, restore
@@ -151,3 +157,34 @@ async def test_gc_keeps_the_trash_of_a_run_with_a_wanted_rotted_copy() -> None:
     assert report.healed.damaged == (copy,)
     assert report.emptied.runs == () and [kept.run for kept in report.emptied.kept] == [first.run]
     assert copy in storage.store
+
+
+@pytest.mark.parametrize(("way", "blobs"), [("heal", 7), ("undo", 8)])
+async def test_copies_are_read_as_many_at_a_time_as_their_sizes_allow(
+    way: str, blobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a lane of its size: a large one on S3 holds 24 MiB."""
+    running = most = given = 0
+
+    async def counted(storage: Storage, source: str, digest: Digest, *, size: int) -> bool:
+        nonlocal running, most, given
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        done = await copy_back(storage, source, digest, size=size)
+        running -= 1
+        given += done
+        return done
+
+    for module in (heal_module, restore_module):
+        monkeypatch.setattr(module, "copy_back", counted)
+        monkeypatch.setattr(module, "READ", Road(lanes=(Lane(at_once=2),)))
+    small = Small()
+    storage = small.storage()
+    report = await collect(storage)
+    if way == "heal":
+        await link_again(storage, small)
+        await heal(storage)
+    else:
+        await restore(storage, run=report.run)
+    assert (most, given) == (2, blobs)
