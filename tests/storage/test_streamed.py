@@ -194,3 +194,29 @@ async def test_an_algorithm_that_signatures_do_not_have(fake: FakeS3, storage: S
     assert fake.asked[0].body == DATA
     with pytest.raises(StorageError):
         await storage.put_stream("key", content, size=len(DATA), digest=Digest.of(b"x", "sha512"))
+
+
+async def test_a_reader_slower_than_the_server_holds_up_nothing_that_comes_next(
+    fake: FakeS3, storage: S3Storage
+) -> None:
+    """The end of an answer finds its reader away, and more than is held; the connection is used again."""
+    sent = asyncio.Event()
+
+    async def large(request: web.Request) -> web.StreamResponse:
+        written = "Mon, 23 Nov 2026 10:00:00 GMT"
+        headers = {"ETag": '"e"', "Last-Modified": written, "Content-Length": str(MiB // 2 + 1)}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        await response.write(DATA[: MiB // 2 + 1])
+        await response.write_eof()
+        sent.set()
+        return response
+
+    fake.answers = [large, answer(body=b"next")]
+    async with asyncio.timeout(20):
+        async with storage.open_read("key") as handle:
+            await sent.wait()
+            for _ in range(200):
+                await asyncio.sleep(0)  # what was sent comes in
+            assert b"".join([chunk async for chunk in handle]) == DATA[: MiB // 2 + 1]
+        assert await storage.get("key") == b"next"
