@@ -22,6 +22,7 @@ from regstore.layout import UPLOAD_RECORDS, BlobKey, LayerLinkKey, encode
 from regstore.migrate import MigrateOptions, Verify, migrate
 from regstore.storage.base import PutOptions
 from regstore.storage.disk import DiskStorage
+from regstore.storage.sizes import IN_FLIGHT
 from tests.migrate.naive import incomplete_tags
 from tests.migrate.stores import OURS, SCANNING, bucket_storage, contents, dangling, move
 from tests.model.random_registry import DAY, NOW, example_registry
@@ -510,7 +511,8 @@ async def test_the_parts_of_a_killed_upload_are_used_again(
         environment = {**os.environ, **moto.at(proxy.endpoint_url).environment()}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            gate.wait_reached(60)
+            # All that are under way are held: the server stores none of them while it is looked at.
+            gate.wait_reached(180, requests=IN_FLIGHT)
         finally:
             process.send_signal(signal.SIGKILL)
             process.communicate()

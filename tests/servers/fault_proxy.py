@@ -96,17 +96,21 @@ def _operation(method: str, key: str, query: dict[str, str], headers: dict[str, 
 
 
 class Gate:
-    """Holds requests: `reached` is set when the first one waits, `release` lets all of them go."""
+    """Holds requests: `release` lets all of them go."""
 
     def __init__(self) -> None:
-        self.reached = threading.Event()
         self._released = threading.Event()
         self._waiting: list[Callable[[], object]] = []
-        self._lock = threading.Lock()
+        self._reached = 0
+        self._lock = threading.Condition()
 
-    def wait_reached(self, seconds: float = 30.0) -> None:
-        if not self.reached.wait(seconds):
-            raise AssertionError(f"no request came to the gate within {seconds:g} s")
+    def wait_reached(self, seconds: float = 30.0, *, requests: int = 1) -> None:
+        """Until so many have come to it."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: self._reached >= requests, seconds):
+                raise AssertionError(
+                    f"{self._reached} of {requests} requests came to the gate within {seconds:g} s"
+                )
 
     def release(self) -> None:
         with self._lock:
@@ -121,7 +125,8 @@ class Gate:
             if self._released.is_set():
                 return
             self._waiting.append(lambda: loop.call_soon_threadsafe(event.set))
-        self.reached.set()
+            self._reached += 1
+            self._lock.notify_all()
         await event.wait()
 
 
@@ -162,7 +167,8 @@ class _Response:
 
 
 class FaultProxy:
-    """A context manager. `endpoint_url` is where clients go instead of `upstream`.
+    """A context manager. `endpoint_url` is where clients go instead of `upstream`. What is still held at its end never
+    reaches the server.
 
     delay: seconds that every request waits before it is forwarded, as a network would make it.
     clock: seconds by which its own clock, which writes the Date of every answer, is ahead; None: there is no Date.
@@ -279,8 +285,6 @@ class FaultProxy:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for rule in list(self._rules):
-            rule.gate.release()
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
