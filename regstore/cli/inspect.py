@@ -8,7 +8,7 @@ import typer
 
 from regstore.cli.command import command
 from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_json, moment, size, table
+from regstore.cli.output import counted, emit, emit_json, moment, printable, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.tags import description_json, kind
@@ -20,6 +20,7 @@ from regstore.reference import parse_tag
 if TYPE_CHECKING:
     from regstore.manifest import Edge
     from regstore.registry import Repository
+    from regstore.registry.manifests import StoredManifest
 
 
 @command
@@ -31,6 +32,9 @@ def inspect(
             metavar="REPOSITORY[:TAG|@DIGEST]", show_default=False, help="A repository, or one manifest of it."
         ),
     ] = None,
+    config: Annotated[
+        bool, typer.Option("--config", help="With an image's history, as lines of a Dockerfile, and its labels.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show a repository, or a manifest of it with its layers, platforms and referrers."""
@@ -38,7 +42,7 @@ def inspect(
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
     name, wanted = _split(reference)
-    facts = run_async(_read(settings, name, wanted))
+    facts = run_async(_read(settings, name, wanted, with_config=config))
     if not as_json:
         say_whose(facts["store"], facts["database"] or "")
     if as_json:
@@ -58,24 +62,51 @@ def _split(reference: str) -> tuple[str, Digest | str | None]:
     return folder + slash + last, wanted
 
 
-async def _read(settings: StoreSettings, name: str, wanted: Digest | str | None) -> dict[str, Any]:
+async def _read(
+    settings: StoreSettings, name: str, wanted: Digest | str | None, *, with_config: bool
+) -> dict[str, Any]:
     from regstore.registry import Registry
 
     storage, config = settings.open_with_config(read_only=True)
     async with Registry(storage) as registry:
         repository = registry.repository(name)
-        facts = await _manifest(repository, wanted) if wanted else await _repository(repository)
+        facts = (
+            await _manifest(repository, wanted, with_config=with_config)
+            if wanted
+            else await _repository(repository)
+        )
         database = await database_of(storage, config)
         return store_json(registry.url, database) | {"repository": name} | facts
 
 
-async def _manifest(repository: Repository, wanted: Digest | str) -> dict[str, Any]:
+async def _manifest(repository: Repository, wanted: Digest | str, *, with_config: bool) -> dict[str, Any]:
     description = await repository.describe(wanted)
     stored = await repository.manifests.get(description.digest)
     tags = [tag.name async for tag in repository.tags if tag.digest == description.digest]
-    return description_json(description) | {
+    facts = description_json(description) | {
         "tags": tags,
         "references": [_edge(edge) for edge in stored.manifest.edges],
+    }
+    return facts | ({"config": await _config(repository, stored)} if with_config else {})
+
+
+async def _config(repository: Repository, stored: StoredManifest) -> dict[str, Any] | None:
+    """What an image's config says of how it was made; None where the manifest has none that is one of an image."""
+    from regstore.serve.image import CONFIG_MAX, parse_config
+
+    config = stored.manifest.config
+    if config is None or not 0 <= config.size <= CONFIG_MAX:
+        return None
+    async with repository.blobs.open_read(config.digest) as reader:
+        if reader.size > CONFIG_MAX:  # whatever the manifest says of it
+            return None
+        image = parse_config(await reader.read(), stored.manifest)
+    return {
+        "labels": dict(image.labels),
+        "history": [
+            {"line": step.line, "created": step.created, "size": step.layer.size if step.layer else None}
+            for step in image.history
+        ],
     }
 
 
@@ -125,6 +156,8 @@ def _print_manifest(facts: dict[str, Any]) -> None:
     if facts["annotations"]:
         emit("\nAnnotations")
         _print_pairs([(f"  {name}", value) for name, value in sorted(facts["annotations"].items())])
+    if facts.get("config"):
+        _print_config(facts["config"])
     if facts["references"]:
         emit("\nRefers to")
         rows = [
@@ -144,6 +177,24 @@ def _print_manifest(facts: dict[str, Any]) -> None:
             for referrer in facts["referrers"]
         ]
         emit(table(["DIGEST", "SIZE", "TYPE"], rows, right=(1,)))
+
+
+def _print_config(config: dict[str, Any]) -> None:
+    if config["labels"]:
+        emit("\nLabels")
+        _print_pairs([(f"  {_one_line(name)}", _one_line(value)) for name, value in config["labels"].items()])
+    if config["history"]:
+        emit("\nHistory")
+        rows = [
+            ["" if step["size"] is None else size(step["size"]), _one_line(step["line"])]
+            for step in config["history"]
+        ]
+        emit(table(["SIZE", "MADE BY"], rows, right=(0,)))
+
+
+def _one_line(text: str) -> str:
+    """What somebody has written into an image stays on its line."""
+    return printable(" ".join(text.split()))
 
 
 def _print_repository(facts: dict[str, Any]) -> None:
