@@ -16,8 +16,13 @@ async def until_all_is_older(storage: Storage, *, by: int = 0) -> None:
     the store, by so many microseconds; and the store's clock, as it is told here, is as late."""
     newest = max([mtime async for page in storage.list("") for mtime in page.mtimes], default=0)
     async with asyncio.timeout(30):
-        while await storage.now() <= newest + by or await _time_of_a_put(storage) <= newest + by:
+        while await _whole_second(storage) <= newest + by or await _time_of_a_put(storage) <= newest + by:
             await asyncio.sleep(0.05)
+
+
+async def _whole_second(storage: Storage) -> int:
+    """The store's clock as who only looks is told it, by the Date of an answer."""
+    return await storage.now() // 1_000_000 * 1_000_000
 
 
 async def _time_of_a_put(storage: Storage) -> int:

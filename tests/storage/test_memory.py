@@ -52,11 +52,11 @@ class TestMemoryWithRoot(TestMemory):
 
 
 async def test_a_name_is_one_store_until_it_is_forgotten() -> None:
-    one, other = MemoryStorage("shared", "root"), MemoryStorage("shared")
+    one, other = MemoryStorage("one-for-all", "root"), MemoryStorage("one-for-all")
     await one.put("key", b"body")
     assert other.contents() == {"root/key": b"body"} and one.contents() == {"key": b"body"}
-    forget("shared")
-    assert MemoryStorage("shared").contents() == {}
+    forget("one-for-all")
+    assert MemoryStorage("one-for-all").contents() == {}
 
 
 async def test_opened_to_be_looked_at_it_changes_nothing() -> None:
