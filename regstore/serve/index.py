@@ -34,7 +34,7 @@ SQL: Final = Statements(
 #: The index is refreshed again only when so many times the last refresh's own time has passed.
 _REST: Final = 10
 #: Results of planning that are kept.
-_RESULTS: Final = 50
+_RESULTS: Final = 12
 #: Bytes of the longest digest.
 _LONGEST: Final = 64
 #: Seconds until the first index is tried again.

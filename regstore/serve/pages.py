@@ -297,7 +297,9 @@ class Pages:
         async def handle(request: web.Request) -> web.StreamResponse:
             site = await self._find(request)
             if not site.index.ready:
-                return page(request, site, None, "wait.html")
+                waiting = page(request, site, None, "wait.html", again=request.raw_path)
+                waiting.headers["Refresh"] = "3"
+                return waiting
             return await handler(request, site)
 
         return guarded_page(handle)

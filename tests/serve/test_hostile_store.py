@@ -229,3 +229,21 @@ async def test_a_large_manifest_is_parsed_beside_the_others(monkeypatch: pytest.
     await put_unasked(storage, "large", large, "x")
     await Registry(storage).repository("large").manifests.get("x")
     assert threads == [False]
+
+
+async def test_a_page_behind_the_end_says_so() -> None:
+    storage = memory()
+    await fill(storage)
+    async with pages_of(storage) as client:
+        for path in ("/?page=9", "/repositories/team/app?page=9", "/?q=team&page=9"):
+            assert "The list has no page 9" in words(await look(client, path))
+
+
+async def test_who_comes_before_the_index_is_brought_back_to_where_he_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Index, "ready", False)
+    storage = memory()
+    await fill(storage)
+    async with pages_of(storage) as client:
+        answer = await client.ask("/search?q=a%20b&x=1")
+        assert answer.headers["Refresh"] == "3"
+        assert b'href="/search?q=a%20b&amp;x=1"' in answer.body
