@@ -417,3 +417,20 @@ async def test_an_upload_stays_whole_where_a_part_of_it_changed() -> None:
         storage.store.objects[upload.key] = body + b"more", mtime
         await opened.apply()
     assert storage.multipart_uploads == [upload] and upload.key in storage.store
+
+
+async def test_a_multipart_upload_that_goes_on_is_not_aborted() -> None:
+    """It has no object yet that would tell: a part came since the scan."""
+    b = Builder(NOW - 30 * DAY)
+    b.push("a", b.image(b.blob(b"config"), [b.blob(b"layer")]), "tag")
+    key = encode(UploadKey("a", "00000000-0000-4000-8000-000000000001", "data"))
+    storage = model_storage(b.store)
+    storage.multipart_uploads = [MultipartUpload(key, "old", NOW - 30 * DAY, 5)]
+    async with (
+        hold_lock(storage, command="gc") as lock,
+        open_run(storage, options(offline=False), lock) as opened,
+    ):
+        storage.multipart_uploads = [MultipartUpload(key, "old", NOW, 10)]
+        report = await opened.apply()
+    assert not storage.counters.requests.get("abort_multipart_upload") and key not in await journaled(storage)
+    assert report.uploads == 0 and report.kept_back == 1
