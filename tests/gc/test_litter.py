@@ -10,6 +10,7 @@ import pytest
 
 from regstore.cli.gc_notes import notes_json, plan_notes
 from regstore.digest import Digest
+from regstore.errors import StorageError
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.layout import BLOBS, PREFIX, REPOSITORIES, BlobKey, encode
@@ -211,3 +212,20 @@ async def test_what_an_unknown_key_names_is_held_beside_an_empty_link_too() -> N
     b.put(f"{REPOSITORIES}a/_manifests/revisions/sha256/{held.encoded}/link.tmp", b"")
     run = await look(ModelStorage(b.store, now=NOW), options(offline=True))
     assert run.summary.blobs.dead == 0
+
+
+async def test_litter_stays_beside_a_blob_that_could_not_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Littered()
+    blob = encode(BlobKey(scene.dead))
+    litter = scene.b.put(blob.removesuffix("data") + "._data", b"x")
+    storage = ModelStorage(scene.b.store, now=NOW)
+    copy = storage.copy
+
+    async def fails(source: str, target: str, *, size: int | None = None) -> None:
+        if source == blob:
+            raise StorageError("no room")
+        await copy(source, target, size=size)
+
+    monkeypatch.setattr(storage, "copy", fails)
+    report = await collect(storage, RUN)
+    assert report.blobs and blob in storage.store and litter in storage.store

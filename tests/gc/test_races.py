@@ -110,6 +110,21 @@ def test_a_tag_pushed_again_as_it_goes(loop: asyncio.AbstractEventLoop, part: st
     stands(world, push)
 
 
+def test_nothing_more_goes_where_a_tag_was_pushed_again_as_it_went(loop: asyncio.AbstractEventLoop) -> None:
+    """Not even for a moment, until a look gives it back."""
+    world = World()
+    pushed(world, "a", 0, "old")
+    pushed(world, "a", 1, "kept")
+    toolkit = begin(world, loop, deletes("/current/link"), policy=POLICY)
+    push = pushed(world, "a", 0, "old")
+    toolkit.step()
+    while not toolkit.done:
+        operation, keys = toolkit.waiting or ("", ())
+        assert operation != "delete" or not [key for key in keys if "/repositories/a/" in key]
+        toolkit.step()
+    stands(world, push)
+
+
 def test_a_tag_between_its_two_links_when_gc_begins(loop: asyncio.AbstractEventLoop) -> None:
     """Its index link was written before the scan, its current link after the second look."""
     world = World()
