@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -30,14 +31,15 @@ def contents(store: str) -> dict[str, bytes]:
 
 
 def test_commands_on_a_store_of_a_third_backend(
-    run: Run, store: str, demo_copy: Path, tmp_path: Path, isolated_environment: Path
+    run: Run, store: str, demo_registry: Path, tmp_path: Path, isolated_environment: Path
 ) -> None:
-    migrated = run("migrate", demo_copy, store)
+    source = shutil.copytree(demo_registry, tmp_path / "registry")  # migrate notes whose store it is
+    migrated = run("migrate", source, store)
     assert migrated.code == 3, migrated  # the demo has a damaged link
     assert "config.yml" not in migrated.out  # there is no registry with a driver for it
     copied = contents(store)
-    assert copied.items() <= keys_of(demo_copy).items() and len(copied) > 50
-    assert run("migrate", demo_copy, store, "--json").json["configuration"] == {}
+    assert copied.items() <= keys_of(source).items() and len(copied) > 50
+    assert run("migrate", source, store, "--json").json["configuration"] == {}
 
     assert "team/app" in run("ls", store).out
     assert run("verify", store, "--read-data", "100%").code == 0
