@@ -110,6 +110,7 @@ def test_what_is_pushed_between_any_two_requests_stands(
             raise AssertionError(f"pushed after step {number}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["tag", "image", "repository"])
 @pytest.mark.parametrize("pushing", PUSHES)
 def test_a_push_that_takes_all_the_time_stands_after_the_next_gc(
