@@ -20,20 +20,21 @@ where d.target is distinct from l.target
 -- migrate_revision(repository, digest, rank): a manifest's rank is above that of every manifest it names, for children
 -- are written first.
 create or replace table migrate_revision as
-with recursive parent as (
+with recursive parent as materialized (
     select e.source, e.target from edge e
     semi join live_revision s on s.digest = e.source
     semi join live_revision t on t.digest = e.target
     where e.kind <> {subject}
 ),
+-- `union all`: what `union` has seen stays in memory, whatever the limit. No manifest reaches itself, so it ends.
 above as (
-    select distinct digest, 0 as rank from live_revision
-    union
-    select p.source, a.rank + 1 from above a join parent p on p.target = a.digest
+    select distinct source as digest, 1 as rank from parent
+    union all
+    select distinct p.source, a.rank + 1 from above a join parent p on p.target = a.digest
 ),
 ranked as (select digest, max(rank)::integer as rank from above group by digest)
-select l.repository, l.digest, k.rank
-from live_revision l join migrate_repository m on m.id = l.repository join ranked k using (digest)
+select l.repository, l.digest, coalesce(k.rank, 0) as rank
+from live_revision l join migrate_repository m on m.id = l.repository left join ranked k using (digest)
 left join dst.revision_link d on d.repository = m.dst and d.digest = l.digest
 where d.target is distinct from l.digest
 

@@ -4,6 +4,7 @@ something that it reaches can't be copied (`migrate_blocked`)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Final
 
 from regstore.inventory.inventory import Inventory
@@ -20,9 +21,15 @@ def find_blobs(inventory: Inventory, options: MigrateOptions) -> None:
 
 def block(inventory: Inventory, digests: Sequence[bytes]) -> None:
     """Note blobs that could not be copied, and everything that reaches them."""
-    if digests:
-        with inventory.given("given", {"digest": ("binary", digests)}):
-            _SQL.run(inventory, "block")
+    if not digests:
+        return
+    with inventory.given("given", {"digest": ("binary", digests)}):
+        [(new,)] = _SQL.run(inventory, "block").fetchall()
+    for above in count(1):
+        if not new:
+            break
+        [(new,)] = _SQL.run(inventory, "block_above", {"round": above}).fetchall()
+    _SQL.run(inventory, "block_all")
 
 
 def leave_damaged_out(inventory: Inventory) -> None:

@@ -22,25 +22,35 @@ group by b.digest
 create or replace table migrate_blocked (digest blob not null)
 
 -- name: block
--- `given` (digest) and all that reaches it. What a manifest that is not understood reaches is all that its repository
--- links.
-insert into migrate_blocked
-with recursive above as (
-    select source as digest, target as below from edge where kind <> {subject}
-    union all
-    select digest, target from layer_link where digest <> target
-),
-newly as (
+-- blocking(digest, round): `given` (digest), in round 0. What a manifest that is not understood reaches is all that its
+-- repository links.
+create or replace temp table blocking as
+select digest, 0 as round from (
     select digest from given
     union
     select r.digest from live_manifest r join manifest m using (digest)
     where m.state in ('invalid', 'too large') and r.repository in (
         select l.repository from layer_link l join given g on g.digest = l.target
     )
-    union
-    select a.digest from newly n join above a on a.below = n.digest
-)
-select distinct digest from newly anti join migrate_blocked using (digest)
+) anti join migrate_blocked using (digest)
+
+-- name: block_above
+-- The next round: what reaches that of the one before, and is not blocked yet. How many. (A recursion keeps all in
+-- memory, whatever the limit.)
+insert into blocking
+select distinct a.digest, $round
+from blocking n
+join (
+    select source as digest, target as below from edge where kind <> {subject}
+    union all
+    select digest, target from layer_link where digest <> target
+) a on a.below = n.digest
+anti join blocking b on b.digest = a.digest
+anti join migrate_blocked k on k.digest = a.digest
+where n.round = $round - 1
+
+-- name: block_all
+insert into migrate_blocked select digest from blocking
 
 -- name: damaged_manifests
 select digest from manifest where state in ('mismatch', 'unreadable')
