@@ -1,4 +1,4 @@
--- What is wrong, a rule each. One statement, `faults`, puts them together.
+-- What is wrong, a rule each. `faults` puts together what they find.
 
 -- name: known
 -- What is known besides the inventory, each a table that stays where it is there: verify_rotten and verify_unread(digest,
@@ -17,12 +17,23 @@ create table if not exists verify_archived_link (
 );
 create table if not exists verify_at_hand (key varchar not null);
 
+-- name: nothing_found
+-- verify_found(step, sort, kind, area, repository, digest, tag, size, mtime, body, repairable, detail): what the rules
+-- find. Each has a statement of its own, for all of them in one would need the memory of all at once.
+create or replace table verify_found (
+    step integer, sort varchar, kind varchar, area varchar, repository integer, digest blob, tag varchar,
+    size bigint, mtime bigint, body blob, repairable boolean, detail varchar
+)
+
+-- name: found
+insert into verify_found by name {rule}
+
 -- name: faults
 -- verify_fault(id, kind, area, repository, digest, tag, size, mtime, body, repairable, detail), in the order of the
--- rules. of_blobs, of_links: the rules below, as one relation each.
+-- rules.
 create or replace table verify_fault as
 with blob_fault as (
-    select step, kind, digest, min(detail) as detail from ({of_blobs}) group by step, kind, digest
+    select step, kind, digest, min(detail) as detail from verify_found where area is null group by step, kind, digest
 ),
 fault as (
     select *, case
@@ -31,7 +42,7 @@ fault as (
         ) then 'manifest' else 'blob' end as area
     from blob_fault
     union all by name
-    ({of_links})
+    select * from verify_found where area is not null
 )
 select row_number() over (order by step, sort, repository, tag, digest) as id, kind, area, repository, digest, tag,
     size, mtime, body, coalesce(repairable, false) as repairable, detail

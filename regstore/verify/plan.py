@@ -32,6 +32,7 @@ touches, `pull` when the tag can't be pulled whole, not only a referrer of it.
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import count
 from typing import Final
 
 from regstore.digest import Digest
@@ -86,37 +87,37 @@ def plan_verify(inventory: Inventory, *, pull_through: bool = False, among: str 
     while _NEEDS.run(inventory, "follow_children").fetchall():
         pass
     _NEEDS.run(inventory, "needs")
-    _FAULTS.run(
-        inventory,
-        "faults",
-        None,
-        of_blobs=_rules(_OF_BLOBS, pull_through),
-        of_links=_rules(_OF_LINKS, pull_through),
-    )
+    _find(inventory, pull_through)
     if among:
         _FAULTS.run(inventory, "keep", None, among=among)
     _FAULTS.run(inventory, "at")
-    _TOUCHED.run(inventory, "touched")
+    _touch(inventory)
     counts = {FaultKind(kind): number for kind, number in _FINDINGS.run(inventory, "counts").fetchall()}
     if FaultKind.LINK_DAMAGED in counts and not pull_through:
         _TOUCHED.run(inventory, "lost_targets", None, only_target=_TOUCHED.text("only_target"))
     return _findings(inventory, counts, pull_through)
 
 
-def _rules(names: tuple[str, ...], pull_through: bool) -> str:
-    """What they find, as one relation."""
-    return " union all by name ".join(
-        "("
-        + _FAULTS.text(
-            name,
-            step=str(step),
-            pull_through=str(pull_through).lower(),
-            archived=_FAULTS.text("archived"),
+def _touch(inventory: Inventory) -> None:
+    """The tags that faults touch, in rounds."""
+    [(new,)] = _TOUCHED.run(inventory, "reached").fetchall()
+    for above in count(1):
+        if not new:
+            break
+        [(new,)] = _TOUCHED.run(inventory, "reached_above", {"round": above}).fetchall()
+    _TOUCHED.run(inventory, "touched")
+
+
+def _find(inventory: Inventory, pull_through: bool) -> None:
+    _FAULTS.run(inventory, "nothing_found")
+    for step, name in enumerate((*_OF_BLOBS, *_OF_LINKS), start=1):
+        if pull_through and name in _OF_ABSENCE:
+            continue
+        rule = _FAULTS.text(
+            name, step=str(step), pull_through=str(pull_through).lower(), archived=_FAULTS.text("archived")
         )
-        + ")"
-        for step, name in enumerate(names, start=1 if names is _OF_BLOBS else 1 + len(_OF_BLOBS))
-        if not (pull_through and name in _OF_ABSENCE)
-    )
+        _FAULTS.run(inventory, "found", None, rule=rule)
+    _FAULTS.run(inventory, "faults")
 
 
 def _findings(inventory: Inventory, counts: dict[FaultKind, int], pull_through: bool) -> Findings:
