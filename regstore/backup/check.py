@@ -26,12 +26,14 @@ from regstore.backup.touched import Touched, Users, tags_by_blob, tags_of_a_pack
 from regstore.digest import Digest
 from regstore.events import Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.proving.proofs import Proofs
 from regstore.proving.read_data import ReadData, Wanted
 from regstore.proving.reader import BlobReader
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.optional import HasModes, keep_private
 
+_SQL: Final = Statements("regstore.backup", "check.sql")
 #: Rows that are put into a table at once.
 _ROWS: Final = 20_000
 #: Looks at what is left, while snapshots are being forgotten.
@@ -136,8 +138,7 @@ class _Check:
         self._all_known = True
         self._bad: dict[Digest, str] = {}
         self._unread: dict[Digest, str] = {}
-        inventory.execute("create table needed (digest blob, size bigint)")
-        inventory.execute("create table listed (digest blob, size bigint, mtime bigint)")
+        _SQL.run(inventory, "tables")
 
     # Snapshots
 
@@ -302,24 +303,14 @@ class _Check:
             if len(rows) >= _ROWS:
                 self._list(rows)
         self._list(rows)
-        inventory.execute(
-            "create or replace table needed as select digest, max(size) as size from needed group by digest"
-        )
-        result.blobs, result.bytes = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from needed")[0]
-        inventory.execute("insert into blob select l.* from listed l semi join needed n using (digest, size)")
+        [(result.blobs, result.bytes)] = _SQL.run(inventory, "need").fetchall()
+        _SQL.run(inventory, "found")
         self._bad |= {
             Digest.from_raw(bytes(raw)): "is lost" if has is None else f"has {has:,} bytes, not {size:,}"
-            for raw, size, has in inventory.all(
-                """
-                select n.digest, n.size, l.size from needed n left join listed l on l.digest = n.digest
-                where l.size is distinct from n.size
-                """
-            )
+            for raw, size, has in _SQL.run(inventory, "lacking").fetchall()
         }
         if self._all_known:
-            result.unneeded_blobs, result.unneeded_bytes = inventory.all(
-                "select count(*), coalesce(sum(size), 0)::bigint from listed anti join needed using (digest)"
-            )[0]
+            [(result.unneeded_blobs, result.unneeded_bytes)] = _SQL.run(inventory, "unneeded").fetchall()
 
     def _list(self, rows: list[tuple[bytes, int, int]]) -> None:
         self._inventory.insert(
@@ -401,7 +392,7 @@ class _Check:
 
     def _sizes(self, digests: Sequence[Digest]) -> dict[Digest, int]:
         wanted = [digest.raw for digest in digests]
-        rows = self._inventory.all("select digest, size from needed where digest in (select unnest(?))", [wanted])
+        rows = _SQL.run(self._inventory, "sizes", {"digests": wanted}).fetchall()
         return {Digest.from_raw(bytes(raw)): size for raw, size in rows}
 
 

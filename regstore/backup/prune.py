@@ -23,10 +23,12 @@ from regstore.digest import Digest
 from regstore.errors import InputError, NotARegistry, Refused, StorageError
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.state.lock import Lock
 from regstore.storage.base import TEMPORARY, MultipartUpload, Storage
 from regstore.storage.optional import keep_private
 
+_SQL: Final = Statements("regstore.backup", "prune.sql")
 _BATCH: Final = 1000
 
 
@@ -95,6 +97,7 @@ class _Run:
                 f"{self._storage.url} has no {form.MARKER}, so it may hold something else than a backup: nothing is "
                 "deleted there"
             )
+        _SQL.run(self._inventory, "tables")
         now = await self._storage.now()
         # The intents before the snapshots: a create that ended in between has published by then.
         live, self._stale = await live_intents(self._storage, now)
@@ -175,10 +178,7 @@ class _Run:
 
     def _lost(self) -> list[str]:
         """Needed blobs that are not there with their size."""
-        rows = self._inventory.all(
-            "select distinct n.digest from need n anti join present p"
-            " on p.kind = 'blob' and p.digest = n.digest and p.size = n.size order by 1"
-        )
+        rows = _SQL.run(self._inventory, "lost").fetchall()
         return [f"blob {Digest.from_raw(bytes(raw))} is lost" for (raw,) in rows]
 
     def _refuse_symbolic_links(self) -> None:
@@ -190,14 +190,11 @@ class _Run:
             )
 
     def _sums(self, condition: str) -> tuple[int, int]:
-        row = self._inventory.all(
-            f"select count(*), coalesce(sum(size), 0)::bigint from present where {condition}"
-        )[0]
-        return int(row[0]), int(row[1])
+        [(number, size)] = _SQL.run(self._inventory, "sums", None, condition=condition).fetchall()
+        return number, size
 
     async def _needs(self, packs: set[str]) -> list[str]:
         """The table `need`: digests of the blobs that these packs need; of packs that can't be read, why."""
-        self._inventory.execute("create table need (digest blob not null, size bigint not null)")
         done = 0
 
         def take(_: str, pack: Pack) -> None:
@@ -217,10 +214,6 @@ class _Run:
 
     async def _candidates(self, packs: set[str], now: int) -> None:
         """The table `present`: packs, blobs and left temporary files, and whether anything needs them."""
-        self._inventory.execute(
-            "create table present (kind varchar, key varchar, digest blob, size bigint, mtime bigint,"
-            " dead boolean, young boolean)"
-        )
         for prefix in (TEMPORARY, layout.STATE, form.INTENTS, form.SNAPSHOTS, form.PACKS, form.BLOBS):
             async for page in self._storage.list(prefix):
                 rows: list[tuple[str, str, bytes | None, int, int]] = []
@@ -242,14 +235,10 @@ class _Run:
                         "mtime": ("int64", [row[4] for row in rows]),
                     },
                 )
-        self._inventory.execute("create table need_pack (digest blob not null)")
         self._inventory.insert("need_pack", {"digest": ("binary", [bytes.fromhex(pack) for pack in packs])})
-        self._inventory.execute(
-            "update present set young = mtime >= case kind when 'temporary' then ? else ? end, dead = case kind"
-            " when 'blob' then digest not in (select digest from need)"
-            " when 'pack' then digest not in (select digest from need_pack) else true end",
-            [now - max(self._options.grace, HOUR), now - self._options.grace],
-        )
+        young = now - self._options.grace
+        given = {"young": young, "young_temporary": min(young, now - HOUR)}
+        _SQL.run(self._inventory, "judge", given)
 
     async def prune(self, lock: Lock) -> PruneResult:
         failures: list[str] = []
@@ -264,11 +253,7 @@ class _Run:
         if plan.blocked:
             return result
         for kind in ("pack", "blob", "temporary"):
-            sizes = dict(
-                self._inventory.all(
-                    "select key, size from present where kind = ? and dead and not young order by key", [kind]
-                )
-            )
+            sizes = dict(_SQL.run(self._inventory, "going", {"kind": kind}).fetchall())
             before = len(result.failures)
             gone = await self._delete(lock, list(sizes), f"deleting {kind}s", result.failures)
             if kind == "pack":

@@ -25,11 +25,13 @@ from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import InvalidManifest, StorageError
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
 from regstore.layout import BlobKey, encode
 from regstore.manifest import parse_manifest
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
 
+_SQL: Final = Statements("regstore.inventory", "unlinked.sql")
 _HOUR: Final = 3600 * 1_000_000
 _DAY: Final = 24 * _HOUR
 _BLOBS: Final = 10
@@ -68,25 +70,11 @@ class Unlinked:
 
 def find_unlinked(inventory: Inventory) -> Unlinked:
     """As it was listed; `manifests` is not looked for."""
-    newest = inventory.one(
-        "select max(mtime) from (select mtime from tag union all select mtime from tag_index"
-        " union all select mtime from revision_link union all select mtime from layer_link)"
-    )
+    [(newest,)] = _SQL.run(inventory, "newest_link").fetchall()
     if newest is None:
         return Unlinked()
-    inventory.execute(
-        f"""
-        create or replace table unlinked_blob as
-        select digest, size, mtime from blob where mtime > {newest + _HOUR} and digest not in (
-            select digest from layer_link union select digest from revision_link
-            union select target from layer_link where target is not null
-            union select target from tag where target is not null
-        )
-        """
-    )
-    [(blobs, blob_bytes, days)] = inventory.all(
-        f"select count(*), coalesce(sum(size), 0)::bigint, count(distinct mtime // {_DAY}) from unlinked_blob"
-    )
+    _SQL.run(inventory, "unlinked", {"since": newest + _HOUR})
+    [(blobs, blob_bytes, days)] = _SQL.run(inventory, "sums", {"day": _DAY}).fetchall()
     return Unlinked(newest_link=newest, blobs=blobs, blob_bytes=blob_bytes, days=days)
 
 
@@ -110,9 +98,8 @@ async def look_for_manifests(
             return
         found = True
 
-    rows = inventory.all(
-        "select digest from unlinked_blob where size between ? and ? order by digest limit ?", [*_SIZES, _READ]
-    )
+    given = {"least": _SIZES[0], "most": _SIZES[1], "number": _READ}
+    rows = _SQL.run(inventory, "small", given).fetchall()
     await for_each(rows, look, concurrency=concurrency)
     return replace(unlinked, manifests=found)
 

@@ -1,0 +1,28 @@
+-- Blobs that came after the newest link, and that no link names. Times in microseconds.
+
+-- name: newest_link
+-- When the newest link was written; null where there is none.
+select max(mtime)
+from (
+    select mtime from tag union all select mtime from tag_index
+    union all select mtime from revision_link union all select mtime from layer_link
+);
+
+-- name: unlinked
+-- unlinked_blob(digest, size, mtime): those that came after $since.
+create or replace table unlinked_blob as
+select digest, size, mtime
+from blob
+where mtime > $since and digest not in (
+    select digest from layer_link union select digest from revision_link
+    union select target from layer_link where target is not null
+    union select target from tag where target is not null
+);
+
+-- name: sums
+-- (blobs, bytes, days on which they came).
+select count(*), coalesce(sum(size), 0)::bigint, count(distinct mtime // $day) from unlinked_blob;
+
+-- name: small
+-- Some of them that may be manifests by their size.
+select digest from unlinked_blob where size between $least and $most order by digest limit $number;
