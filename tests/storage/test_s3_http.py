@@ -543,6 +543,21 @@ async def test_silence(pieces: tuple[bytes, ...]) -> None:
                 pass
 
 
+async def test_silence_after_the_server_was_held_up() -> None:
+    """A reader who was away is not timed; once it is back, the server has its patience, and no more."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * http._HELD)
+    async with serving(answering(head, bytes(http._HELD + 1))) as found, asyncio.timeout(20):
+        response = await found.request(patience=0.04)
+        while not response._paused:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.001)
+        got = 0
+        with pytest.raises(TimeoutError, match="no answer in time"):
+            async for chunk in response.chunks():
+                got += len(chunk)
+        assert got == http._HELD + 1
+        assert await found.get() == (200, b"ok")
+
+
 async def test_a_server_that_does_not_take_the_body() -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(256):
