@@ -105,11 +105,16 @@ order by {order} limit $limit offset $offset
 select id, name, tags, revisions, blobs, own, shared, total, pushed from page_repository where name = $name
 
 -- name: tags
--- A repository's tags that are not digest tags. words: in the name, or the beginning of the digest.
+-- A repository's tags that are not digest tags, filtered by any column (`listing.tag_filter`): by a part of the name, how
+-- the digest begins, the types, when they were pushed; and always by the size.
 select name, digest, pushed, size, media_type, state, count(*) over () as found
 from page_tag
 where repository = $repository and subject is null
-    and (contains(name, $words) or digest between $low and $high)
+    and (
+        contains(name, $words) or digest between $low and $high or list_contains($types, media_type)
+        or pushed >= $since and pushed < $until
+    )
+    and size between $smallest and $largest
 order by {order} limit $limit offset $offset
 
 -- name: attached
@@ -120,6 +125,10 @@ qualify row_number() over (partition by subject order by name nulls last, digest
 
 -- name: tags_of
 select name from page_tag where repository = $repository and digest = $digest order by name limit 100
+
+-- name: image_total
+-- What a tagged manifest and all that it names take, each blob once.
+select size from image_size where digest = $digest
 
 -- name: layer_users
 -- For each of these digests: its bytes, and how many repositories use it.

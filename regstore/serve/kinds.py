@@ -38,6 +38,12 @@ def kind_of(media_type: str | None) -> str:
     return _KINDS.get(media_type or "", media_type or "unknown")
 
 
+def types_of(words: str) -> list[str]:
+    """The media types whose kind, or whose own text, contains the words; none for no words."""
+    text = words.lower()
+    return [media_type for media_type, kind in _KINDS.items() if text and (text in kind or text in media_type)]
+
+
 def attached_kind(tag: str | None, media_type: str | None) -> str:
     """`signature`, `SBOM`, … by the tag's suffix or the artifact type; `referrers` for the index of the OCI fallback
     tag; else the type."""

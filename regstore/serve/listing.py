@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from urllib.parse import urlencode
+
+from regstore.serve.kinds import types_of
 
 #: Rows of one page.
 ROWS: Final = 100
 _WORDS_MAX: Final = 300
+
+
+#: `>100MB`, `< 1.5 GiB`.
+_SIZE: Final = re.compile(r"([<>])\s*(\d{1,6}(?:\.\d{1,3})?)\s*([kmgt]?)(i?)b?", re.ASCII | re.IGNORECASE)
+#: `2026-11`, `2026-11-28`.
+_DATE: Final = re.compile(r"(\d{4})-(\d\d)(?:-(\d\d))?", re.ASCII)
+_ANY_SIZE: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +99,36 @@ def asked(
         page=max(number, 1),
         more={name: value for name, value in (more or {}).items() if value},
     )
+
+
+def tag_filter(words: str) -> dict[str, Any]:
+    """What a list of tags is filtered by, as parameters of its query: a size (`>100MB`), or a month or day (`2026-11`),
+    a type (`multi-platform`) or a part of the name, whichever fits."""
+    smallest, largest, text = 0, _ANY_SIZE, words
+    if match := _SIZE.fullmatch(words):
+        unit = (1024 if match[4] else 1000) ** " kmgt".index(match[3].lower() or " ")
+        bound = int(float(match[2]) * unit)
+        smallest, largest = (bound + 1, _ANY_SIZE) if match[1] == ">" else (0, bound - 1)
+        text = ""
+    since, until = _span(text)
+    return {
+        "words": text,
+        "types": types_of(text),
+        "since": since,
+        "until": until,
+        "smallest": smallest,
+        "largest": largest,
+    }
+
+
+def _span(text: str) -> tuple[int, int]:
+    """The beginning and end of a month or day in UTC, in microseconds; nothing lies between where it is neither."""
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return 1, 0
+    try:
+        begin = datetime(int(match[1]), int(match[2]), int(match[3] or 1), tzinfo=UTC)
+        end = begin + timedelta(days=1) if match[3] else (begin + timedelta(days=32)).replace(day=1)
+    except (ValueError, OverflowError):
+        return 1, 0
+    return int(begin.timestamp()) * 1_000_000, int(end.timestamp()) * 1_000_000

@@ -41,7 +41,7 @@ from regstore.serve.health import HealthWatch
 from regstore.serve.image import CONFIG_MAX, ImageConfig, parse_config, texts_by_name
 from regstore.serve.index import Index, IndexClosed, View, between, digits
 from regstore.serve.kinds import attached_kind, kind_of
-from regstore.serve.listing import ROWS, Column, asked
+from regstore.serve.listing import ROWS, Column, asked, tag_filter
 from regstore.serve.mounts import Mounts
 from regstore.serve.treemap import Area, treemap
 from regstore.words import moment, printable, size
@@ -147,7 +147,7 @@ class Pages:
             facts = found[0]
             rows = await view.rows(
                 "tags",
-                wanted.window | {"repository": facts[0], "words": wanted.words} | between(digits(wanted.words)),
+                wanted.window | {"repository": facts[0]} | tag_filter(wanted.words) | between(digits(wanted.words)),
                 order=wanted.order,
             )
             attached = await _attached(
@@ -217,6 +217,7 @@ class Pages:
                 ]
                 attached = await _attached(view, known[0][0], [digest.raw], limit=_ATTACHED)
             blobs = [layer.digest.raw for layer in stored.manifest.layers]
+            total = await view.rows("image_total", {"digest": digest.raw})
             users = {row[0]: row for row in await view.rows("layer_users", {"digests": blobs})} if blobs else {}
             return page(
                 request,
@@ -227,6 +228,7 @@ class Pages:
                 stored=stored,
                 config=config,
                 contents=contents,
+                total=total[0][0] if total else None,
                 tag=_tag_to_pull(request.query.get("tag", ""), tags),
                 tags=tags,
                 attached=attached.get(digest.raw, []),

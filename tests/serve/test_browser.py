@@ -182,7 +182,7 @@ def test_lists_sort_filter_and_turn(browser: Browser, url: str) -> None:
         assert page.locator("th[aria-sort=descending]").inner_text().startswith("Tag")
         page.get_by_role("link", name="next").click()
         assert first() == "t129"
-        page.get_by_label("Tags whose name contains").fill("t22")
+        page.get_by_label("Filter by name").fill("t22")
         page.get_by_role("button", name="Filter").click()
         assert page.locator("tbody tr").count() == 10
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,12 +24,14 @@ from regstore.serve.attachment import decode
 from regstore.serve.garbage import plan_plain
 from regstore.serve.image import dockerfile_line, parse_config
 from regstore.serve.index import Index
+from regstore.serve.listing import tag_filter
 from regstore.serve.mounts import open_mounts
 from regstore.serve.opening import PageOptions, open_pages
 from regstore.serve.report import make_report
 from regstore.serve.server import ServeOptions, make_application, serving, url_of
 from regstore.serve.treemap import HEIGHT, WIDTH, Area, treemap
 from regstore.storage.base import Storage
+from regstore.words import size
 from tests.backup.places import memory, take
 from tests.model.memory import ModelStorage
 from tests.registry.stores import push
@@ -165,6 +168,7 @@ async def test_an_image_in_full(client: Served) -> None:
     said = words(answer)
     assert f"docker pull 127.0.0.1:{client.port}/team/app:1.0" in said
     assert f"docker pull 127.0.0.1:{client.port}/team/app@{APP.digest}" in said
+    assert f"Size {size(sum(map(len, APP.closure().values())))}" in said
     layers = [row for row in rows(answer) if row[0].startswith("sha256:")]
     assert [row[2] for row in layers] == ["2 repositories", "2 repositories", "this repository only"]
     assert "signature" in said
@@ -543,3 +547,33 @@ async def test_a_backup_tells_monitors_of_its_newest_snapshot() -> None:
         text = (await client.ask("/metrics")).body.decode()
         assert "regstore_snapshots 1" in text
         assert f"regstore_newest_snapshot_timestamp_seconds {snapshot.begun // 1_000_000}" in text
+
+
+async def test_tags_are_filtered_by_any_column() -> None:
+    storage = memory()
+    await fill(storage)
+    async with pages_of(storage) as client:
+
+        async def found(words: str) -> list[str]:
+            return [
+                row[0].split()[0] for row in rows(await look(client, f"/repositories/team/app?q={quote(words)}"))
+            ]
+
+        day = (await storage.now() // 86_400_000_000) * 86_400
+        today = datetime.fromtimestamp(day, UTC).date()
+        assert await found("multi-platform") == ["multi"]
+        assert await found("image") == ["1.0", "multi"]
+        assert await found("1.0") == ["1.0"]
+        assert await found(f"{today:%Y-%m-%d}") == await found(f"{today:%Y-%m}") == ["1.0", "multi"]
+        assert await found(f"{today.year - 3}-01") == []
+        assert await found(">1B") == ["1.0", "multi"]
+        assert await found("> 1.5 GiB") == []
+        assert await found("<1MB") == ["1.0", "multi"]
+
+
+@pytest.mark.parametrize("words", ["", "x", ">", "<1", "2026-13", "2026-02-31", "9999-12", ">99999.9TiB"])
+def test_any_words_are_a_filter(words: str) -> None:
+    wanted = tag_filter(words)
+    assert 0 <= wanted["smallest"] <= 2**63 - 1
+    assert -1 <= wanted["largest"] <= 2**63 - 1
+    assert wanted["since"] < 2**63
