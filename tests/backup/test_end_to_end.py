@@ -179,14 +179,16 @@ async def collect_garbage(place: Path | S3Root, ended: asyncio.Event) -> int:
 
 
 async def run_for(seconds: float, writers: list[Writer], source: Storage, backup: Storage) -> list[Taken]:
-    """Backups one after the other while the writers write."""
+    """Backups one after the other while the writers write, for so long, and until they have written enough."""
     for writer in writers:
         writer.start()
     scanning = ScanOptions(cache_dir=None, concurrency=8)
     end = time.monotonic() + seconds
     taken: list[Taken] = []
     try:
-        while time.monotonic() < end or len(taken) < 3:
+        while time.monotonic() < end or len(taken) < 3 or sum(writer.pushed for writer in writers) <= 5:
+            if any(writer.failure is not None for writer in writers):
+                break
             begun = time.monotonic()
             result = await take(source, backup, concurrency=8, scanning=scanning)
             taken.append(Taken(result, begun, time.monotonic()))

@@ -249,7 +249,7 @@ async def test_who_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch, tmp_
     info = await Registry(storage).repository("team/app").blobs.put(b"x" * 40_000_000)
     async with storage, served(StoreMount(Registry(storage))) as client:
         with socket.create_connection(("127.0.0.1", client.port)) as connection:
-            connection.sendall(f"GET /v2/team/app/blobs/{info.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.sendall(f"GET /v2/team/app/blobs/{info.digest} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             async with asyncio.timeout(30):
                 await let_go.wait()
             got = 0

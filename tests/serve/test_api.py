@@ -367,7 +367,7 @@ async def test_two_hundred_pulls_at_a_time(client: Served) -> None:
 async def test_a_client_that_goes_away_harms_nobody(client: Served) -> None:
     for _ in range(5):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
-        writer.write(f"GET {BASE}/blobs/{IMAGE.blobs[0].digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {BASE}/blobs/{IMAGE.blobs[0].digest} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
         await reader.read(10)
         writer.close()
         with suppress(ConnectionError):
