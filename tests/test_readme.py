@@ -87,7 +87,8 @@ def test_what_it_shows_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for number, (line, expected) in enumerate(shown, 1):
         words = shlex.split(line)
         store = looked_at
-        if "--yes" in words and words[0] != "trash":  # what changes a store begins with a fresh one
+        # What changes a store begins with a fresh one.
+        if ("--yes" in words or words[0] == "tag") and words[0] != "trash":
             store = Path(shutil.copytree(built, tmp_path / str(number)))
         if words[0] == "gc" and "--yes" in words:
             cleaned = store
