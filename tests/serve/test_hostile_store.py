@@ -17,6 +17,7 @@ from regstore.registry import Registry
 from regstore.serve import index, pages
 from regstore.serve.garbage import plan_plain
 from regstore.serve.index import Index, IndexClosed, between
+from regstore.serve.listing import tag_filter
 from tests.backup.places import memory, take
 from tests.model.memory import ModelStorage
 from tests.registry.stores import push
@@ -187,7 +188,7 @@ async def test_sizes_count_what_several_images_of_an_index_share_once() -> None:
     kept = Index(storage=storage, scanning=SCANNING)
     await kept.once()
     async with kept.view() as view:
-        asked = {"limit": 9, "offset": 0, "repository": 1, "words": "", **between("")}
+        asked = {"limit": 9, "offset": 0, "repository": 1, **tag_filter(""), **between("")}
         found = {row[0]: row[3] for row in await view.rows("tags", asked, order="name")}
     await kept.close()
     wanted = {
