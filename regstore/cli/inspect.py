@@ -92,15 +92,11 @@ async def _manifest(repository: Repository, wanted: Digest | str, *, with_config
 
 async def _config(repository: Repository, stored: StoredManifest) -> dict[str, Any] | None:
     """What an image's config says of how it was made; None where the manifest has none that is one of an image."""
-    from regstore.serve.image import CONFIG_MAX, parse_config
+    from regstore.serve.contents import read_config
 
-    config = stored.manifest.config
-    if config is None or not 0 <= config.size <= CONFIG_MAX:
+    image = await read_config(repository, stored)
+    if image is None:
         return None
-    async with repository.blobs.open_read(config.digest) as reader:
-        if reader.size > CONFIG_MAX:  # whatever the manifest says of it
-            return None
-        image = parse_config(await reader.read(), stored.manifest)
     return {
         "labels": dict(image.labels),
         "history": [

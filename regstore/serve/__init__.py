@@ -7,6 +7,7 @@ api         the registry API (OCI distribution specification 1.1): manifests by 
 index       one inventory of what is served (`index.sql`), kept fresh, which pages are made from
 pages       the pages of one store: lists as `listing` was asked for, an `image` in words of its `kinds`, what is
             attached decoded (`attachment`), space as a `treemap`, what gc would take (`garbage`), `health`
+contents    what an image page reads of the store
 past        the pages of a backup: its snapshots, and one tag through them
 metrics     the same in figures, for monitors
 report      space, garbage and health as one file

@@ -18,7 +18,6 @@ from urllib.parse import quote
 import orjson
 from aiohttp import hdrs, web
 
-from regstore.concurrency import in_thread
 from regstore.digest import Digest
 from regstore.errors import (
     BlobUnknown,
@@ -35,10 +34,10 @@ from regstore.manifest import EdgeKind
 from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
 from regstore.serve.answers import TOLD
-from regstore.serve.attachment import Attachment, decode, readable
+from regstore.serve.contents import read_attachments, read_config
 from regstore.serve.garbage import plan_of, why_kept
 from regstore.serve.health import HealthWatch
-from regstore.serve.image import CONFIG_MAX, ImageConfig, parse_config, texts_by_name
+from regstore.serve.image import ImageConfig, texts_by_name
 from regstore.serve.index import Index, IndexClosed, View, between, digits
 from regstore.serve.kinds import attached_kind, kind_of
 from regstore.serve.listing import ROWS, Column, asked, tag_filter
@@ -76,8 +75,8 @@ TAG_COLUMNS: Final = (
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """What pages are of. base: what stands before every address, "" or `/at/<snapshot>`. prefix: what stands before a
-    repository's name when it is pulled from here. title: the store's own address. note: what a reader must know of it.
-    has_past: there are other snapshots. health: None where there is none to ask."""
+    repository's name when it is pulled from here. title: the store's own address. has_past: there are other snapshots.
+    health: None where there is none to ask."""
 
     mounts: Mounts
     index: Index
@@ -85,7 +84,6 @@ class Site:
     base: str = ""
     prefix: str = ""
     pull_host: str = ""
-    note: str = ""
     has_past: bool = False
     health: HealthWatch | None = None
 
@@ -205,8 +203,8 @@ class Pages:
         name, digest = request.match_info["name"], Digest.parse(request.match_info["digest"])
         repository = await site.mounts.find(site.prefix + name)
         stored = await repository.manifests.get(digest)
-        config = await _read_config(repository, stored)
-        contents = await _read_attachments(repository, stored)
+        config = await _config(repository, stored)
+        contents = await read_attachments(repository, stored)
         async with site.index.view() as view:
             known = await view.rows("repository", {"name": name})
             tags: list[str] = []
@@ -384,35 +382,15 @@ def _tag_to_pull(asked: str, tags: list[str]) -> str:
     return asked if asked in good else (good[0] if good else "")
 
 
-async def _read_config(repository: Repository, stored: StoredManifest) -> ImageConfig | None:
-    """What the config says; None where the manifest has none, or it is none of an image, or can't be read."""
-    config = stored.manifest.config
-    if config is None or not 0 <= config.size <= CONFIG_MAX:
-        return None
+async def _config(repository: Repository, stored: StoredManifest) -> ImageConfig | None:
+    """What the config says; None also where it can't be read: the page is of the manifest."""
     try:
-        async with repository.blobs.open_read(config.digest) as reader:
-            if reader.size > CONFIG_MAX:  # whatever the manifest says of it
-                return None
-            data = await reader.read()
+        return await read_config(repository, stored)
     except (BlobUnknown, StorageError):
         return None
-    return await in_thread(parse_config, data, stored.manifest)
 
 
 @cache
-async def _read_attachments(repository: Repository, stored: StoredManifest) -> list[Attachment]:
-    """What a signature, an attestation or an SBOM says; nothing of an image, nor of what can't be read."""
-    found = []
-    for blob in readable(stored.manifest):
-        try:
-            decoded = decode(await repository.blobs.read(blob.digest))
-        except (RegistryError, StorageError):
-            continue
-        if decoded is not None:
-            found.append(decoded)
-    return found
-
-
 def templates() -> Any:
     """The environment of the templates: everything is escaped, and what is not defined is an error."""
     import jinja2

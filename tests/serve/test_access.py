@@ -27,6 +27,7 @@ from tests.backup.places import memory
 from tests.registry.stores import push
 from tests.serve.served import Served, served
 from tests.servers import images
+from tests.servers.certificates import make_certificate
 
 IMAGE = images.image("access", parts=1)
 
@@ -168,37 +169,6 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
         with pytest.raises(InputError, match=f"can't listen on 127.0.0.1:{client.port}"):
             async with served(await mount(), port=client.port):
                 pass
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    import datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return cert_file, key_file
 
 
 async def test_over_tls_blobs_come_too(tmp_path: Path) -> None:

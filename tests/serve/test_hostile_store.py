@@ -51,7 +51,7 @@ async def test_a_config_larger_than_the_manifest_says_is_not_read(monkeypatch: p
     document = with_config(config, 10)
     storage = memory()
     await put_unasked(storage, "lies", document, "x")
-    monkeypatch.setattr("regstore.serve.pages.CONFIG_MAX", 50_000)
+    monkeypatch.setattr("regstore.serve.contents.CONFIG_MAX", 50_000)
     async with pages_of(storage) as client:
         assert "Platform" not in words(await look(client, f"/images/lies@{document.digest}"))
 

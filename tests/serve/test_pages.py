@@ -17,16 +17,20 @@ from urllib.parse import quote
 import pytest
 
 from regstore.backup.as_store import SnapshotStorage
+from regstore.digest import Digest
 from regstore.errors import StorageError, Unreachable
 from regstore.inventory.scan import ScanOptions
-from regstore.registry import Registry
-from regstore.serve.attachment import decode
+from regstore.manifest import parse_manifest
+from regstore.registry import Registry, StoredManifest
+from regstore.serve.attachment import CONTENT_MAX, decode
+from regstore.serve.contents import read_attachments
 from regstore.serve.garbage import plan_plain
 from regstore.serve.image import dockerfile_line, parse_config
 from regstore.serve.index import Index
 from regstore.serve.listing import tag_filter
 from regstore.serve.mounts import open_mounts
 from regstore.serve.opening import PageOptions, open_pages
+from regstore.serve.pages import static_files, templates
 from regstore.serve.report import make_report
 from regstore.serve.server import ServeOptions, make_application, serving, url_of
 from regstore.serve.treemap import HEIGHT, WIDTH, Area, treemap
@@ -410,8 +414,6 @@ def test_history_as_lines_of_a_dockerfile(created_by: str, line: str) -> None:
     "data", [b"", b"[]", b"nonsense", b'{"config": 3, "history": {"a": 1}}', b'{"history": [1, null, {}]}', b"\xff"]
 )
 def test_a_config_of_another_shape_raises_nothing(data: bytes) -> None:
-    from regstore.manifest import parse_manifest
-
     assert parse_config(data, parse_manifest(APP.data)).labels == {}
 
 
@@ -431,8 +433,6 @@ def test_a_treemap_fills_its_field() -> None:
 
 
 def test_everything_that_pages_need_is_in_the_package() -> None:
-    from regstore.serve.pages import static_files, templates
-
     environment = templates()
     names = environment.list_templates()
     assert "base.html" in names
@@ -577,3 +577,30 @@ def test_any_words_are_a_filter(words: str) -> None:
     assert 0 <= wanted["smallest"] <= 2**63 - 1
     assert -1 <= wanted["largest"] <= 2**63 - 1
     assert wanted["since"] < 2**63
+
+
+def test_templates_are_compiled_once() -> None:
+    assert templates() is templates()
+
+
+async def test_an_attachment_is_read_to_a_size_whatever_its_manifest_says() -> None:
+    """And the page of it can be asked for again."""
+    storage = memory()
+    content = b'{"bomFormat": "CycloneDX", "x": "' + b"x" * CONTENT_MAX + b'"}'
+    payload = images.Blob(content, "application/vnd.cyclonedx+json")
+    empty = images.Blob(b"{}", images.OCI_EMPTY)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "config": empty.descriptor(),
+        "layers": [payload.descriptor() | {"size": 10}],
+    }
+    repository = Registry(storage).repository("team/app")
+    for blob in (empty, payload):
+        await repository.blobs.put(blob.data)
+    data = json.dumps(document).encode()
+    stored = StoredManifest(Digest.of(data), images.OCI_MANIFEST, data, parse_manifest(data))
+    before = storage.counters.bytes_read
+    for _ in range(2):
+        assert await read_attachments(repository, stored) == []
+    assert storage.counters.bytes_read - before < CONTENT_MAX

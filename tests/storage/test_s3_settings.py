@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +26,7 @@ from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage, translate
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.settings import make_endpoint, open_session, proxy_for
 from regstore.storage.s3.sigv4 import Credentials
+from tests.servers.certificates import make_certificate
 
 Environment = Callable[..., None]
 
@@ -168,34 +167,9 @@ async def test_credentials_of_the_environment(environment: Environment) -> None:
 
 
 def certificate(folder: Path) -> Path:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
+    """Certificate and key in one file."""
     pem = folder / "server.pem"
-    pem.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    pem.write_bytes(b"".join(part.read_bytes() for part in make_certificate(folder)))
     return pem
 
 
