@@ -105,7 +105,8 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 
 
 def watch() -> None:
-    """From now on, tell of every program that a test starts. It can't be taken back in this process."""
+    """From now on, tell of every program that a test starts. It can't be taken back in this process,
+    and does not go with tracing (coverage) in threads."""
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if _running and event in _STARTS:
