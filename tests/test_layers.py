@@ -25,14 +25,26 @@ LAYERS = (
     frozenset({"inventory"}),
     frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
-    frozenset({"sync", "demo_registry", "serve"}),
+    frozenset({"sync", "demo_registry", "serve", "deployment"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
     frozenset({"testing"}),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: Not in the pure modules, and not loaded before they are used anywhere.
-HEAVY = ("aioboto3", "aiobotocore", "aiohttp", "arro3", "boto3", "botocore", "duckdb", "lxml", "obstore", "redis")
+HEAVY = (
+    "aioboto3",
+    "aiobotocore",
+    "aiohttp",
+    "arro3",
+    "boto3",
+    "botocore",
+    "cryptography",
+    "duckdb",
+    "lxml",
+    "obstore",
+    "redis",
+)
 
 #: Of these, what is imported may be a module.
 PACKAGES = ("regstore", "regstore.storage")
