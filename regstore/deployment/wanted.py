@@ -4,16 +4,20 @@ The folder (DIR) of a deployment, as it stands on its host:
 
     deployment.json           the `Deployment`, and the hash of each file as it was written
     config.yml                the registry's
-    htpasswd                  users and their bcrypt hashes: 0600
-    tls/ca.crt, tls/ca.key    the deployment's own authority; the key is 0600, and needed to renew only
+    auth/htpasswd             users and their bcrypt hashes: 0600
     tls/server.crt, .key      what the registry shows, with its chain; the key is 0600
+    tls/ca.crt                whom clients must trust, where that is the deployment's own authority
     tls/store-ca.crt          whom the store's own certificate is trusted by, where it is not a public authority
+    authority/ca.key          the key of the deployment's own authority, needed to renew only: 0600
     secrets/registry.env      NAME=value of what the registry must have and nobody may see: 0600
     secrets/regstore.env      the same for regstore's own jobs: 0600
     ...                       what the deployment's form adds
 
+What runs needs config.yml, auth/ and tls/, read-only. A container must have the two as whole folders: files are
+replaced, not written over, and of a file that was mounted alone it would keep the old one.
+
 A `Deployment` holds no secret, so any file that is made of it may be read by all; what is secret is in the files named
-here, which the others refer to. All but the registry's own folders are read-only to what runs.
+here, which the others refer to.
 """
 
 from __future__ import annotations
@@ -30,14 +34,15 @@ from typing import Any, Final
 from regstore.errors import InputError
 
 CONFIG: Final = "config.yml"
-HTPASSWD: Final = "htpasswd"
+AUTH_FOLDER: Final = "auth"
+HTPASSWD: Final = "auth/htpasswd"
 RECORD: Final = "deployment.json"
 TLS_FOLDER: Final = "tls"
 CA_CERT: Final = "tls/ca.crt"
-CA_KEY: Final = "tls/ca.key"
 SERVER_CERT: Final = "tls/server.crt"
 SERVER_KEY: Final = "tls/server.key"
 STORE_CA: Final = "tls/store-ca.crt"
+CA_KEY: Final = "authority/ca.key"
 SECRETS_FOLDER: Final = "secrets"
 #: REGISTRY_HTTP_SECRET; REGISTRY_STORAGE_S3_ACCESSKEY and _SECRETKEY, unless a role gives them; the password of Redis.
 REGISTRY_ENV: Final = "secrets/registry.env"
