@@ -215,6 +215,13 @@ class Consent:
             help="Choose the newest also among tags that were all set within one hour, as by a copy of the store.",
         ),
     ] = False
+    unmatched: Annotated[
+        bool,
+        typer.Option(
+            "--unmatched",
+            help="Go on though a pattern that was to keep tags matches none: there are no such tags yet.",
+        ),
+    ] = False
     unlinked_blobs: Annotated[
         bool,
         typer.Option(
@@ -283,6 +290,7 @@ def run_options(
         restart_command=restart_command,
         untagged_repositories=consent.untagged_repositories,
         copied_times=consent.copied_times,
+        unmatched=consent.unmatched,
         unlinked_blobs=consent.unlinked_blobs,
         tags_complete=consent.tags_are_complete,
     )

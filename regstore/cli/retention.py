@@ -36,6 +36,8 @@ def _broken_text(one: BrokenRevision) -> str:
 
 
 def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:
+    for one in summary.unmatched:
+        emit_error(str(one))
     if not summary.rules:
         return
     from regstore.gc.explain import iter_dropped
@@ -85,6 +87,7 @@ def retention_json(inventory: Inventory, summary: GcSummary) -> dict[str, Any]:
         "rules": [asdict(rule) for rule in summary.rules],
         "dropped_tags": [asdict(tag) for tag in iter_dropped(inventory)],
         "broken_revisions": [asdict(one) for one in summary.broken],
+        "unmatched_patterns": [asdict(one) for one in summary.unmatched],
     }
 
 

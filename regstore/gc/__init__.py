@@ -26,7 +26,7 @@ begin           what a run with the lock does first: `heal` gives back, by `heal
                 and `claims` allows, copied by `copying_back`
 planning        all that only reads: `vanished` (by `counts`), `created`, `confirm`, and
 plan            what goes, in SQL, a part of the plan a file; tags by a `policy` of rules, applied by `retention` and
-                doubted by `one_time`. `explain` and `why` read it
+                doubted by `one_time`; `unmatched` are its patterns that mean nothing. `explain` and `why` read it
 stops           what is refused without a yes
 apply           the plan carried out: its folder says in what order, and why. `failures` are counted, `forgetting` tells
                 the registry's cache (`caches`), `report` is what came of it

@@ -80,16 +80,16 @@ class Retention:
     def sort(self) -> None:
         """gc_tag_rule(repository, name, target, mtime, rule, own_time, own_by, fate): what names alone decide."""
         rules = self._policy.rules
-        rule = _case(rules, lambda rule: f"{_any(rule.repositories, 'repo')} and {_any(rule.tags, 'name')}")
+        rule = _case(rules, lambda rule: f"{any_of(rule.repositories, 'repo')} and {any_of(rule.tags, 'name')}")
         protect = " or ".join(
             [
-                _any(self._policy.protect, "name"),
-                *(f"{_any(rule.repositories, 'repo')} and {_any(rule.protect, 'name')}" for rule in rules),
+                any_of(self._policy.protect, "name"),
+                *(f"{any_of(rule.repositories, 'repo')} and {any_of(rule.protect, 'name')}" for rule in rules),
             ]
         )
-        kept = _by_rule(rules, lambda rule: _any(rule.keep, "name"))
+        kept = _by_rule(rules, lambda rule: any_of(rule.keep, "name"))
         meant = _by_rule(
-            rules, lambda rule: _any(rule.drop, "name") if rule.drop else "true" if rule.takes else "false"
+            rules, lambda rule: any_of(rule.drop, "name") if rule.drop else "true" if rule.takes else "false"
         )
         self._run("sort", rule=rule, is_protected=protect, is_kept=kept, is_meant=meant)
 
@@ -133,7 +133,7 @@ class Retention:
             raise InputError(f"a pattern of {source} is not one that RE2 understands: {error}") from error
 
 
-def _any(patterns: Sequence[Pattern], column: str) -> str:
+def any_of(patterns: Sequence[Pattern], column: str) -> str:
     """SQL: whether one of the patterns matches the column's whole text."""
     if not patterns:
         return "false"

@@ -25,6 +25,7 @@ class GcRunOptions:
     anything in the trash waits for that.
     untagged_repositories: yes to the end of repositories that have revisions and no tag at all.
     copied_times: choose the newest also among tags that were all set at one time (`gc.one_time`).
+    unmatched: go on though a pattern that was to keep tags matches nothing (`gc.unmatched`).
     unlinked_blobs: yes to the end of blobs that came steadily after the newest link (`inventory.unlinked`).
     database, tags_in: what the registry's configuration says (`inventory.whose.database_told`, and its `tags_in`).
     tags_complete: all the same, every tag that matters is in the store.
@@ -43,6 +44,7 @@ class GcRunOptions:
     restart_command: str | None = None
     untagged_repositories: bool = False
     copied_times: bool = False
+    unmatched: bool = False
     unlinked_blobs: bool = False
     database: str = ""
     tags_in: str = ""

@@ -30,6 +30,7 @@ def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
         _untagged(summary) if not options.untagged_repositories else "",
         _unlinked(summary) if not options.unlinked_blobs else "",
         _one_time(summary) if not options.copied_times else "",
+        _unmatched(summary) if not options.unmatched else "",
         _share(summary, options.max_delete),
     ]
     return [why for why in found if why]
@@ -82,6 +83,16 @@ def _one_time(summary: GcSummary) -> str:
     return (
         f"most tags of {', '.join(names[:_NAMED])}{more} were set within one hour, as by a copy of the store, so which "
         "are the newest is not known; go by --newest-by created, or if these are their times, say --copied-times"
+    )
+
+
+def _unmatched(summary: GcSummary) -> str:
+    wanted = [str(one) for one in summary.unmatched if one.wanted]
+    if not wanted:
+        return ""
+    return (
+        f"{'; '.join(wanted)}: what it was to keep may be among the tags that go; correct it, or if there is nothing "
+        "to keep yet, say --unmatched"
     )
 
 

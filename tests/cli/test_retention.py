@@ -110,6 +110,40 @@ def test_a_policy_file(run: Run, gc: Run, registry: Path, tmp_path: Path) -> Non
     gc("-n", "--policy", tmp_path / "absent").failed(2, "absent")
 
 
+def test_a_pattern_that_matches_nothing(gc: Run, registry: Path, tmp_path: Path) -> None:
+    before = keys(registry)
+    taking = ["--drop-tag", "1.*"]
+    said = gc("-n", *taking, "--protect-tag", "v1.*", "--drop-tag", "rc-*", "--repo", "team/**", "--repo", "taem/*")
+    for words in ("--protect-tag v1.* matches no tag", "--drop-tag rc-* matches", "--repo taem/* matches no repos"):
+        assert f"regstore: {words}" in said.err
+    assert said.out.count("refused without --dry-run") == 1
+    assert "--protect-tag v1.*" in said.out.partition("refused without --dry-run")[2]
+    gc("-y", "--offline", "--json", *taking, "--keep-tag", "v1.*").failed(4, "--keep-tag v1.*", "--unmatched")
+    assert {key: data for key, data in keys(registry).items() if key.startswith("docker/")} == before
+    # Nothing goes from where it would have kept something.
+    assert "refused" not in gc("-n", "--drop-tag", "nothing", "--protect-tag", "v1.*").out
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        """
+        [[rule]]
+        name = "archive"
+        repositories = ["archive/**"]
+        [[rule]]
+        name = "rest"
+        protect = ["latest"]
+        keep_newest = 1
+        """
+    )
+    plan = gc("-n", "--policy", policy, "--json").json
+    assert [(one["rule"], one["key"], one["wanted"]) for one in plan["unmatched_patterns"]] == [
+        ("archive", "repositories", True)
+    ]
+    gc("-y", "--policy", policy, "--json").failed(
+        4, "rule 'archive', repositories: archive/** matches no repository"
+    )
+    assert gc("-y", "--offline", "--policy", policy, "--unmatched").code == 3
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

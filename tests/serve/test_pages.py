@@ -236,11 +236,12 @@ async def test_garbage_and_a_policy_that_is_tried() -> None:
     before = storage.store.bodies()
     async with pages_of(storage) as client:
         assert "Would be free" in words(await look(client, "/garbage"))
-        policy = '[[rule]]\nrepositories = ["team/*"]\nkeep_newest = 2\n'
+        policy = '[[rule]]\nrepositories = ["team/*"]\nkeep_newest = 2\nkeep = ["rc-*"]\n'
         async with client.session.post(f"{client.url}/garbage", data={"policy": policy}) as response:
             assert response.status == 200
             body = await response.text()
         assert "keep_newest" in body
+        assert "keep: rc-* matches no tag" in body
         async with client.session.post(f"{client.url}/garbage", data={"policy": "nonsense = 1"}) as response:
             assert response.status == 200
             assert 'role="alert"' in await response.text()

@@ -13,6 +13,7 @@ from regstore.gc.plan.options import HOUR
 from regstore.gc.plan.question import Question
 from regstore.gc.policy import Policy
 from regstore.gc.retention import Fate
+from regstore.gc.unmatched import Unmatched, find_unmatched
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.statements import Statements
 from regstore.inventory.unlinked import Unlinked, find_unlinked
@@ -99,7 +100,7 @@ class Young:
 @dataclass(frozen=True, kw_only=True)
 class GcSummary:
     """The plan in numbers. Sizes in bytes. untagged: repositories that have no tag, but for such as follow what they
-    name, and would lose all revisions, for want of one."""
+    name, and would lose all revisions, for want of one. unmatched: patterns of the policy that match nothing."""
 
     blobs: Count
     blob_bytes: int
@@ -129,6 +130,7 @@ class GcSummary:
     untagged: tuple[str, ...] = ()
     one_time: tuple[str, ...] = ()
     unlinked: Unlinked = field(default_factory=Unlinked)
+    unmatched: tuple[Unmatched, ...] = ()
 
     @property
     def nothing_to_do(self) -> bool:
@@ -192,6 +194,7 @@ def summarize(question: Question, *, sweep_blocked: str, held: Held) -> GcSummar
         young=numbers.young,
         untagged=tuple(name for name, _ in words["untagged"]),
         unlinked=find_unlinked(inventory),
+        unmatched=find_unmatched(inventory, policy),
     )
 
 
