@@ -1,4 +1,7 @@
 """A whole private registry as files in one folder: what it runs on, who may use it, and how it is kept up.
 
 wanted      what is asked for (`Deployment`), and one file of it (`WantedFile`): what all the others are made of
+config_yml  the registry's configuration, for 2.8 and 3.x
+authority   the deployment's own certificate authority and certificates; the check of given ones
+users       lines of its htpasswd file
 """

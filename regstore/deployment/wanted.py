@@ -52,9 +52,6 @@ REGSTORE_ENV: Final = "secrets/regstore.env"
 #: Where a container has the files of DIR, and the store where that is a folder.
 CONTAINER_FOLDER: Final = PurePosixPath("/etc/registry")
 CONTAINER_STORE: Final = PurePosixPath("/var/lib/registry")
-#: On loopback only, of the registry: health and metrics.
-DEBUG_PORT: Final = 5001
-
 READABLE: Final = 0o644
 PRIVATE: Final = 0o600
 
@@ -116,7 +113,8 @@ class WantedFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """host: what clients call the registry: a DNS name in lower case or an IP address, without brackets. names: more of
-    these, which its certificate has, too. port: of the registry, for clients and on its host.
+    these, which its certificate has, too. port: of the registry, for clients and on its host. debug_port: of its health
+    and metrics, on loopback only (of its container, where it is in one).
 
     store: its URL. storage: the driver's part of the registry's `storage` section, as seeding gives it: one key, "s3"
     or "filesystem". store_ca: STORE_CA is there. cache, redis: `host:port` of Redis; its password is a secret.
@@ -133,6 +131,7 @@ class Deployment:
     host: str
     names: tuple[str, ...] = ()
     port: int = 5000
+    debug_port: int = 5001
     store: str
     storage: Mapping[str, Any]
     store_ca: bool = False
@@ -156,10 +155,10 @@ class Deployment:
         for host in (self.host, *self.names):
             if host != parse_host(host):
                 raise InputError(f"{host!r} is not written as it is used: {parse_host(host)}")
-        for port in (self.port, self.serve_port):
+        for port in (self.port, self.debug_port, self.serve_port):
             if not 1 <= port <= 65535:
                 raise InputError(f"{port} is no port: 1 to 65535")
-        taken = [DEBUG_PORT, self.port, *([self.serve_port] if self.with_serve else [])]
+        taken = [self.debug_port, self.port, *([self.serve_port] if self.with_serve else [])]
         if len(set(taken)) < len(taken):
             raise InputError(
                 f"two things can't listen on one port: {', '.join(map(str, taken))} (debug, registry, serve)"

@@ -14,7 +14,6 @@ import binascii
 import hashlib
 import hmac
 import os
-import re
 import secrets
 import time
 from collections import Counter, OrderedDict
@@ -27,6 +26,7 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from regstore.errors import InputError
+from regstore.htpasswd import LONGEST, parse_htpasswd
 from regstore.serve.answers import ApiError
 
 #: Seconds that a wrong password waits for its answer.
@@ -37,8 +37,6 @@ _WAITING_IN_ALL: Final = 500
 #: Seconds for which a right password is remembered, and how many.
 _REMEMBERED: Final = 300.0
 _MOST: Final = 1000
-_BCRYPT: Final = re.compile(r"\$2[aby]\$(?:0[4-9]|1\d|2\d|3[01])\$[./A-Za-z0-9]{53}")
-_KINDS: Final = {"$apr1$": "MD5 (htpasswd -m)", "{SHA}": "SHA-1 (htpasswd -s)", "$5$": "SHA-256", "$6$": "SHA-512"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +47,12 @@ class _Stamp:
 
 
 def read_htpasswd(path: Path) -> dict[str, bytes]:
-    """User and bcrypt hash of each line; empty lines and those that begin with `#` are passed over.
-
-    InputError names the line that is no user's, or whose hash is another kind.
-    """
+    """User and bcrypt hash of each line. InputError where it can't be read, is wrong, or names nobody."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the password file {path} can't be read: {error}") from error
-    users: dict[str, bytes] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        user, colon, hashed = entry.partition(":")
-        if not colon or not user:
-            raise InputError(f"{path}, line {number}: not `user:hash`")
-        if not _BCRYPT.fullmatch(hashed):
-            kind = next((name for sign, name in _KINDS.items() if hashed.startswith(sign)), "not bcrypt")
-            raise InputError(
-                f"{path}, line {number}: the hash of {user!r} is {kind}, and registries take bcrypt only: make it with "
-                "htpasswd -B"
-            )
-        users[user] = hashed.encode()
+    users = parse_htpasswd(text, str(path))
     if not users:
         raise InputError(f"{path} names no user")
     return users
@@ -178,7 +159,7 @@ def _unauthorized() -> ApiError:
 
 def _matches(password: bytes, hashed: bytes) -> bool:
     bcrypt = _bcrypt()
-    if b"\0" in password or len(password) > 72:  # bcrypt would look at what stands before only
+    if b"\0" in password or len(password) > LONGEST:  # bcrypt would look at what stands before only
         bcrypt.checkpw(b"x", hashed)
         return False
     return bool(bcrypt.checkpw(password, hashed))

@@ -1,0 +1,75 @@
+"""config.yml says to the registry what was asked for; what the registry makes of it, test_end_to_end tries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from regstore.deployment import config_yml
+from regstore.deployment.wanted import Cache, Form, RegistryVersion, Tls
+from regstore.storage.location import S3Location
+from regstore.storage.registry_config import parse_registry_config
+from tests.deployment.test_wanted import deployment
+
+
+def tree_of(**changed: Any) -> dict[str, Any]:
+    text = config_yml.render(deployment(**changed))
+    tree: dict[str, Any] = yaml.safe_load(text)
+    assert parse_registry_config(text.encode(), {}, where="it").location == S3Location("images")
+    return tree
+
+
+def test_what_is_always_there() -> None:
+    tree = tree_of()
+    assert tree["version"] == 0.1
+    assert tree["storage"] == {"s3": {"bucket": "images", "region": "us-east-1"}, "delete": {"enabled": True}}
+    assert tree["health"]["storagedriver"] == {"enabled": True, "interval": "10s", "threshold": 3}
+    assert tree["auth"]["htpasswd"] == {"realm": "registry", "path": "/srv/registry/auth/htpasswd"}
+    assert tree["http"]["addr"] == ":5000"
+    assert tree["http"]["debug"] == {"addr": "127.0.0.1:5001", "prometheus": {"enabled": True, "path": "/metrics"}}
+    assert tree["http"]["tls"] == {
+        "certificate": "/srv/registry/tls/server.crt",
+        "key": "/srv/registry/tls/server.key",
+        "minimumtls": "tls1.2",
+    }
+    assert "secret" not in tree["http"]
+
+
+def test_without_tls_it_is_on_loopback_and_says_no_scheme() -> None:
+    http = tree_of(tls=Tls.NONE)["http"]
+    assert (http["addr"], http["relativeurls"], "tls" in http) == ("127.0.0.1:5000", True, False)
+    assert tree_of(tls=Tls.NONE, form=Form.COMPOSE)["http"]["addr"] == ":5000"
+
+
+@pytest.mark.parametrize(
+    ("version", "key", "value", "password"),
+    [
+        (RegistryVersion.V2, "addr", "cache:6379", "REGISTRY_REDIS_PASSWORD"),
+        (RegistryVersion.V3, "addrs", ["cache:6379"], "REGISTRY_REDIS_OPTIONS_PASSWORD"),
+    ],
+)
+def test_the_versions_differ_in_redis(version: RegistryVersion, key: str, value: object, password: str) -> None:
+    asked = {"registry": version, "cache": Cache.REDIS, "redis": "cache:6379"}
+    tree = tree_of(**asked)
+    assert (tree["storage"]["cache"], tree["redis"][key]) == ({"blobdescriptor": "redis"}, value)
+    assert ("pool" in tree["redis"]) == (version is RegistryVersion.V2)
+    read = parse_registry_config(config_yml.render(deployment(**asked)).encode(), {}, where="it")
+    assert read.redis is not None
+    assert read.redis.addrs == ("cache:6379",)
+    assert config_yml.redis_password_variable(version) == password
+
+
+def test_a_cache_in_memory_and_what_it_means() -> None:
+    assert tree_of(cache=Cache.MEMORY)["storage"]["cache"] == {"blobdescriptor": "inmemory"}
+    assert "until it is\n# restarted" in config_yml.render(deployment())
+
+
+def test_only_3_x_sends_traces() -> None:
+    assert config_yml.registry_environment(deployment(store_ca=True)) == {
+        "SSL_CERT_FILE": "/srv/registry/tls/store-ca.crt"
+    }
+    assert config_yml.registry_environment(deployment(registry=RegistryVersion.V3)) == {
+        "OTEL_TRACES_EXPORTER": "none"
+    }
