@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from regstore.cli.command import said
 from regstore.cli.confirm import confirm_meanwhile
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import BreakLock, Json, PlanOnly, Yes
@@ -15,14 +13,16 @@ from regstore.cli.output import counted, emit, emit_error, emit_json, emit_some,
 from regstore.cli.progress import Shown
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.settings import StoreSettings
-from regstore.cli.values import parse_duration
 from regstore.cli.whose import refuse_told
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
 
 if TYPE_CHECKING:
+    from regstore.gc.caches import RegistryCache
     from regstore.gc.removal.named import Named
     from regstore.gc.removal.plan import RepositoryRemoval
     from regstore.gc.removal.run import Removal, RemovalOptions, RemovalReport
+    from regstore.storage.base import Storage
+    from regstore.storage.registry_config import RegistryConfig
 
 _MORE = "  … and {} more (--json names them all)"
 
@@ -33,26 +33,18 @@ class How:
 
     dry_run: PlanOnly = False
     yes: Yes = False
-    settle: Annotated[
-        int,
-        typer.Option(
-            parser=parse_duration,
-            metavar="DURATION",
-            help="Wait this long before the last look, where images went.",
-        ),
-    ] = said("5s", parse_duration)
     break_lock: BreakLock = False
     as_json: Json = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removing:
-    """One call of the command."""
+    """One call of the command. told: of the registry's cache; None where only tags go, of which no cache knows."""
 
     settings: StoreSettings
     named: Named
     options: RemovalOptions
-    told: CacheOptions
+    told: CacheOptions | None
     how: How
     shown: Shown
 
@@ -62,16 +54,19 @@ class Removing:
         from regstore.gc.removal.run import open_removal
         from regstore.inventory.whose import Use
 
-        storage, config = self.settings.open_with_config(read_only=self.how.dry_run)
+        how = self.how
+        if how.as_json and not (how.yes or how.dry_run):
+            raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
+        storage, config = self.settings.open_with_config(read_only=how.dry_run)
         refuse_told(storage.url, config, Use.REMOVE)
         on_event = self.shown.show
         async with storage:
-            if self.how.dry_run:
+            if how.dry_run:
                 async with open_removal(storage, self.named, self.options, on_event=on_event) as removal:
                     self._show(storage.url, removal)
                 return EXIT_OK
-            async with open_cache(storage, self.told, config) as cache:
-                if self.how.break_lock:
+            async with self._cache(storage, config) as cache:
+                if how.break_lock:
                     await break_locks_openly(storage)
                 await require_registry(storage)
                 async with (
@@ -80,12 +75,18 @@ class Removing:
                         storage, self.named, self.options, lock, cache=cache, on_event=on_event
                     ) as removal,
                 ):
-                    await remember_cache(storage, cache.known)
+                    if self.told is not None:
+                        await remember_cache(storage, cache.known)
                     return await self._apply(storage.url, removal)
 
+    def _cache(self, storage: Storage, config: RegistryConfig | None) -> AbstractAsyncContextManager[RegistryCache]:
+        from regstore.gc.caches import NoCache
+
+        if self.told is None:
+            return nullcontext(NoCache("unknown"))
+        return open_cache(storage, self.told, config)
+
     async def _apply(self, url: str, removal: Removal) -> int:
-        if self.how.as_json and not self.how.yes:
-            raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
         if not self.how.as_json:
             self._show(url, removal)
         if not await confirm_meanwhile("Remove this?", yes=self.how.yes, else_say=", or look with --dry-run"):
@@ -143,7 +144,7 @@ def _tell(report: RemovalReport) -> None:
     for failure in report.failures:
         emit_error(printable(failure))
     if not report.nothing_went:
-        emit(f"run {report.run}: undo with `regstore trash restore`")
+        emit(f"run {report.run}: undo with `regstore trash restore --run {report.run}`")
 
 
 def _exit_code(report: RemovalReport) -> int:

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regstore.cli.command import command
+from regstore.cli.command import command, said
 from regstore.cli.options import CacheWords, Scanning
 from regstore.cli.progress import progress
 from regstore.cli.removing import How, Removing
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.values import parse_duration
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
+    from regstore.cli.registry_cache import CacheOptions
     from regstore.gc.removal.named import Named
+    from regstore.gc.removal.run import RemovalOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settling:
+    """How long pushes under way are waited for."""
+
+    settle: Annotated[
+        int,
+        typer.Option(
+            parser=parse_duration,
+            metavar="DURATION",
+            help="Where images went, wait this long before the last look.",
+        ),
+    ] = said("5s", parse_duration)
 
 
 @command
@@ -35,6 +52,7 @@ def rm(
         bool, typer.Option("--recursive", "-r", help="Whole repositories may be named: all their tags and images.")
     ] = False,
     how: How,
+    settling: Settling,
     cache: CacheWords,
     scanning: Scanning,
 ) -> int:
@@ -43,10 +61,12 @@ def rm(
     Safe while the registry serves. An image that an index lists which stays is refused. Blobs stay until `regstore gc`.
     """
     from regstore.gc.removal.named import Named
+    from regstore.gc.removal.run import RemovalOptions
 
     settings, words = _shifted(settings, names)
     named = Named.parse(words, recursive=recursive)
-    return _remove("rm", settings, named, how, cache, scanning)
+    options = RemovalOptions(scan=scanning.of(settings), settle=settling.settle / 1_000_000)
+    return _remove(settings, named, options, how, cache.of(settings))
 
 
 @command
@@ -58,17 +78,18 @@ def untag(
         typer.Argument(metavar="REPOSITORY:TAG...", show_default=False, help="Tags: each alone, not its siblings."),
     ] = None,
     how: How,
-    cache: CacheWords,
-    scanning: Scanning,
 ) -> int:
     """Remove tags and nothing else; the images stay, untagged. `regstore trash restore` undoes it."""
     from regstore.gc.removal.named import Named
+    from regstore.gc.removal.run import RemovalOptions
+    from regstore.inventory.scan import ScanOptions
 
     settings, words = _shifted(settings, names)
     named = Named.parse(words)
     if named.revisions:
         raise InputError("untag is for tags, REPOSITORY:TAG; `regstore rm` removes images by digest")
-    return _remove("untag", settings, named, how, cache, scanning)
+    scan = ScanOptions(concurrency=settings.concurrency, cache_dir=None)  # no manifest is read for tags
+    return _remove(settings, named, RemovalOptions(command="untag", scan=scan), how, None)
 
 
 def _shifted(settings: StoreSettings, names: list[str] | None) -> tuple[StoreSettings, list[str]]:
@@ -79,17 +100,15 @@ def _shifted(settings: StoreSettings, names: list[str] | None) -> tuple[StoreSet
 
 
 def _remove(
-    word: str, settings: StoreSettings, named: Named, how: How, cache: CacheWords, scanning: Scanning
+    settings: StoreSettings, named: Named, options: RemovalOptions, how: How, told: CacheOptions | None
 ) -> int:
-    from regstore.gc.removal.run import RemovalOptions
-
     shown = progress(quiet=settings.quiet)
     with shown:
         removing = Removing(
             settings=settings,
             named=named,
-            options=RemovalOptions(command=word, scan=scanning.of(settings), settle=how.settle / 1_000_000),
-            told=cache.of(settings),
+            options=options,
+            told=told,
             how=how,
             shown=shown,
         )

@@ -17,12 +17,14 @@ def count_inventory(
     inventory: Inventory,
     *,
     runs: Collection[str],
+    chosen: Collection[str] = (),
     gone_links: int = 0,
     gone_tags: str = "",
     gone_revisions: str = "",
 ) -> Counts:
-    """What the inventory holds. gone_links: how many of its links have been removed since it was made; gone_tags,
-    gone_revisions: the tables of the tags (repository, name) and the revisions (repository, digest) among them."""
+    """What the inventory holds, and which of the chosen have no tag. gone_links: how many of its links have been
+    removed since it was made; gone_tags, gone_revisions: the tables of the tags (repository, name) and the revisions
+    (repository, digest) among them."""
     tags = f"(from tag anti join {gone_tags} using (repository, name))" if gone_tags else "tag"
     revisions = (
         f"(from revision_link anti join {gone_revisions} using (repository, digest))"
@@ -38,4 +40,5 @@ def count_inventory(
         tagged=found["tagged"],
         untagged=found["untagged"],
         runs=frozenset(runs),
+        chosen=frozenset(name for name in chosen if name in found["untagged"]),
     )

@@ -1,7 +1,7 @@
 """Everything of a run of gc that only reads: is this a registry, is what the last run left still there, and the plan.
 
     before = await compare_with_last_run(storage, inventory, options)
-    summary = await make_plan(storage, inventory, options)
+    summary = await make_plan(storage, inventory, options, before)
 
 The inventory holds a scan of the whole store, and in the end the plan's tables (`gc.plan`). Nothing here writes to the
 store, and nothing needs its lock. Where a run has the lock, it heals between the two (`gc.run`), so that the plan is
@@ -73,7 +73,8 @@ async def compare_with_last_run(storage: Storage, inventory: Inventory, options:
     NotARegistry where nothing is, and no run ever left anything."""
     records = await find_runs(storage)
     last = await read_counts(storage)
-    now = count_inventory(inventory, runs={record.run for record in records})
+    chosen = last.chosen if last is not None else ()
+    now = count_inventory(inventory, runs={record.run for record in records}, chosen=chosen)
     missing = last.missing_in(now) if last is not None else ""
     if missing and not options.allow_empty:
         raise Refused(
@@ -90,7 +91,7 @@ async def compare_with_last_run(storage: Storage, inventory: Inventory, options:
 
 
 async def make_plan(
-    storage: Storage, inventory: Inventory, options: GcRunOptions, *, on_event: OnEvent = ignore
+    storage: Storage, inventory: Inventory, options: GcRunOptions, before: Before, *, on_event: OnEvent = ignore
 ) -> GcSummary:
     """Read what the rules ask for beyond the scan, look again at what seems broken, and plan."""
     policy, concurrency = options.plan.policy, options.scan.concurrency
@@ -103,7 +104,7 @@ async def make_plan(
     # In a thread: the lock is kept meanwhile.
     summary = await in_thread(lambda: plan_gc(inventory, options.plan, now=inventory.scanned_at))
     unlinked = await look_for_manifests(storage, inventory, summary.unlinked, concurrency=concurrency)
-    untagged = summary.untagged
+    untagged = tuple(name for name in summary.untagged if name not in before.now.chosen)
     if untagged:
         untagged = await without_tags_removed(storage, untagged, await find_runs(storage))
     return replace(summary, unlinked=unlinked, untagged=untagged)

@@ -18,6 +18,7 @@ from typing import Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
+from regstore.errors import NotFound
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.copying_back import copy_back
 from regstore.gc.restore_plan import (
@@ -33,7 +34,7 @@ from regstore.gc.restore_plan import (
 from regstore.gc.restore_taken import body_of
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_times import TagTimes, own_times
-from regstore.layout import BlobKey, TagCurrentKey, TagIndexKey
+from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RESTORED, write_seen
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
@@ -151,17 +152,25 @@ class _Undo:
 
     async def _move_back(self, link: LinkBack) -> bool:
         """A tag that the run moved, unless somebody has set it since; whether that was done."""
-        if link.replaces is None or not isinstance(link.place, TagCurrentKey):
+        moved = link.moved
+        if moved is None or not isinstance(link.place, TagCurrentKey):
             return False
-        written, ended = link.replaces
         links = await list_tag(self._storage, link.place)
-        known = {
-            key.digest: info.mtime
-            for key, info in links.items()
-            if isinstance(key, TagIndexKey) and info.mtime <= ended
-        }
-        found = await replace_tag(self._storage, link.place, link.body, expected={written}, known=known, ours=())
+        history = {key.digest: info.mtime for key, info in links.items() if isinstance(key, TagIndexKey)}
+        revision = layout.encode(RevisionLinkKey(link.place.name, moved.to))
+        if moved.is_set_since(history, await _time_of(self._storage, revision)):
+            return False
+        expected = {layout.link_body(moved.to)}
+        found = await replace_tag(self._storage, link.place, link.body, expected=expected, known=history, ours=())
         return found is None
+
+
+async def _time_of(storage: Storage, key: str) -> int:
+    """In microseconds; 0 where it is not there."""
+    try:
+        return (await storage.stat(key)).mtime
+    except NotFound:
+        return 0
 
 
 async def _times_of_tags(storage: Storage, plan: RestorePlan) -> dict[tuple[str, str], tuple[Digest, int]]:

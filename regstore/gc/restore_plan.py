@@ -10,7 +10,17 @@ from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import InputError, NotFound
-from regstore.gc.restore_taken import LinkKey, Manifests, Taken, TakenLink, body_of, read_taken, select, takes
+from regstore.gc.restore_taken import (
+    LinkKey,
+    Manifests,
+    Moved,
+    Taken,
+    TakenLink,
+    body_of,
+    read_taken,
+    select,
+    takes,
+)
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RunRecord, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
@@ -47,15 +57,14 @@ class BlobBack:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkBack:
     """place: its key, decoded; target: the digest that its body names, None where that is damaged. mtime: of the link
-    that went, in microseconds. replaces: of a tag that the run moved, what the run wrote there, and when it had ended,
-    in microseconds."""
+    that went, in microseconds. moved: it did not go, and stands, pointed elsewhere."""
 
     place: LinkKey
     key: str
     body: bytes
     target: Digest | None
     mtime: int
-    replaces: tuple[bytes, int] | None = None
+    moved: Moved | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +114,7 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
     void = await read_seen(storage, record)
     blobs = await _plan_blobs(storage, taken, selected.wanted, damaged, concurrency=options.concurrency)
     standing = await _find_standing(storage, selected.links, concurrency=options.concurrency)
-    links = _Links(manifests, standing, void, blobs.lost, ended=record.written)
+    links = _Links(manifests, standing, void, blobs.lost)
     for link in selected.links.values():
         await links.judge(link)
     links.leave_lost_tags()
@@ -114,7 +123,7 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
         run=record.run,
         record=record,
         blobs=tuple(sorted(blobs.back, key=lambda blob: str(blob.digest))),
-        links=tuple(tuple(_back(link, record.written) for link in step) for step in _steps(links.back, manifests)),
+        links=tuple(tuple(map(_back, step)) for step in _steps(links.back, manifests)),
         standing=tuple(sorted(links.standing)),
         conflicts=tuple(sorted([*blobs.conflicts, *links.conflicts], key=lambda conflict: conflict.key)),
     )
@@ -165,21 +174,30 @@ def _why_lost(key: str, damaged: Collection[str], *, cut_off: bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Standing:
-    """What stands in the repositories concerned. bodies: of the run's links that are there; revisions: keys of all
-    that are there and that the run did not take. pushed: of tags, the time of the newest index link that the run did
-    not take, in microseconds: when it was pushed since."""
+    """What stands in the repositories concerned. bodies: of the run's links that are there. Of what the run did not
+    take, with times in microseconds: revisions, by key; and the history of each tag: when it was set to what."""
 
     bodies: Mapping[str, bytes]
-    revisions: Collection[str]
-    pushed: Mapping[TagCurrentKey, int]
+    revisions: Mapping[str, int]
+    histories: Mapping[TagCurrentKey, Mapping[Digest, int]]
+
+    def is_set_since(self, link: TakenLink) -> bool:
+        """Whether somebody has set this tag since it was taken."""
+        if not isinstance(link.place, TagCurrentKey):
+            return False
+        history = self.histories.get(link.place, {})
+        if link.moved is None:
+            return any(mtime > link.mtime for mtime in history.values())
+        revision = layout.encode(RevisionLinkKey(link.place.name, link.moved.to))
+        return link.moved.is_set_since(history, self.revisions.get(revision, 0))
 
 
 async def _find_standing(storage: Storage, links: Mapping[LinkKey, TakenLink], *, concurrency: int) -> _Standing:
     wanted = {link.key for link in links.values()}
     found: list[str] = []
     bodies: dict[str, bytes] = {}
-    revisions: set[str] = set()
-    pushed: dict[TagCurrentKey, int] = {}
+    revisions: dict[str, int] = {}
+    histories: dict[TagCurrentKey, dict[Digest, int]] = {}
 
     async def list_one(name: str) -> None:
         async for page in storage.list(layout.repository_prefix(name) + "_"):
@@ -187,10 +205,9 @@ async def _find_standing(storage: Storage, links: Mapping[LinkKey, TakenLink], *
                 if key in wanted:
                     found.append(key)
                 elif key.startswith(layout.revisions_prefix(name)):
-                    revisions.add(key)
+                    revisions[key] = mtime
                 elif isinstance(place := layout.decode(key), TagIndexKey):
-                    tag = TagCurrentKey(place.name, place.tag)
-                    pushed[tag] = max(mtime, pushed.get(tag, 0))
+                    histories.setdefault(TagCurrentKey(place.name, place.tag), {})[place.digest] = mtime
 
     async def read(key: str) -> None:
         body = await body_of(storage, key)
@@ -199,12 +216,12 @@ async def _find_standing(storage: Storage, links: Mapping[LinkKey, TakenLink], *
 
     await for_each(sorted({place.name for place in links}), list_one, concurrency=concurrency)
     await for_each(found, read, concurrency=concurrency)
-    return _Standing(bodies=bodies, revisions=revisions, pushed=pushed)
+    return _Standing(bodies=bodies, revisions=revisions, histories=histories)
 
 
 class _Links:
     """Which of the links come back, which stand, and which stay away and why. void: keys of links that came back after
-    the run. lost: blobs that nothing gives back. ended: when the run wrote last, in microseconds."""
+    the run. lost: blobs that nothing gives back."""
 
     def __init__(
         self,
@@ -212,21 +229,19 @@ class _Links:
         standing: _Standing,
         void: Collection[str],
         lost: Collection[Digest],
-        *,
-        ended: int,
     ) -> None:
         self._manifests = manifests
         self._standing = standing
         self._void = void
         self._lost = lost
-        self._ended = ended
         self.back: list[TakenLink] = []
         self.standing: list[str] = []
         self.conflicts: list[Conflict] = []
 
     async def judge(self, link: TakenLink) -> None:
         stands = self._standing.bodies.get(link.key)
-        if stands is None or (stands == link.replaced_by and stands != link.body):
+        moved = link.moved is not None and stands == layout.link_body(link.moved.to) != link.body
+        if stands is None or moved:
             if why := await self._why_not(link):
                 self._leave(link, why)
             else:
@@ -240,8 +255,7 @@ class _Links:
         """Why a link that is not there stays away, "" where it comes back."""
         if link.body is None:
             return "the journal does not say what it held"
-        since = link.mtime if link.replaced_by is None else self._ended
-        if isinstance(link.place, TagCurrentKey) and self._standing.pushed.get(link.place, 0) > since:
+        if self._standing.is_set_since(link):
             return "it was pushed since, as its history says"
         if link.key in self._void:
             return "it came back after the run, and was removed by somebody else since"
@@ -321,12 +335,12 @@ def differing(key: str, present: int, size: int) -> Conflict:
     return Conflict(key=key, reason=f"it is there with {present:,} bytes, and had {size:,}")
 
 
-def _back(link: TakenLink, ended: int) -> LinkBack:
+def _back(link: TakenLink) -> LinkBack:
     return LinkBack(
         place=link.place,
         key=link.key,
         body=link.body or b"",
         target=link.target,
         mtime=link.mtime,
-        replaces=(link.replaced_by, ended) if link.replaced_by is not None else None,
+        moved=link.moved,
     )

@@ -27,10 +27,29 @@ _TAKEN: Final = (UNLINK, TRASHED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """A tag that a run of `tag` moved: to what, and when the run wrote first and last, in microseconds.
+
+    A run that was killed may have written the tag after the last time that is known. So its index link of that image
+    says nothing of who wrote it. But whoever pushes it writes the link of the revision first, which `tag` never does.
+    """
+
+    to: Digest
+    began: int
+    ended: int
+
+    def is_set_since(self, history: Mapping[Digest, int], revision: int) -> bool:
+        """By the times of the tag's index links, and that of the link of the revision which it was moved to."""
+        return revision >= self.began or any(
+            mtime > self.ended for digest, mtime in history.items() if digest != self.to
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakenLink:
     """A link that a run took, as it was. target: the digest that its body names, None where that is damaged or not
-    known; mtime in microseconds; loose: a tag whose manifest the repository did not link even then. replaced_by: of a
-    tag that the run moved, what it wrote there."""
+    known; mtime in microseconds; loose: a tag whose manifest the repository did not link even then. moved: it did not
+    go, it was moved."""
 
     place: LinkKey
     key: str
@@ -38,7 +57,7 @@ class TakenLink:
     target: Digest | None
     mtime: int
     loose: bool
-    replaced_by: bytes | None = None
+    moved: Moved | None = None
 
     @property
     def named(self) -> set[Digest]:
@@ -74,14 +93,15 @@ class Selected:
 
 def takes(record: RunRecord, entry: Entry) -> bool:
     """Whether an undo of the run is about this key: it was to go, or was a tag that was moved."""
-    return entry.op in _TAKEN or (entry.op == REWRITTEN and _moved_to(record) is not None)
+    return entry.op in _TAKEN or (entry.op == REWRITTEN and _moved(record) is not None)
 
 
-def _moved_to(record: RunRecord) -> bytes | None:
-    """What a run of `tag` wrote."""
-    if record.begun.get("command") != "tag":
+def _moved(record: RunRecord) -> Moved | None:
+    """None of all runs but those of `tag`."""
+    to = layout.parse_link(str(record.begun.get("digest")).encode())
+    if record.begun.get("command") != "tag" or to is None:
         return None
-    return str(record.begun.get("digest")).encode()
+    return Moved(to=to, began=record.began, ended=record.written)
 
 
 async def read_taken(storage: Storage, record: RunRecord, *, damaged: Collection[str]) -> Taken:
@@ -102,7 +122,7 @@ async def read_taken(storage: Storage, record: RunRecord, *, damaged: Collection
                     target=None if entry.body is None else layout.parse_link(entry.body),
                     mtime=entry.mtime,
                     loose=entry.loose,
-                    replaced_by=_moved_to(record) if entry.op == REWRITTEN else None,
+                    moved=_moved(record) if entry.op == REWRITTEN else None,
                 )
     own = f"{TRASH}{record.run}/"
     async for found, key, size in list_trash(storage):

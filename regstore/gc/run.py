@@ -73,7 +73,7 @@ async def open_run(
             options=options,
             cache=cache,
             before=before,
-            summary=await make_plan(storage, inventory, options, on_event=on_event),
+            summary=await make_plan(storage, inventory, options, before, on_event=on_event),
             on_event=on_event,
         )
         yield GcRun(planned, begun)
@@ -150,7 +150,7 @@ class GcRun:
         """That this run has come to its end without a change, for the next one to compare with. Written where it is not
         what the last one has left."""
         before = self._planned.before
-        now = count_inventory(self.inventory, runs=before.now.runs)
+        now = count_inventory(self.inventory, runs=before.now.runs, chosen=before.now.chosen)
         if now != before.last and self._begun is not None:
             await write_counts(self._planned.storage, now)
 

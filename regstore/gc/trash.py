@@ -21,6 +21,7 @@ from regstore.gc.failures import Failures
 from regstore.gc.forgetting import forget_runs
 from regstore.gc.heal import Healed, heal_all
 from regstore.gc.unread_needs import held_for_unread
+from regstore.gc.vanished import excuse
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.state import RUNS, TRASH
@@ -197,6 +198,7 @@ async def empty_runs(
         return {key for key, error in outcomes.items() if error is None}
 
     total = sum(run.blobs for run in runs)
+    await excuse(storage, [run.record for run in runs if run.record], lock)
     for run in runs:
         before = len(failures)
         async for page in storage.list(f"{TRASH}{run.run}/"):

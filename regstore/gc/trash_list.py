@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.layout import (
-    NOBODYS,
-    BlobKey,
-    LayerLinkKey,
-    RevisionLinkKey,
-    SignatureLinkKey,
-    TagCurrentKey,
-    TagIndexKey,
-)
-from regstore.state.journal import UNLINK, read_parts
+from regstore.gc.restore_taken import LinkKey, takes
+from regstore.layout import NOBODYS, BlobKey, LayerLinkKey, RevisionLinkKey, TagIndexKey
+from regstore.state.journal import read_parts
 from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
 
-_LINKS: Final = (LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey)
-
 
 async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurrency: int = 16) -> dict[str, int]:
-    """How many links the journal of each run holds, tags and their history among them. Reads the journals."""
+    """How many links each run took by its journal, tags and their history among them, and a tag that it moved. Reads
+    the journals."""
     counts: dict[str, int] = {}
 
     async def count(run: TrashedRun) -> None:
@@ -34,7 +25,7 @@ async def count_links(storage: Storage, runs: Sequence[TrashedRun], *, concurren
             entry.key
             async for entries in read_parts(storage, parts)
             for entry in entries
-            if entry.op == UNLINK and isinstance(layout.decode(entry.key), _LINKS)
+            if run.record and takes(run.record, entry) and isinstance(layout.decode(entry.key), LinkKey)
         }
         counts[run.run] = len(keys)
 

@@ -2,20 +2,23 @@
 unmounted folder or a lost prefix looks like repositories that nobody has any more, and their blobs like garbage.
 
 Clients delete repositories, too, by the registry's API: so a person can say yes, and the run that then ends remembers
-what stands.
+what stands. What runs of ours took, gc among them, their journals say; when these go with their trash, it is taken off
+what the last run left (`excuse`).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from regstore.errors import IntegrityError
 from regstore.gc.policy import Pattern
 from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
-from regstore.state.counts import Counts
+from regstore.state.counts import Counts, read_counts, write_counts
 from regstore.state.journal import UNLINK, RunRecord, read_parts, read_seen
+from regstore.state.lock import Lock
 from regstore.storage.base import Storage
 
 _NAMED: Final = 5
@@ -77,12 +80,10 @@ async def find_vanished(storage: Storage, last: Counts, now: Counts, records: Se
     }
     lost = max(0, last.links - now.links)
     if gone or untagged or lost:
-        tags, revisions, links = await _taken(
-            storage, [record for record in records if record.run not in last.runs]
-        )
-        gone = {name: count for name, count in gone.items() if tags.get(name, 0) < count}
-        untagged = {name: count for name, count in untagged.items() if revisions.get(name, 0) < count}
-        lost = max(0, lost - links)
+        taken = await _taken(storage, [record for record in records if record.run not in last.runs])
+        gone = {name: count for name, count in gone.items() if taken.tags[name] < count}
+        untagged = {name: count for name, count in untagged.items() if taken.revisions[name] < count}
+        lost = max(0, lost - taken.links)
     return Vanished(repositories=gone, links=lost, links_before=last.links, untagged=untagged)
 
 
@@ -91,16 +92,53 @@ async def without_tags_removed(
 ) -> tuple[str, ...]:
     """Those of the repositories of which no removal by name took a tag: where one did, the tags are in the store, and
     somebody chose among them."""
-    removals = [record for record in records if record.begun.get("command") in ("rm", "untag")]
-    tags, _, _ = await _taken(storage, removals)
-    return tuple(name for name in names if name not in tags)
+    taken = await _taken(storage, [record for record in records if _is_by_name(record)])
+    return tuple(name for name in names if name not in taken.tags)
 
 
-async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[str, int], dict[str, int], int]:
-    """Tags and revisions of each repository, and links in all, that these runs took: gc, rm, migrate --delete, verify,
-    restore. Not what stood again since, as after an undo."""
-    tags: dict[str, int] = {}
-    revisions: dict[str, int] = {}
+async def excuse(storage: Storage, records: Sequence[RunRecord], lock: Lock) -> None:
+    """The journals of these runs are about to go: what they took is from now on no part of what the last run left. So
+    the next run does not miss it, and knows whose tags were removed by name. Killed before the journals go, nothing is
+    taken off twice."""
+    if not records:
+        return
+    known = await read_counts(storage)
+    last = known or Counts()
+    new = [record for record in records if record.parts and record.run not in last.runs]
+    taken = await _taken(storage, new) if known is not None else _Taken()
+    by_name = await _taken(storage, [record for record in records if record.parts and _is_by_name(record)])
+    counts = replace(
+        last,
+        links=max(0, last.links - taken.links),
+        tagged={name: left for name, tags in last.tagged.items() if (left := tags - taken.tags[name]) > 0},
+        untagged={
+            name: left for name, number in last.untagged.items() if (left := number - taken.revisions[name]) > 0
+        },
+        runs=last.runs | {record.run for record in new},
+        chosen=last.chosen | by_name.tags.keys(),
+    )
+    if (known is not None and new) or counts.chosen != last.chosen:
+        async with lock.batch():
+            await write_counts(storage, counts)
+
+
+def _is_by_name(record: RunRecord) -> bool:
+    return record.begun.get("command") in ("rm", "untag")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """Tags and revisions of each repository, by number, and links in all."""
+
+    tags: Counter[str] = field(default_factory=Counter)
+    revisions: Counter[str] = field(default_factory=Counter)
+    links: int = 0
+
+
+async def _taken(storage: Storage, records: Sequence[RunRecord]) -> _Taken:
+    """What these runs took: gc, rm, migrate --delete, verify, restore. Not what stood again since, as after an undo."""
+    tags: Counter[str] = Counter()
+    revisions: Counter[str] = Counter()
     links: set[str] = set()
     for record in records:
         try:
@@ -111,11 +149,11 @@ async def _taken(storage: Storage, records: Sequence[RunRecord]) -> tuple[dict[s
                     if entry.op != UNLINK or entry.key in links or entry.key in stood_again:
                         continue
                     if isinstance(key, TagCurrentKey):
-                        tags[key.name] = tags.get(key.name, 0) + 1
+                        tags[key.name] += 1
                     if isinstance(key, RevisionLinkKey):
-                        revisions[key.name] = revisions.get(key.name, 0) + 1
+                        revisions[key.name] += 1
                     if isinstance(key, TagCurrentKey | RevisionLinkKey | LayerLinkKey):
                         links.add(entry.key)
         except IntegrityError:
             continue  # what can't be read excuses nothing
-    return tags, revisions, len(links)
+    return _Taken(tags=tags, revisions=revisions, links=len(links))

@@ -102,7 +102,7 @@ class Journal:
 class RunRecord:
     """A run of the past: what `run.json` says, what `done.json` says (None: cut short), and its journal's keys.
 
-    written: the newest of these by the store's clock, in microseconds; `seen` does not count.
+    began, written: the oldest and the newest of these by the store's clock, in microseconds; `seen` does not count.
     seen: keys of what `write_seen` wrote. What was seen while the run's deletes could still take effect proves nothing,
     and is left out. restored: when an undo of it last wrote links; 0 where none did.
     """
@@ -114,6 +114,7 @@ class RunRecord:
     seen: tuple[str, ...]
     written: int
     restored: int = 0
+    began: int = 0
 
     @property
     def settled(self) -> bool:
@@ -194,7 +195,8 @@ async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord
     begun = await _json(storage, names["run.json"]) if "run.json" in names else {}
     done = await _json(storage, names["done.json"]) if "done.json" in names else None
     parts = sorted(key for name, key in names.items() if name[:6].isdigit())
-    written = max((mtime for key, mtime in keys.items() if not _is_seen(key)), default=0)
+    times = [mtime for key, mtime in keys.items() if not _is_seen(key)]
+    written = max(times, default=0)
     seen = sorted(
         key for key, mtime in keys.items() if _is_seen(key) and (_is_settled(done) or mtime > written + LATE)
     )
@@ -206,6 +208,7 @@ async def _record(storage: Storage, run: str, keys: dict[str, int]) -> RunRecord
         seen=tuple(seen),
         written=written,
         restored=max((mtime for key, mtime in keys.items() if key.endswith(f"-{RESTORED}.jsonl.gz")), default=0),
+        began=min(times, default=0),
     )
 
 

@@ -28,6 +28,8 @@ def test_one_that_is_moved(run: Run, demo_copy: Path) -> None:
     said = run("tag", demo_copy, "team/app:1.1", "latest", "--force", "--yes", "--json")
     assert (said.json["was"], said.json["digest"]) == (old, digest)
     assert digest_of(run, demo_copy, "latest") == digest
+    (listed,) = run("trash", "list", demo_copy, "--json").json["runs"]
+    assert (listed["run"], listed["links"]) == (said.json["run"], 1)
     assert run("trash", "restore", demo_copy, "--run", said.json["run"], "--yes").code == 0
     assert digest_of(run, demo_copy, "latest") == old
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from regstore.errors import IntegrityError, InvalidReference, ManifestUnknown, Refused, TagUnknown
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.set_tag import apply_tag, plan_tag
-from regstore.layout import DATABASE_IN_USE, BlobKey, TagCurrentKey, TagIndexKey, encode, link_body
+from regstore.layout import (
+    DATABASE_IN_USE,
+    BlobKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    encode,
+    link_body,
+)
 from regstore.reference import Reference
+from regstore.state.journal import find_runs
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from regstore.testing.faulty import FaultyStorage, died
-from tests.gc.scenes import collect, model_storage, options, registry
+from tests.gc.scenes import collect, copy_of, model_storage, options, registry
 from tests.gc.test_removal import Scene, remove, scene
 from tests.model.memory import ModelStorage
 
@@ -65,6 +76,13 @@ async def undo(storage: Storage, run: str | None = None) -> None:
     assert not restored.conflicts and restored.links
 
 
+async def restore(storage: Storage, run: str) -> None:
+    """Whether or not anything is to come back."""
+    async with hold_lock(storage, command="trash restore") as lock:
+        restored = await apply_restore(storage, await plan_restore(storage, RestoreOptions(run=run)), lock)
+    assert not restored.conflicts
+
+
 async def test_no_undo_where_it_was_set_since(scene: Scene) -> None:
     storage = model_storage(scene.store)
     run = await set_tag(storage, "a:multi", "latest", force=True)
@@ -96,17 +114,53 @@ async def test_what_can_not_be_tagged(scene: Scene) -> None:
 
 async def test_killed_after_any_change(scene: Scene) -> None:
     faulty = FaultyStorage(model_storage(scene.store))
-    await set_tag(faulty, "a:multi", "latest", force=True)
+    words = ("a:multi", "latest")
+    await set_tag(faulty, *words, force=True)
+    moved = 0
     for number in range(1, len(faulty.mutations) + 1):
         storage = model_storage(scene.store)
         assert await died(
-            set_tag(FaultyStorage(storage, die_at=number, when="after"), "a:multi", "latest", force=True)
+            set_tag(FaultyStorage(storage, before=tick(storage), die_at=number, when="after"), *words, force=True)
         )
         assert names(storage, "latest") in (link_body(scene.image), link_body(scene.index))
         await break_locks(storage)
+        undone = ModelStorage(copy_of(storage.store), now=storage.clock)
+        for record in await find_runs(undone):
+            if record.parts:
+                moved += names(undone, "latest") == link_body(scene.index)
+                await restore(undone, record.run)
+        assert names(undone, "latest") == link_body(scene.image), number
         report = await collect(storage, options(offline=False, delete_untagged=False))
         assert report.healed.nothing
         assert names(storage, "latest") in (link_body(scene.image), link_body(scene.index))
+    assert moved == 3, "with its journal closed, or not, or its lock given back"
+
+
+def tick(storage: ModelStorage) -> Callable[[str, str], None]:
+    """A second goes by with each request."""
+
+    def before(operation: str, key: str) -> None:
+        storage.clock += 1_000_000
+
+    return before
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("whom", ["the same image", "another"])
+async def test_no_undo_where_somebody_pushed_since(scene: Scene, killed: bool, whom: str) -> None:
+    """A push of the very image that the run had set writes the same links, but the revision's, too."""
+    storage = model_storage(scene.store)
+    faulty = FaultyStorage(storage, before=tick(storage), die_at=5 if killed else 0, when="after")
+    assert killed == await died(set_tag(faulty, "a:multi", "latest", force=True))
+    assert names(storage, "latest") == link_body(scene.index)
+    await break_locks(storage)
+    storage.clock += 1_000_000
+    image = scene.index if whom == "the same image" else scene.amd
+    for key in (RevisionLinkKey("a", image), TagIndexKey("a", "latest", image), TagCurrentKey("a", "latest")):
+        await storage.put(encode(key), link_body(image))
+    plan = await plan_restore(storage, RestoreOptions())
+    assert plan.nothing_to_do and len(plan.conflicts) == 1
+    assert names(storage, "latest") == link_body(image)
 
 
 async def test_a_push_meanwhile_is_not_written_over(scene: Scene) -> None:

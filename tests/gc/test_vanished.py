@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 
 from regstore.errors import Refused, StorageError
+from regstore.gc.caches import NoCache
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Pattern, Policy
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.run import GcReport, GcRunOptions
+from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.layout import COUNTS, PREFIX, REPOSITORIES, TagCurrentKey, decode
 from regstore.state.counts import Counts, read_counts, write_counts
-from regstore.state.lock import hold_lock
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.testing.faulty import FaultyStorage
+from regstore.testing.faulty import FaultyStorage, died
 from tests.gc.scenes import collect, collect_again, look, options
+from tests.gc.test_removal import remove
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
@@ -174,6 +177,35 @@ async def test_what_a_run_of_ours_took_is_not_lost(storage: Storage) -> None:
     await lose(storage, f"{REPOSITORIES}other/")
     with pytest.raises(Refused, match="other"):
         await collect(storage, RUN)
+
+
+async def empty(storage: Storage) -> Emptied:
+    async with hold_lock(storage, command="trash empty") as lock:
+        wanted = EmptyOptions(offline=True, scan=RUN.scan)
+        return await empty_trash(storage, wanted, lock, cache=NoCache("none"))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_was_removed_by_name_is_not_missed_when_its_trash_is_emptied(
+    storage: Storage, killed: bool
+) -> None:
+    """The journal that says so went with the trash; gc came by only after that."""
+    await remove(storage, "other:v1", "other:v2", "team/app:v1")
+    if killed:  # when the counts are written, and the journal stands yet
+        faulty = FaultyStorage(storage, die_at=2, when="after")
+        assert await died(empty(faulty))
+        assert [mutation.key for mutation in faulty.mutations][1:] == [COUNTS]
+        await break_locks(storage)
+    assert (await empty(storage)).runs
+    for name in ("team/app", "team/app/nested"):
+        await lose(storage, f"{REPOSITORIES}{name}/_manifests/tags/")
+    gone = r": team/app \(1 tag\) and team/app/nested \(2 tags\) had tags at the last run and have none now;"
+    with pytest.raises(Refused, match=gone):
+        await collect(storage, RUN)
+    await collect(storage, replace(RUN, allow_gone=(Pattern.repository("team/**"),)))
+    # Nor do tags that somebody chose to remove look like tags that are kept elsewhere, now or in a later run.
+    (stop,) = (await look(storage, options(offline=True, grace=0, untagged_repositories=False))).stops
+    assert "(team/app/nested)" in stop
 
 
 async def test_an_older_journal_excuses_nothing(storage: Storage) -> None:

@@ -19,7 +19,7 @@ from regstore.gc.plan import Step
 from regstore.gc.planning import Before, Planned
 from regstore.gc.report import GcReport
 from regstore.gc.trash import Emptied
-from regstore.state.counts import write_counts
+from regstore.state.counts import read_counts, write_counts
 from regstore.state.journal import GIVEN_BACK, write_seen
 from regstore.state.registry_state import Restart
 
@@ -48,11 +48,15 @@ async def finish(application: Application, outcome: Outcome, before: Before) -> 
     report = await _report(application, outcome)
     if back := sorted(set(outcome.healed_by_looks.links)):
         await write_seen(storage, run, run, back, GIVEN_BACK)
+    chosen = before.now.chosen
+    if outcome.emptied.runs and (known := await read_counts(storage)) is not None:
+        chosen |= known.chosen  # by journals that went with these
     await write_counts(
         storage,
         count_inventory(
             application.inventory,
             runs={*before.now.runs, run},
+            chosen=chosen,
             gone_links=outcome.unlinked.links,
             gone_tags="gc_dead_tag",
             gone_revisions="gc_dead_revision",
