@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 Item = TypeVar("Item")
@@ -40,10 +43,13 @@ async def for_each(
             group.create_task(work())
 
 
-async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+async def in_thread(
+    function: Callable[[*Arguments], Result], *arguments: *Arguments, pool: Executor | None = None
+) -> Result:
     """asyncio.to_thread, but when this ends its thread has ended too, even if this is cancelled: what the thread
-    works on can then be closed."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    works on can then be closed. pool: whose threads, where not those that all share."""
+    call = partial(copy_context().run, function, *arguments)
+    work = asyncio.get_running_loop().run_in_executor(pool, call)
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:

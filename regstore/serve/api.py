@@ -27,7 +27,7 @@ from regstore.reference import is_tag
 from regstore.registry import Repository, StoredManifest
 from regstore.serve.accept import Accepts, default_image
 from regstore.serve.answers import JSON, TOLD, ApiError, api_error, error_response
-from regstore.serve.bodies import parse_range, send
+from regstore.serve.bodies import Bodies
 from regstore.serve.mounts import Mounts
 from regstore.serve.referrers import ReferrersMemory
 from regstore.storage.optional import Presigns
@@ -55,6 +55,7 @@ class RegistryApi:
         self._mounts = mounts
         self._redirect = redirect
         self._referrers = ReferrersMemory()
+        self._bodies = Bodies()
 
     def add_to(self, application: web.Application) -> None:
         for path, handler in (
@@ -67,6 +68,10 @@ class RegistryApi:
         ):
             application.router.add_get(path, guarded(handler))
         application.router.add_route("*", "/v2{rest:(?:/.*)?}", guarded(self.other))
+        application.on_cleanup.append(self._close)
+
+    async def _close(self, application: web.Application) -> None:
+        self._bodies.close()
 
     async def version(self, request: web.Request) -> web.StreamResponse:
         return web.Response(body=b"{}", content_type=JSON)
@@ -139,12 +144,7 @@ class RegistryApi:
                     headers[hdrs.LOCATION] = await storage.presigned_url(key, seconds=REDIRECT)
                     headers[hdrs.CACHE_CONTROL] = "no-store"
                     return web.Response(status=HTTPStatus.TEMPORARY_REDIRECT, headers=headers)
-            if wanted is None:
-                async with storage.open_read(key) as handle:
-                    return await send(request, handle, parse_range(None, handle.info.size), headers)
-            part = parse_range(wanted, (await storage.stat(key)).size)
-            async with storage.open_read(key, start=part.start, length=part.length) as handle:
-                return await send(request, handle, part, headers)
+            return await self._bodies.send(request, storage, key, wanted, headers)
         except NotFound as error:
             raise BlobUnknown(f"{repository.name} links {digest}, but {key} is gone") from error
 

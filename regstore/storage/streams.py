@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from regstore.digest import Digest, Verifier
 from regstore.errors import (
@@ -18,7 +18,7 @@ from regstore.errors import (
     StorageError,
     StorageFull,
 )
-from regstore.storage.base import ObjectInfo, PutOptions, Repeatable, Storage
+from regstore.storage.base import PutOptions, ReadHandle, Repeatable, Storage
 from regstore.storage.sizes import AHEAD, HASHED, RANGE, RANGED, WHOLE
 
 
@@ -90,43 +90,54 @@ async def read_blob(storage: Storage, key: str, size: int, *, ranged: bool = Tru
                 async for chunk in handle:
                     yield chunk
         else:
-            async with _ranges(storage, key) as ranges:
-                async for chunk in ranges:
-                    yield chunk
+            async with storage.open_read(key, length=RANGE) as first:
+                ranges = ranges_of(RANGE, first.info.size, RANGE)
+                async with aclosing(read_ahead(storage, first, ranges)) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
     except NotFound as error:
         raise SourceGone(str(error)) from error
 
 
-@asynccontextmanager
-async def _ranges(storage: Storage, key: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The chunks of all ranges, in order, fetched ahead. The first range tells how many there are."""
-    running: deque[asyncio.Task[tuple[ObjectInfo, list[bytes]]]] = deque()
+async def read_ahead(
+    storage: Storage, first: ReadHandle, ranges: Iterator[range], *, ahead: int = AHEAD
+) -> AsyncGenerator[bytes, None]:
+    """The chunks of an open object, and then those of further ranges of it, in order, of which so many are fetched
+    while what stands before them is taken; to be closed. IntegrityError when the object changed meanwhile."""
+    key, known = first.info.key, (first.info.etag, first.info.size)
+    running: deque[asyncio.Task[list[bytes]]] = deque()
 
-    async def fetch(start: int) -> tuple[ObjectInfo, list[bytes]]:
-        async with storage.open_read(key, start=start, length=RANGE) as handle:
-            return handle.info, [chunk async for chunk in handle]
-
-    async def in_order() -> AsyncIterator[bytes]:
-        first, chunks = await fetch(0)
-        starts = iter(range(RANGE, first.size, RANGE))
-        while True:
-            while len(running) < AHEAD and (start := next(starts, None)) is not None:
-                running.append(asyncio.create_task(fetch(start)))
-            for chunk in chunks:
-                yield chunk
-            if not running:
-                return
-            info, chunks = await running[0]
-            running.popleft()
-            if (info.etag, info.size) != (first.etag, first.size):
+    async def fetch(part: range) -> list[bytes]:
+        async with storage.open_read(key, start=part.start, length=len(part)) as handle:
+            if (handle.info.etag, handle.info.size) != known:
                 raise IntegrityError(f"{storage.url}/{key} changed while it was read; start again")
+            return [chunk async for chunk in handle]
+
+    def fetch_more(most: int) -> None:
+        while len(running) < most and (part := next(ranges, None)) is not None:
+            running.append(asyncio.create_task(fetch(part)))
 
     try:
-        yield in_order()
+        fetch_more(ahead - 1)  # the first is being fetched too
+        async for chunk in first:
+            yield chunk
+        fetch_more(ahead)
+        while running:
+            chunks = await running[0]
+            running.popleft()
+            fetch_more(ahead)
+            for chunk in chunks:
+                yield chunk
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+def ranges_of(start: int, end: int, part: int) -> Iterator[range]:
+    """The bytes from start to end in parts of at most so many."""
+    for begin in range(start, end, part):
+        yield range(begin, min(begin + part, end))
 
 
 async def verified_size(storage: Storage, key: str, digest: Digest, size: int = 0) -> int | None:

@@ -29,7 +29,8 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Watched(ModelStorage):
-    """Counts reads that are open at the same time; `before` is awaited with each one's start."""
+    """Counts reads that are under way at the same time, until the last chunk was taken or they are closed; `before` is
+    awaited with each one's start."""
 
     def __init__(self, body: bytes = BODY) -> None:
         store = ModelStore()
@@ -49,12 +50,25 @@ class Watched(ModelStorage):
             self.starts.append(start)
             self.open += 1
             self.most = max(self.most, self.open)
+            under_way = 1
             try:
                 await self.before(start)
                 async with ModelStorage.open_read(self, key, start=start, length=length) as handle:
-                    yield handle
+                    data = [chunk async for chunk in handle]
+
+                    class Taken:
+                        info = handle.info
+
+                        async def __aiter__(taken) -> AsyncIterator[bytes]:
+                            nonlocal under_way
+                            for chunk in data:
+                                yield chunk
+                            self.open -= under_way
+                            under_way = 0
+
+                    yield Taken()
             finally:
-                self.open -= 1
+                self.open -= under_way
 
         return opened()
 

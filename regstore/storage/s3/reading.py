@@ -69,18 +69,20 @@ class ObjectStream:
                 await asyncio.sleep(wait)
 
     async def _pump(self, response: Response) -> AsyncIterator[bytes]:
-        gathered = bytearray()
+        gathered: list[bytes] = []
+        size = 0
         broken: Exception | None = None
         try:
             async for piece in response.chunks():
-                gathered += piece
-                if len(gathered) >= CHUNK:
-                    yield self._count(bytes(gathered))
-                    gathered = bytearray()
+                gathered.append(piece)
+                size += len(piece)
+                if size >= CHUNK:
+                    yield self._count(_joined(gathered))
+                    gathered, size = [], 0
         except OSError as error:
             broken = error
         if gathered:
-            yield self._count(bytes(gathered))
+            yield self._count(_joined(gathered))
         if broken is not None:
             raise broken
 
@@ -98,6 +100,10 @@ class ObjectStream:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if found is None or int(found[1]) != self._at:
             raise StorageError(f"{where}: the server sent another range than the one asked for")
+
+
+def _joined(pieces: list[bytes]) -> bytes:
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def info_of(key: str, headers: object, size: int) -> ObjectInfo:
