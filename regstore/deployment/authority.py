@@ -39,12 +39,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a certificate says. names: DNS names in lower case, and IP addresses."""
+    """What a certificate says. names: DNS names in lower case, and IP addresses. issuer: who signed it, by name."""
 
     names: tuple[str, ...]
     not_before: datetime
     not_after: datetime
     fingerprint: str
+    issuer: str
+
+
+def need_cryptography() -> None:
+    """InputError where it is not installed."""
+    _cryptography()
 
 
 def new_key() -> bytes:
@@ -110,6 +116,13 @@ def belongs(cert: bytes, key: bytes) -> bool:
 
 def issued_by(cert: bytes, ca: bytes) -> bool:
     return _issued(_certificates(cert, "the certificate")[0], _certificates(ca, "the authority's certificate")[0])
+
+
+def issuer_among(cert: bytes, authorities: bytes) -> Shown | None:
+    """The one of them that issued the certificate. InputError where a file is not what it should be."""
+    leaf = _certificates(cert, "the certificate")[0]
+    known = _certificates(authorities, "the authorities' file")
+    return next((_shown(each) for each in known if _issued(leaf, each)), None)
 
 
 def uncovered(shown: Shown, names: Iterable[str]) -> list[str]:
@@ -235,7 +248,14 @@ def _shown(cert: x509.Certificate) -> Shown:
         not_before=cert.not_valid_before_utc,
         not_after=cert.not_valid_after_utc,
         fingerprint=cert.fingerprint(SHA256()).hex(),
+        issuer=_common_name(cert.issuer),
     )
+
+
+def _common_name(name: x509.Name) -> str:
+    loader, _, _ = _cryptography()
+    found = name.get_attributes_for_oid(loader.NameOID.COMMON_NAME)
+    return str(found[0].value) if found else name.rfc4514_string()
 
 
 def _covers(pattern: str, name: str) -> bool:

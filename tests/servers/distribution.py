@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import shutil
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ class Registry:
     """A registry process and its configuration.
 
     storage: a folder (the registry's rootdirectory), or a place in a bucket.
-    cache: its blob descriptor cache; "redis" needs redis_address (host:port).
+    cache: its blob descriptor cache; "redis" needs redis_address (host:port). tls: certificate and key. htpasswd: a
+    file; `request` has no password, and is then answered 401.
 
     Use it as a context manager, or `start` and `stop`. The port is chosen at the first start and kept by `restart`.
     """
@@ -42,6 +44,8 @@ class Registry:
         health: bool = True,
         schema1: bool = True,
         proxy_remote: str = "",
+        tls: tuple[Path, Path] | None = None,
+        htpasswd: Path | None = None,
     ) -> None:
         self.storage = storage
         self.cache = cache
@@ -51,6 +55,8 @@ class Registry:
         self.health = health
         self.schema1 = schema1
         self.proxy_remote = proxy_remote
+        self.tls = tls
+        self.htpasswd = htpasswd
         self.folder = Path(tempfile.mkdtemp(prefix="regstore-registry-"))
         self.config = self.folder / "config.yml"
         self.log = self.folder / "registry.log"
@@ -165,7 +171,12 @@ class Registry:
         port: int | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
         """One HTTP request: status, headers (names in lower case), body."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self._port, timeout=60)
+        connection: http.client.HTTPConnection
+        if self.tls is not None and port is None:
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=60, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", port or self._port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, target, body, headers or {})
             with connection.getresponse() as response:
@@ -251,6 +262,10 @@ class Registry:
         }
         if self.cache == "redis":
             configuration["redis"] = {"addr": self.redis_address, "db": 0}
+        if self.tls is not None:
+            configuration["http"]["tls"] = dict(zip(("certificate", "key"), map(str, self.tls), strict=True))
+        if self.htpasswd is not None:
+            configuration["auth"] = {"htpasswd": {"realm": "tests", "path": str(self.htpasswd)}}
         if self.proxy_remote:
             configuration["proxy"] = {"remoteurl": self.proxy_remote}
         return configuration

@@ -45,8 +45,6 @@ async def look_at_passwords(
     if answer.status == 200:
         why = "the registry asks nobody for a password"
         lines = [not_tried(name, why) for name in names]
-        if options.open_to_all and not options.user:
-            return [ok("password needed", f"{why}, as it is meant to")], None, True
         return [fail("password needed", why, _USERS), *lines], None, not options.user
     scheme = answer.headers["www-authenticate"].partition(" ")[0].lower()
     needed = ok("password needed", "who has none is refused")

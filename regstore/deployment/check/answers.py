@@ -15,11 +15,13 @@ _LONGEST: Final = 300
 LOG: Final = "the registry's log says why"
 _SETTINGS: Final = "the registry's `storage` section, and its keys"
 
+AGAIN: Final = "make it again with `regstore seed-bucket`, and restore the backup into it"
+
 #: What the storage drivers of the registry say, and the cure.
 _STORAGE: Final = (
     (
         "NoSuchBucket",
-        "the bucket is gone: make it again with `regstore seed-bucket`, and restore the backup into it",
+        f"the bucket is gone: {AGAIN}",
     ),
     ("AccessDenied", "give the registry's keys the rights that they lack: `regstore init` writes the policy"),
     ("Forbidden", "give the registry's keys the rights that they lack: `regstore init` writes the policy"),
@@ -82,8 +84,8 @@ def said(answer: Answer) -> str:
 
 
 def refusal(answer: Answer, right: str) -> Red:
-    """For an answer that is not the one that was to come. right: what the registry needs of its store for it:
-    "write", "read", "list" or "delete"."""
+    """For an answer that is not the one that was to come. right: what the registry must be allowed in its store for it,
+    such as "write": its own word for a right that lacks is "unknown error"."""
     detail, status, code = said(answer), answer.status, code_of(answer)
     text = answer.body[:4096].decode(errors="replace")
     if is_page(answer) or (status in (502, 504) and not code):
@@ -94,7 +96,7 @@ def refusal(answer: Answer, right: str) -> Red:
         cure = f"see the line of the storage health; {LOG}"
     elif status >= 500 and "DriverName" in text:
         detail = (
-            f"{answer.request} was answered {status}: the registry's {_driver(answer)} storage could not {right}"
+            f"{answer.request} was answered {status}: the registry's {_driver(answer)} storage failed"
         )
         known = storage_cure(text)
         cure = (

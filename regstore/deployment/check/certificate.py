@@ -7,20 +7,19 @@ trusted, its chain is then verified whatever its names and dates, and in the end
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from regstore.deployment.authority import RENEW_WITHIN, Shown, issuer_among, look_at, need_cryptography, uncovered
 from regstore.deployment.check.place import Place
 from regstore.deployment.check.reaching import Reached
 from regstore.deployment.check.result import CheckLine, Red, fail, not_tried, ok, warn
-
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+from regstore.errors import InputError
+from regstore.words import printable
 
 NAMES: Final = ("TLS", "certificate", "host name", "dates")
 #: X509_V_FLAG_NO_CHECK_TIME, which `ssl.VerifyFlags` lacks.
@@ -28,15 +27,17 @@ _ANY_TIME: Final = 0x200000
 #: Of X509_V_ERR_…: signed by nobody who is trusted; by one of that name who has another key.
 _UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 27})
 _OTHER_KEY: Final = frozenset({6, 7, 30, 31})
-_SOON: Final = timedelta(days=30)
+#: Names that are told.
+_NAMED: Final = 8
 _RENEW: Final = "`regstore init DIR --renew`, then start the registry again"
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """What a server showed: its certificate, and the version of TLS."""
+class _Met:
+    """What a server showed: its certificate (PEM), what that says, and the version of TLS."""
 
-    certificate: Certificate
+    certificate: bytes
+    shown: Shown
     version: str
 
 
@@ -49,15 +50,16 @@ async def look_at_tls(
     place: Place, reached: Reached, ca: Path | None, timeout: float, now: datetime
 ) -> list[CheckLine]:
     """A line for each of `NAMES`."""
+    need_cryptography()
     try:
-        shown = await _fetch(place, reached, timeout)
+        met = await _fetch(place, reached, timeout)
     except Red as red:
         return [red.line(NAMES[0]), *(not_tried(name, "there is no TLS to look at") for name in NAMES[1:])]
     lines = [
-        ok(NAMES[0], f"it speaks {shown.version.replace('v', ' ')}"),
-        await _chain(place, reached, ca, timeout, shown.certificate),
-        _names(place.host, shown.certificate),
-        _dates(shown.certificate, _authority(ca, shown.certificate), now),
+        ok(NAMES[0], f"it speaks {met.version.replace('v', ' ')}"),
+        await _chain(place, reached, ca, timeout, met.shown.issuer),
+        _names(place.host, met.shown),
+        _dates(met.shown, _authority(ca, met.certificate), now),
     ]
     if all(line.outcome in ("ok", "warn") for line in lines):
         problem = await _handshake(place, reached, client_context(ca), timeout)
@@ -86,22 +88,21 @@ async def look_at_plain(place: Place, reached: Reached, timeout: float) -> Check
     return fail("TLS", f"no answer in HTTP within {timeout:g} s", "see in the log what listens at this port")
 
 
-async def _fetch(place: Place, reached: Reached, timeout: float) -> _Shown:
+async def _fetch(place: Place, reached: Reached, timeout: float) -> _Met:
     """What the server shows to who trusts anybody. Red where it does not speak TLS."""
-    from cryptography.x509 import load_der_x509_certificate
-
     context = _trusting()
-    found: list[_Shown] = []
+    found: list[_Met] = []
 
     def note(connection: ssl.SSLObject) -> None:
         data = connection.getpeercert(binary_form=True)
         assert data is not None
-        found.append(_Shown(load_der_x509_certificate(data), connection.version() or "TLS"))
+        pem = ssl.DER_cert_to_PEM_cert(data).encode()
+        found.append(_Met(pem, look_at(pem), connection.version() or "TLS"))
 
     try:
         problem = await _handshake(place, reached, context, timeout, note)
-    except ValueError as error:  # of cryptography
-        raise Red(f"its certificate can't be read: {error}", "make it anew with `regstore init`") from error
+    except InputError as error:
+        raise Red(str(error), "make it anew with `regstore init`") from error
     if found:
         return found[0]
     if isinstance(problem, TimeoutError):
@@ -121,15 +122,13 @@ async def _fetch(place: Place, reached: Reached, timeout: float) -> _Shown:
     )
 
 
-async def _chain(
-    place: Place, reached: Reached, ca: Path | None, timeout: float, certificate: Certificate
-) -> CheckLine:
+async def _chain(place: Place, reached: Reached, ca: Path | None, timeout: float, issuer: str) -> CheckLine:
     context = client_context(ca)
     context.check_hostname = False
     context.verify_flags |= _ANY_TIME
     problem = await _handshake(place, reached, context, timeout)
     whom = f"the authorities in {ca}" if ca is not None else "the authorities that this computer trusts"
-    issuer = _common_name(certificate)
+    issuer = repr(printable(issuer))
     if problem is None:
         return ok("certificate", f"signed by {issuer}, which is among {whom}")
     code = problem.verify_code if isinstance(problem, ssl.SSLCertVerificationError) else None
@@ -146,91 +145,51 @@ async def _chain(
     return fail("certificate", detail, cure)
 
 
-def _names(host: str, certificate: Certificate) -> CheckLine:
-    names = _alternatives(certificate)
+def _names(host: str, shown: Shown) -> CheckLine:
     cure = "`regstore init DIR --host NAME` makes one that has it; or call the registry by a name that it has"
-    if not names:
+    if not shown.names:
         return fail("host name", "the certificate has no name that clients look at (a SAN)", cure)
-    shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    if not any(_covers(name, host) for name in names):
-        return fail("host name", f"the certificate is for {shown}, not for {host}", cure)
-    return ok("host name", f"the certificate is for {shown}")
+    more = f" and {len(shown.names) - _NAMED} more" if len(shown.names) > _NAMED else ""
+    names = printable(", ".join(shown.names[:_NAMED])) + more
+    if uncovered(shown, [host]):
+        return fail("host name", f"the certificate is for {names}, not for {host}", cure)
+    return ok("host name", f"the certificate is for {names}")
 
 
-def _dates(certificate: Certificate, authority: Certificate | None, now: datetime) -> CheckLine:
-    until = _shown(certificate.not_valid_after_utc, now)
-    detail = f"the certificate ends {until}"
-    if authority is not None and authority != certificate:
-        detail += f", its authority {_shown(authority.not_valid_after_utc, now)}"
-    if certificate.not_valid_before_utc > now:
-        begins = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+def _dates(shown: Shown, authority: Shown | None, now: datetime) -> CheckLine:
+    if shown.not_before > now:
         return fail(
             "dates",
-            f"the certificate begins {begins}, and this computer's clock says {now:%Y-%m-%d %H:%M} UTC",
+            f"the certificate begins at {_minute(shown.not_before)}, and this computer's clock says {_minute(now)}",
             "set the clocks right, here and where it was made; else make it anew",
         )
-    if certificate.not_valid_after_utc < now:
-        return fail("dates", f"the certificate ended {until}", _RENEW)
-    if authority is not None and authority.not_valid_after_utc < now:
-        cure = "make a new authority, and give its ca.crt to every client: `regstore init` in an empty folder"
-        return fail(
-            "dates", f"the certificate's authority ended {_shown(authority.not_valid_after_utc, now)}", cure
-        )
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    if certificate.not_valid_after_utc - now < min(_SOON, life / 4):
+    if shown.not_after <= now:
+        return fail("dates", f"the certificate ended on {_day(shown.not_after, now)}", _RENEW)
+    detail = f"the certificate ends on {_day(shown.not_after, now)}"
+    if authority is not None and authority.fingerprint != shown.fingerprint:
+        if authority.not_after <= now:
+            cure = "make a new authority with `regstore init`, and give its ca.crt to every client"
+            return fail("dates", f"the certificate's authority ended on {_day(authority.not_after, now)}", cure)
+        detail += f", its authority on {_day(authority.not_after, now)}"
+    if shown.not_after - now < min(RENEW_WITHIN, (shown.not_after - shown.not_before) / 4):
         return warn("dates", detail, _RENEW)
     return ok("dates", detail)
 
 
-def _shown(moment: datetime, now: datetime) -> str:
-    days = (moment - now).days
-    when = f"in {days} days" if days > 1 else f"{-days} days ago" if days < -1 else f"{moment:%H:%M} UTC"
+def _minute(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _day(moment: datetime, now: datetime) -> str:
+    when = f"in {(moment - now).days} days" if moment > now else f"{(now - moment).days} days ago"
     return f"{moment:%Y-%m-%d} ({when})"
 
 
-def _authority(ca: Path | None, certificate: Certificate) -> Certificate | None:
-    """The one in the file that issued it, by name."""
-    from cryptography.x509 import load_pem_x509_certificates
-
-    if ca is None:
+def _authority(ca: Path | None, certificate: bytes) -> Shown | None:
+    try:
+        return issuer_among(certificate, ca.read_bytes()) if ca is not None else None
+    except InputError:  # OpenSSL could read it: the handshakes judge
         return None
-    try:
-        known = load_pem_x509_certificates(ca.read_bytes())
-    except ValueError:  # OpenSSL could read it
-        return None
-    return next((each for each in known if each.subject == certificate.issuer), None)
-
-
-def _common_name(certificate: Certificate) -> str:
-    from cryptography.x509 import NameOID
-
-    names = certificate.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
-    name = str(names[0].value) if names else certificate.issuer.rfc4514_string()
-    return repr(name) if name else "nobody"
-
-
-def _alternatives(certificate: Certificate) -> list[str]:
-    """DNS names and IP addresses of the certificate."""
-    from cryptography import x509
-
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
-    return [*names.get_values_for_type(x509.DNSName), *addresses]
-
-
-def _covers(name: str, host: str) -> bool:
-    """RFC 6125: a star stands for the first label, whole; an address for itself."""
-    try:
-        return ipaddress.ip_address(host) == ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    name, host = name.lower().rstrip("."), host.rstrip(".")
-    if name.startswith("*."):
-        return host.partition(".")[2] == name[2:] and "." in name[2:]
-    return name == host
 
 
 def _trusting() -> ssl.SSLContext:

@@ -17,7 +17,7 @@ class CheckOptions:
     the same.
     ca: a file of PEM certificates, the only ones that are trusted; None: those that the system trusts.
 
-    user, password: without them only what needs none is tried. open_to_all: it is meant to ask for no password.
+    user, password: without them only what needs none is tried.
     timeout: seconds that any one request may take.
 
     store: of the registry, open; then it is looked at, too, and what was pushed is looked for in it.
@@ -32,7 +32,6 @@ class CheckOptions:
     ca: Path | None = None
     user: str = ""
     password: str = field(default="", repr=False)
-    open_to_all: bool = False
     timeout: float = 10.0
     store: Storage | None = None
     health_url: str | None = None

@@ -23,7 +23,8 @@ _PASSWORDS: Final = ("password needed", "password accepted", "wrong password")
 
 
 async def check(options: CheckOptions, *, on_event: OnEvent = ignore) -> CheckResult:
-    """Look at everything. What is wrong with the deployment is a line, and nothing is raised for it.
+    """Look at everything. What is wrong with the deployment is a line, and nothing is raised for it. InputError where
+    the package cryptography is missing.
 
     Cancelled, it removes what it pushed before it ends, and says in a Notice what stays.
     """

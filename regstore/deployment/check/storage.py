@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from regstore.deployment.check.answers import LOG, code_of, said, storage_cure
+from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, storage_cure
 from regstore.deployment.check.client import Answer, Client
 from regstore.deployment.check.place import Place
 from regstore.deployment.check.reaching import Reached
@@ -68,12 +68,12 @@ async def look_at_store(store: Storage) -> CheckLine:
     try:
         result = await seed(store, options)
     except NoSuchBucket as error:
-        return fail(STORE, str(error), storage_cure("NoSuchBucket"))
+        return fail(STORE, str(error), AGAIN)
     except RegstoreError as error:
         return fail(STORE, str(error), remedy)
     for problem in (*result.missing, *result.broken):
         if problem.name in ("bucket", "folder", STORE):
-            return fail(STORE, problem.detail, storage_cure("NoSuchBucket"))
+            return fail(STORE, problem.detail, AGAIN)
         if problem.outcome is not Seeded.MISSING:
             return fail(STORE, f"{problem.name}: {problem.detail}", remedy)
     unhealthy = [check for check in result.checks if check.name.startswith("health") and not check.good]

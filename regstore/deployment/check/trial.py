@@ -92,7 +92,7 @@ class Trial:
             "PUT", f"{_MANIFESTS}/{image.tag}", body=image.manifest, headers={"Content-Type": MANIFEST_TYPE}
         )
         if put.status != 201:
-            raise refusal(put, "write")
+            raise refusal(put, "read and write")
         self._same_digest(put, image.digest)
         return f"an image of {size(image.size)} went to {REPOSITORY}:{image.tag}"
 
@@ -107,8 +107,8 @@ class Trial:
         digest = digest_of(data)
         target += ("&" if "?" in target else "?") + f"digest={quote(digest)}"
         put = await self._ask("PUT", target, body=b"" if chunked else data, headers=_BYTES)
-        if put.status != 201:
-            raise refusal(put, "write")
+        if put.status != 201:  # the registry reads what came, copies it to its place, and removes it where it was
+            raise refusal(put, "read, write and delete")
         self._uploads.pop()
         self._blobs += len(data)
         self._same_digest(put, digest)
