@@ -14,6 +14,7 @@ from aiohttp import web
 
 from regstore.deployment.check import CheckLine, CheckOptions, CheckResult, Outcome, check
 from regstore.deployment.check.place import Place
+from regstore.deployment.check.reaching import is_here, is_loopback
 from regstore.deployment.check.tiny import is_left_over, make_image
 from regstore.errors import InputError
 from regstore.events import Event, Notice
@@ -377,3 +378,8 @@ def test_images_are_nobody_elses_and_tags_tell_their_time() -> None:
     assert not is_left_over(one.tag, now + timedelta(minutes=59))
     assert is_left_over(one.tag, now + timedelta(minutes=61))
     assert not is_left_over("check-latest", now)
+
+
+def test_which_addresses_are_this_computers() -> None:
+    assert is_here("127.0.0.1") and not is_here("192.0.2.1") and not is_here("2001:db8::1")
+    assert is_loopback("localhost") and is_loopback("::1") and not is_loopback("192.0.2.1")

@@ -95,9 +95,7 @@ def refusal(answer: Answer, right: str) -> Red:
     elif status == 503:
         cure = f"see the line of the storage health; {LOG}"
     elif status >= 500 and "DriverName" in text:
-        detail = (
-            f"{answer.request} was answered {status}: the registry's {_driver(answer)} storage failed"
-        )
+        detail = f"{answer.request} was answered {status}: the registry's {_driver(answer)} storage failed"
         known = storage_cure(text)
         cure = (
             f"give the registry's keys the right to {right} (`regstore init` writes the policy), and see that the "

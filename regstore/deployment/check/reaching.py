@@ -78,6 +78,24 @@ async def connect(addresses: list[str], port: int, timeout: float) -> tuple[Chec
     return ok("port", detail), reached
 
 
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_here(address: str) -> bool:
+    """Whether an address is one of this computer's: then it can be bound."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
 async def _try(address: str, port: int, timeout: float) -> str:
     """Why it can't be connected to, or ""."""
     try:

@@ -38,9 +38,10 @@ class _Check:
         self._place = Place.of(options.url)
         self._lines: list[CheckLine] = []
         self._now = datetime.now(UTC)
+        self._reached: Reached | None = None
 
     async def run(self) -> CheckResult:
-        reached = await self._reach()
+        self._reached = reached = await self._reach()
         secure = reached is not None and await self._tls(reached)
         if reached is None or not secure:
             why = "the address can't be reached" if reached is None else "passwords go to no server of doubtful TLS"
@@ -49,10 +50,10 @@ class _Check:
             return self._result()
         context = certificate.client_context(self._options.ca) if self._place.tls else None
         async with Client(self._place, reached, context, self._options.timeout) as client:
-            await self._ask(client, reached)
+            await self._ask(client)
         return self._result()
 
-    async def _ask(self, client: Client, reached: Reached) -> None:
+    async def _ask(self, client: Client) -> None:
         options = self._options
         self._say("asking the registry")
         line, root = await look_at_api(client)
@@ -63,7 +64,7 @@ class _Check:
             return
         lines, credentials, may = await look_at_passwords(client, root, options)
         self._lines += lines
-        await self._without_api(root, "", (), reached=reached, credentials=credentials if may else None)
+        await self._without_api(root, "", (), credentials=credentials if may else None)
         if not may:
             why = "nobody may log in" if options.user else "no user was given"
             self._skip(TRIAL, why)
@@ -106,19 +107,19 @@ class _Check:
         why: str,
         skipped: Sequence[str],
         *,
-        reached: Reached | None = None,
         credentials: Credentials | None = None,
     ) -> None:
         """What is looked at beside the registry's API. root: its answer to `GET /v2/`."""
         options = self._options
         self._skip(skipped, why)
         self._say("looking at its storage")
-        self._lines.append(await look_at_health(options.health_url, root, options.timeout))
+        self._lines.append(await look_at_health(options.health_url, root, self._reached, options.timeout))
         if options.store is not None:
             self._lines.append(await look_at_store(options.store))
         if options.serve_url is not None:
             place = Place.of(options.serve_url, with_path=True)
-            host = reached.host if reached is not None and place.host == self._place.host else place.host
+            same = self._reached is not None and place.host == self._place.host
+            host = self._reached.host if self._reached is not None and same else place.host
             context = certificate.client_context(options.ca) if place.tls else None
             async with Client(place, Reached(host, place.port), context, options.timeout) as client:
                 self._lines.append(await look_at_serve(client, options, credentials))

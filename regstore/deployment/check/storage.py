@@ -8,7 +8,7 @@ from typing import Final
 from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, storage_cure
 from regstore.deployment.check.client import Answer, Client
 from regstore.deployment.check.place import Place
-from regstore.deployment.check.reaching import Reached
+from regstore.deployment.check.reaching import Reached, is_here, is_loopback
 from regstore.deployment.check.result import CheckLine, fail, not_tried, ok
 from regstore.errors import NoSuchBucket, RegstoreError, Unreachable
 from regstore.seed import Outcome as Seeded
@@ -21,11 +21,17 @@ STORE: Final = "store"
 _PATH: Final = "/debug/health"
 
 
-async def look_at_health(health_url: str | None, root: Answer | None, timeout: float) -> CheckLine:
-    """By the debug server; where it can't be asked, by the API's answer to `GET /v2/`. root: that, None for none."""
+async def look_at_health(
+    health_url: str | None, root: Answer | None, reached: Reached | None, timeout: float
+) -> CheckLine:
+    """By the debug server; where it can't be asked, by the API's answer to `GET /v2/`. root: that, None for none.
+
+    reached: the registry. One that is not on this computer has its debug server on another's loopback."""
     debug, why = None, "no debug server was named"
-    if health_url is not None:
-        place = Place.of(health_url, with_path=True)
+    place = Place.of(health_url, with_path=True) if health_url is not None else None
+    if place is not None and is_loopback(place.host) and not (reached is None or is_here(reached.host)):
+        why = f"the debug server {place.origin} can only be asked on the registry's own host"
+    elif place is not None:
         try:
             async with Client(place, Reached(place.host, place.port), None, timeout) as client:
                 debug = await client.ask("GET", _PATH)
