@@ -4,4 +4,8 @@ wanted      what is asked for (`Deployment`), and one file of it (`WantedFile`):
 config_yml  the registry's configuration, for 2.8 and 3.x
 authority   the deployment's own certificate authority and certificates; the check of given ones
 users       lines of its htpasswd file
+nightly     the script that runs backup, gc and verify, whatever starts it
+containers  what the forms that run containers share
+compose     the compose file
+policies    least privilege on a bucket, as IAM policies
 """

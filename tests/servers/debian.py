@@ -23,6 +23,7 @@ PACKAGE_OF: Final = {
     "podman": "podman",
     "buildah": "buildah",
     "chromium": "chromium",
+    "docker-compose": "docker-compose",
 }
 
 
