@@ -42,19 +42,19 @@ def test_backups_caches_and_inventories_are_private_and_a_restored_registry_is_n
     store, cache = tmp_path / "store", tmp_path / "caches/of/mine"
     backup, inventory = tmp_path / "backups/new/here", tmp_path / "kept.duckdb"
     small().write_folder(store)
-    assert run("backup", "create", store, backup, "--cache-dir", cache).code == 0
+    assert run("backup", "create", "--create", store, backup, "--cache-dir", cache).code == 0
     small(extra=True).write_folder(store)
-    assert run("backup", "create", store, backup, "--cache-dir", cache).code == 0
+    assert run("backup", "create", "--create", store, backup, "--cache-dir", cache).code == 0
     # A lock, intents, a proof, what is repaired.
     next((backup / "blobs/sha256").rglob("*/*")).unlink()
     repaired = run("backup", "check", backup, "--read-data", "all", "--repair-from", store, "--cache-dir", cache)
     assert (repaired.code, repaired.err.count("repaired")) == (0, 1)
     assert "can read" not in repaired.err
-    assert run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s").code == 0
+    assert run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--yes").code == 0
     looked = run("gc", store, "--dry-run", "--cache-dir", cache, "--inventory", inventory)
     assert looked.code == 0, looked
     restored = tmp_path / "restored"
-    assert run("restore", backup, restored).code == 0
+    assert run("restore", backup, restored, "--create").code == 0
     assert modes(tmp_path / "backups") == PRIVATE
     assert modes(tmp_path / "caches") == PRIVATE
     assert inventory.stat().st_mode & 0o777 == 0o600

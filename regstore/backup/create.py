@@ -12,6 +12,7 @@ import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Final
 
 from regstore import layout
@@ -21,7 +22,7 @@ from regstore.backup.dating import SKEW
 from regstore.backup.format import LeftOut, PackSummary, Snapshot
 from regstore.backup.intent import Intent, hold_intent
 from regstore.backup.opening import is_temporary, prepare
-from regstore.backup.options import CreateOptions
+from regstore.backup.options import CreateOptions, refuse_unmatched
 from regstore.backup.plan import plan_pack
 from regstore.backup.source import Source
 from regstore.concurrency import for_each
@@ -43,7 +44,8 @@ _ROUNDS: Final = 5
 
 @dataclass(kw_only=True)
 class CreateResult:
-    """What a run did. new_…: blobs copied; packs: written. Sizes in bytes, time in seconds."""
+    """What a run did. new_…: blobs copied; packs: written; begins: whether the backup is new. Sizes in bytes, time in
+    seconds."""
 
     snapshot: Snapshot
     key: str
@@ -51,6 +53,7 @@ class CreateResult:
     unchanged: int = 0
     reread: int = 0
     seconds: float = 0.0
+    begins: bool = False
     damaged: list[str] = field(default_factory=list)
 
     @property
@@ -80,7 +83,7 @@ async def create(
     scanning = scanning or ScanOptions.default()
     began = time.monotonic()
     keep_private(backup)
-    await prepare(backup, options.put, first=lambda: _look_at(source))
+    begins = await prepare(backup, options.put, first=lambda: check_source(source, options))
     begun = await backup.now()
     ahead = await _ahead(backup, begun)
     near = max((run for run in ahead if started_at(run) <= begun + SKEW), default="")
@@ -93,16 +96,30 @@ async def create(
         with Inventory(scanning.inventory, memory_limit=scanning.memory_limit) as inventory:
             creating = _Run(source, backup, inventory, options, scanning, intent, on_event)
             result = await creating.create(begun, place, after)
-    result.seconds = time.monotonic() - began
+    result.seconds, result.begins = time.monotonic() - began, begins
     return result
 
 
-async def _look_at(source: Storage) -> None:
-    """NotARegistry where it is empty, and whatever keeps it from being listed."""
-    async for page in source.list(layout.PREFIX):
-        if page.keys:
-            return
-    raise _no_registry(source)
+async def check_source(source: Storage, options: CreateOptions) -> None:
+    """Before anything is made for its backup: NotARegistry where it is empty, whatever keeps it from being listed, and
+    InputError for a pattern that matches nothing. One page, or with patterns all links."""
+    page = await anext(source.list(layout.PREFIX), None)
+    if page is None or not page.keys:
+        raise _no_registry(source)
+    if not (options.repositories or options.tags):
+        return
+    names: set[str] = set()
+    tags: set[str] = set()
+    async for page in source.list(layout.REPOSITORIES):
+        for key in map(layout.decode, page.keys):
+            if isinstance(key, layout.TagCurrentKey | layout.RevisionLinkKey | layout.LayerLinkKey):
+                names.add(key.name)
+                wanted = not options.repositories or any(fnmatchcase(key.name, one) for one in options.repositories)
+                if wanted and isinstance(key, layout.TagCurrentKey):
+                    tags.add(key.tag)
+    if names:
+        refuse_unmatched("repository", options.repositories, names, source.url)
+        refuse_unmatched("tag", options.tags, tags, source.url)
 
 
 def _no_registry(source: Storage) -> NotARegistry:

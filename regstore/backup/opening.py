@@ -51,23 +51,24 @@ async def check_marker(storage: Storage) -> bool:
     return True
 
 
-async def prepare(storage: Storage, put: PutOptions | None, *, first: Callable[[], Awaitable[None]]) -> None:
-    """Make an empty place a backup, after `first`. Refused where there is something else in it."""
+async def prepare(storage: Storage, put: PutOptions | None, *, first: Callable[[], Awaitable[None]]) -> bool:
+    """Make an empty place a backup, after `first`; whether it was one. Refused where there is something else in it."""
     if layout.PREFIX in f"{storage.url}/":
         raise InputError(f"{storage.url} lies within a registry's storage: a backup must not look like a registry")
     if await check_marker(storage):
-        return
+        return False
     await first()
     async for page in storage.list(""):
         other = next((key for key in page.keys if not (key.startswith(layout.STATE) or is_nothing(key))), None)
         if other is not None:
             if await check_marker(storage):
-                return  # another create has made it meanwhile
+                return False  # another create has made it meanwhile
             raise Refused(
                 f"{storage.url} is no backup and is not empty (there is {other}): give an empty bucket, prefix or "
                 f"folder, or put back {form.MARKER} where only that is lost"
             )
     await storage.put(form.MARKER, form.marker_body(await storage.now()), options=put)
+    return True
 
 
 async def list_snapshots(storage: Storage, *, concurrency: int = 16) -> Listed:

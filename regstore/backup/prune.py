@@ -53,10 +53,21 @@ class PrunePlan:
     def partial(self) -> bool:
         return bool(self.blocked or self.damaged)
 
+    @property
+    def nothing_to_do(self) -> bool:
+        return not (self.forget.forgotten or self.unreadable or self.packs or self.blobs)
+
+
+#: Whether a plan is to be carried out.
+Agree = Callable[[PrunePlan], Awaitable[bool]]
+
 
 @dataclass(kw_only=True)
 class PruneResult:
+    """agreed: False where nothing was done, for somebody was asked and said no."""
+
     plan: PrunePlan
+    agreed: bool = True
     snapshots: int = 0
     packs: int = 0
     blobs: int = 0
@@ -74,11 +85,20 @@ async def plan_prune(storage: Storage, options: PruneOptions, *, on_event: OnEve
         return await _Run(storage, inventory, options, on_event).plan()
 
 
-async def prune(storage: Storage, options: PruneOptions, *, lock: Lock, on_event: OnEvent = ignore) -> PruneResult:
-    """Forget and collect, under the lock of the backup. Cut short anywhere, the next run goes on."""
+async def prune(
+    storage: Storage,
+    options: PruneOptions,
+    *,
+    lock: Lock,
+    agree: Agree | None = None,
+    on_event: OnEvent = ignore,
+) -> PruneResult:
+    """Forget and collect, under the lock of the backup. Cut short anywhere, the next run goes on.
+
+    agree: asked before anything that was taken goes; the lock keeps `create` out meanwhile."""
     keep_private(storage)
     with Inventory() as inventory:
-        return await _Run(storage, inventory, options, on_event).prune(lock)
+        return await _Run(storage, inventory, options, on_event).prune(lock, agree)
 
 
 class _Run:
@@ -240,12 +260,15 @@ class _Run:
         given = {"young": young, "young_temporary": min(young, now - HOUR)}
         _SQL.run(self._inventory, "judge", given)
 
-    async def prune(self, lock: Lock) -> PruneResult:
+    async def prune(self, lock: Lock, agree: Agree | None) -> PruneResult:
         failures: list[str] = []
         plan = await self.plan(lambda: self._clear_intents(lock, failures))
         result = PruneResult(plan=plan, failures=failures)
         if failures:
             return result  # an intent that stays lets its run publish
+        if agree is not None and not plan.nothing_to_do and not await agree(plan):
+            result.agreed = False
+            return result
         going = [*(self._keys[one.run] for one in plan.forget.forgotten), *plan.unreadable]
         result.snapshots = await self._delete(lock, going, "forgetting snapshots", result.failures)
         if result.failures:

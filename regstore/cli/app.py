@@ -65,7 +65,7 @@ COMMANDS: Final = {
     ),
     "restore": Later(
         "regstore.cli.backup.restore:backup_restore",
-        "Restore a snapshot into STORE, which may be empty, missing or in use.",
+        "Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.",
     ),
     "du": Later(
         "regstore.cli.du:du",

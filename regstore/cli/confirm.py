@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 from regstore.cli.output import printable
 from regstore.errors import Refused
+
+#: What else to do where a dry run shows the plan.
+OR_LOOK: Final = ", or look with --dry-run"
 
 
 def confirm(question: str, *, yes: bool) -> bool:
@@ -15,11 +19,11 @@ def confirm(question: str, *, yes: bool) -> bool:
     return _is_yes(sys.stdin.readline())
 
 
-async def confirm_meanwhile(question: str, *, yes: bool, else_say: str = "") -> bool:
-    """The same without stopping the loop, which keeps a lock. else_say: what else to do where nobody can be asked."""
+async def confirm_meanwhile(question: str, *, yes: bool) -> bool:
+    """The same without stopping the loop, which keeps a lock."""
     if yes:
         return True
-    _ask(question, else_say)
+    _ask(question)
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -36,9 +40,24 @@ async def confirm_meanwhile(question: str, *, yes: bool, else_say: str = "") -> 
         loop.remove_reader(sys.stdin)
 
 
-def _ask(question: str, else_say: str = "") -> None:
+async def confirm_shown(question: str, *, yes: bool, as_json: bool) -> bool:
+    """The same of a plan that was shown. Refused with --json, which shows none before it is carried out."""
+    refuse_unasked(yes=yes, as_json=as_json, else_say=OR_LOOK)
+    return await confirm_meanwhile(question, yes=yes)
+
+
+def refuse_unasked(*, yes: bool, as_json: bool, else_say: str = "") -> None:
+    """Refused where nobody can be asked. Before the work begins, where the question comes in its midst."""
+    if yes:
+        return
+    if as_json:
+        raise Refused(f"with --json no plan is shown that one could agree to: say --yes{else_say}")
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(f"this needs a yes, and there is no terminal to ask on: say --yes{else_say}")
+
+
+def _ask(question: str) -> None:
+    refuse_unasked(yes=False, as_json=False)
     print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
 
 

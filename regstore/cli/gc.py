@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regstore.cli.command import command
-from regstore.cli.confirm import confirm_meanwhile
+from regstore.cli.confirm import confirm_shown
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_options import Consent, Garbage, GcCache, Questions, TagsToGo, Way, plan_options, run_options
 from regstore.cli.gc_report import plan_json, print_freeing, print_plan, print_report, report_json
@@ -22,7 +22,7 @@ from regstore.cli.retention import show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import refuse_told, say_whose
-from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -196,9 +196,7 @@ class _Collection:
                 f"the trash of {counted(len(run.expired), 'older run')} is emptied, too: "
                 f"{size(sum(each.blob_bytes for each in run.expired))}"
             )
-        if self.as_json and not self.yes:
-            raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
-        return await confirm_meanwhile("Remove this?", yes=self.yes, else_say=", or look with --dry-run")
+        return await confirm_shown("Remove this?", yes=self.yes, as_json=self.as_json)
 
     def _tell(
         self, url: str, run: GcRun, report: GcReport, known: KnownCache, state: str, *, nothing: bool

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore import layout
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm
+from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.migrate_report import print_configuration, print_result, print_summary, result_json, summary_json
 from regstore.cli.options import Json, NewObjects, PlanOnly, Scope, SecondStore
 from regstore.cli.output import emit_json
@@ -20,12 +20,11 @@ from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_share
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.migrate import MigrateOptions, MigrateResult, MigrateSummary
-    from regstore.storage.base import Storage
 
 
 class _Verify(StrEnum):
@@ -108,7 +107,9 @@ def migrate(
     way: Way,
     new_objects: NewObjects,
     second: SecondStore,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --delete.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before --delete and --overwrite-tags.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Copy a registry's store: disk to S3, bucket to bucket, S3 to disk.
@@ -141,12 +142,20 @@ def migrate(
         put=new_objects.put_options(),
     )
     there = second.settings(settings, target)
-    if options.delete and not dry_run and not confirm("Remove tags at DST that STORE no longer has?", yes=yes):
+    if not dry_run and not _agreed(options, yes):
         return EXIT_OK
     keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
         done = run_async(_migrate(settings, there, options, dry_run, passes.follow, passes.create, on_event))
     return _show(*done, as_json=as_json, quiet=settings.quiet)
+
+
+def _agreed(options: MigrateOptions, yes: bool) -> bool:
+    overwrite, remove = "Overwrite tags at DST that name something else", "remove those that STORE no longer has"
+    what = " and ".join(
+        word for word, said in ((overwrite, options.overwrite_tags), (remove, options.delete)) if said
+    )
+    return not what or confirm(f"{what[0].upper()}{what[1:]}?", yes=yes)
 
 
 def _show(
@@ -198,9 +207,12 @@ async def _migrate(
             refuse_metadata(Metadata(source=told), source.url, target.url, options)
         if create and not dry_run:
             await check_source(source, target, options)
+            if not await is_there(target):
+                # What is wrong with the options shows before anything is made.
+                await plan_only(source, target, options, create=True, scanning=scanning, on_event=on_event)
             await seed_target(target, options.put, on_event)
         elif not create:
-            await _check_is_there(target)
+            await refuse_missing(target, made="makes it, and seeds it")
         await keep_id(source)  # so that no other folder's tags pass for its own at the target
         if dry_run:
             summary = await plan_only(source, target, options, create=create, scanning=scanning, on_event=on_event)
@@ -210,10 +222,3 @@ async def _migrate(
             return replace(summary, notes=tuple(notes)), None, {}
         result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
         return None, result, registry_configuration(target)
-
-
-async def _check_is_there(target: Storage) -> None:
-    try:
-        await anext(target.list(layout.PREFIX), None)
-    except NoSuchBucket as error:
-        raise NoSuchBucket(f"{error}: --create makes it, and seeds it") from error

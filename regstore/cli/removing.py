@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.confirm import confirm_meanwhile
+from regstore.cli.confirm import OR_LOOK, confirm_shown, refuse_unasked
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import BreakLock, Json, PlanOnly, Yes
 from regstore.cli.output import counted, emit, emit_error, emit_json, emit_some, printable
@@ -14,7 +14,7 @@ from regstore.cli.progress import Shown
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import refuse_told
-from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL, Refused
+from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from regstore.gc.caches import RegistryCache
@@ -55,8 +55,8 @@ class Removing:
         from regstore.inventory.whose import Use
 
         how = self.how
-        if how.as_json and not (how.yes or how.dry_run):
-            raise Refused("with --json no plan is shown that one could agree to: say --yes, or look with --dry-run")
+        if how.as_json:
+            refuse_unasked(yes=how.yes or how.dry_run, as_json=True, else_say=OR_LOOK)
         storage, config = self.settings.open_with_config(read_only=how.dry_run)
         refuse_told(storage.url, config, Use.REMOVE)
         on_event = self.shown.show
@@ -89,7 +89,7 @@ class Removing:
     async def _apply(self, url: str, removal: Removal) -> int:
         if not self.how.as_json:
             self._show(url, removal)
-        if not await confirm_meanwhile("Remove this?", yes=self.how.yes, else_say=", or look with --dry-run"):
+        if not await confirm_shown("Remove this?", yes=self.how.yes, as_json=self.how.as_json):
             emit_error("nothing was removed")
             return EXIT_OK
         report = await removal.apply()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.confirm import confirm_meanwhile
+from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import hold_lock_openly
 from regstore.cli.options import DryRun, Json, Yes
 from regstore.cli.output import emit, emit_error, emit_json
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import refuse_told
-from regstore.errors import EXIT_OK, InputError, Refused
+from regstore.errors import EXIT_OK, InputError
 
 if TYPE_CHECKING:
     from regstore.gc.set_tag import TagPlan
@@ -79,12 +79,8 @@ async def _tag(
 
 
 async def _agreed(plan: TagPlan, yes: bool, as_json: bool) -> bool:
-    if as_json and not yes:
-        raise Refused("with --json nothing is shown that one could agree to: say --yes, or look with --dry-run")
     name = f"{plan.tag.name}:{plan.tag.tag}"
-    return await confirm_meanwhile(
-        f"{name} names {plan.was}. Move it?", yes=yes, else_say=", or look with --dry-run"
-    )
+    return await confirm_shown(f"{name} names {plan.was}. Move it?", yes=yes, as_json=as_json)
 
 
 def _show(url: str, plan: TagPlan, run: str, as_json: bool) -> None:

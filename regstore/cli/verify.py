@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.command import command, said
+from regstore.cli.confirm import confirm_meanwhile, refuse_unasked
 from regstore.cli.locks import break_locks_openly
 from regstore.cli.options import (
     BreakLock,
@@ -19,7 +21,7 @@ from regstore.cli.options import (
     SecondStore,
     cache_dir_or_default,
 )
-from regstore.cli.output import emit, emit_json
+from regstore.cli.output import emit, emit_json, emit_some, printable
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from regstore.storage.registry_config import RegistryConfig
     from regstore.verify.fault import Findings
     from regstore.verify.options import VerifyOptions
+    from regstore.verify.repairing import Agree
     from regstore.verify.run import VerifyReport
     from regstore.verify.work import RepairOptions, Repairs
 
@@ -124,6 +127,7 @@ def verify(
     new_objects: NewObjects,
     second: RepairStore,
     dropping: Dropping,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --drop-broken-tags.")] = False,
     break_lock: BreakLock = False,
     pull_through: Annotated[
         bool | None,
@@ -166,7 +170,7 @@ def verify(
     if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
         return _look(settings, options, as_json)
     source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
-    return _mend(settings, options, what, source, break_lock, as_json)
+    return _mend(settings, options, what, source, yes, break_lock, as_json)
 
 
 def _look(settings: StoreSettings, options: VerifyOptions, as_json: bool) -> int:
@@ -184,11 +188,23 @@ def _mend(
     options: VerifyOptions,
     what: RepairOptions,
     source: StoreSettings | None,
+    yes: bool,
     break_lock: bool,
     as_json: bool,
 ) -> int:
-    with progress(quiet=settings.quiet) as on_event:
-        found, repairs, left = run_async(_repair(settings, options, what, source, break_lock, on_event))
+    shown = progress(quiet=settings.quiet)
+    if what.drop_broken_tags:
+        refuse_unasked(yes=yes, as_json=as_json, else_say=", or leave --drop-broken-tags out")
+
+    async def agree(tags: Sequence[str]) -> bool:
+        shown.clear()
+        if not yes:
+            emit("these tags can't be pulled whole, and go unless they were set within the grace:")
+            emit_some([f"  {printable(tag)}" for tag in tags], "  … and {} more")
+        return await confirm_meanwhile("Remove these tags?", yes=yes)
+
+    with shown as on_event:
+        found, repairs, left = run_async(_repair(settings, options, what, source, agree, break_lock, on_event))
     if as_json:
         emit_json({"found": report_json(found), "repaired": asdict(repairs), "left": report_json(left)})
     else:
@@ -215,6 +231,7 @@ async def _repair(
     options: VerifyOptions,
     what: RepairOptions,
     source: StoreSettings | None,
+    agree: Agree,
     break_lock: bool,
     on_event: OnEvent,
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
@@ -246,7 +263,7 @@ async def _repair(
             await break_locks_openly(storage)
         lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
         options = _with_config(options, config)
-        return await repair(storage, lock, options, what, source=other, links=links, on_event=on_event)
+        return await repair(storage, lock, options, what, source=other, links=links, agree=agree, on_event=on_event)
 
 
 def _with_config(options: VerifyOptions, config: RegistryConfig | None) -> VerifyOptions:

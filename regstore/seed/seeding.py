@@ -40,6 +40,21 @@ async def seed(storage: Storage, options: SeedOptions, *, on_event: OnEvent = ig
     return await _walk(_Store(storage, options), storage, options, on_event)
 
 
+async def make_place(storage: Storage, options: SeedOptions | None = None) -> None:
+    """The bucket or folder alone, with a new bucket's settings, and nothing in it. Errors as of `seed`."""
+    options = options or SeedOptions()
+    if isinstance(storage, HasBucket):
+        async with storage.aioboto3_client() as client:
+            steps: _Store = _Bucket(storage, options, BucketAdmin(client, storage))
+            await steps.make_place()
+            await steps.settings()
+    else:
+        steps = (
+            _Folder(storage, options, storage.folder) if isinstance(storage, IsFolder) else _Store(storage, options)
+        )
+        await steps.make_place()
+
+
 async def _walk(steps: _Store, storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
     def say(phase: str) -> None:
         on_event(Progress(phase=phase, done=0, unit="steps"))

@@ -31,6 +31,11 @@ from regstore.verify.work import Work
 _SQL: Final = Statements("regstore.verify", "drop.sql")
 
 
+def broken_tags(inventory: Inventory) -> list[str]:
+    """`repository:tag` of those that can't be pulled whole, and go unless they are spared."""
+    return list(dict.fromkeys(f"{name}:{tag}" for name, tag, *_ in _SQL.run(inventory, "broken_tags").fetchall()))
+
+
 async def drop_broken_tags(work: Work, inventory: Inventory) -> None:
     """Remove them with their history. What is left alone, and why, is in `work.spared`."""
     work.spared.clear()

@@ -17,6 +17,7 @@ pull-through cache.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -36,7 +37,7 @@ from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.streams import copy_blob, is_fatal, verified_size
 from regstore.tagging import put_missing, replace_tag
 from regstore.verify.copies import Copies, Links
-from regstore.verify.drop import drop_broken_tags
+from regstore.verify.drop import broken_tags, drop_broken_tags
 from regstore.verify.fault import FaultKind
 from regstore.verify.options import VerifyOptions
 from regstore.verify.plan import ONLY_TARGET
@@ -49,6 +50,8 @@ _BATCH: Final = 1000
 _FETCHES: Final = 4
 #: Looks at the store between repairs; each finds what the last one's manifests name.
 _ROUNDS: Final = 32
+#: Whether these tags, `repository:tag`, may be dropped.
+Agree = Callable[[Sequence[str]], Awaitable[bool]]
 
 
 async def repair(
@@ -59,11 +62,13 @@ async def repair(
     *,
     source: Storage | None = None,
     links: Links | None = None,
+    agree: Agree | None = None,
     on_event: OnEvent = ignore,
 ) -> tuple[VerifyReport, Repairs, VerifyReport]:
     """Verify, repair, and verify again until nothing more can be done: what was found, what was done, what is left.
 
-    source: another store of the same registry, or a backup of it, whose links `links` has.
+    source: another store of the same registry, or a backup of it, whose links `links` has. agree: asked before tags
+    are dropped, with their names, and again where others would be.
     Refused for a pull-through cache, and where the metadata is in a database (`inventory.whose`).
     """
     if what.restore_links and source is None:
@@ -74,6 +79,7 @@ async def repair(
     work = Work(storage, lock, what, options.scan.concurrency, on_event)
     mending = _Mending(work, Copies(storage, source, links))
     dropping = False
+    agreed: set[str] = set()
     for _ in range(_ROUNDS):
         with Inventory(options.scan.inventory, memory_limit=options.scan.memory_limit) as inventory:
             look = Verification(storage, inventory, options, on_event, rotten=rotten, unread=unread)
@@ -89,6 +95,10 @@ async def repair(
             rotten, unread = look.rotten, look.unread
             before = work.changes
             if dropping:
+                broken = set(broken_tags(inventory))
+                if agree is not None and not broken <= agreed and not await agree(sorted(broken)):
+                    break
+                agreed |= broken
                 await drop_broken_tags(work, inventory)
             else:
                 await mending.blobs(inventory, rotten)

@@ -62,7 +62,7 @@ def test_verify_says_what_and_whom(run: Run, registry: Path) -> None:
 
 def test_verify_repairs_blobs_and_links_from_a_backup(run: Run, registry: Path) -> None:
     backup = registry.with_name("backup")
-    assert run("backup", "create", registry, backup).code == EXIT_OK
+    assert run("backup", "create", "--create", registry, backup).code == EXIT_OK
     own = images.image("own")
     layer = registry / images.blob_key(own.blobs[1].digest)
     link = registry / "docker/registry/v2/repositories/b/_layers" / own.blobs[1].digest.replace(":", "/") / "link"
@@ -77,7 +77,7 @@ def test_verify_repairs_blobs_and_links_from_a_backup(run: Run, registry: Path) 
 
 
 def test_a_second_place_that_is_nothing_is_refused_at_once(run: Run, registry: Path, tmp_path: Path) -> None:
-    run("backup", "create", registry, tmp_path / "backup")
+    run("backup", "create", "--create", registry, tmp_path / "backup")
     (tmp_path / "empty").mkdir()
     for command in (("verify", registry), ("backup", "check", tmp_path / "backup")):
         run(*command, "--repair-from", tmp_path / "nothing").failed(1, "no such folder")
@@ -88,10 +88,10 @@ def test_a_second_place_that_is_nothing_is_refused_at_once(run: Run, registry: P
 
 def test_tags_are_dropped_after_their_grace(run: Run, registry: Path) -> None:
     (registry / images.blob_key(images.image("own").blobs[1].digest)).unlink()
-    young = run("verify", registry, "--drop-broken-tags")
+    young = run("verify", registry, "--drop-broken-tags", "--yes")
     assert young.code == EXIT_DAMAGE
     assert "not dropped: b:own: it was set within the grace" in young.out
-    said = run("verify", registry, "--drop-broken-tags", "--grace", "0s")
+    said = run("verify", registry, "--drop-broken-tags", "--yes", "--grace", "0s")
     assert "dropped b:own" in said.out
     assert not (registry / "docker/registry/v2/repositories/b/_manifests/tags/own").exists()
     assert (registry / "docker/registry/v2/repositories/b/_manifests/tags/1").exists()

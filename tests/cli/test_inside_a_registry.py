@@ -71,13 +71,13 @@ def test_a_folder_inside_a_registry(run: Run, registry: Path, inside: str) -> No
 def test_no_copy_goes_into_a_registry_nor_a_backup(run: Run, registry: Path, tmp_path: Path) -> None:
     other, backup = tmp_path / "other", tmp_path / "backup"
     shutil.copytree(registry, other)
-    assert run("backup", "create", other, backup).code == 3
+    assert run("backup", "create", "--create", other, backup).code == 3
     before = everything(registry)
     for command in (
         ("migrate", other),
         ("migrate", other, "--create"),
         ("restore", backup),
-        ("backup", "create", other),
+        ("backup", "create", "--create", other),
     ):
         words = [word for word in command if not str(word).startswith("-")]
         options = [word for word in command if str(word).startswith("-")]

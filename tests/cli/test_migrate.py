@@ -171,7 +171,7 @@ def test_a_tag_that_somebody_else_set(run: Run, sound: Path, tmp_path: Path) -> 
     said = run("migrate", sound, there)
     assert said.code == 3 and f"team/app:1 is {theirs.decode()} there" in said.err
     assert tags_of(there)["1"] == theirs
-    said = run("migrate", sound, there, "--overwrite-tags")
+    said = run("migrate", sound, there, "--overwrite-tags", "--yes")
     assert said.code == 0 and said.err == ""
     assert tags_of(there) == tags_of(sound)
 

@@ -68,6 +68,6 @@ def test_a_report_is_written_whole_or_not_at_all(run: Run, demo_copy: Path, tmp_
     run("report", demo_copy, "--html", tmp_path / "none" / "x.html").failed(1, "can't be written")
     run("report", demo_copy).failed(2, "--html")
     backup = tmp_path / "backup"
-    assert run("backup", "create", demo_copy, backup).code == 0
+    assert run("backup", "create", "--create", demo_copy, backup).code == 0
     run("report", backup, "--html", target).failed(2, "--snapshot latest")
     assert run("report", backup, "--html", target, "--snapshot", "latest").code == 0

@@ -64,11 +64,11 @@ def test_commands_on_a_store_of_a_third_backend(
 
     backup = f"sqlite://{tmp_path / 'backup'}"
     make(tmp_path / "backup")
-    assert run("backup", "create", store, backup).code == 0
+    assert run("backup", "create", "--create", store, backup).code == 0
     assert run("backup", "check", backup, "--read-data", "100%").code == 0
     folder = tmp_path / "restored"
     folder.mkdir()
-    assert run("backup", "restore", backup, folder).code == 0
+    assert run("backup", "restore", backup, folder, "--create").code == 0
     restored = {key: data for key, data in keys_of(folder).items() if not key.startswith("regstore/")}
     assert restored.items() >= {key: data for key, data in left.items() if "/blobs/" in key}.items()
 

@@ -84,7 +84,7 @@ def test_one_manifest_that_is_not_given_stops_no_command(
     assert said.code == 3, said
     assert "bad" in said.out + said.err and encoded in said.out + said.err
 
-    said = run("backup", "create", bucket.url, str(tmp_path / "backup"), *bucket.options(), "--json")
+    said = run("backup", "create", "--create", bucket.url, str(tmp_path / "backup"), *bucket.options(), "--json")
     assert said.code == 3, said
     assert [one["repository"] for one in said.json["snapshot"]["left_out"]] == ["bad"]
 
@@ -117,7 +117,7 @@ def test_an_archived_layer_makes_its_tags_unpullable(
         assert fault["tags"] == [{"repository": "bad", "tag": "latest", "broken": True}]
     said = run("doctor", *store)
     assert "archived" in said.out and storage_class in said.out and "bad:latest" in said.out
-    said = run("backup", "create", bucket.url, str(tmp_path / "backup"), *bucket.options(), "--json")
+    said = run("backup", "create", "--create", bucket.url, str(tmp_path / "backup"), *bucket.options(), "--json")
     assert said.code == 3, said
     assert [(one["repository"], one["tag"]) for one in said.json["snapshot"]["left_out"]] == [("bad", "latest")]
     said = run(
@@ -151,7 +151,7 @@ def test_a_copy_that_was_restored_for_a_while_can_be_read(bucket: Bucket, run: R
     bucket.server.client().restore_object(Bucket=bucket.name, Key=LAYER, RestoreRequest={"Days": 1})
     said = run("verify", bucket.url, *bucket.options())
     assert said.code == 0, said
-    said = run("backup", "create", bucket.url, str(tmp_path / "backup"), *bucket.options())
+    said = run("backup", "create", "--create", bucket.url, str(tmp_path / "backup"), *bucket.options())
     assert said.code == 0, said
 
 
@@ -165,6 +165,6 @@ def test_a_bucket_that_lists_and_gives_nothing_is_an_outage(bucket: Bucket, run:
     for command in (
         ["verify", bucket.url],
         ["gc", bucket.url, "--dry-run"],
-        ["backup", "create", bucket.url, str(tmp_path / "backup")],
+        ["backup", "create", "--create", bucket.url, str(tmp_path / "backup")],
     ):
         run(*command, *bucket.options()).failed(1, "others", "permissions")

@@ -70,8 +70,8 @@ REFUSED = {
     "gc offline": ["gc", "STORE", "--yes", "--grace", "0s", "--max-delete", "100%", "--offline", "--no-trash"],
     "trash empty": ["trash", "empty", "STORE", "--yes", "--registry-cache", "none"],
     "repair": ["verify", "STORE", "--repair"],
-    "drop": ["verify", "STORE", "--drop-broken-tags"],
-    "backup": ["backup", "create", "STORE", "BACKUP"],
+    "drop": ["verify", "STORE", "--drop-broken-tags", "--yes"],
+    "backup": ["backup", "create", "--create", "STORE", "BACKUP"],
     "migrate": ["migrate", "STORE", "OTHER", "--create"],
     "migrate a part": ["migrate", "STORE", "OTHER", "--create", "--all", "--repo", "team/*"],
     "migrate and delete": ["migrate", "STORE", "OTHER", "--create", "--all", "--delete", "--yes"],
@@ -103,7 +103,7 @@ def named(run: Run, tmp_path: Path, place: Place) -> Any:
         if {"PLAIN", "PLAINS_BACKUP"} & set(words):
             registry().write_folder(plain)
         if "PLAINS_BACKUP" in words:
-            assert run("backup", "create", plain, tmp_path / "plains-backup").code == 0
+            assert run("backup", "create", "--create", plain, tmp_path / "plains-backup").code == 0
         places = {
             "STORE": place.url,
             "PLAIN": str(plain),
@@ -183,7 +183,10 @@ def test_the_registrys_configuration_says_it(
     for name in ("gc", "gc offline", "trash empty", "repair", "drop"):
         words = [word for word in REFUSED[name] if word != "STORE"]
         run(*words, "--registry-config", config).failed(4, "in a database", "database.enabled", "configuration")
-    for command in (["backup", "create", tmp_path / "backup"], ["migrate", tmp_path / "other", "--create"]):
+    for command in (
+        ["backup", "create", "--create", tmp_path / "backup"],
+        ["migrate", tmp_path / "other", "--create"],
+    ):
         run(*command, "--registry-config", config).failed(4, "in a database", "database.enabled")
     for name in ("ls", "tags", "inspect", "du", "doctor", "verify", "heal", "gc", "why"):
         words = [word for word in LOOKING[name] if word != "STORE"]

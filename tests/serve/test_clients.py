@@ -111,7 +111,7 @@ def test_clients_that_are_sent_to_s3(filled: Path | S3Root, serve: Serve, tmp_pa
 def test_from_a_backup(filled: Path | S3Root, serve: Serve, start: Start, tmp_path: Path) -> None:
     url, where, environment = address(filled)
     backup = tmp_path / "backup"
-    taken = start("backup", "create", url, str(backup), *where, env=environment)
+    taken = start("backup", "create", "--create", url, str(backup), *where, env=environment)
     out, err = taken.communicate(timeout=60)
     assert taken.returncode == 0, err
     found = re.search(r"\d{8}T\d{6}Z-[0-9a-f]{8}", out)

@@ -22,7 +22,7 @@ BACKUP_COMMANDS: Final = {
     ),
     "restore": Later(
         "regstore.cli.backup.restore:backup_restore",
-        "Restore a snapshot into STORE, which may be empty, missing or in use.",
+        "Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.",
     ),
     "check": Later(
         "regstore.cli.backup.check:backup_check",

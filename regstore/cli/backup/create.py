@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +9,9 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import snapshot_json
 from regstore.cli.command import command
+from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.options import Json, NewObjects, Scanning, Scope, SecondStore
-from regstore.cli.output import blobs, counted, emit, emit_json, warn_some
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -35,6 +34,9 @@ def backup_create(
         typer.Argument(metavar="BACKUP", show_default=False, help="Where to: s3://bucket[/prefix] or a folder."),
     ] = None,
     scope: Scope,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create BACKUP first where its bucket or folder is missing.")
+    ] = False,
     new_objects: NewObjects,
     second: SecondStore,
     scanning: Scanning,
@@ -62,11 +64,11 @@ def backup_create(
     )
     keep_freed_memory()
     with progress(quiet=settings.quiet) as on_event:
-        result = run_async(_create(settings, there, options, scanning.of(settings), on_event))
+        result = run_async(_create(settings, there, options, scanning.of(settings), create, on_event))
     if as_json:
         emit_json(_created_json(backup, result))
     else:
-        _print_created(result)
+        _print_created(backup, result)
     return EXIT_PARTIAL if result.partial else EXIT_OK
 
 
@@ -75,33 +77,44 @@ async def _create(
     there: StoreSettings,
     options: CreateOptions,
     scanning: ScanOptions,
+    make: bool,
     on_event: OnEvent,
 ) -> CreateResult:
     from regstore.backup import create
+    from regstore.backup.create import check_source
+    from regstore.backup.opening import check_marker
     from regstore.inventory.whose import Use
     from regstore.storage.identity import keep_id
-    from regstore.storage.optional import store_with
+    from regstore.storage.optional import keep_private, store_with
 
-    async with here.open() as source:
-        await keep_id(source)  # the only thing that is ever written there, and only where that may be
     source, config = here.open_with_config(read_only=True)
     refuse_told(source.url, config, Use.BACK_UP)
-    async with source, _made(there) as backup:
+    async with source, there.open() as backup:
+        keep_private(backup)
         store_with(backup, options.put)
+        if not make:
+            await refuse_missing(backup, made="makes it")
+        missing = not await is_there(backup)
+        if missing or not await check_marker(backup):
+            # Before anything is made, at either place.
+            await check_source(source, options)
+        async with here.open() as writable:
+            await keep_id(writable)  # the only thing that is ever written there, and only where that may be
+        if missing:
+            await _make(backup)
         return await create(source, backup, options, scanning=scanning, on_event=on_event)
 
 
-@asynccontextmanager
-async def _made(settings: StoreSettings) -> AsyncIterator[Storage]:
-    """The storage; a missing folder is made."""
-    from regstore.storage.optional import IsFolder, keep_private
+async def _make(backup: Storage) -> None:
+    """The missing place of a backup, for this user alone. A bucket gets the settings of seed-bucket, and no seeds."""
+    from regstore.seed.seeding import make_place
+    from regstore.storage.optional import IsFolder
     from regstore.storage.private import make_private_folders
 
-    async with settings.open() as storage:
-        if isinstance(storage, IsFolder):
-            make_private_folders(storage.folder)
-        keep_private(storage)
-        yield storage
+    if isinstance(backup, IsFolder):
+        make_private_folders(backup.folder)
+    else:
+        await make_place(backup)
 
 
 def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:
@@ -109,6 +122,7 @@ def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:
         "backup": backup,
         "snapshot": snapshot_json(result.snapshot),
         "packs": result.packs,
+        "begins": result.begins,
         "unchanged": result.unchanged,
         "reread": result.reread,
         "damaged": result.damaged,
@@ -116,8 +130,10 @@ def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:
     }
 
 
-def _print_created(result: CreateResult) -> None:
+def _print_created(backup: str, result: CreateResult) -> None:
     snapshot = result.snapshot
+    if result.begins:
+        emit_error(f"{backup} was empty: this is the first snapshot of a new backup")
     emit(
         f"snapshot {snapshot.run}: {counted(len(snapshot.repositories), 'repository', 'repositories')}, "
         f"{counted(snapshot.tags, 'tag')}, {blobs(snapshot.blobs, snapshot.bytes)}"

@@ -9,10 +9,11 @@ import typer
 
 from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command, said
+from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly
-from regstore.cli.options import BreakLock, DryRun, Json
+from regstore.cli.options import BreakLock, DryRun, Json, Yes
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, moment, size, table, warn_some
-from regstore.cli.progress import progress
+from regstore.cli.progress import Shown, progress
 from regstore.cli.run import run_async
 from regstore.cli.values import parse_duration
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
@@ -69,6 +70,7 @@ def backup_prune(
     *,
     pruning: Pruning,
     dry_run: DryRun = False,
+    yes: Yes = False,
     break_lock: BreakLock = False,
     as_json: Json = False,
 ) -> int:
@@ -80,34 +82,69 @@ def backup_prune(
 
     Exit codes: 0 done; 3 done, with something that could not be deleted, is damaged or in use, named.
     """
-    with progress(quiet=settings.quiet) as on_event:
-        plan, result = run_async(_prune(settings, pruning.options(settings), dry_run, break_lock, on_event))
+    options = pruning.options(settings)
+    shown = progress(quiet=settings.quiet)
+    agree = _Agree(shown=shown, yes=yes, as_json=as_json)
+    result = None
+    with shown as on_event:
+        if dry_run:
+            plan = run_async(_plan(settings, options, on_event))
+        else:
+            result = run_async(_prune(settings, options, agree, break_lock, on_event))
+            plan = result.plan
     if as_json:
         emit_json(_prune_json(plan, result))
+    elif result is not None and not result.agreed:
+        emit_error("nothing was deleted")
     else:
-        _print_pruned(plan, result)
+        if not agree.asked:
+            _print_plan(plan)
+        _print_result(plan, result)
     partial = result.partial if result else plan.partial
     return EXIT_PARTIAL if partial else EXIT_OK
 
 
+@dataclass(kw_only=True)
+class _Agree:
+    """Shows the plan, and asks."""
+
+    shown: Shown
+    yes: bool
+    as_json: bool
+    asked: bool = False
+
+    async def __call__(self, plan: PrunePlan) -> bool:
+        self.asked = True
+        self.shown.clear()
+        if not self.as_json:
+            _print_plan(plan)
+            if not self.yes:
+                _print_result(plan, None)
+        return await confirm_shown("Delete this for good?", yes=self.yes, as_json=self.as_json)
+
+
+async def _plan(settings: BackupSettings, options: PruneOptions, on_event: OnEvent) -> PrunePlan:
+    from regstore.backup import plan_prune
+
+    async with settings.open(read_only=True) as backup:
+        return await plan_prune(backup, options, on_event=on_event)
+
+
 async def _prune(
-    settings: BackupSettings, options: PruneOptions, dry_run: bool, break_lock: bool, on_event: OnEvent
-) -> tuple[PrunePlan, PruneResult | None]:
-    from regstore.backup import plan_prune, prune
+    settings: BackupSettings, options: PruneOptions, agree: _Agree, break_lock: bool, on_event: OnEvent
+) -> PruneResult:
+    from regstore.backup import prune
     from regstore.backup.opening import check_marker
     from regstore.errors import NotARegistry
     from regstore.state.lock import hold_lock
 
-    async with settings.open(read_only=dry_run) as backup:
-        if dry_run:
-            return await plan_prune(backup, options, on_event=on_event), None
+    async with settings.open() as backup:
         if not await check_marker(backup):
             raise NotARegistry(f"{backup.url} is no backup: nothing is deleted there")
         if break_lock:
             await break_locks_openly(backup)
         async with hold_lock(backup, command="backup prune") as lock:
-            result = await prune(backup, options, lock=lock, on_event=on_event)
-            return result.plan, result
+            return await prune(backup, options, lock=lock, agree=agree, on_event=on_event)
 
 
 def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
@@ -138,7 +175,7 @@ def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
     }
 
 
-def _print_pruned(plan: PrunePlan, result: PruneResult | None) -> None:
+def _print_plan(plan: PrunePlan) -> None:
     from regstore.backup.format import parse_snapshot_key, time_of
 
     rows = [["keep", one.run, moment(one.begun), ", ".join(why)] for one, why in plan.forget.kept]
@@ -150,6 +187,10 @@ def _print_pruned(plan: PrunePlan, result: PruneResult | None) -> None:
     ]
     emit(table(["", "SNAPSHOT", "TIME", "WHY"], rows))
     emit()
+
+
+def _print_result(plan: PrunePlan, result: PruneResult | None) -> None:
+    """None: of what would be done."""
     if result is None:
         emit(f"would delete {blobs(plan.blobs, plan.bytes)} and {counted(plan.packs, 'pack')}")
     else:

@@ -11,15 +11,17 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import BackupSettings, heading, named
 from regstore.cli.command import command
+from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly
+from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.options import BreakLock, DryRun, Json, NewObjects, Scope, SecondStore
-from regstore.cli.output import blobs, counted, emit, emit_json, warn_some
-from regstore.cli.progress import progress
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, emit_some, warn_some
+from regstore.cli.progress import Shown, progress
 from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
-from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NoSuchBucket
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ class RestoredScope(Scope):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What is made, shown and asked first."""
+
+    create: Annotated[
+        bool, typer.Option("--create", help="Create and seed STORE first where it is missing, as seed-bucket does.")
+    ] = False
+    dry_run: DryRun = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --overwrite-tags.")] = False
+    break_lock: BreakLock = False
+
+
 @command
 def backup_restore(
     settings: BackupSettings,
@@ -74,13 +88,12 @@ def backup_restore(
         ),
     ] = "latest",
     scope: RestoredScope,
-    dry_run: DryRun = False,
-    break_lock: BreakLock = False,
+    how: How,
     new_objects: NewObjects,
     second: SecondStore,
     as_json: Json = False,
 ) -> int:
-    """Restore a snapshot into STORE, which may be empty, missing or in use.
+    """Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.
 
     Blobs first, each hashed on its way, then links, in the order of a push. What is there already stays; a tag that
     names something else in STORE is a conflict, and stays too unless --overwrite-tags. What a replaced link held is in
@@ -98,13 +111,19 @@ def backup_restore(
     options = scope.options(settings, snapshot, new_objects)
     there = second.settings(settings, target)
     keep_freed_memory()
-    if dry_run:
+    if how.dry_run:
         with progress(quiet=settings.quiet) as on_event:
             plan = run_async(_plan_restore(settings, there, options, on_event))
         emit_json(_plan_json(plan)) if as_json else _print_plan(plan, target)
         return EXIT_PARTIAL if plan.partial else EXIT_OK
-    with progress(quiet=settings.quiet) as on_event:
-        result = run_async(_restore(settings, there, options, break_lock, on_event))
+    restoring = _Restoring(
+        here=settings, there=there, options=options, how=how, as_json=as_json, shown=progress(quiet=settings.quiet)
+    )
+    with restoring.shown:
+        result = run_async(restoring.run())
+    if result is None:
+        emit_error("nothing was restored")
+        return EXIT_OK
     emit_json(_result_json(result)) if as_json else _print_restored(result)
     return EXIT_PARTIAL if result.partial else EXIT_OK
 
@@ -118,37 +137,69 @@ async def _plan_restore(
         return await plan_restore(backup, store, options, on_event=on_event)
 
 
-async def _restore(
-    here: BackupSettings, there: StoreSettings, options: RestoreOptions, break_lock: bool, on_event: OnEvent
-) -> RestoreResult:
-    from regstore.backup import choose, list_snapshots, restore
-    from regstore.backup.restore import refuse_target, refuse_unknown_repositories
-    from regstore.state.lock import hold_lock
-    from regstore.storage.optional import store_with
+@dataclass(frozen=True, kw_only=True)
+class _Restoring:
+    """A restore that writes."""
 
-    async with here.open() as backup, there.open() as store:
-        await refuse_target(backup, store)
-        # Before a bucket is made.
-        chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)
-        refuse_unknown_repositories(chosen, options)
-        store_with(store, options.put)  # the lock and the journal too
-        await _make_missing(store, options, on_event)
-        if break_lock:
-            await break_locks_openly(store)
-        async with hold_lock(store, command="backup restore") as lock:
-            return await restore(backup, store, options, lock=lock, on_event=on_event)
+    here: BackupSettings
+    there: StoreSettings
+    options: RestoreOptions
+    how: How
+    as_json: bool
+    shown: Shown
+
+    async def run(self) -> RestoreResult | None:
+        """None where somebody was asked, and said no."""
+        from regstore.backup import choose, list_snapshots, restore
+        from regstore.backup.restore import refuse_target, refuse_unknown_repositories
+        from regstore.state.lock import hold_lock
+        from regstore.storage.optional import store_with
+
+        options = self.options
+        async with self.here.open() as backup, self.there.open() as store:
+            await refuse_target(backup, store)
+            # Before anything is made.
+            chosen = choose(await list_snapshots(backup), options.snapshot, backup.url)
+            refuse_unknown_repositories(chosen, options)
+            if not self.how.create:
+                await refuse_missing(store, made="makes it, and seeds it")
+            doubtful = bool(options.tags) or (options.overwrite_tags and not self.how.yes)
+            if doubtful and not await self._agreed(backup, store):
+                return None
+            store_with(store, options.put)  # the lock and the journal too
+            await _seed_empty(store, options, self.shown.show)
+            if self.how.break_lock:
+                await break_locks_openly(store)
+            async with hold_lock(store, command="backup restore") as lock:
+                return await restore(backup, store, options, lock=lock, on_event=self.shown.show)
+
+    async def _agreed(self, backup: Storage, store: Storage) -> bool:
+        """Whether the tags that would be overwritten may be. InputError for a pattern of tags that matches none."""
+        from regstore.backup import plan_restore
+
+        as_they_are = replace(self.options, overwrite_tags=False)
+        plan = await plan_restore(backup, store, as_they_are, on_event=self.shown.show)
+        self.shown.clear()
+        if not (self.options.overwrite_tags and plan.conflicts) or self.how.yes:
+            return True
+        if not self.as_json:
+            emit(f"{counted(len(plan.conflicts), 'tag')} to overwrite in {store.url}:")
+            lines = [
+                f"  {one.repository}:{one.tag}  {one.there[:19] or 'unreadable'}  becomes  {one.snapshot[:19]}"
+                for one in plan.conflicts
+            ]
+            emit_some(lines, "  … and {} more")
+        return await confirm_shown("Overwrite these tags?", yes=self.how.yes, as_json=self.as_json)
 
 
-async def _make_missing(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:
+async def _seed_empty(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:
     """A store that is not there, or is empty, becomes a healthy empty one."""
     from regstore import layout
 
-    try:
+    if await is_there(store):
         async for page in store.list(layout.PREFIX):
             if page.keys:
                 return
-    except NoSuchBucket:
-        pass
     await seed_target(store, options.put, on_event)
 
 
