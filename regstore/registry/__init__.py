@@ -1,8 +1,8 @@
 """A registry's storage as objects: repositories, tags, manifests, blobs and uploads, read and written.
 
-    Registry           repositories(), repository(name), blobs (of the whole store)
+    Registry           repositories(), page(), repository(name), blobs (of the whole store)
     └── Repository     exists(), referrers(digest), describe(reference)
-        ├── tags       iterate, get, set, delete
+        ├── tags       iterate, page, get, set, delete
         ├── manifests  iterate, get, put, delete
         ├── blobs      iterate, stat, read, open_read, put, mount
         └── uploads    iterate

@@ -11,6 +11,7 @@ from regstore.errors import NotARegistry
 from regstore.reference import parse_name
 from regstore.registry import links
 from regstore.registry.blobs import StoreBlobs
+from regstore.registry.paging import first_names
 from regstore.registry.repository import Repository
 from regstore.storage.base import Storage
 
@@ -43,13 +44,15 @@ class Registry:
             parse_name(name)
         return Repository(self.storage, name)
 
-    async def repositories(self) -> AsyncGenerator[Repository, None]:
+    async def repositories(self, *, after: str = "") -> AsyncGenerator[Repository, None]:
         """Every repository that has a layer link, a revision, a tag or an upload, in byte order of the keys.
 
+        after: those only whose keys sort after this beginning of a name; `page` gives them in the order of names.
         At most one LIST per 1,000 keys, and fewer in large repositories, whose further pages are skipped.
         NotARegistry when there is nothing of a registry in the store.
         """
-        last, start_after, complete = "", "", False
+        last, complete = "", False
+        start_after = layout.REPOSITORIES + after if after else ""
         while not complete:
             complete = True
             async with aclosing(
@@ -67,6 +70,20 @@ class Registry:
                         break
         if not last:
             await self.require()
+
+    async def page(self, *, after: str = "", most: int | None = None) -> tuple[list[str], bool]:
+        """Names of repositories after one, which need not be there, in byte order, at most so many, and whether there
+        are more. Lists from there on, no more than it gives. NotARegistry as `repositories`."""
+
+        async def listed() -> AsyncGenerator[str, None]:
+            async with aclosing(self.repositories(after=after)) as found:
+                async for repository in found:
+                    yield repository.name
+
+        async def exists(name: str) -> bool:
+            return await links.repository_exists(self.storage, name)
+
+        return await first_names(listed(), after=after, most=most, key=_key, exists=exists)
 
     async def is_registry(self) -> bool:
         """Whether the store has anything under `docker/registry/v2`."""
@@ -92,6 +109,10 @@ class Registry:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
+
+
+def _key(name: str) -> str:
+    return layout.repository_prefix(name) + "_"
 
 
 def _names(keys: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from regstore import layout
 from regstore.digest import Digest
@@ -12,6 +13,7 @@ from regstore.errors import IntegrityError, ManifestUnknown, NotFound, StorageEr
 from regstore.reference import parse_name, parse_tag
 from regstore.registry import links
 from regstore.registry.blobs import as_digest
+from regstore.registry.paging import first_names
 from regstore.registry.workers import run_all
 from regstore.storage.base import ObjectInfo, Page, Storage
 from regstore.storage.streams import is_fatal
@@ -59,6 +61,29 @@ class Tags:
                     yield tag
         if empty:
             await links.require_repository(self._storage, self._name)
+
+    async def page(self, *, after: str = "", most: int | None = None) -> tuple[list[str], bool]:
+        """Names of tags after one, which need not be there, in byte order, at most so many, and whether there are
+        more. Lists from there on, no more than it gives, and reads no link. NameUnknown as iterating."""
+
+        async def listed() -> AsyncGenerator[str, None]:
+            async with aclosing(self._batches(after)) as batches:
+                async for folders in batches:
+                    for folder in folders:
+                        if folder.current is not None:
+                            yield folder.name
+
+        async def exists(name: str) -> bool:
+            try:
+                await self._storage.stat(_key(self._name, name) + "current/link")
+            except NotFound:
+                return False
+            return True
+
+        found = await first_names(listed(), after=after, most=most, key=partial(_key, self._name), exists=exists)
+        if not found[0]:
+            await links.require_repository(self._storage, self._name)
+        return found
 
     async def get(self, tag: str) -> Digest:
         """The digest that the tag names. TagUnknown; IntegrityError when its link is damaged."""
@@ -151,10 +176,13 @@ class Tags:
                 raise
             return Tag(folder.name, None)  # damaged, gone, or not given
 
-    async def _batches(self) -> AsyncGenerator[list[_TagFolder], None]:
-        """Tag folders, those of one page together; each is whole, though its keys may span pages."""
+    async def _batches(self, after: str = "") -> AsyncGenerator[list[_TagFolder], None]:
+        """Tag folders whose keys sort after this beginning of a name, those of one page together; each is whole, though
+        its keys may span pages."""
         open_folder: _TagFolder | None = None
-        async with aclosing(links.list_pages(self._storage, layout.tags_prefix(self._name))) as pages:
+        prefix = layout.tags_prefix(self._name)
+        start_after = prefix + after if after else ""
+        async with aclosing(links.list_pages(self._storage, prefix, start_after=start_after)) as pages:
             async for page in pages:
                 folders = [] if open_folder is None else [open_folder]
                 self._gather(page, folders)
@@ -172,6 +200,10 @@ class Tags:
             if not folders or folders[-1].name != key.tag:
                 folders.append(_TagFolder(key.tag))
             _add(folders[-1], info)
+
+
+def _key(repository: str, tag: str) -> str:
+    return f"{layout.tags_prefix(repository)}{tag}/"
 
 
 def _add(folder: _TagFolder, info: ObjectInfo) -> None:

@@ -9,7 +9,6 @@ Sources: github.com/opencontainers/distribution-spec, spec.md v1.1 (end-1 to end
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -35,6 +34,8 @@ from regstore.storage.optional import Presigns
 VERSION_HEADER: Final = {"Docker-Distribution-Api-Version": "registry/2.0"}
 #: Names, or tags, of one answer where the client asks for no number, or for more.
 PAGE: Final = 1000
+#: Characters of the name that a page begins after.
+_LAST: Final = 512
 #: Bytes of an index of referrers, which clients read as they read a manifest: as large as registries take one.
 _ANSWER: Final = 4 * 1024 * 1024 - 1000
 #: Seconds for which an address to which a client is sent is good: it must begin by then.
@@ -90,12 +91,18 @@ class RegistryApi:
         raise ApiError(HTTPStatus.NOT_FOUND, "UNSUPPORTED", "there is no such endpoint")
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
-        return _page(request, "repositories", await self._mounts.names(), most=PAGE)
+        """What was there when the page was listed, in byte order: a repository that is pushed meanwhile, behind the
+        last name of a page, is on a later one."""
+        number = _number(request)
+        names, more = await self._mounts.names(_last(request), PAGE if number is None else min(number, PAGE))
+        return _page(request, {"repositories": names}, names, more)
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
+        """In byte order, as registries have it: the specification's "case-insensitive" is none of theirs, and its
+        conformance suite takes both."""
         repository = await self._repository(request)
-        names = sorted([tag.name async for tag in repository.tags])
-        return _page(request, "tags", names, name=request.match_info["name"])
+        names, more = await repository.tags.page(after=_last(request), most=_number(request))
+        return _page(request, {"name": request.match_info["name"], "tags": names}, names, more)
 
     async def manifest(self, request: web.Request) -> web.StreamResponse:
         repository = await self._repository(request)
@@ -226,20 +233,21 @@ def _still(request: web.Request, digest: Digest) -> bool:
     return given is None or given.strip('"') == str(digest)
 
 
-def _page(
-    request: web.Request, field: str, names: Sequence[str], *, most: int | None = None, **more: Any
-) -> web.Response:
-    """The names after `last`, at most `n` of them, and a Link to the next ones. names: in byte order."""
-    number = _number(request)
-    last = request.query.get("last", "")
-    start = bisect_right(names, last) if last else 0
-    limit = most if number is None else number if most is None else min(number, most)
-    end = len(names) if limit is None else start + limit
+def _page(request: web.Request, body: dict[str, Any], names: Sequence[str], more: bool) -> web.Response:
+    """A page of names, and a Link to the next where there are more."""
     headers = {}
-    if limit and end < len(names):
-        query = urlencode({"last": names[end - 1], "n": limit}, quote_via=quote)
+    if more and names:
+        query = urlencode({"last": names[-1], "n": len(names)}, quote_via=quote)
         headers[hdrs.LINK] = f'<{quote(request.path)}?{query}>; rel="next"'
-    return web.Response(body=orjson.dumps({**more, field: names[start:end]}), content_type=JSON, headers=headers)
+    return web.Response(body=orjson.dumps(body), content_type=JSON, headers=headers)
+
+
+def _last(request: web.Request) -> str:
+    """The name after which a list is to begin, however odd: a store may have it."""
+    text = request.query.get("last", "")
+    if len(text) > _LAST or "\0" in text:
+        raise ApiError(HTTPStatus.BAD_REQUEST, "NAME_INVALID", "last is no name that a list could end with")
+    return text
 
 
 def _number(request: web.Request) -> int | None:

@@ -6,6 +6,7 @@ under a prefix of its own: `20261124t031500z-1a2b3c4d/team/app`, and `latest/tea
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -31,8 +32,8 @@ class Mounts(Protocol):
         """The repository under this name, which need not be there. InvalidReference; NameUnknown."""
         ...
 
-    async def names(self) -> Sequence[str]:
-        """Every name, in byte order."""
+    async def names(self, after: str, most: int) -> tuple[Sequence[str], bool]:
+        """Names after one, which need not be there, in byte order, at most so many, and whether there are more."""
         ...
 
 
@@ -45,11 +46,11 @@ class StoreMount:
     async def find(self, name: str) -> Repository:
         return self.registry.repository(parse_name(name))
 
-    async def names(self) -> Sequence[str]:
+    async def names(self, after: str, most: int) -> tuple[Sequence[str], bool]:
         storage = self.registry.storage
         if isinstance(storage, SnapshotStorage):  # it knows them without a listing
-            return sorted(storage.snapshot.repositories)
-        return sorted([repository.name async for repository in self.registry.repositories()])
+            return _part(sorted(storage.snapshot.repositories), after, most)
+        return await self.registry.page(after=after, most=most)
 
 
 class BackupMount:
@@ -86,9 +87,12 @@ class BackupMount:
             oldest = self._used.pop(next(iter(self._used)))
             await oldest.close()  # asked again, it reads again
 
-    async def names(self) -> Sequence[str]:
+    async def names(self, after: str, most: int) -> tuple[Sequence[str], bool]:
         snapshots = await self.refresh()
-        return sorted(f"{prefix}/{name}" for prefix, one in snapshots.items() for name in one.snapshot.repositories)
+        names = sorted(
+            f"{prefix}/{name}" for prefix, one in snapshots.items() for name in one.snapshot.repositories
+        )
+        return _part(names, after, most)
 
     async def refresh(self) -> Mapping[str, SnapshotStorage]:
         """The snapshots that are there now, by prefix."""
@@ -107,6 +111,11 @@ class BackupMount:
             pass
         self._snapshots, self._keys = found, keys
         return found
+
+
+def _part(names: Sequence[str], after: str, most: int) -> tuple[Sequence[str], bool]:
+    start = bisect_right(names, after)
+    return names[start : start + most], start + most < len(names)
 
 
 def _as_id(text: str) -> str:

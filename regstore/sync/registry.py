@@ -36,6 +36,7 @@ class BlobReader(Blocking[asynchronous.BlobReader]):
 
 class Tags(Blocking[asynchronous.Tags]):
     __iter__ = iterator(asynchronous.Tags.__aiter__)
+    page = method(asynchronous.Tags.page)
     get = method(asynchronous.Tags.get)
     set = method(asynchronous.Tags.set)
     delete = method(asynchronous.Tags.delete)
@@ -107,6 +108,7 @@ class Registry(Blocking[asynchronous.Registry]):
     def url(self) -> str:
         return self._wrapped.url
 
+    page = method(asynchronous.Registry.page)
     is_registry = method(asynchronous.Registry.is_registry)
     require = method(asynchronous.Registry.require)
 
@@ -114,9 +116,9 @@ class Registry(Blocking[asynchronous.Registry]):
         """As `regstore.registry.Registry.repository`."""
         return Repository(self._wrapped.repository(name), self._portal)
 
-    def repositories(self) -> Iterator[Repository]:
+    def repositories(self, *, after: str = "") -> Iterator[Repository]:
         """As `regstore.registry.Registry.repositories`."""
-        for repository in self._portal.iterate(self._wrapped.repositories()):
+        for repository in self._portal.iterate(self._wrapped.repositories(after=after)):
             yield Repository(repository, self._portal)
 
     def close(self) -> None:

@@ -268,7 +268,8 @@ async def test_tags_page_by_page_in_lexical_order(client: Served) -> None:
             answer = await client.ask(f"{BASE}/tags/list?n={n}&last={quote(last)}")
             assert answer.json["tags"] == rest[:n]
             assert ("Link" in answer.headers) == (len(rest) > n)
-    assert (await client.ask(f"{BASE}/tags/list?n=0")).json["tags"] == []
+    none = await client.ask(f"{BASE}/tags/list?n=0")
+    assert (none.json["tags"], none.headers.get("Link")) == ([], None)
 
 
 async def test_repositories_page_by_page_in_lexical_order(client: Served) -> None:
@@ -276,6 +277,13 @@ async def test_repositories_page_by_page_in_lexical_order(client: Served) -> Non
     assert (await client.ask("/v2/_catalog")).json == {"repositories": names}
     for n in (1, 2, 3, 4):
         assert await walk(client, f"/v2/_catalog?n={n}", "repositories") == names
+        for last in (*names, "team", "team/app-", "zz"):
+            rest = [name for name in names if name > last]
+            answer = await client.ask(f"/v2/_catalog?n={n}&last={quote(last, safe='')}")
+            assert answer.json["repositories"] == rest[:n]
+            assert ("Link" in answer.headers) == (len(rest) > n)
+    for wrong in ("%00", "x" * 600):
+        assert (await client.ask(f"/v2/_catalog?last={wrong}")).code == "NAME_INVALID"
 
 
 async def test_referrers(client: Served) -> None:
