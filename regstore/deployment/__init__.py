@@ -7,5 +7,6 @@ users       lines of its htpasswd file
 nightly     the script that runs backup, gc and verify, whatever starts it
 containers  what the forms that run containers share
 compose     the compose file
+kubernetes  the manifests, and the kustomization that makes their Secrets
 policies    least privilege on a bucket, as IAM policies
 """

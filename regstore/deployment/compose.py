@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from regstore.deployment import containers, nightly
 from regstore.deployment.config_yml import registry_environment
+from regstore.deployment.containers import FIRST_FREE_PORT, LOW_PORTS
 from regstore.deployment.wanted import (
     AUTH_FOLDER,
     CONFIG,
@@ -53,11 +54,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 def files(deployment: Deployment) -> list[WantedFile]:
     """InputError where the user is named: a container knows users by number."""
     content = containers.render([_escaped(tree(deployment))], _COMMENT)
-    return [
-        WantedFile(path=COMPOSE, content=content),
-        *nightly.files(deployment),
-        WantedFile(path=CRON, content=cron(deployment).encode()),
-    ]
+    return [WantedFile(path=COMPOSE, content=content), WantedFile(path=CRON, content=cron(deployment).encode())]
 
 
 def tree(deployment: Deployment) -> dict[str, Any]:
@@ -87,6 +84,7 @@ def _registry(deployment: Deployment) -> dict[str, Any]:
         "command": containers.registry_arguments(deployment),
         "restart": "unless-stopped",
         **_confined(deployment),
+        **_low(deployment.port),
         "env_file": [REGISTRY_ENV],
         **({"environment": environment} if environment else {}),
         "ports": [_published(deployment, deployment.port)],
@@ -100,6 +98,7 @@ def _serve(deployment: Deployment) -> dict[str, Any]:
         **_regstore(deployment),
         "command": containers.serve_arguments(deployment),
         "restart": "unless-stopped",
+        **_low(deployment.serve_port),
         "ports": [_published(deployment, deployment.serve_port)],
         "volumes": [*_configuration(deployment), *_folders(deployment, "store", read_only=True), _CACHE],
         "healthcheck": _health(containers.asks_serve(deployment)),
@@ -135,14 +134,22 @@ def _regstore(deployment: Deployment) -> dict[str, Any]:
 
 
 def _confined(deployment: Deployment) -> dict[str, Any]:
+    user = _user(deployment.user)
     return {
-        "user": _user(deployment.user),
+        "user": user,
         "read_only": True,
         "cap_drop": ["ALL"],
+        # Root owns the files, and maybe not the folders.
+        **({"cap_add": ["DAC_OVERRIDE"]} if user == "0:0" and containers.folders(deployment) else {}),
         "security_opt": ["no-new-privileges:true"],
         "stop_grace_period": _GRACE,
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "5"}},
     }
+
+
+def _low(port: int) -> dict[str, Any]:
+    """For a port that only root may listen at, in the container's own network."""
+    return {"sysctls": {LOW_PORTS: 0}} if port < FIRST_FREE_PORT else {}
 
 
 def _user(user: str) -> str:

@@ -25,7 +25,11 @@ _REGISTRY_IMAGES: Final = {
 #: pull it from.
 _LOCAL: Final = "localhost/regstore"
 
-#: For a shell without TLS's trust: whether the process answers is asked, on loopback, not who it is.
+#: Ports below need a right that no container has here; a network of its own can do without.
+FIRST_FREE_PORT: Final = 1024
+LOW_PORTS: Final = "net.ipv4.ip_unprivileged_port_start"
+
+#: Whether the process answers is asked, on loopback, not who it is.
 _SERVE_ANSWERS: Final = (
     "import ssl, urllib.request as r; "
     "r.urlopen('{scheme}://127.0.0.1:{port}/healthz', timeout=5, context={context})"
@@ -102,6 +106,12 @@ def render(documents: list[dict[str, Any]], comment: str) -> bytes:
     next-line character (U+0085) that stands for itself for the end of the line."""
     import yaml
 
-    text = yaml.safe_dump_all(documents, sort_keys=False, default_flow_style=False, width=1_000_000)
+    class Plain(yaml.SafeDumper):
+        """Without anchors, which few expect in such files."""
+
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    text = yaml.dump_all(documents, Dumper=Plain, sort_keys=False, default_flow_style=False, width=1_000_000)
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     return f"{head}{text}".encode()

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regstore.deployment import compose, config_yml, containers
+from regstore.deployment import compose, config_yml, containers, nightly
 from regstore.deployment.wanted import REGISTRY_ENV, REGSTORE_ENV, Cache, Form
 from regstore.errors import InputError
 from tests.deployment.asked import CASES, ODD, case
@@ -61,7 +61,7 @@ def test_docker_compose_reads_it(tmp_path: Path) -> None:
     for name in ("everything", "folders"):
         asked = case(name, form=Form.COMPOSE)
         folder = tmp_path / f"{name} $x 'y'"
-        for file in [*compose.files(asked), *config_yml.files(asked)]:
+        for file in [*compose.files(asked), *config_yml.files(asked), *nightly.files(asked)]:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.path).write_bytes(file.content)
         (folder / "secrets").mkdir()
@@ -120,6 +120,9 @@ def test_what_is_published() -> None:
     assert behind["serve"]["ports"] == ["127.0.0.1:5002:5002"]
     everything = written("everything")["services"]
     assert everything["registry"]["ports"] == ["443:443"]
+    # Who is not root listens at a port below 1024 in a network of its own only.
+    assert everything["registry"]["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": 0}
+    assert "sysctls" not in everything["nightly"]
     assert "5001" not in json.dumps([service.get("ports") for service in everything.values()])
 
 
@@ -139,6 +142,9 @@ def test_an_image_that_is_not_published_is_never_pulled() -> None:
 
 
 def test_users_are_numbers() -> None:
+    assert written("folders")["services"]["registry"]["cap_add"] == ["DAC_OVERRIDE"]
+    assert "cap_add" not in written("folders", user="1000")["services"]["registry"]
+    assert "cap_add" not in written("plain")["services"]["registry"]
     assert written("everything")["services"]["registry"]["user"] == "1000:1000"
     assert written("plain")["services"]["registry"]["user"] == "0:0"
     with pytest.raises(InputError, match="id -u registry"):
