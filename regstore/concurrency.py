@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import TypeVar, TypeVarTuple
+
+from regstore.events import OnEvent, Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,6 +26,17 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
+
+
+async def wait(seconds: float, phase: str, on_event: OnEvent) -> None:
+    """Sleep, and tell how far that is: about twice a second, in whole seconds."""
+    loop, total = asyncio.get_running_loop(), math.ceil(seconds)
+    end = loop.time() + seconds
+    while (left := end - loop.time()) > 0:
+        on_event(Progress(phase=phase, done=total - math.ceil(left), total=total, unit="s"))
+        await asyncio.sleep(min(left, 0.5))
+    on_event(Progress(phase=phase, done=total, total=total, unit="s"))
+    await asyncio.sleep(0)
 
 
 async def for_each(

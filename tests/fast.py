@@ -39,6 +39,7 @@ LONG: Final = (
     "cli/test_nightly.py",
     "cli/test_program.py",
     "cli/test_retention.py",
+    "cli/test_terminal.py",
     "cli/test_trash.py",
     "cli/test_unreadable.py",
     "cli/test_whose.py",

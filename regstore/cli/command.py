@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TypeVar, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo
 
+from regstore.cli import underway
 from regstore.cli.run import guard
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
     shown += [each for part in parts[1:] for each in part.parameters] + last
 
     def run(**given: Any) -> None:
+        underway.begin(function.__name__)
         guard(
             lambda: function(**{part.name: part.value(given) for part in parts}),
             debug=bool(given.get("debug", False)),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regstore.cli.command import command
 from regstore.cli.healed import print_damaged
+from regstore.cli.locks import hold_lock_openly
 from regstore.cli.options import CacheWords, DryRun, Json, Scanning
 from regstore.cli.output import counted, emit, emit_json
 from regstore.cli.progress import progress
@@ -70,14 +71,13 @@ async def _heal(
     on_event: OnEvent,
 ) -> tuple[str, str, Healed]:
     from regstore.gc.heal import heal_store, plan_heal
-    from regstore.state.lock import hold_lock
 
     storage, config = settings.open_with_config(read_only=dry_run)
     async with storage:
         database = await database_of(storage, config)
         if dry_run:
             return storage.url, database, await plan_heal(storage, options, on_event=on_event)
-        async with open_cache(storage, told, config) as cache, hold_lock(storage, command="heal") as lock:
+        async with open_cache(storage, told, config) as cache, hold_lock_openly(storage, command="heal") as lock:
             await remember_cache(storage, cache.known)
             healed = await heal_store(storage, options, lock, cache=cache, on_event=on_event)
             return storage.url, database, healed

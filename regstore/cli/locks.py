@@ -14,6 +14,7 @@ from regstore.cli.options import Json
 from regstore.cli.output import emit, emit_error, emit_json, moment, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.underway import note_run
 from regstore.errors import StorageError, StorageFull
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[L
     try:
         async with hold_lock(storage, command=command) as lock:
             run = lock.run
+            note_run(run)
             yield lock
     except StorageFull as error:
         if storage.url not in str(error):

@@ -11,10 +11,13 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 from regstore.cli.output import emit_error
+from regstore.cli.underway import note
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 
 #: Columns that the bar itself takes: phase, share, amounts, times and rate.
 _BAR: Final = 70
+#: Of a phase that only waits: its rate says nothing.
+_WAITING: Final = "{desc} |{bar}| {n_fmt} of {total_fmt} s"
 #: Seconds between two lines of retries.
 _PAUSE: Final = 5.0
 
@@ -27,6 +30,7 @@ class _Once:
         self._said: set[str] = set()
 
     def __call__(self, event: Event) -> None:
+        note(event)
         if isinstance(event, Notice) and event.message not in self._said:
             self._said.add(event.message)
             self._say(event.message)
@@ -87,6 +91,7 @@ class Bar:
         self.clear()
 
     def show(self, event: Event) -> None:
+        note(event)
         if isinstance(event, Progress):
             self._advance(event)
         else:
@@ -109,6 +114,7 @@ class Bar:
                 file=sys.stderr,
                 dynamic_ncols=True,
                 mininterval=0.2,
+                bar_format=_WAITING if event.unit == "s" else None,
             )
         bar = self._bar
         if event.total is not None:
@@ -142,13 +148,13 @@ class _Notices:
 
 class _Silent:
     def __enter__(self) -> OnEvent:
-        return ignore
+        return note
 
     def __exit__(self, *exc: object) -> None:
         pass
 
     def show(self, event: Event) -> None:
-        pass
+        note(event)
 
     def clear(self) -> None:
         pass

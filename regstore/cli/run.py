@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import typer
 
+from regstore.cli import underway
 from regstore.cli.output import emit_error
 from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, RegstoreError
 
@@ -110,7 +111,7 @@ def guard(work: Callable[[], int | None], *, debug: bool = False) -> None:
     except (KeyboardInterrupt, Interrupted) as interruption:
         number = getattr(interruption, "number", signal.SIGINT)
         with contextlib.suppress(OSError):  # the terminal may be gone
-            emit_error(_WORDS.get(number, "interrupted"))
+            emit_error(f"{_WORDS.get(number, 'interrupted')}{underway.how_far()}")
         code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
     except BaseException as error:
         if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(

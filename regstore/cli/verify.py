@@ -10,7 +10,7 @@ import typer
 
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm_meanwhile, refuse_unasked
-from regstore.cli.locks import break_locks_openly
+from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import (
     BreakLock,
     InventoryFile,
@@ -240,7 +240,6 @@ async def _repair(
     from regstore.backup.links import BackedUpLinks
     from regstore.backup.repair import is_backup
     from regstore.inventory.whose import Use
-    from regstore.state.lock import hold_lock
     from regstore.storage.base import PutOptions
     from regstore.storage.identity import place_of
     from regstore.storage.optional import store_with
@@ -261,7 +260,7 @@ async def _repair(
                 await links.load()
         if break_lock:
             await break_locks_openly(storage)
-        lock = await stack.enter_async_context(hold_lock(storage, command="verify --repair"))
+        lock = await stack.enter_async_context(hold_lock_openly(storage, command="verify --repair"))
         options = _with_config(options, config)
         return await repair(storage, lock, options, what, source=other, links=links, agree=agree, on_event=on_event)
 

@@ -8,12 +8,12 @@ sent and was not told the outcome of.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from regstore.concurrency import wait
 from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, Progress, ignore
 from regstore.gc.caches import NoCache, RegistryCache
@@ -155,8 +155,7 @@ async def empty_trash(
         return Emptied(kept=tuple(kept))
     await lock.guard()
     if await forget_runs(storage, cache, ready):
-        on_event(Progress(phase=f"waiting {options.settle:g} s for pushes that the cache misled", done=0, unit="s"))
-        await asyncio.sleep(options.settle)
+        await wait(options.settle, "waiting for pushes that the cache misled", on_event)
     async with scan(storage, options.scan, on_event=on_event) as inventory:
         refuse_database(storage.url, inventory.database, Use.REMOVE)
         healed = await heal_all(storage, inventory, options.scan, lock, on_event)

@@ -10,7 +10,7 @@ import typer
 from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm_shown
-from regstore.cli.locks import break_locks_openly
+from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import BreakLock, DryRun, Json, Yes
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, moment, size, table, warn_some
 from regstore.cli.progress import Shown, progress
@@ -136,14 +136,13 @@ async def _prune(
     from regstore.backup import prune
     from regstore.backup.opening import check_marker
     from regstore.errors import NotARegistry
-    from regstore.state.lock import hold_lock
 
     async with settings.open() as backup:
         if not await check_marker(backup):
             raise NotARegistry(f"{backup.url} is no backup: nothing is deleted there")
         if break_lock:
             await break_locks_openly(backup)
-        async with hold_lock(backup, command="backup prune") as lock:
+        async with hold_lock_openly(backup, command="backup prune") as lock:
             return await prune(backup, options, lock=lock, agree=agree, on_event=on_event)
 
 

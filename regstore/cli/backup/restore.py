@@ -12,7 +12,7 @@ from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import BackupSettings, heading, named
 from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
-from regstore.cli.locks import break_locks_openly
+from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.options import BreakLock, DryRun, Json, NewObjects, Scope, SecondStore
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, emit_some, warn_some
@@ -152,7 +152,6 @@ class _Restoring:
         """None where somebody was asked, and said no."""
         from regstore.backup import choose, list_snapshots, restore
         from regstore.backup.restore import refuse_target, refuse_unknown_repositories
-        from regstore.state.lock import hold_lock
         from regstore.storage.optional import store_with
 
         options = self.options
@@ -170,7 +169,7 @@ class _Restoring:
             await _seed_empty(store, options, self.shown.show)
             if self.how.break_lock:
                 await break_locks_openly(store)
-            async with hold_lock(store, command="backup restore") as lock:
+            async with hold_lock_openly(store, command="backup restore") as lock:
                 return await restore(backup, store, options, lock=lock, on_event=self.shown.show)
 
     async def _agreed(self, backup: Storage, store: Storage) -> bool:

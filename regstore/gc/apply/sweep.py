@@ -13,11 +13,10 @@ Cut short between any two, a blob is where it was, or its copy is in the trash a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from regstore.concurrency import for_each
+from regstore.concurrency import for_each, wait
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
 from regstore.gc.apply.application import BATCH, Application
@@ -74,9 +73,7 @@ class Sweep:
     async def settle(self) -> Healed:
         """A last look: what was linked while blobs were moved is given back."""
         application = self._application
-        settle = application.options.settle
-        application.on_event(Progress(phase=f"waiting {settle:g} s before the last look", done=0, unit="s"))
-        await asyncio.sleep(settle)
+        await wait(application.options.settle, "waiting before the last look", application.on_event)
         return await self._looks.last()
 
     async def _remove(self) -> None:

@@ -13,7 +13,6 @@ push that stalls for longer gets it from the next gc (`gc.heal`), as long as the
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,10 +20,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from regstore import layout
-from regstore.concurrency import for_each, in_thread
+from regstore.concurrency import for_each, in_thread, wait
 from regstore.digest import Digest
 from regstore.errors import InputError, NotFound
-from regstore.events import OnEvent, Progress, ignore
+from regstore.events import OnEvent, ignore
 from regstore.gc.apply.application import Work
 from regstore.gc.apply.going import SLICE
 from regstore.gc.apply.looks import refuse_database_now
@@ -185,8 +184,7 @@ class Removal:
     async def _settle(self, work: Work) -> Healed:
         """A while later, give back what somebody needed while it went; and let the registry's cache forget once more
         what a request that was under way may have told it again."""
-        self._on_event(Progress(phase=f"waiting {self._options.settle:g} s for pushes under way", done=0, unit="s"))
-        await asyncio.sleep(self._options.settle)
+        await wait(self._options.settle, "waiting for pushes under way", self._on_event)
         await self._forget()
         look = self._inventory.child()
         try:
