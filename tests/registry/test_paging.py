@@ -67,7 +67,7 @@ async def test_a_page_costs_its_own_part_of_the_listing() -> None:
     assert (await tags.page(after="build-09999", most=100))[0][-1] == "build-10099"
     assert counters.requests == {"list": 5}
     assert (await tags.page(most=100))[0][-1] == "build-00099"
-    assert counters.requests == {"list": 6, "head": 1}, "and whether there is `build`"
+    assert counters.requests == {"list": 6, "stat": 1}, "and whether there is `build`"
 
 
 async def test_what_is_not_there() -> None:
