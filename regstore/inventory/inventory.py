@@ -83,11 +83,20 @@ class Inventory:
     def execute(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None
     ) -> duckdb.DuckDBPyConnection:
-        """Run SQL; a full disk comes out as StorageFull."""
+        """Run SQL; a full disk comes out as StorageFull. What runs out of memory is run once more with one thread: each
+        thread takes part of the memory for itself, and leaves the less to what spills."""
         import duckdb
 
         try:
-            return self.connection.execute(sql, parameters)
+            try:
+                return self.connection.execute(sql, parameters)
+            except duckdb.OutOfMemoryException as error:
+                try:
+                    if not self._place.take_one_thread():
+                        raise
+                    return self.connection.execute(sql, parameters)
+                except duckdb.TransactionException:  # the first failure ended it
+                    raise error from None
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
             raise StorageFull(
                 f"the inventory in {self._place.folder} ran out of room, in memory or on disk (TMPDIR says where): "

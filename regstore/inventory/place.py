@@ -20,6 +20,7 @@ _MARK: Final = "regstore_inventory"
 #: The memory limit is looked at again each time that this many keys came in: 200 MB at a time.
 _MEMORY_STEP: Final = 2_000_000
 _BYTES_A_KEY: Final = 100
+_THREADS: Final = 4
 #: What a later look shares with the first.
 _SHARED: Final = ("blob", "manifest", "edge")
 
@@ -37,13 +38,14 @@ class OwnFile:
         self._file = self.folder / "inventory.duckdb"
         self._keys = 0
         self._schemas = 0
+        self._threads = min(_THREADS, os.cpu_count() or 1)
         try:
             if path is not None:
                 _refuse_what_is_not_ours(path)
                 # DuckDB makes its files as the umask says; a folder of mkdtemp's is private.
                 self._beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
                 self._file = self._beside / "kept.duckdb"
-            self.connection: Final = _connect(self._file, self.folder / "spill", memory_limit)
+            self.connection: Final = _connect(self._file, self.folder / "spill", memory_limit, self._threads)
             opening = [
                 "begin",  # one transaction: each statement would cost a flush
                 SCHEMA.text("shared"),
@@ -74,6 +76,14 @@ class OwnFile:
             limit = min(self._keys * _BYTES_A_KEY, machine_memory() // 2)
             if limit > _MEMORY_STEP * _BYTES_A_KEY:
                 self.connection.execute(f"set memory_limit = '{limit} B'")
+
+    def take_one_thread(self) -> bool:
+        """From now on; whether there were more."""
+        more = self._threads > 1
+        if more:
+            self.connection.execute("set threads = 1")
+            self._threads = 1
+        return more
 
     def close(self, *, keep: bool) -> None:
         try:
@@ -115,13 +125,16 @@ class Schema:
     def make_room(self, keys: int) -> None:
         """Few come in."""
 
+    def take_one_thread(self) -> bool:
+        return self._file.take_one_thread()
+
     def close(self, *, keep: bool) -> None:
         self.connection.execute("set schema = 'main'")
         self.connection.execute(f"drop schema {self._name} cascade")
         self.connection.close()
 
 
-def _connect(file: Path, spill: Path, memory_limit: str) -> duckdb.DuckDBPyConnection:
+def _connect(file: Path, spill: Path, memory_limit: str, threads: int) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     connection = duckdb.connect(
@@ -130,7 +143,7 @@ def _connect(file: Path, spill: Path, memory_limit: str) -> duckdb.DuckDBPyConne
             "memory_limit": memory_limit,
             "temp_directory": str(spill),
             "preserve_insertion_order": False,
-            "threads": min(4, os.cpu_count() or 1),
+            "threads": threads,
         },
     )
     # What a power failure takes is listed again. DuckDB before 2 knows no such setting.

@@ -5,8 +5,23 @@
 create or replace table migrate_problem (class varchar, repository varchar, subject varchar, reason varchar)
 
 -- name: find
--- After `difference`, of what is left in live_*.
+-- After `difference`, of what is left in live_*. What may be wrong with a layer link is found by joins, each of which
+-- spills: an `in` beneath an `or` would hold all blobs in memory.
 insert into migrate_problem
+with wrong_layer_link as (
+    select repository, digest from layer_link where not is_sound_layer_link(digest, target)
+    union
+    select l.repository, l.digest from layer_link l anti join blob b on b.digest = l.target where {missing}
+    union
+    select l.repository, l.digest from layer_link l semi join migrate_blocked k on k.digest = l.target
+),
+lacking as (
+    select x.repository, x.digest, e.target
+    from live_manifest x
+    join edge e on e.source = x.digest
+    anti join blob b on b.digest = e.target
+    where {missing} and e.kind not in ({subject}, {manifest}, {foreign_layer})
+)
 -- a protected repository
 select 'protected', m.name, '', p.reason
 from migrate_protected p join migrate_repository m on m.id = p.repository
@@ -17,12 +32,11 @@ select 'damaged', m.name, 'layer link ' || digest_text(x.digest), case
     when x.unread is not null then 'can''t be read: ' || x.unread
     when x.target is null then 'is damaged'
     when not is_sound_layer_link(x.digest, x.target) then 'names another digest'
-    when x.target in (select digest from blob) then 'names a manifest that is damaged, or can''t be read'
+    when b.digest is not null then 'names a manifest that is damaged, or can''t be read'
     else 'names a blob that is missing' end
-from layer_link x join migrate_repository m on m.id = x.repository
-where {reached} and (not is_sound_layer_link(x.digest, x.target)
-    or {missing} and x.target not in (select digest from blob)
-    or x.target in (from migrate_blocked))
+from wrong_layer_link join layer_link x using (repository, digest)
+join migrate_repository m on m.id = x.repository left join blob b on b.digest = x.target
+where {reached}
 
 union all -- revisions
 select 'damaged', m.name, 'revision ' || digest_text(x.digest), case
@@ -52,16 +66,11 @@ select 'damaged', m.target, 'tag ' || x.name,
 from migrate_tag_difference x join migrate_repository m on m.id = x.repository where x.fate = 'unread'
 
 union all -- what is copied all the same
-select distinct 'incomplete', m.name, 'revision ' || digest_text(x.digest),
+select distinct 'incomplete', m.name, 'revision ' || digest_text(e.digest),
     'names ' || digest_text(e.target) || ', which the source does not have'
-from live_manifest x join migrate_repository m on m.id = x.repository
-join edge e on e.source = x.digest
-where {missing} and e.kind not in ({subject}, {manifest}, {foreign_layer})
-    and e.target not in (select digest from blob)
-    and not exists (
-        from layer_link l join blob b on b.digest = l.target
-        where l.repository = x.repository and l.digest = e.target
-    )
+from lacking e join migrate_repository m on m.id = e.repository
+anti join (select l.repository, l.digest from layer_link l join blob b on b.digest = l.target) held
+    on held.repository = e.repository and held.digest = e.target
 
 -- name: reached
 -- With tag patterns: only what is reached is anybody's concern.

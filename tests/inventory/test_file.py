@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
-from regstore.errors import InputError, Refused, StorageError
+from regstore.errors import InputError, Refused, StorageError, StorageFull
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.testing.faulty import FaultyStorage
@@ -57,3 +60,59 @@ async def test_a_scan_that_fails_leaves_the_older_inventory(tmp_path: Path) -> N
     assert sorted(file.name for file in tmp_path.iterdir()) == ["inventory.duckdb", "other"]
     with duckdb.connect(str(path), read_only=True) as older:
         assert older.execute("select count(*) from blob").fetchall() == [(blobs,)]
+
+
+# -- memory
+
+
+class ShortOfMemory:
+    """A connection on which statements that hold `big` need all of its memory for one thread."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self.threads = 4
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def execute(self, sql: str, parameters: Any = None) -> Any:
+        if sql == "set threads = 1":
+            self.threads = 1
+        if "big" in sql and (self.threads > 1 or "too big" in sql):
+            raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+        return self._real.execute(sql, parameters)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inventory, ShortOfMemory]]:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    with Inventory() as inventory:
+        connection = ShortOfMemory(inventory.connection)
+        inventory.connection = connection  # type: ignore[misc, assignment]
+        inventory._place.connection = connection  # type: ignore[misc, assignment]
+        yield inventory, connection
+
+
+def test_what_needs_too_much_memory_is_run_again_with_one_thread(short: tuple[Inventory, ShortOfMemory]) -> None:
+    inventory, connection = short
+    inventory.execute("create table big as select 1 as a")
+    assert connection.threads == 1
+    assert inventory.all("from big") == [(1,)]
+
+
+def test_what_needs_too_much_for_one_thread_is_told(short: tuple[Inventory, ShortOfMemory]) -> None:
+    inventory, connection = short
+    with pytest.raises(StorageFull, match=r"ran out of room, in memory or on disk \(TMPDIR says where\)"):
+        inventory.execute("select 'too big'")
+    assert connection.threads == 1
+
+
+def test_within_a_transaction_the_first_failure_is_told(short: tuple[Inventory, ShortOfMemory]) -> None:
+    """A transaction in which a statement failed takes no other."""
+    inventory, connection = short
+    inventory.execute("begin")
+    with pytest.raises(duckdb.Error):
+        connection.execute("insert into nowhere values (1)")
+    with pytest.raises(StorageFull, match="could not allocate block"):
+        inventory.execute("create table big as select 1 as a")
+    inventory.execute("rollback")
