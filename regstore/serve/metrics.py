@@ -90,7 +90,8 @@ async def _of_index(index: Index) -> list[str]:
 
 def _of_health(health: Health) -> Iterator[str]:
     good = {State.OK: 1.0, State.WARN: 0.5}
-    states: Samples = {("check", line.name): good.get(line.state, 0.0) for line in health.lines}
+    looked_at = [line for line in health.lines if line.state is not State.SKIP]
+    states: Samples = {("check", line.name): good.get(line.state, 0.0) for line in looked_at}
     yield from _labelled("health", "gauge", "What doctor sees: 1 good, 0.5 a warning, 0 a failure.", states)
     commands = sorted({run.command for run in health.runs if run.complete})
     ages: Samples = {("command", command): health.last(command) / 1e6 for command in commands}

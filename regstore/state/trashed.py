@@ -52,6 +52,17 @@ async def find_trash(storage: Storage) -> list[TrashedRun]:
     return [_trashed(run, records.get(run), found.get(run, (0, 0, 0))) for run in sorted(records.keys() | found)]
 
 
+async def strangers_in_trash(storage: Storage) -> tuple[int, int, str]:
+    """What no run has left there, so that nothing empties it: objects, bytes, and one of the keys. One LIST."""
+    number = total = 0
+    example = ""
+    async for page in storage.list(TRASH):
+        for key, size in zip(page.keys, page.sizes, strict=True):
+            if not is_run(key[len(TRASH) :].partition("/")[0]):
+                number, total, example = number + 1, total + size, example or key
+    return number, total, example
+
+
 def _trashed(run: str, record: RunRecord | None, found: tuple[int, int, int]) -> TrashedRun:
     blobs, blob_bytes, newest = found
     complete = record is not None and record.done is not None

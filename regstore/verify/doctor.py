@@ -18,7 +18,15 @@ from regstore.errors import AccessDenied, NoSuchBucket, RegstoreError, StorageEr
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.unlinked import KeysOnly
 from regstore.inventory.whose import database_in_use
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, UnknownKey
+from regstore.layout import (
+    BlobKey,
+    LayerLinkKey,
+    RevisionLinkKey,
+    TagCurrentKey,
+    TagIndexKey,
+    UnknownKey,
+    UploadKey,
+)
 from regstore.seed.probe import probe_permissions
 from regstore.seed.result import Check, Outcome, SeedOptions
 from regstore.seed.seeding import seed
@@ -27,6 +35,7 @@ from regstore.state.known_cache import judge_cache
 from regstore.state.lock import find_locks
 from regstore.state.not_freed import look_at_trash
 from regstore.state.registry_state import CacheWord, read_state
+from regstore.state.trashed import strangers_in_trash
 from regstore.storage.base import Storage
 from regstore.storage.optional import TellsDate
 from regstore.verify.fault import FaultKind
@@ -50,6 +59,8 @@ class State(StrEnum):
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
+    #: Not tried: it takes a write.
+    SKIP = "skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +133,10 @@ def _ok(name: str, detail: str) -> Line:
     return Line(name=name, state=State.OK, detail=detail)
 
 
+def _skip(name: str, detail: str, advice: str = "") -> Line:
+    return Line(name=name, state=State.SKIP, detail=detail, advice=advice)
+
+
 def _warn(name: str, detail: str, advice: str) -> Line:
     return Line(name=name, state=State.WARN, detail=detail, advice=advice)
 
@@ -153,7 +168,7 @@ async def _permissions(storage: Storage, write_probe: bool) -> list[Line]:
     healthy = all(check.good for check in checks if check.name.startswith("health"))
     lines = []
     for check in checks:
-        if check.name in ("bucket", "folder") or check.outcome is Outcome.SKIPPED:
+        if check.name in ("bucket", "folder"):
             continue
         if check.name.startswith("seed") and check.outcome is Outcome.MISSING and healthy:
             lines.append(_ok(check.name, f"{check.detail}; not needed as long as other keys are"))
@@ -164,6 +179,8 @@ async def _permissions(storage: Storage, write_probe: bool) -> list[Line]:
 
 def _line(check: Check) -> Line:
     detail = check.detail or "as it should be"
+    if check.outcome is Outcome.SKIPPED:
+        return _skip(check.name, f"not tried: {check.detail}", "--write-probe tries it, with a small object")
     if check.good:
         return _ok(check.name, detail)
     if check.name.startswith("permission"):
@@ -176,7 +193,7 @@ def _line(check: Check) -> Line:
 
 async def _capabilities(storage: Storage, write_probe: bool) -> list[Line]:
     if not write_probe:
-        return [_ok("conditional writes", "not tried: that takes a write (--write-probe)")]
+        return [_skip("conditional writes", "not tried: that takes a write", "--write-probe tries it")]
     can = await storage.capabilities()
     lines = [
         _ok("conditional writes", "honoured")
@@ -256,13 +273,18 @@ async def _trash(storage: Storage, write_probe: bool, *, told: CacheWord | None)
             f"not freed yet: {part.blobs:,} blobs of {len(part.runs)} runs, {part.blob_bytes:,} bytes, because "
         )
         lines.append(_warn("trash", detail + part.because, f"to free it: {part.to_free}"))
-    return lines if left.parts else [*lines, _ok("trash", "empty")]
+    strangers, size, example = await strangers_in_trash(storage)
+    if strangers:
+        detail = f"{strangers:,} objects that no run left, {size:,} bytes, such as {example}"
+        lines.append(_warn("foreign trash", detail, "no command empties that: look at it, and delete it by hand"))
+    return lines if left.parts or strangers else [*lines, _ok("trash", "empty")]
 
 
 async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
     total = unknown = 0
     example = ""
     archived: dict[str, str] = {}
+    uploads: dict[tuple[str, str], tuple[int, int]] = {}
     times = KeysOnly()
     async for page in storage.list(layout.PREFIX):
         total += len(page)
@@ -272,6 +294,10 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
             if isinstance(decoded, UnknownKey):
                 unknown += 1
                 example = example or key
+            elif isinstance(decoded, UploadKey):
+                upload = (decoded.name, decoded.uuid)
+                newest, held = uploads.get(upload, (0, 0))
+                uploads[upload] = (max(newest, mtime), held + size)
             elif isinstance(decoded, BlobKey):
                 times.blob(size, mtime)
             elif isinstance(decoded, _LINKS):
@@ -283,6 +309,7 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
         )
     if archived:
         lines.append(await _archived(storage, archived))
+    lines.append(_open_uploads(uploads, await storage.now() if uploads else 0))
     unlinked = times.result()
     if unlinked.steady:
         lines.append(
@@ -303,6 +330,16 @@ async def _keys(storage: Storage, write_probe: bool) -> list[Line]:
             )
         )
     return lines
+
+
+def _open_uploads(uploads: Mapping[tuple[str, str], tuple[int, int]], now: int) -> Line:
+    """uploads: of each, by repository and ID, when it was last written to, and its bytes."""
+    stale = {upload: size for upload, (newest, size) in uploads.items() if newest < now - _UPLOAD_STALE}
+    if not stale:
+        return _ok("uploads", f"{len(uploads):,} under way, none older than 7 days")
+    (name, uuid), size = min(stale), sum(stale.values())
+    detail = f"{len(stale):,} of {len(uploads):,} older than 7 days, {size:,} bytes, such as {uuid} in {name}"
+    return _warn("uploads", detail, "`regstore gc` removes them (--uploads-older-than)")
 
 
 async def _archived(storage: Storage, archived: Mapping[str, str]) -> Line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -128,13 +129,26 @@ def test_doctor_names_what_is_odd(run: Run, registry: Path) -> None:
     part = registry / "regstore/runs/20260101T000000Z-abcdef00/000001.jsonl.gz"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"")
+    (registry / "regstore/trash/mine").write_bytes(b"1234")
+    old = registry / "docker/registry/v2/repositories/a/_uploads/0d6b9a0e-51a7-4c63-9a1f-6d7a3f5a1c2b"
+    old.mkdir(parents=True)
+    for name in ("data", "startedat"):
+        (old / name).write_bytes(b"12345")
+        os.utime(old / name, (1, 1_600_000_000))
     said = run("doctor", registry, "--json")
     assert said.code == 1
     states = {check["name"]: (check["state"], check["detail"]) for check in said.json["checks"]}
     assert states["unknown keys"] == ("warn", "1, such as docker/registry/v2/blobs/odd")
     assert states["symbolic links"][0] == "fail"
     assert states["trash"][0] == "warn" and "not freed yet: 1 blobs of 1 runs, 3 bytes" in states["trash"][1]
+    assert states["foreign trash"] == ("warn", "1 objects that no run left, 4 bytes, such as regstore/trash/mine")
     assert states["runs"][0] == "warn"
+    assert states["uploads"] == (
+        "warn",
+        "1 of 1 older than 7 days, 10 bytes, such as 0d6b9a0e-51a7-4c63-9a1f-6d7a3f5a1c2b in a",
+    )
+    untried = {name for name, (state, _) in states.items() if state == "skip"}
+    assert untried == {"permission write", "permission delete", "permission read", "conditional writes"}
     assert all(check["advice"] for check in said.json["checks"] if check["state"] != "ok")
 
 
