@@ -22,10 +22,11 @@ from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.layout import TagCurrentKey, TagIndexKey
 from regstore.reference import Reference, parse_tag
 from regstore.registry import Registry
+from regstore.registry.links import is_begun
 from regstore.state.journal import CREATED, REWRITTEN, Entry, Journal
 from regstore.state.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
-from regstore.tagging import list_tag, replace_tag
+from regstore.tagging import UNDER_WAY, list_tag, replace_tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,14 @@ class TagPlan:
             return ""
         digest = layout.parse_link(self.held)
         return str(digest) if digest is not None else "nothing that can be read"
+
+    def is_being_pushed(self, *, since: int) -> bool:
+        """Whether its links show half of a push that is not older, in microseconds: that would be written over. Of this
+        image it does no harm, and may be what a run that was killed has left."""
+        if self.stands is not None and is_begun(self.held or b"") and self.stands.mtime >= since:
+            return True  # on a disk a registry empties the file first
+        set_at = self.stands.mtime + 1 if self.stands is not None else 0
+        return any(mtime >= max(since, set_at) for digest, mtime in self.known.items() if digest != self.digest)
 
     @property
     def nothing_to_do(self) -> bool:
@@ -76,6 +85,10 @@ async def plan_tag(storage: Storage, image: Reference, new: str, *, force: bool 
         stands=stands,
         known={key.digest: info.mtime for key, info in links.items() if isinstance(key, TagIndexKey)},
     )
+    if plan.is_being_pushed(since=await storage.now() - UNDER_WAY):
+        raise Refused(
+            f"{tag.name}:{tag.tag} is being pushed just now; nothing was changed; look again when it is there"
+        )
     if plan.held is not None and not plan.nothing_to_do and not force:
         raise Refused(f"{tag.name}:{tag.tag} names {plan.was} already; to make it name {digest}, say --force")
     return plan

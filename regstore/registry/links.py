@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -18,6 +19,10 @@ AREAS_END: Final = "_\U0010ffff"
 
 
 _ANY_AGE: Final = 2**62
+#: Pauses, in seconds, between reads of a link that seems to be just being written.
+_WRITING: Final = (0.01, 0.04, 0.0)
+#: A link with fewer bytes is cut.
+_SHORTEST: Final = len("sha256:") + 64
 
 
 async def read_link(storage: Storage, key: layout.Key) -> Digest:
@@ -26,11 +31,20 @@ async def read_link(storage: Storage, key: layout.Key) -> Digest:
     NotFound when there is no link; IntegrityError, which names the key, when its body is not one digest.
     """
     text = layout.encode(key)
-    body = await storage.get(text)
-    digest = layout.parse_link(body)
-    if digest is None:
-        raise IntegrityError(f"the link {text} holds {body[:80]!r}, which is not a digest")
-    return digest
+    for pause in _WRITING:
+        body = await storage.get(text)
+        digest = layout.parse_link(body)
+        if digest is not None:
+            return digest
+        if not is_begun(body):
+            break
+        await asyncio.sleep(pause)
+    raise IntegrityError(f"the link {text} holds {body[:80]!r}, which is not a digest")
+
+
+def is_begun(body: bytes) -> bool:
+    """Whether a link may be just being written: on a disk a registry empties the file first, then writes."""
+    return len(body) < _SHORTEST
 
 
 async def write_link(storage: Storage, key: layout.Key, digest: Digest) -> None:

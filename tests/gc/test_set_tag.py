@@ -22,6 +22,7 @@ from regstore.reference import Reference
 from regstore.state.journal import find_runs
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
+from regstore.tagging import UNDER_WAY
 from regstore.testing.faulty import FaultyStorage, died
 from tests.gc.scenes import collect, copy_of, model_storage, options, registry
 from tests.gc.test_removal import Scene, remove, scene
@@ -173,6 +174,26 @@ async def test_a_push_meanwhile_is_not_written_over(scene: Scene) -> None:
         with pytest.raises(Refused, match=f"was set meanwhile, and names {scene.older}"):
             await apply_tag(storage, plan, lock)
     assert names(storage, "latest") == link_body(scene.older)
+
+
+@pytest.mark.parametrize("tag", ["new", "latest"])
+async def test_half_a_push_is_not_written_over(scene: Scene, tag: str) -> None:
+    """Its index link stands, its current/link is to come, or is emptied and not yet written."""
+    storage = model_storage(scene.store)
+    await storage.put(encode(TagIndexKey("a", tag, scene.older)), link_body(scene.older))
+    begun = dict(storage.store.objects)
+    with pytest.raises(Refused, match=f"a:{tag} is being pushed just now"):
+        await set_tag(storage, "a:multi", tag, force=True)
+    await storage.put(encode(TagCurrentKey("a", tag)), b"")
+    with pytest.raises(Refused, match=f"a:{tag} is being pushed just now"):
+        await set_tag(storage, "a:multi", tag, force=True)
+    storage.store.objects = dict(begun)
+    await set_tag(storage, f"a@{scene.older}", tag, force=True)  # the same image: no harm
+    assert names(storage, tag) == link_body(scene.older)
+    storage.store.objects = dict(begun)
+    storage.clock += UNDER_WAY + 1_000_000  # it was cut short
+    await set_tag(storage, "a:multi", tag, force=True)
+    assert names(storage, tag) == link_body(scene.index)
 
 
 async def test_a_tag_whose_link_is_damaged(scene: Scene) -> None:

@@ -18,9 +18,12 @@ from regstore.errors import (
     NotARegistry,
     TagUnknown,
 )
+from regstore.layout import TagCurrentKey, encode, link_body
 from regstore.registry import Registry
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.registry.storages import PlainStorage, RecordingStorage
 from tests.servers import images
@@ -276,3 +279,22 @@ async def test_a_digest_tag_that_is_cut_refers_to_what_begins_so(
     b.store.write_folder(storage.root)
     found = await registry.repository("a").referrers(image)
     assert {of.digest for of in found} == {cosign, listed}
+
+
+async def test_a_link_that_is_just_being_written_is_read_again() -> None:
+    """On a disk a registry empties a tag's file, then writes it."""
+    b = Builder(NOW)
+    image = b.image(b.blob(b"config"))
+    b.push("a", image, "latest")
+    key = encode(TagCurrentKey("a", "latest"))
+    b.put(TagCurrentKey("a", "latest"), b"")
+    storage = ModelStorage(b.store, now=NOW)
+    with pytest.raises(IntegrityError, match="holds b''"):
+        await Registry(storage).repository("a").manifests.get("latest")
+
+    async def goes_on(operation: str, read: str) -> None:
+        if (operation, read) == ("get", key):
+            await storage.put(key, link_body(image))
+
+    faulty = FaultyStorage(storage, after=goes_on)
+    assert (await Registry(faulty).repository("a").manifests.get("latest")).digest == image
