@@ -65,6 +65,13 @@ def with_user(content: bytes, user: str, password: str, where: str) -> bytes:
     return _with_line(content, user, f"{user}:{hashed}", where)
 
 
+def has_password(content: bytes, user: str, password: str, where: str) -> bool:
+    """Whether the file has this user with this password."""
+    hashed = parse_htpasswd(_text(content, where), where).get(user)
+    check_password(password)
+    return hashed is not None and bool(_bcrypt().checkpw(password.encode(), hashed))
+
+
 def without_user(content: bytes, user: str, where: str) -> bytes:
     """InputError where there is no such user. Refused where it is the last one: a registry whose file is empty lets
     nobody in, and one whose file is missing makes up a user."""

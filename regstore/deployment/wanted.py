@@ -52,6 +52,10 @@ REGSTORE_ENV: Final = "secrets/regstore.env"
 #: Where a container has the files of DIR, and the store where that is a folder.
 CONTAINER_FOLDER: Final = PurePosixPath("/etc/registry")
 CONTAINER_STORE: Final = PurePosixPath("/var/lib/registry")
+#: Debian's, and where pip puts ours.
+REGISTRY_PROGRAM: Final = "/usr/bin/docker-registry"
+REGSTORE_PROGRAM: Final = "/usr/local/bin/regstore"
+
 READABLE: Final = 0o644
 PRIVATE: Final = 0o600
 
@@ -146,8 +150,8 @@ class Deployment:
     nightly: time = time(2, 30)
     folder: PurePosixPath
     user: str = "root"
-    registry_program: str = "/usr/bin/docker-registry"
-    regstore_program: str = "/usr/local/bin/regstore"
+    registry_program: str = REGISTRY_PROGRAM
+    regstore_program: str = REGSTORE_PROGRAM
     registry_image: str = ""
     regstore_image: str = ""
 
