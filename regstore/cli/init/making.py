@@ -1,0 +1,361 @@
+"""The run itself: choose, plan, show, ask, seed, write."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from regstore.cli.confirm import confirm
+from regstore.cli.init import showing
+from regstore.cli.init.asking import Terminal
+from regstore.cli.init.choosing import Chosen, choose
+from regstore.cli.init.options import Asked, Doing, InitStore, Keys
+from regstore.cli.init.passwords import Passwords, passwords_of
+from regstore.cli.output import emit, emit_error, emit_json
+from regstore.cli.progress import progress
+from regstore.cli.run import run_async
+from regstore.deployment import applying, environment_files, users
+from regstore.deployment.authority import Pair
+from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
+from regstore.deployment.environment_files import Secrets, StoreKeys
+from regstore.deployment.forms import generated_files
+from regstore.deployment.planning import Action, Plan, Standing, plan
+from regstore.deployment.record import Record
+from regstore.deployment.wanted import (
+    HTPASSWD,
+    PRIVATE,
+    REGISTRY_ENV,
+    REGSTORE_ENV,
+    STORE_CA,
+    Cache,
+    Deployment,
+    Form,
+    Kind,
+    Tls,
+    WantedFile,
+)
+from regstore.errors import EXIT_OK, EXIT_PARTIAL, AccessDenied, InputError, NoSuchBucket, Refused, StorageError
+
+if TYPE_CHECKING:
+    from regstore.seed import SeedOptions, SeedResult
+    from regstore.storage.base import PutOptions
+
+_FIRST_USER: Final = "admin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """How a run speaks, and whether it asks."""
+
+    dry_run: bool
+    yes: bool
+    as_json: bool
+    quiet: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What is to be written, and what is to be told of it."""
+
+    plan: Plan
+    passwords: Passwords
+    certificates: Certificates
+    warnings: tuple[str, ...] = ()
+
+
+def make(
+    folder: Path, store: InitStore, asked: Asked, keys: Keys, doing: Doing, put: PutOptions, view: View
+) -> int:
+    """All of a deployment, new or changed."""
+    terminal = Terminal.here(wanted=not (view.yes or view.as_json))
+    with _place(folder, view):
+        before = applying.read_record(folder)
+        chosen = choose(folder, store, asked, put, before, terminal)
+        owner = _owner(chosen.deployment)
+        made = _made(folder, chosen, keys, doing, before, terminal)
+        _refuse_foreign(folder, made.plan)
+        run_async(_look(chosen, doing, terminal, view))
+        if not view.as_json:
+            showing.show_plan(folder, made.plan)
+        if view.dry_run:
+            return _finish(folder, made, view, None)
+        if any(change.touches for change in made.plan.to_do):
+            _consent(view)
+        seeded = run_async(_seed_all(chosen, view, owner))
+        applying.apply(folder, made.plan, owner)
+        return _finish(folder, made, view, seeded)
+
+
+def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> int:
+    """Only the users, or only the server's certificate, of a deployment that is there."""
+    terminal = Terminal.here(wanted=not (view.yes or view.as_json))
+    with applying.locked(folder, create=False):
+        before = applying.read_record(folder)
+        if before is None:
+            raise InputError(
+                f"{folder} is no deployment yet: `regstore init {folder} --host ... --store ...` makes it"
+            )
+        deployment, passwords, made = before.deployment, Passwords(), Certificates()
+        standing = applying.read_standing(folder, [*PATHS, HTPASSWD])
+        if doing.renew:
+            if deployment.tls is not Tls.OWN_CA:
+                raise InputError(
+                    "only a certificate by the deployment's own authority can be renewed: give a new one"
+                )
+            made = certificates(deployment, standing, datetime.now(UTC), renew=True)
+            wanted = list(made.files)
+        else:
+            passwords, wanted = _users_only(folder, standing, keys, doing, terminal)
+        planned = plan(deployment, wanted, standing, before, is_part=True)
+        if not view.as_json:
+            showing.show_plan(folder, planned)
+        if not view.dry_run:
+            applying.apply(folder, planned, _owner(deployment))
+        return _finish(
+            folder, _Made(plan=planned, passwords=passwords, certificates=made), view, None, is_part=True
+        )
+
+
+@contextmanager
+def _place(folder: Path, view: View) -> Iterator[None]:
+    """Locked, and made; a dry run makes nothing, and what was made for nothing goes again."""
+    is_new = not folder.exists()
+    if is_new and view.dry_run:
+        yield
+        return
+    with applying.locked(folder, create=True):
+        try:
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):
+                    folder.rmdir()
+
+
+def _made(
+    folder: Path, chosen: Chosen, keys: Keys, doing: Doing, before: Record | None, terminal: Terminal
+) -> _Made:
+    deployment, now = chosen.deployment, datetime.now(UTC)
+    generated = generated_files(deployment)
+    fixed = [*PATHS, HTPASSWD, REGISTRY_ENV, REGSTORE_ENV, STORE_CA, *(file.path for file in generated)]
+    standing = applying.read_standing(folder, {*fixed, *(before.written if before is not None else ())})
+    certs = certificates(deployment, standing, now, given=_given(keys))
+    secrets, warnings = _secrets(chosen, keys, standing)
+    passwords, htpasswd = _users(folder, standing, keys, terminal)
+    wanted = [*generated, *certs.files, *secrets, htpasswd]
+    if chosen.store_ca is not None:
+        wanted.append(WantedFile(path=STORE_CA, content=chosen.store_ca, kind=Kind.CERTIFICATE))
+    if certs.ends_soon(now) and certs.shown is not None:
+        warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: --renew makes a new one")
+    warnings += _missing_programs(deployment)
+    planned = plan(deployment, wanted, standing, before, overwrite=set(doing.overwrite or ()))
+    return _Made(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
+
+
+def _missing_programs(deployment: Deployment) -> list[str]:
+    """The units may be for another host, so this is no error."""
+    found = []
+    if deployment.form is Form.SYSTEMD:
+        if not Path(deployment.registry_program).exists():
+            found.append(
+                f"there is no {deployment.registry_program} here yet: install the registry (Debian: docker-registry), "
+                "or say --registry-program"
+            )
+        if not Path(deployment.regstore_program).exists():
+            found.append(f"there is no {deployment.regstore_program} here yet, which the nightly job runs")
+    return found
+
+
+def _given(keys: Keys) -> Given | None:
+    if keys.tls_cert is None and keys.tls_key is None:
+        if keys.tls_ca is not None:
+            raise InputError("--tls-ca goes with --tls-cert and --tls-key")
+        return None
+    if keys.tls_cert is None or keys.tls_key is None:
+        raise InputError("--tls-cert and --tls-key go together")
+    pair = Pair(cert=_read(keys.tls_cert), key=_read(keys.tls_key))
+    return Given(pair=pair, ca=_read(keys.tls_ca) if keys.tls_ca is not None else None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _secrets(chosen: Chosen, keys: Keys, standing: dict[str, Standing]) -> tuple[list[WantedFile], list[str]]:
+    """The files, and what to warn of."""
+    there: dict[str, bytes] = {
+        path: standing[path].content for path in (REGISTRY_ENV, REGSTORE_ENV) if path in standing
+    }
+    password = os.environ.get("REGISTRY_REDIS_PASSWORD") if chosen.deployment.cache is Cache.REDIS else None
+    of_registry, of_regstore, warnings = None, None, []
+    if not chosen.deployment.on_disk and len(there) < 2:
+        of_regstore, why = _store_keys(chosen, None)
+        of_registry, why = (
+            _store_keys(chosen, keys.registry_profile) if keys.registry_profile else (of_regstore, why)
+        )
+        if why:
+            warnings.append(f"{why}: write keys that last into {REGISTRY_ENV} and {REGSTORE_ENV}")
+    given = Secrets(registry=of_registry, regstore=of_regstore, redis_password=password)
+    return environment_files.files(chosen.deployment, given, there), warnings
+
+
+def _store_keys(chosen: Chosen, profile: str | None) -> tuple[StoreKeys | None, str]:
+    from regstore.deployment.credentials import lasting_keys
+
+    access = chosen.access
+    if profile is None and access is not None and access.access_key and access.secret_key:
+        return StoreKeys(access_key=access.access_key, secret_key=access.secret_key), ""
+    found = lasting_keys(profile or chosen.profile)
+    return found.keys, found.why
+
+
+def _users(
+    folder: Path, standing: dict[str, Standing], keys: Keys, terminal: Terminal
+) -> tuple[Passwords, WantedFile]:
+    where = str(folder / HTPASSWD)
+    content = standing[HTPASSWD].content if HTPASSWD in standing else b""
+    known = users.users_of(content, where)
+    names = keys.user or []
+    if keys.password_stdin and not names:
+        raise InputError("--password-stdin needs to know whose: name users with --user")
+    if not names and not known:
+        names = [
+            terminal.ask("Who is the first user", _user, default=_FIRST_USER) if terminal.asks else _FIRST_USER
+        ]
+    passwords = passwords_of(names, known, terminal, from_stdin=keys.password_stdin)
+    return passwords, _htpasswd(passwords.into(content, where))
+
+
+def _users_only(
+    folder: Path, standing: dict[str, Standing], keys: Keys, doing: Doing, terminal: Terminal
+) -> tuple[Passwords, list[WantedFile]]:
+    where = str(folder / HTPASSWD)
+    content = standing[HTPASSWD].content if HTPASSWD in standing else b""
+    if doing.remove_user is not None:
+        return Passwords(), [_htpasswd(users.without_user(content, doing.remove_user, where))]
+    assert doing.add_user is not None
+    known = users.users_of(content, where)
+    names = [doing.add_user]
+    passwords = passwords_of(names, known, terminal, from_stdin=keys.password_stdin, anew=True)
+    return passwords, [_htpasswd(passwords.into(content, where))]
+
+
+def _user(text: str) -> str:
+    users.check_name(text)
+    return text
+
+
+def _htpasswd(content: bytes) -> WantedFile:
+    return WantedFile(path=HTPASSWD, content=content, mode=PRIVATE, kind=Kind.USERS)
+
+
+def _refuse_foreign(folder: Path, planned: Plan) -> None:
+    """On a first run nothing in DIR is regstore's."""
+    if planned.before is None and planned.conflicts:
+        names = ", ".join(change.path for change in planned.conflicts)
+        raise Refused(
+            f"{folder} has files that regstore did not make: {names}. Move them away, use another folder, or say "
+            f"--overwrite {planned.conflicts[0].path}"
+        )
+
+
+def _consent(view: View) -> None:
+    if not confirm("Change these files?", yes=view.yes):
+        raise Refused("nothing was changed")
+
+
+def _owner(deployment: Deployment) -> applying.Owner | None:
+    """None where the files are to be whose they are when they are written."""
+    name = deployment.user
+    try:
+        found = pwd.getpwuid(int(name)) if re.fullmatch(r"\d+", name) else pwd.getpwnam(name)
+    except KeyError as error:
+        if name.isdigit() and os.geteuid() == 0:
+            return applying.Owner(uid=int(name), gid=int(name))
+        raise InputError(
+            f"there is no user {name} on this computer: make it, or say another with --run-as"
+        ) from error
+    if found.pw_uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        raise AccessDenied(f"{name} owns the files of this deployment: run this as {name} or root, or say --run-as")
+    return applying.Owner(uid=found.pw_uid, gid=found.pw_gid)
+
+
+async def _look(chosen: Chosen, doing: Doing, terminal: Terminal, view: View) -> None:
+    """NoSuchBucket where the store is missing and nobody wants it made."""
+    from regstore.seed import Outcome, SeedOptions
+
+    looked = await _seed(chosen, SeedOptions(check=True, put=chosen.put), view)
+    place = looked.checks[0]
+    if place.outcome is Outcome.MISSING and not doing.create:
+        if terminal.asks and confirm(f"{place.detail}. Make it?", yes=False):
+            return
+        raise NoSuchBucket(f"{place.detail}: --create makes it")
+
+
+async def _seed_all(chosen: Chosen, view: View, owner: applying.Owner | None) -> SeedResult:
+    """StorageError where no registry could use the store."""
+    from regstore.seed import Outcome, SeedOptions
+
+    seeded = await _seed(chosen, SeedOptions(put=chosen.put), view)
+    if seeded.broken:
+        problem = seeded.broken[0]
+        raise StorageError(f"{seeded.url} is not ready for a registry: {problem.name}: {problem.detail}")
+    if owner is not None and chosen.deployment.on_disk and seeded.checks[0].outcome is Outcome.DONE:
+        applying.give(Path(chosen.deployment.storage[chosen.deployment.driver]["rootdirectory"]), owner)
+    return seeded
+
+
+async def _seed(chosen: Chosen, options: SeedOptions, view: View) -> SeedResult:
+    from regstore.seed import seed
+
+    with progress(quiet=view.quiet or view.as_json) as on_event:
+        async with chosen.open() as storage:
+            return await seed(storage, options, on_event=on_event)
+
+
+def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *, is_part: bool = False) -> int:
+    made_up = {} if view.dry_run else made.passwords.made_up
+    shown = made.certificates.shown
+    warnings = list(made.warnings)
+    if seeded is not None:
+        warnings += [f"{each.name}: {each.detail}" for each in seeded.warnings]
+    conflicts = made.plan.conflicts
+    warnings += [
+        f"{change.path} was edited by hand and is not as asked: say --overwrite {change.path}, or leave it so"
+        for change in conflicts
+    ]
+    if view.as_json:
+        emit_json(
+            showing.as_json(folder, made.plan, seeded=seeded, certificate=shown, made_up=made_up, warnings=warnings)
+        )
+    elif not view.dry_run:
+        if seeded is not None:
+            showing.show_seeded(seeded)
+        showing.show_passwords(made_up)
+        if is_part:
+            if shown is not None:
+                showing.show_certificate(shown)
+                emit("Restart the registry: it reads its certificate when it starts.")
+        else:
+            showing.show_certificate(shown)
+            if (
+                any(change.action is Action.CHANGED for change in made.plan.changes)
+                and made.plan.before is not None
+            ):
+                emit("Restart what runs, so that it goes by what changed.")
+            showing.show_next(folder, made.plan.record.deployment)
+    for warning in warnings:
+        emit_error(f"warning: {warning}")
+    return EXIT_PARTIAL if conflicts else EXIT_OK

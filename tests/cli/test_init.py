@@ -1,0 +1,425 @@
+"""`regstore init` as a user types it: new, again, changed, edited by hand, cut short, and in odd places."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bcrypt
+import pytest
+import yaml
+
+from regstore.deployment import applying, authority, users
+from regstore.deployment.authority import Pair
+from regstore.htpasswd import parse_htpasswd
+from tests.cli.conftest import Run, Said
+
+ODD = "a:b $HOME 'x' ü"
+
+Init = Callable[..., Said]
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "COST", 4)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+@pytest.fixture
+def init(run: Run, place: Path, tmp_path: Path) -> Init:
+    """`init()`: the least that makes a deployment; more words are added."""
+
+    def init(*words: object) -> Said:
+        return run(
+            "init", place, "--host", "registry.example.org", "--store", tmp_path / "store", "--create", *words
+        )
+
+    return init
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """On standard input. CliRunner puts its own in the place of ours."""
+    monkeypatch.setattr("regstore.cli.init.passwords.read_input", lambda: text.encode())
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    return {
+        str(path.relative_to(folder)): (
+            path.read_bytes(),
+            stat.S_IMODE(path.stat().st_mode),
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def password_in(said: Said) -> str:
+    return said.out.partition("shown this once: ")[2].split()[0]
+
+
+def is_password(place: Path, user: str, password: str) -> bool:
+    known = parse_htpasswd((place / "auth/htpasswd").read_text(), "it")
+    return user in known and bcrypt.checkpw(password.encode(), known[user])
+
+
+# -- once, and again
+
+
+def test_a_first_run_writes_all_and_makes_up_a_password(init: Init, place: Path, tmp_path: Path) -> None:
+    said = init()
+    assert said.code == 0, said
+    assert is_password(place, "admin", password_in(said))
+    assert (tmp_path / "store/docker/registry/v2").is_dir()
+    for path, (content, mode, _) in files(place).items():
+        is_secret = path.startswith(("secrets/", "authority/", "auth/")) or path.endswith(".key")
+        assert mode == (0o600 if is_secret else 0o644), path
+        assert is_secret or b"PRIVATE" not in content
+    assert stat.S_IMODE((place / "authority").stat().st_mode) == 0o700
+
+
+def test_again_it_changes_nothing_and_says_nothing_twice(init: Init, run: Run, place: Path) -> None:
+    first = init()
+    before = files(place)
+    for said in (init(), run("init", place), run("init", place, "--user", "admin"), run("init", place, "--yes")):
+        assert (said.code, files(place)) == (0, before), said
+        assert "nothing to change" in said.out
+        assert password_in(first) not in said.out + said.err
+
+
+def test_a_change_is_shown_and_asked_for(init: Init, run: Run, place: Path) -> None:
+    init()
+    before = files(place)
+    refused = run("init", place, "--port", "5443")
+    assert (refused.code, files(place)) == (4, before)
+    assert "-  addr: :5000\n+  addr: :5443" in refused.out
+    assert "say --yes" in refused.err
+    assert run("init", place, "--port", "5443", "--dry-run").code == 0
+    assert files(place) == before
+    assert run("init", place, "--port", "5443", "--yes").code == 0
+    changed = {path for path, found in files(place).items() if found[0] != before[path][0]}
+    assert {path for path in changed if not path.endswith((".service", ".txt", ".md"))} == {
+        "config.yml",
+        "deployment.json",
+    }
+    assert yaml.safe_load((place / "config.yml").read_text())["http"]["addr"] == ":5443"
+
+
+def test_another_name_is_another_certificate_by_the_same_authority(init: Init, run: Run, place: Path) -> None:
+    init()
+    before = files(place)
+    assert run("init", place, "--name", "2001:db8::1", "--yes").code == 0
+    shown = authority.look_at((place / "tls/server.crt").read_bytes())
+    assert shown.names == ("registry.example.org", "2001:db8::1")
+    for kept in ("tls/ca.crt", "tls/server.key", "authority/ca.key", "auth/htpasswd", "secrets/registry.env"):
+        assert files(place)[kept] == before[kept]
+
+
+def test_another_form_takes_the_old_ones_files_away(init: Init, run: Run, place: Path) -> None:
+    init()
+    assert run("init", place, "--for", "compose", "--yes").code == 0
+    assert not (place / "systemd").exists()
+    assert "/etc/registry/tls/server.key" in (place / "config.yml").read_text()
+
+
+# -- what people did
+
+
+def test_an_edited_file_is_kept_while_nothing_new_is_wanted_of_it(init: Init, run: Run, place: Path) -> None:
+    init()
+    config = place / "config.yml"
+    edited = config.read_text() + "# ours\n"
+    config.write_text(edited)
+    said = run("init", place)
+    assert (said.code, config.read_text()) == (0, edited)
+    assert "kept" in said.out
+
+    said = run("init", place, "--port", "5443", "--yes")
+    assert (said.code, config.read_text()) == (3, edited)
+    assert "say --overwrite config.yml" in said.err
+    assert "-# ours" in said.out
+
+    assert run("init", place, "--overwrite", "config.yml", "--yes").code == 0
+    assert "addr: :5443" in config.read_text()
+    assert run("init", place).code == 0
+
+
+def test_files_of_others_are_left_alone_or_refused(init: Init, place: Path) -> None:
+    place.mkdir()
+    (place / "notes").write_text("mine")
+    (place / "config.yml").write_text("mine, too")
+    before = files(place)
+    init().failed(4, "config.yml", "--overwrite")
+    assert files(place) == before
+    assert init("--overwrite", "config.yml", "--yes").code == 0
+    assert (place / "notes").read_text() == "mine"
+    assert "storagedriver" in (place / "config.yml").read_text()
+
+
+def test_lines_of_secrets_and_users_are_the_operators(init: Init, run: Run, place: Path) -> None:
+    init()
+    for path in ("secrets/registry.env", "auth/htpasswd"):
+        with (place / path).open("a") as file:
+            file.write("# ours\n")
+    (place / "secrets/registry.env").chmod(0o644)
+    before = files(place)
+    assert run("init", place).code == 0
+    after = files(place)
+    assert {path for path in before if before[path][0] != after[path][0]} == set()
+    assert after["secrets/registry.env"][1] == 0o600
+
+
+def test_a_stricter_mode_stays(init: Init, run: Run, place: Path) -> None:
+    init()
+    (place / "config.yml").chmod(0o640)
+    assert run("init", place).code == 0
+    assert files(place)["config.yml"][1] == 0o640
+
+
+# -- users and certificates alone
+
+
+def test_users_come_and_go(init: Init, run: Run, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init()
+    type_in(monkeypatch, f"{ODD}\n")
+    before = files(place)
+    said = run("init", place, "--add-user", "ann", "--password-stdin")
+    assert (said.code, ODD in said.out + said.err) == (0, False)
+    assert is_password(place, "ann", ODD)
+    assert {path for path in before if files(place)[path] != before[path]} == {"auth/htpasswd"}
+    made_up = password_in(run("init", place, "--add-user", "ann"))
+    assert is_password(place, "ann", made_up)
+    assert run("init", place, "--remove-user", "admin").code == 0
+    run("init", place, "--remove-user", "ann").failed(4, "only user")
+    assert users.users_of((place / "auth/htpasswd").read_bytes(), "") == ["ann"]
+
+
+def test_given_passwords_of_users_that_are_there(init: Init, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, f"{ODD}\nb\n")
+    words = ("--user", "ann", "--user", "bob", "--password-stdin")
+    assert init(*words).code == 0
+    before = files(place)
+    assert init(*words).code == 0
+    assert files(place) == before
+    type_in(monkeypatch, f"{ODD}\nother\n")
+    assert init(*words, "--yes").code == 0
+    assert is_password(place, "bob", "other")
+
+
+def test_renewed_by_the_same_authority(init: Init, run: Run, place: Path) -> None:
+    init()
+    before = files(place)
+    said = run("init", place, "--renew", "--json")
+    assert said.code == 0
+    assert {path for path in before if files(place)[path] != before[path]} == {"tls/server.crt", "tls/server.key"}
+    cert, ca = ((place / "tls" / name).read_bytes() for name in ("server.crt", "ca.crt"))
+    assert authority.issued_by(cert, ca)
+    assert said.json["certificate"]["sha256"] == authority.look_at(cert).fingerprint
+
+
+def test_a_certificate_that_ends_soon_is_told_of(init: Init, run: Run, place: Path) -> None:
+    init()
+    ca = Pair(cert=(place / "tls/ca.crt").read_bytes(), key=(place / "authority/ca.key").read_bytes())
+    soon = datetime.now(UTC) - timedelta(days=380)
+    old = authority.issue(ca, (place / "tls/server.key").read_bytes(), ["registry.example.org"], soon)
+    (place / "tls/server.crt").write_bytes(old)
+    said = run("init", place)
+    assert (said.code, (place / "tls/server.crt").read_bytes()) == (0, old)
+    assert "--renew" in said.err
+
+
+def test_without_the_authoritys_key_what_stands_is_used_and_no_more(init: Init, run: Run, place: Path) -> None:
+    init()
+    (place / "authority/ca.key").unlink()
+    assert run("init", place).code == 0
+    run("init", place, "--renew").failed(2, "authority/ca.key is gone")
+
+
+def test_given_certificates(init: Init, run: Run, place: Path, tmp_path: Path) -> None:
+    key, ca_key = authority.new_key(), authority.new_key()
+    now = datetime.now(UTC)
+    ca = authority.make_authority(ca_key, "x", now)
+    cert = authority.issue(Pair(cert=ca, key=ca_key), key, ["*.example.org"], now)
+    for name, content in (("c", cert), ("k", key), ("a", ca), ("other", ca_key)):
+        (tmp_path / name).write_bytes(content)
+    given = ("--tls", "files", "--tls-cert", tmp_path / "c", "--tls-ca", tmp_path / "a", "--tls-key")
+    init(*given, tmp_path / "other").failed(2, "key does not belong to")
+    init(*given, tmp_path / "nothing").failed(2, "nothing", "no such file")
+    init("--tls", "files").failed(2, "--tls-cert and --tls-key")
+    assert not place.exists()
+    assert init(*given, tmp_path / "k").code == 0
+    assert (place / "tls/server.crt").read_bytes() == cert
+    assert stat.S_IMODE((place / "tls/server.key").stat().st_mode) == 0o600
+    assert run("init", place).code == 0
+    run("init", place, "--host", "other.example").failed(2, "not for other.example", "--tls-cert")
+    run("init", place, "--renew").failed(2, "own authority")
+
+
+# -- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--host", "https://a.example"), "no https://"),
+        (("--host", "a b"), "neither the name"),
+        (("--port", "0"), "no port"),
+        (("--port", "5001"), "one port"),
+        (("--nightly", "25:00"), "time of a day"),
+        (("--cache", "redis"), "address of Redis"),
+        (("--store", "memory://x"), "no driver"),
+        (("--store", "ftp://x/y"), "no location"),
+        (("--run-as", "nobody-of-this-name"), "--run-as"),
+        (("--user", "a:b"), "no colon"),
+        (("--user", "a", "--user", "a"), "twice"),
+        (("--renew", "--add-user", "x"), "one thing at a time"),
+        (("--renew",), "changes nothing else"),
+        (("--tls-ca", "x"), "--tls-ca goes with"),
+        (("--password-stdin",), "--user"),
+    ],
+)
+def test_wrong_words_make_nothing(init: Init, place: Path, words: tuple[str, ...], told: str) -> None:
+    init(*words).failed(2, told)
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("given", ["", "a\nb\n", "\n", "x" * 73])
+def test_passwords_that_can_t_be(init: Init, place: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    type_in(monkeypatch, given)
+    said = init("--user", "ann", "--password-stdin")
+    said.failed(2, "password")
+    assert "xxx" not in said.err
+    assert not place.exists()
+
+
+def test_what_is_missing_is_named_where_nobody_can_be_asked(run: Run, place: Path, tmp_path: Path) -> None:
+    run("init", place).failed(2, "--host is missing")
+    run("init", place, "--host", "a").failed(2, "--store is missing")
+    run("init", place, "--host", "a", "--store", tmp_path / "store").failed(1, "no folder", "--create")
+    run("init", place, "--renew").failed(2, "no ")
+    place.mkdir()
+    run("init", place, "--renew").failed(2, "no deployment yet")
+
+
+def test_odd_places(init: Init, place: Path) -> None:
+    place.write_text("a file")
+    init().failed(2, "is no folder")
+    place.unlink()
+    place.mkdir()
+    place.chmod(0o777)
+    init().failed(2, "everybody may write")
+    place.chmod(0o755)
+    (place / "tls").symlink_to("/etc")
+    init().failed(2, "symbolic link")
+    (place / "tls").unlink()
+    (place / "config.yml").symlink_to("/etc/passwd")
+    init().failed(2, "config.yml is no file of its own")
+    (place / "config.yml").unlink()
+    (place / "deployment.json").write_text("{")
+    init().failed(2, "deployment.json is damaged")
+    (place / "deployment.json").write_text('{"format": 2, "deployment": {}, "written": {}}')
+    init().failed(2, "use a newer one")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to become somebody else")
+def test_no_permission(init: Init, place: Path, tmp_path: Path) -> None:
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        said = init()
+        place_is_there = place.exists()
+    finally:
+        os.seteuid(0)
+    assert not place_is_there
+    said.failed(1, "permission denied", "as the user who owns")
+    assert init().code == 0
+    os.seteuid(65534)
+    try:
+        said = init("--port", "5443", "--yes")
+    finally:
+        os.seteuid(0)
+    said.failed(1, "root owns the files")
+
+
+def test_two_at_once(init: Init, place: Path) -> None:
+    place.mkdir()
+    with applying.locked(place, create=False):
+        init().failed(5, "another `regstore init`")
+    assert init().code == 0
+
+
+# -- cut short
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("words", [(), ("--port", "5443", "--name", "b.example"), ("--renew",)])
+def test_cut_short_anywhere_the_next_run_ends_right(
+    init: Init, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """After any number of files: nothing looks edited by hand, no key is lost, and the next run completes it."""
+    if words:
+        assert init().code == 0
+    whole = applying._write
+
+    def again() -> Said:
+        return run("init", place, *words, "--yes") if words else init("--yes")
+
+    safe = tmp_path / "safe"
+    place.mkdir(exist_ok=True)
+    shutil.copytree(place, safe)
+    for number in range(100):
+        shutil.rmtree(place)
+        shutil.copytree(safe, place)
+        left = number
+
+        def write(*arguments: Any) -> None:
+            nonlocal left
+            if not left:
+                (place / "tls").mkdir(exist_ok=True)
+                (place / "tls/.regstore-new-0123").write_bytes(b"half")
+                raise _Killed
+            left -= 1
+            whole(*arguments)
+
+        monkeypatch.setattr(applying, "_write", write)
+        try:
+            cut = again()
+            is_cut = cut.code != 0
+        except _Killed:
+            is_cut = True
+        monkeypatch.setattr(applying, "_write", whole)
+        if not is_cut:
+            assert number >= 2
+            return
+        keys = {path: found[0] for path, found in files(place).items() if path.startswith(("authority", "secrets"))}
+        done = again()
+        assert done.code == 0, (number, done)
+        after = files(place)
+        assert keys.items() <= {path: found[0] for path, found in after.items()}.items()
+        assert not [path for path in after if "regstore-new" in path]
+        assert authority.belongs(after["tls/server.crt"][0], after["tls/server.key"][0])
+        checked = run("init", place, *(() if words == ("--renew",) else words))
+        assert "nothing to change" in checked.out, (number, checked)
+    raise AssertionError("it never came to its end")
+
+
+def test_json_has_what_is_needed(init: Init, place: Path) -> None:
+    document = init("--json").json
+    assert document["url"] == "https://registry.example.org:5000"
+    assert is_password(place, "admin", document["passwords"]["admin"])
+    assert document["files"]["config.yml"] == "new"
+    assert document["checks"]["seed blobs"]["outcome"] == "done"
+    assert init("--json").json["passwords"] == {}

@@ -1,0 +1,179 @@
+"""From an empty bucket to a pull, with what `regstore init` wrote and nothing else; then the same from a backup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.deployment.running import Client, Registry, Unit, install, registry_of, regstore
+from tests.servers import images
+from tests.servers.debian import require
+from tests.servers.process import free_port
+from tests.servers.s3 import S3Server
+
+pytestmark = [pytest.mark.servers, pytest.mark.long]
+
+PASSWORD: Final = "p:a $HOME 'q' ü"
+BUCKET: Final = "images.of.init"
+
+
+@dataclass(frozen=True)
+class Place:
+    """home: short, for podman takes no other."""
+
+    home: Path
+    server: S3Server
+    path: str
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "registry"
+
+    def init(self, folder: Path, *words: object, input: str = "") -> str:
+        done = regstore(
+            "init", folder, *words, home=self.home, input=input, PATH=self.path, **self.server.environment()
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def client(self, name: str, registry: Registry | None = None) -> Client:
+        home = self.home / name
+        home.mkdir()
+        client = Client(home)
+        if registry is not None:
+            client.trust(registry)
+        return client
+
+
+@pytest.fixture(scope="module")
+def place(ceph: S3Server) -> Iterator[Place]:
+    require("docker-registry", "skopeo", "podman")
+    home = Path(tempfile.mkdtemp(prefix="rs-"))
+    yield Place(home, ceph, install(home))
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def registry(place: Place) -> Iterator[Registry]:
+    said = place.init(
+        place.folder,
+        *("--host", "127.0.0.1", "--name", "localhost", "--port", free_port(), "--debug-port", free_port()),
+        *("--store", f"s3://{BUCKET}/reg", "--create", "--backup", place.home / "backup"),
+        *("--user", "ann", "--password-stdin"),
+        input=f"{PASSWORD}\n",
+    )
+    assert "bucket made, seeded" in said
+    with registry_of(place.folder, place.home) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def layout(place: Place) -> Path:
+    folder = place.home / "layout"
+    images.write_oci_layout(folder, {"1": images.image("an image")})
+    return folder
+
+
+def test_health_is_green_from_the_start_and_a_password_is_needed(registry: Registry) -> None:
+    assert registry.health() == (200, b"{}")
+    assert registry.status() == 401
+    assert registry.status("ann", PASSWORD) == 200
+    assert registry.status("ann", "wrong") == 401
+    assert registry.status("ann", PASSWORD.partition(":")[0]) == 401
+
+
+@pytest.mark.parametrize("program", ["skopeo", "podman"])
+def test_clients_log_in_push_and_pull_by_the_authority(
+    place: Place, registry: Registry, layout: Path, program: str
+) -> None:
+    client = place.client(f"c-{program}", registry)
+    image = f"{registry.address}/{program}/app:1"
+    there, back = f"docker://{image}", f"oci:{client.home}/back:1"
+    source = f"oci:{layout}:1"
+
+    def push() -> subprocess.CompletedProcess[str]:
+        if program == "skopeo":
+            return client.run("skopeo", "copy", source, there)
+        return client.run("podman", "push", "-q", pulled, there)
+
+    pulled = client.run("podman", "pull", "-q", source).stdout.strip() if program == "podman" else ""
+    assert "authentication required" in push().stderr
+    for user, password in (("ann", "wrong"), ("bob", PASSWORD)):
+        assert client.login(program, registry, user, password).returncode != 0
+    assert client.login(program, registry, "ann", PASSWORD).returncode == 0
+    pushed = push()
+    assert pushed.returncode == 0, pushed.stderr
+    got = client.run("skopeo", "copy", there, back) if program == "skopeo" else client.run("podman", "pull", image)
+    assert got.returncode == 0, got.stderr
+
+    stranger = place.client(f"s-{program}")
+    refused = stranger.login(program, registry, "ann", PASSWORD)
+    assert refused.returncode != 0
+    assert "certificate" in refused.stderr
+
+
+def test_the_nightly_job_runs_as_its_unit_says(place: Place, registry: Registry, layout: Path) -> None:
+    """Backup, gc and verification, with the keys that init wrote; then a second deployment serves the backup."""
+    client = place.client("c-nightly", registry)
+    assert client.login("skopeo", registry, "ann", PASSWORD).returncode == 0
+    for name in ("team/app:1", "team/app:2"):
+        copied = client.run("skopeo", "copy", f"oci:{layout}:1", f"docker://{registry.address}/{name}")
+        assert copied.returncode == 0, copied.stderr
+    (unit,) = (place.folder / "systemd").glob("*-nightly.service")
+    done = Unit.read(unit).run(place.home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gc" in done.stdout
+    digest = json.loads(client.run("skopeo", "inspect", f"docker://{registry.address}/team/app:1").stdout)["Digest"]
+
+    second = place.home / "second"
+    place.init(
+        second,
+        *("--host", "127.0.0.1", "--port", free_port(), "--debug-port", free_port()),
+        *("--store", "s3://of.backup", "--create", "--user", "eve", "--password-stdin"),
+        input="other\n",
+    )
+    restored = regstore(
+        *("restore", place.home / "backup", "s3://of.backup"),
+        *("--dst-endpoint-url", place.server.endpoint_url, "--dst-path-style"),
+        home=place.home,
+        **Unit.read(next((second / "systemd").glob("*-nightly.service"))).environment(place.home),
+    )
+    assert restored.returncode == 0, restored.stderr
+    with registry_of(second, place.home) as served:
+        assert served.health() == (200, b"{}")
+        other = place.client("c-second", served)
+        assert other.login("skopeo", served, "eve", "other").returncode == 0
+        for tag in ("1", "2"):
+            found = other.run("skopeo", "inspect", f"docker://{served.address}/team/app:{tag}")
+            assert json.loads(found.stdout)["Digest"] == digest
+
+
+def test_users_count_at_once_and_a_renewed_certificate_after_a_restart(place: Place) -> None:
+    folder = place.home / "disk"
+    place.init(
+        folder,
+        *("--host", "::1", "--port", free_port(), "--debug-port", free_port(), "--store", place.home / "store"),
+        *("--create", "--user", "ann", "--password-stdin"),
+        input=PASSWORD,
+    )
+    ca, cert = ((folder / "tls" / name).read_bytes() for name in ("ca.crt", "server.crt"))
+    with registry_of(folder, place.home, "[::1]") as registry:
+        assert registry.health() == (200, b"{}")
+        place.init(folder, "--add-user", "bob", "--password-stdin", input="b\n")
+        assert registry.status("bob", "b") == 200
+        assert registry.status("ann", PASSWORD) == 200
+        place.init(folder, "--remove-user", "bob")
+        assert registry.status("bob", "b") == 401
+        place.init(folder, "--renew")
+    assert (folder / "tls/ca.crt").read_bytes() == ca
+    assert (folder / "tls/server.crt").read_bytes() != cert
+    with registry_of(folder, place.home, "[::1]") as registry:
+        assert registry.status("ann", PASSWORD) == 200
