@@ -8,11 +8,13 @@ with a common first word are a group.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from regstore.cli.backup import BACKUP_COMMANDS
+from regstore.cli.config import CONFIG_COMMANDS
 from regstore.cli.later import Later
 from regstore.cli.trash import TRASH_COMMANDS
 
@@ -83,6 +85,10 @@ COMMANDS: Final = {
         "regstore.cli.report:report",
         "Write the pages of space, garbage and health as one HTML file, to send to those who own the images.",
     ),
+    "run": Later(
+        "regstore.cli.job:run_job",
+        "Run a job of the configuration: its commands in order, with one summary and one exit code.",
+    ),
     "doctor": Later(
         "regstore.cli.doctor:doctor",
         "Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.",
@@ -96,6 +102,7 @@ COMMANDS: Final = {
 #: What a group's help says, and its commands.
 GROUPS: Final = {
     "backup": ("Snapshots of a registry, taken while it serves, and the way back.", BACKUP_COMMANDS),
+    "config": ("The configuration: what says what, and whether it is right.", CONFIG_COMMANDS),
     "trash": ("What runs took away: list it, put it back, or delete it for good.", TRASH_COMMANDS),
 }
 
@@ -127,6 +134,16 @@ def _regstore(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            show_default=False,
+            help="Stores, options and jobs (REGSTORE_CONFIG); otherwise the first of ./regstore.toml, "
+            "~/.config/regstore/regstore.toml and /etc/regstore.toml.",
+        ),
+    ] = None,
 ) -> None:
     pass
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
+from regstore.cli.options import CacheWords, Json
 from regstore.cli.output import counted, emit, emit_json, printable
 from regstore.cli.progress import progress
-from regstore.cli.registry_cache import CacheOptions, told_cache
+from regstore.cli.registry_cache import told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose, store_json
@@ -59,7 +59,7 @@ async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent
     from regstore.verify.doctor import examine
 
     storage, config = settings.open_with_config(read_only=not write_probe)
-    cache, _ = told_cache(CacheOptions(config_path=settings.registry_config), config)
+    cache, _ = told_cache(CacheWords().of(settings), config)
     async with storage:
         told = database_told(config)
         found = await examine(storage, write_probe=write_probe, cache=cache, database=told, on_event=on_event)

@@ -54,6 +54,11 @@ def gc(
     Safe while the registry serves. Removed blobs lie in the trash below regstore/, for `regstore trash restore`, until
     a later gc or `regstore trash empty` deletes them.
     """
+    if questions.policy_example:
+        from regstore.gc.policy import EXAMPLE
+
+        emit(EXAMPLE.rstrip())
+        return EXIT_OK
     options = run_options(
         plan_options(garbage, tags),
         scanning.of(settings, inventory=inventory),

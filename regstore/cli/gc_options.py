@@ -44,7 +44,10 @@ class TagsToGo:
     """Retention rules, from a file or one of the options, and the revisions that can't be read."""
 
     policy: Annotated[
-        Path | None, typer.Option(metavar="FILE", show_default=False, help="Retention rules, in TOML.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Retention rules: a file, or a policy's name in regstore.toml."
+        ),
     ] = None
     keep_newest: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="Newest tags of a repository stay.")
@@ -95,7 +98,9 @@ class TagsToGo:
         if self.policy is not None:
             if taking or self.newest_by or keep or protect or repositories:
                 raise InputError("--policy says all about tags; give no other retention option with it")
-            return Policy.load(self.policy)
+            from regstore.cli.config.current import named_policy
+
+            return named_policy(self.policy) or Policy.load(self.policy)
         if self.newest_by not in (None, "tag", "created"):
             raise InputError(f"--newest-by is tag or created, not {self.newest_by}")
         if not taking:
@@ -138,6 +143,9 @@ class Questions:
         list[str] | None,
         typer.Option(metavar="DIGEST", show_default=False, help="Show what keeps a blob; write nothing."),
     ] = None
+    policy_example: Annotated[
+        bool, typer.Option("--policy-example", help="Print a file of retention rules to begin with.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,8 +35,10 @@ class _Stub(TyperCommand):
     place: ClassVar[Later]
 
     def make_context(self, *args: Any, **options: Any) -> Any:
+        from regstore.cli.config.stub import Configured
+
         alone = typer.Typer(add_completion=False, rich_markup_mode=self.rich_markup_mode)
-        alone.command(self.name)(self.place.load())
+        alone.command(self.name, cls=Configured)(self.place.load())
         return typer.main.get_command(alone).make_context(*args, **options)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.registry_cache import CacheOptions
-from regstore.cli.settings import StoreSettings
+from regstore.cli.settings import WAYS, StoreSettings
 from regstore.cli.values import parse_duration, parse_read_data
 
 if TYPE_CHECKING:
@@ -212,6 +212,20 @@ class SecondStore:
     ] = None
 
     def settings(self, first: StoreSettings, store: str) -> StoreSettings:
+        from regstore.cli.config.current import named_store, reached
+
+        named = named_store(store)
+        if named is not None:  # it says all itself
+            ways = {each: getattr(self, f"dst_{each}") for each in WAYS}
+            return StoreSettings(
+                store=named.url,
+                registry_config=named.registry_config,
+                concurrency=first.concurrency,
+                quiet=first.quiet,
+                debug=first.debug,
+                **reached(named, ways, prefix="dst_"),
+            )
+        first = first.placed()
         return StoreSettings(
             store=store,
             endpoint_url=self.dst_endpoint_url or first.endpoint_url,
@@ -252,8 +266,14 @@ class CacheWords:
     ] = None
 
     def of(self, settings: StoreSettings) -> CacheOptions:
+        """With what the configuration says of the registry of this store."""
+        from regstore.cli.config.current import named_store, of_store
+
+        store = named_store(settings.store) if settings.registry_config is None else None
         return CacheOptions(
-            registry_cache=self.registry_cache, redis_url=self.redis_url, config_path=settings.registry_config
+            registry_cache=of_store(store, "registry_cache", "registry_cache", self.registry_cache),
+            redis_url=of_store(store, "redis_url", "redis_url", self.redis_url),
+            config_path=settings.placed().registry_config,
         )
 
 
@@ -273,4 +293,8 @@ class CacheAndProcesses(CacheWords):
     ] = None
 
     def of(self, settings: StoreSettings) -> CacheOptions:
-        return replace(super().of(settings), debug_urls=self.registry_debug_url or [])
+        from regstore.cli.config.current import named_store, of_store
+
+        store = named_store(settings.store) if settings.registry_config is None else None
+        urls = of_store(store, "registry_debug_url", "registry_debug_url", self.registry_debug_url)
+        return replace(super().of(settings), debug_urls=urls or [])

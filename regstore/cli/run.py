@@ -51,7 +51,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             signal.signal(each, signal.SIG_DFL)
         cancel()
 
-    before = _take_signals(note)
+    before = take_signals(note)
     try:
         import asyncio
 
@@ -75,11 +75,10 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             raise
     finally:
         work.close()  # where it was never begun
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        give_signals_back(before)
 
 
-def _take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:
+def take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:
     """Handle them all so; what handled each before."""
     before: dict[int, Any] = {}
     for number in _SIGNALS:
@@ -92,6 +91,12 @@ def _take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:
             break
         before[number] = known
     return before
+
+
+def give_signals_back(before: dict[int, Any]) -> None:
+    """Handle them as before again."""
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def guard(work: Callable[[], int | None], *, debug: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +14,10 @@ from regstore.errors import InputError
 if TYPE_CHECKING:
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
+
+
+#: How a store is reached.
+WAYS: Final = ("endpoint_url", "region", "profile", "path_style", "ca_bundle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,8 @@ class StoreSettings:
         typer.Argument(
             metavar="STORE",
             show_default=False,
-            help="s3://bucket[/rootdirectory], a folder, or file:///folder; not with --registry-config.",
+            help="s3://bucket[/rootdirectory], a folder, file:///folder, or a name in regstore.toml; not with "
+            "--registry-config.",
         ),
     ] = None
     registry_config: Annotated[
@@ -67,12 +72,25 @@ class StoreSettings:
         False
     )
 
+    def placed(self) -> StoreSettings:
+        """With all that the configuration says of the store, where STORE is a name there."""
+        from regstore.cli.config.current import named_store, reached
+
+        store = named_store(self.store) if self.registry_config is None else None
+        if store is None:
+            return self
+        ways = {each: getattr(self, each) for each in WAYS}
+        return replace(self, store=store.url, registry_config=store.registry_config, **reached(store, ways))
+
     def open(self, *, read_only: bool = False) -> Storage:
         """The storage. Use it as an async context manager. read_only: for a command that only looks."""
         return self.open_with_config(read_only=read_only)[0]
 
     def open_with_config(self, *, read_only: bool = False) -> tuple[Storage, RegistryConfig | None]:
-        """The storage, and the registry's configuration where --registry-config named it."""
+        """The storage, and the registry's configuration where --registry-config named it, or the store's section."""
+        return self.placed()._open(read_only=read_only)
+
+    def _open(self, *, read_only: bool) -> tuple[Storage, RegistryConfig | None]:
         from regstore.cli.progress import retries
         from regstore.storage.opening import OpenOptions, open_registry_config, open_storage
 

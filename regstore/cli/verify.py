@@ -93,6 +93,7 @@ class RepairStore(SecondStore):
     repair_from_profile: Annotated[str | None, typer.Option(hidden=True)] = None
 
     def settings(self, first: StoreSettings, store: str) -> StoreSettings:
+        first = first.placed()
         said_before = replace(
             first,
             endpoint_url=self.repair_from_endpoint_url or first.endpoint_url,

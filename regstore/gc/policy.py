@@ -62,6 +62,29 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: What Python's regular expressions have and RE2's have not.
 _NOT_RE2: Final = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=|#)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z)|[*+?}]\+")
+#: What the module's docstring shows, as `gc --policy-example` prints it.
+EXAMPLE: Final = """\
+# policy.toml
+delete_untagged = true            # what no tag reaches any more goes too; otherwise only the tags go
+protect = ["latest", "/v[0-9.]+/"]
+
+[[rule]]
+name = "pull requests"
+repositories = ["team/**", "sandbox/*"]
+tags = ["pr-*"]
+keep_younger_than = "14d"
+
+[[rule]]
+name = "archive"                  # says nothing of what may go: all that it is about stays
+repositories = ["archive/**"]
+
+[[rule]]
+name = "everything else"
+keep_newest = 10
+keep_younger_than = "30d"
+keep = ["stable-*"]
+newest_by = "created"
+"""
 _FILE_KEYS: Final = ("delete_untagged", "protect", "rule")
 
 
@@ -206,6 +229,11 @@ class Policy:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"{source} is not TOML: {error}") from error
+        return cls.of(document, source=source)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], *, source: str) -> Policy:
+        """Of a file's tables."""
         reader = _Reader(source, document)
         reader.refuse_others(_FILE_KEYS)
         rules = document.get("rule", [])

@@ -25,7 +25,9 @@ class BackupSettings(StoreSettings):
     store: Annotated[
         str | None,
         typer.Argument(
-            metavar="BACKUP", show_default=False, help="Where the backup is: s3://bucket[/prefix] or a folder."
+            metavar="BACKUP",
+            show_default=False,
+            help="Where the backup is: s3://bucket[/prefix], a folder, or a name in regstore.toml.",
         ),
     ] = None
     registry_config: Annotated[Path | None, typer.Option("--registry-config", hidden=True)] = None
@@ -34,11 +36,12 @@ class BackupSettings(StoreSettings):
         """All that is written in it is private; no registry's configuration says where it is."""
         from regstore.storage.optional import keep_private
 
-        if self.registry_config is not None:
+        placed = self.placed()
+        if placed.registry_config is not None:
             raise InputError("--registry-config names a registry's store, not a backup")
-        if self.store is None:
+        if placed.store is None:
             raise InputError("no backup: give s3://bucket[/prefix] or a folder")
-        storage, _ = super().open_with_config(read_only=read_only)
+        storage, _ = placed._open(read_only=read_only)
         keep_private(storage)
         return storage, None
 

@@ -56,6 +56,10 @@ def backup_create(
     if backup is None:
         raise InputError("no backup: give STORE and BACKUP")
     there = second.settings(settings, backup)
+    if there.registry_config is not None:
+        raise InputError(
+            f"{backup} is a registry's own store, as its registry_config says, not a place for backups"
+        )
     options = CreateOptions(
         repositories=scope.repositories,
         tags=scope.tags,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
+from regstore.cli.options import CacheAndProcesses, Json
 from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
-from regstore.cli.registry_cache import CacheOptions, Left, known_cache
+from regstore.cli.registry_cache import Left, known_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.trash._common import Run, run_json
@@ -78,7 +78,7 @@ async def _list(
 
     storage, config = settings.open_with_config(read_only=True)
     async with storage:
-        known = await known_cache(storage, CacheOptions(config_path=settings.registry_config), config)
+        known = await known_cache(storage, CacheAndProcesses().of(settings), config)
         found = await find_trash(storage)
         runs = [each for each in found if only in (None, each.run)]
         runs = await runs_that_took(

@@ -1,0 +1,214 @@
+"""`regstore run`: the steps of a job, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regstore.cli.config.model import Step, parse
+from regstore.cli.config.place import Place
+from regstore.cli.job import GRAVEST
+from tests.cli.conftest import Run
+
+pytestmark = pytest.mark.long
+
+USAGE, PARTIAL, REFUSED, DAMAGE, INTERRUPTED = 2, 3, 4, 6, 130
+
+
+@pytest.fixture
+def folder(tmp_path: Path, demo_copy: Path) -> Path:
+    """A folder of a job's own, beside a registry."""
+    folder = tmp_path / "night"
+    folder.mkdir()
+    (folder / "cache").mkdir()
+    return folder
+
+
+def job_file(folder: Path, steps: str, job: str = "") -> Path:
+    path = folder / "night.toml"
+    head = "[stores.prod]\nurl = '../registry'\n[stores.backups]\nurl = 'backup'\n[options]\ncache_dir = 'cache'\n"
+    path.write_text(f"{head}[jobs.nightly]\n{job}\n{steps}")
+    path.chmod(0o600)
+    return path
+
+
+def step(command: str, **options: Any) -> str:
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in options.items()]
+    return f"[[jobs.nightly.step]]\ncommand = '{command}'\n{''.join(lines)}"
+
+
+NIGHT = "".join(
+    [
+        step("backup create", store="prod", backup="backups", create=True),
+        step("gc", store="prod", settle="0s", registry_cache="none", yes=True),
+        step("backup check", backup="backups", read_data="50%"),
+        step("backup prune", backup="backups", keep_last=1, grace="0s", yes=True),
+        step("verify", store="prod", read_data="50%"),
+    ]
+)
+
+
+def bare(path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """As cron starts it: nothing in the environment, in a folder of its own."""
+    command = [sys.executable, "-m", "regstore", "--config", str(path), "run", *words]
+    environ = {"PATH": "/usr/bin:/bin", **more}
+    return subprocess.run(
+        ["env", "-i", *(f"{name}={value}" for name, value in environ.items()), *command],
+        capture_output=True,
+        text=True,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Run) -> None:
+    """README's file, with its places here."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    shown = text.partition("```toml\n")[2].partition("```")[0]
+    (tmp_path / "config.yml").write_text(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {demo_copy}\n")
+    here = {
+        "/etc/docker/registry/config.yml": "config.yml",
+        "/srv/backup": "backup",
+        "/var/cache/regstore": "cache",
+    }
+    for there, name in here.items():
+        assert there in shown
+        shown = shown.replace(there, name)
+    path = tmp_path / "regstore.toml"
+    # A minute and a half is long.
+    path.write_text(shown.replace("yes = true", 'yes = true\nsettle = "0s"', 1))
+    path.chmod(0o644)
+    assert run("--config", path, "config", "check").out == f"{path}: 2 stores, 1 policy, 1 job; nothing wrong\n"
+    first = bare(path, "nightly")
+    assert first.returncode == 0, first
+    assert "step 5 of 5: regstore verify @prod --read-data 5%" in first.stdout
+    assert [line.split()[0] for line in first.stdout.splitlines()[-6:-1]] == list("12345")
+    assert first.stdout.splitlines()[-1].startswith("job nightly: exit code 0, in ")
+    second = bare(path, "nightly", "--json")
+    assert second.returncode == 0, second
+    document = json.loads(second.stdout)
+    steps = (document.get("result") or document)["steps"]
+    commands = ["backup create", "gc", "backup check", "backup prune", "verify"]
+    assert [(each["command"], each["exit_code"]) for each in steps] == [(command, 0) for command in commands]
+    assert all(each["result"] for each in steps)
+    assert "team/app" in run("--config", path, "backup", "show", "backups").out
+
+
+def test_what_fails_ends_it_or_not_as_said(folder: Path) -> None:
+    refused = step("gc", store="prod", settle="0s")  # without yes
+    look = step("ls", store="prod")
+    path = job_file(folder, refused + look)
+    stopped = bare(path, "nightly", "--json")
+    assert stopped.returncode == REFUSED
+    document = json.loads(stopped.stdout)
+    steps = (document.get("result") or document)["steps"]
+    assert [each["exit_code"] for each in steps] == [REFUSED, None]
+    went_on = bare(job_file(folder, refused + look, "on_failure = 'continue'"), "nightly")
+    assert went_on.returncode == REFUSED
+    assert "team/app" in went_on.stdout
+    assert "say --yes" in went_on.stderr
+    by_step = step("gc", store="prod", settle="0s", on_failure="continue")
+    blob = next((folder.parent / "registry/docker/registry/v2/blobs").rglob("data"))
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    path = job_file(folder, by_step + step("verify", store="prod", read_data="all") + look)
+    damaged = bare(path, "nightly")
+    assert damaged.returncode == DAMAGE  # graver than refused
+    assert "not begun" in damaged.stdout
+
+
+def test_all_steps_are_looked_at_before_the_first_begins(folder: Path, run: Run) -> None:
+    wrong = step("backup create", store="prod", backup="backups") + step("verify", store="prod", read_data="most")
+    path = job_file(folder, wrong)
+    said = run("--config", path, "run", "nightly")
+    assert said.code == USAGE
+    assert "--read-data" in said.err
+    assert "[jobs.nightly], step 2" in said.err
+    assert not (folder / "backup").exists()
+    assert run("--config", path, "config", "check").code == USAGE
+    for words, text in (
+        (("nigthly",), "did you mean nightly?"),
+        ((), "no job"),
+        (("nightly", "--step", "3"), "no step 3"),
+    ):
+        said = run("--config", path, "run", *words)
+        assert (said.code, text in said.err) == (USAGE, True), said
+
+
+def test_a_dry_run_shows_command_lines(folder: Path, run: Run) -> None:
+    path = job_file(folder, NIGHT)
+    said = run("--config", path, "run", "nightly", "--dry-run")
+    assert said.out.splitlines()[1] == "regstore gc @prod --yes --settle 0s --registry-cache none"
+    assert not (folder / "backup").exists()
+
+
+def test_a_step_alone_runs_here(folder: Path, run: Run) -> None:
+    path = job_file(folder, step("ls", store="prod") + step("gc", store="prod", settle="0s"))
+    assert run("--config", path, "run", "nightly", "--step", "1").out == run("ls", folder.parent / "registry").out
+    assert run("--config", path, "run", "nightly", "--step", "2").code == REFUSED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_order(number: int, folder: Path) -> None:
+    """To the whole group, as a terminal sends it: the step hears of it once, and tidies up."""
+    path = job_file(folder, step("gc", store="prod", settle="600s", yes=True) + step("ls", store="prod"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regstore", "--config", str(path), "run", "nightly"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    locks = folder.parent / "registry/regstore/locks"
+    deadline = time.monotonic() + 60
+    while not (locks.is_dir() and any(locks.iterdir())):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == (INTERRUPTED if number == signal.SIGINT else 128 + number)
+    assert "interrupted: 1 step of 2 began" in err
+    assert "not begun" in out
+    assert not any(locks.iterdir())
+
+
+def test_a_step_that_is_killed_ends_alone(folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from regstore.cli import job
+
+    monkeypatch.setattr(
+        job._Running, "_words", lambda self, step: ["sh", "-c", "kill -9 $$" if step.number == 1 else "exit 3"]
+    )
+    path = job_file(folder, step("ls", store="prod") * 2, "on_failure = 'continue'")
+    said = run("--config", path, "run", "nightly", "--json")
+    document = said.json.get("result") or said.json
+    assert [each["exit_code"] for each in document["steps"]] == [137, PARTIAL]
+    assert said.code == 1
+    assert "SIGKILL" in said.err
+
+
+def test_the_gravest_code_is_that_of_the_job() -> None:
+    assert set(GRAVEST) == {0, 1, 2, 3, 4, 5, 6}
+    assert GRAVEST[-2:] == (3, 0)
+
+
+def test_a_file_in_the_current_folder_runs_no_command(
+    folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = job_file(folder, step("gc", store="prod", restart_command="touch ran", yes=True))
+    path.rename(folder / "regstore.toml")
+    monkeypatch.chdir(folder)
+    said = run("run", "nightly")
+    assert said.code == USAGE
+    assert "restart_command is not run" in said.err
+    found = parse((folder / "regstore.toml").read_text(), Place(path=path, how="named"), ["gc"])
+    assert isinstance(found.jobs["nightly"].steps[0], Step)
+    assert run("--config", folder / "regstore.toml", "run", "nightly", "--dry-run").code == 0
