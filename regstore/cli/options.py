@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.registry_cache import CacheOptions
-from regstore.cli.settings import WAYS, StoreSettings
+from regstore.cli.settings import WAYS, StoreSettings, placed_store
 from regstore.cli.values import parse_duration, parse_read_data
 
 if TYPE_CHECKING:
@@ -212,12 +212,13 @@ class SecondStore:
     ] = None
 
     def settings(self, first: StoreSettings, store: str) -> StoreSettings:
-        from regstore.cli.config.current import named_store, reached
+        from regstore.cli.config.current import keys_of, named_store, reached
 
         named = named_store(store)
         if named is not None:  # it says all itself
             ways = {each: getattr(self, f"dst_{each}") for each in WAYS}
-            return StoreSettings(
+            return placed_store(
+                keys_of(named, prefix="dst_"),
                 store=named.url,
                 registry_config=named.registry_config,
                 concurrency=first.concurrency,
@@ -226,7 +227,8 @@ class SecondStore:
                 **reached(named, ways, prefix="dst_"),
             )
         first = first.placed()
-        return StoreSettings(
+        return placed_store(
+            {} if self.dst_profile else first.keys_to_sign(),
             store=store,
             endpoint_url=self.dst_endpoint_url or first.endpoint_url,
             region=self.dst_region or first.region,

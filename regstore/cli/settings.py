@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -74,13 +75,15 @@ class StoreSettings:
 
     def placed(self) -> StoreSettings:
         """With all that the configuration says of the store, where STORE is a name there."""
-        from regstore.cli.config.current import named_store, reached
+        from regstore.cli.config.current import keys_of, named_store, reached
 
         store = named_store(self.store) if self.registry_config is None else None
         if store is None:
             return self
         ways = {each: getattr(self, each) for each in WAYS}
-        return replace(self, store=store.url, registry_config=store.registry_config, **reached(store, ways))
+        own = {each.name: getattr(self, each.name) for each in fields(StoreSettings)} | reached(store, ways)
+        own |= {"store": store.url, "registry_config": store.registry_config}
+        return placed_store(keys_of(store), **own)
 
     def open(self, *, read_only: bool = False) -> Storage:
         """The storage. Use it as an async context manager. read_only: for a command that only looks."""
@@ -103,6 +106,7 @@ class StoreSettings:
             concurrency=self.concurrency,
             read_only=read_only,
             on_event=retries(quiet=self.quiet),
+            **self.keys_to_sign(),
         )
         if self.registry_config is not None:
             if self.store is not None:
@@ -114,8 +118,27 @@ class StoreSettings:
             )
         return open_storage(self.store, options), None
 
+    def keys_to_sign(self) -> Mapping[str, Any]:
+        """As OpenOptions has them; nothing where the AWS environment, a profile or a configuration says them."""
+        return {}
+
     def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
         """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
         if self.registry_config is not None and argument is None:
             return replace(self, store=None), self.store
         return self, argument
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedStore(StoreSettings):
+    """With the keys that the configuration has for the store: no option says them."""
+
+    keys: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def keys_to_sign(self) -> Mapping[str, Any]:
+        return self.keys
+
+
+def placed_store(keys: Mapping[str, Any], **said: Any) -> StoreSettings:
+    """Of the fields of StoreSettings, and of keys where there are any."""
+    return PlacedStore(keys=keys, **said) if keys else StoreSettings(**said)

@@ -24,7 +24,7 @@ from regstore.cli.options import (
 from regstore.cli.output import emit, emit_json, emit_some, printable
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
-from regstore.cli.settings import StoreSettings
+from regstore.cli.settings import PlacedStore, StoreSettings
 from regstore.cli.values import parse_duration
 from regstore.cli.verify_report import print_repairs, print_report, report_json
 from regstore.cli.whose import refuse_told
@@ -94,6 +94,8 @@ class RepairStore(SecondStore):
 
     def settings(self, first: StoreSettings, store: str) -> StoreSettings:
         first = first.placed()
+        if self.repair_from_profile is not None and isinstance(first, PlacedStore):
+            first = replace(first, keys={})
         said_before = replace(
             first,
             endpoint_url=self.repair_from_endpoint_url or first.endpoint_url,

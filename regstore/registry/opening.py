@@ -19,6 +19,9 @@ class Options(TypedDict, total=False):
     profile: str | None
     path_style: bool | None
     ca_bundle: str | PathLike[str] | None
+    access_key: str | None
+    secret_key: str | None
+    session_token: str | None
     concurrency: int | None
     create: bool
     read_only: bool

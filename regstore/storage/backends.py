@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,8 @@ _MOST_THREADS: Final = 32
 class OpenOptions:
     """None leaves a thing to the registry's configuration, where there is one, and then to the AWS environment.
 
-    ca_bundle: path of a PEM file to trust. concurrency: requests (files, on a disk) at once.
+    ca_bundle: path of a PEM file to trust. access_key, secret_key and session_token: to sign with, instead of what a
+    configuration, a profile or the environment has. concurrency: requests (files, on a disk) at once.
     create: make the root folder of a disk if it is missing; of no meaning for S3. read_only: for who only looks: every
     change is refused, `capabilities` tries nothing, and a disk's `now` is this computer's clock.
     on_event: told of each request to S3 that is tried again (`Retry`), which may say why nothing happens,
@@ -45,6 +46,9 @@ class OpenOptions:
     profile: str | None = None
     path_style: bool | None = None
     ca_bundle: str | os.PathLike[str] | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
     concurrency: int | None = None
     create: bool = False
     read_only: bool = False
@@ -80,8 +84,10 @@ def _open_s3(
 
     access = access or S3Access()
     defaults = S3Settings(bucket=location.bucket)
-    # A profile that is asked for is meant to be used, whatever keys the registry has.
-    with_keys = options.profile is None
+    keys: OpenOptions | S3Access = options
+    if options.access_key is None and options.profile is None:
+        # A profile that is asked for is meant to be used, whatever keys the registry has.
+        keys = access
     settings = S3Settings(
         bucket=location.bucket,
         root=location.root,
@@ -90,9 +96,9 @@ def _open_s3(
         profile=options.profile,
         path_style=options.path_style if options.path_style is not None else access.path_style,
         ca_bundle=os.fspath(options.ca_bundle) if options.ca_bundle is not None else None,
-        access_key=access.access_key if with_keys else None,
-        secret_key=access.secret_key if with_keys else None,
-        session_token=access.session_token if with_keys else None,
+        access_key=keys.access_key,
+        secret_key=keys.secret_key,
+        session_token=keys.session_token,
         verify_tls=access.verify_tls,
         concurrency=options.concurrency or defaults.concurrency,
         put=put or PutOptions(),

@@ -519,3 +519,32 @@ def test_a_second_place_by_name_says_all_itself(write: Write) -> None:
     with holding(Current(configuration=found, said=frozenset({"dst_region"}))):
         assert SecondStore(dst_region="said").settings(first, "away").region == "said"
         assert SecondStore(dst_region="said").settings(first, "@away").region == "said"
+
+
+def test_a_store_may_have_keys_of_its_own(write: Write, run: Run) -> None:
+    own = "access_key_id = 'AKIA'\nsecret_access_key = { env = 'SECRET' }"
+    found = load(write(f"[stores.prod]\nurl = 's3://one'\n{own}\n[stores.away]\nurl = 's3://two'\n"), {})
+    assert found is not None
+    assert not found.problems
+    keys = {"access_key": "AKIA", "secret_key": "geheim"}
+    first = StoreSettings(store="prod")
+    with holding(Current(configuration=found)), mock.patch.dict(os.environ, {"SECRET": "geheim"}):
+        assert first.placed().keys_to_sign() == keys
+        assert "geheim" not in repr(first.placed())
+        assert SecondStore().settings(first, "s3://x").keys_to_sign() == keys
+        assert SecondStore(dst_profile="p").settings(first, "s3://x").keys_to_sign() == {}
+        assert SecondStore().settings(first, "away").keys_to_sign() == {}
+        assert SecondStore().settings(StoreSettings(store="away"), "prod").keys_to_sign() == keys
+        assert (
+            run("config", "show", "--json").json["stores"]["prod"]["secret_access_key"]
+            == "(from the variable SECRET)"
+        )
+    with holding(Current(configuration=found, said=frozenset({"profile"}))):
+        assert first.placed().keys_to_sign() == {}
+    for wrong, words in (
+        ("access_key_id = 'AKIA'\nsecret_access_key = 'geheim'", "secret_access_key is a secret"),
+        ("access_key_id = 'AKIA'", "belong together"),
+        (own + "\nprofile = 'p'", "a profile has its own keys"),
+    ):
+        write(f"[stores.prod]\nurl = 's3://one'\n{wrong}")
+        refused(run("ls", "prod"), words)

@@ -529,3 +529,20 @@ def test_a_password_in_a_location_is_not_repeated(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_location(text)
     assert "hush" not in str(caught.value)
+
+
+async def test_keys_that_are_given_come_before_those_of_a_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    config.write_text(
+        "version: 0.1\nstorage:\n  s3: {bucket: bucket, region: r, accesskey: theirs, secretkey: theirs}\n"
+    )
+    for options, expected in (
+        (OpenOptions(), "theirs"),
+        (OpenOptions(profile="p"), None),
+        (OpenOptions(access_key="ours", secret_key="s"), "ours"),
+        (OpenOptions(access_key="ours", secret_key="s", profile="p"), "ours"),
+    ):
+        storage, _ = open_registry_config(config, {}, options)
+        assert isinstance(storage, S3Storage)
+        assert storage.settings.access_key == expected
+    assert "geheim" not in repr(OpenOptions(access_key="k", secret_key="geheim"))

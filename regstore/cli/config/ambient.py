@@ -74,8 +74,6 @@ CHOICES: Final[Mapping[str, frozenset[str]]] = {"server_checksums": frozenset({"
 ONCE: Final = frozenset({"allow_empty", "break_lock", "restarted_after"})
 #: What tells of a run's end: of a whole job, so its steps don't take it from anywhere.
 OF_THE_END: Final = frozenset({"metrics_file", "ping_url"})
-#: Whose values are not shown.
-SECRET: Final = frozenset({"ping_url", "redis_url"})
 #: Read where it is needed, with a meaning of its own: anything but nothing is yes.
 ELSEWHERE: Final = frozenset({"debug"})
 

@@ -30,6 +30,8 @@ class Current:
     said: frozenset[str] = field(default_factory=frozenset)
 
 
+#: Keys of a store's section, and what OpenOptions calls them.
+KEYS: Final = {"access_key_id": "access_key", "secret_access_key": "secret_key", "session_token": "session_token"}
 _NOTHING: Final = Current()
 _CURRENT: Final[ContextVar[Current]] = ContextVar("regstore_current", default=_NOTHING)
 
@@ -136,6 +138,14 @@ def reached(store: NamedStore, said_here: Mapping[str, Any], prefix: str = "") -
         key: value if prefix + key in said or key not in store.said else _value(store, key)
         for key, value in said_here.items()
     }
+
+
+def keys_of(store: NamedStore, prefix: str = "") -> dict[str, str]:
+    """The keys to sign with, as OpenOptions has them; nothing where the section has none, or the command line says a
+    profile."""
+    if f"{prefix}profile" in _CURRENT.get().said:
+        return {}
+    return {mine: _value(store, key) for key, mine in KEYS.items() if key in store.said}
 
 
 def of_store(store: NamedStore | None, key: str, parameter: str, value: Any) -> Any:

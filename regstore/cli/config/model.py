@@ -39,9 +39,11 @@ from regstore.cli.config.place import Place
 from regstore.cli.config.reference import Reference, has_password, reference_of
 from regstore.errors import InputError
 
-STORE_TEXTS: Final = ("endpoint_url", "region", "profile", "registry_cache", "redis_url")
+STORE_TEXTS: Final = ("endpoint_url", "region", "profile", "registry_cache", "redis_url", "access_key_id")
 STORE_PATHS: Final = ("registry_config", "ca_bundle")
-STORE_KEYS: Final = ("url", *STORE_PATHS, *STORE_TEXTS, "path_style", "registry_debug_url")
+#: Never in the file itself.
+STORE_SECRETS: Final = ("secret_access_key", "session_token")
+STORE_KEYS: Final = ("url", *STORE_PATHS, *STORE_TEXTS, *STORE_SECRETS, "path_style", "registry_debug_url")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: What ends with the process, asks, or is about all this itself.
 NO_STEPS: Final = frozenset({"run", "demo", "serve", "init", "config show", "config check"})
@@ -145,6 +147,11 @@ class _Reader:
         url = said.pop("url", None)
         if (url is None) == (said.get("registry_config") is None):
             self._problem(section, "a store has either a url or a registry_config, which says it")
+        keys = {"access_key_id", *STORE_SECRETS} & said.keys()
+        if keys and not {"access_key_id", "secret_access_key"} <= keys:
+            self._problem(section, "access_key_id and secret_access_key belong together")
+        if keys and "profile" in said:
+            self._problem(section, "a profile has its own keys: say it, or access_key_id and secret_access_key")
         return NamedStore(
             name=name,
             url=url,
@@ -162,8 +169,12 @@ class _Reader:
             if isinstance(texts, list) and texts and all(isinstance(each, str) and each for each in texts):
                 return texts
             return self._problem(section, f"{key} is a list of addresses, not {value!r}")
-        if key in STORE_TEXTS and isinstance(value, dict):
+        if key in STORE_TEXTS + STORE_SECRETS and isinstance(value, dict):
             return self._reference(key, value, section)
+        if key in STORE_SECRETS:
+            return self._problem(
+                section, f'{key} is a secret: say {{ env = "NAME" }} or {{ file = "path" }} instead'
+            )
         if not isinstance(value, str) or not value:
             return self._problem(section, f"{key} is text, not {value!r}")
         if key == "url":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.config.ambient import SECRET
+from regstore.cli.config.ambient import SHARED
 from regstore.cli.config.current import configuration, of_the_file
-from regstore.cli.config.look import Look, every_command, looks_of
+from regstore.cli.config.look import Look, every_command, looks_of, names_of, variable
 from regstore.cli.config.model import suggestion
+from regstore.cli.config.place import VARIABLE
 from regstore.cli.config.reference import HIDDEN, Reference, reference_of, without_password
 from regstore.cli.config.sources import Elsewhere, Given, given_elsewhere
 from regstore.cli.options import Json
@@ -104,10 +105,18 @@ def _step(step: Step) -> dict[str, Any]:
 
 
 def _hidden(environ: Mapping[str, str]) -> dict[str, str]:
+    known = {variable(command, look.word): look.word for command, look in _every_look()}
+    known |= {variable("", word): word for word in SHARED} | {VARIABLE: ""}
     return {
-        name: str(_shown(next((each for each in SECRET if name.endswith(each.upper())), name), value))
+        name: str(_shown(known[name], value)) if name in known else HIDDEN
         for name, value in sorted(environ.items())
     }
+
+
+def _every_look() -> Iterator[tuple[str, Look]]:
+    for name, each in every_command().items():
+        for look in looks_of(each.load()):
+            yield from ((one, look) for one in names_of(name))
 
 
 def _of_command(command: str, found: Configuration | None, store: NamedStore | None) -> dict[str, Any]:

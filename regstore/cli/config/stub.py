@@ -119,6 +119,8 @@ def context_of(command: str, told: Told, words: Sequence[str] = ()) -> Any:
     for word in groups:
         parent = typer.Context(TyperGroup(), info_name=word, parent=parent)
     parent.meta[_TOLD] = told
+    if told.step is None and not told.get:  # only looked at: what it can't do without is somebody else's to say
+        words = [*words, *("x" for each in real.params if each.required and each.param_type_name == "argument")]
     try:
         return real.make_context(name, list(words), parent)
     except _UsageError as error:
