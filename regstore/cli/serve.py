@@ -50,7 +50,18 @@ class Listening:
         typer.Option("--redirect", help="Send clients to S3 itself for blobs, by addresses good for 20 minutes."),
     ] = False
 
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trusted-proxy",
+            metavar="ADDRESS|NETWORK",
+            show_default=False,
+            help="A proxy whose X-Forwarded-For says who asks; may be repeated.",
+        ),
+    ] = None
+
     def options(self, names: Iterable[str] = ()) -> ServeOptions:
+        from regstore.serve.proxies import Proxies
         from regstore.serve.server import ServeOptions, parse_listen
 
         host, port = parse_listen(self.listen)
@@ -63,6 +74,7 @@ class Listening:
             open_to_all=self.without_password,
             redirect=self.redirect,
             names=frozenset(name.lower() for name in names),
+            proxies=Proxies.parse(self.trusted_proxy or ()),
         )
 
 
@@ -132,21 +144,29 @@ async def _serve(
     on_event: OnEvent,
 ) -> None:
     import asyncio
+    import signal
 
+    from regstore.serve.connections import more_files
     from regstore.serve.mounts import open_mounts
     from regstore.serve.opening import open_pages
-    from regstore.serve.server import make_application, serving, url_of
+    from regstore.serve.server import LOOKS, make_application, serving, url_of
 
     async with settings.open(read_only=True) as storage, AsyncExitStack() as stack:
+        stack.enter_context(more_files())
         mounts = await open_mounts(storage, snapshot)
         pages = None
         if find_spec("jinja2") is None:
             emit_error("there are no pages, only the registry's API: they need pip install 'regstore[serve]'")
         else:
             pages = await stack.enter_async_context(open_pages(mounts, storage.url, shown, on_event=on_event))
-        addresses = await stack.enter_async_context(
-            serving(make_application(mounts, options, pages=pages, on_event=on_event), options)
-        )
+        application = make_application(mounts, options, pages=pages, on_event=on_event)
+        addresses = await stack.enter_async_context(serving(application, options, on_event=on_event))
+
+        def look() -> None:
+            for look_again in application[LOOKS]:
+                look_again()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look)
         urls = [url_of(options, address) for address in addresses]
         if as_json:
             emit_json({"store": storage.url, "urls": urls})

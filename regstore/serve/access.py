@@ -26,8 +26,10 @@ from typing import Any, Final
 from aiohttp import hdrs, web
 
 from regstore.errors import InputError
+from regstore.events import Notice, OnEvent, ignore
 from regstore.htpasswd import LONGEST, parse_htpasswd
 from regstore.serve.answers import ApiError
+from regstore.serve.proxies import NO_PROXIES, Proxies
 
 #: Seconds that a wrong password waits for its answer.
 PENALTY: Final = 1.0
@@ -40,10 +42,22 @@ _MOST: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Stamp:
+class Stamp:
+    """What tells a file from what it was."""
+
     mtime: int
+    ctime: int
     size: int
     inode: int
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """None where there is no file, or none that can be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return Stamp(found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
 def read_htpasswd(path: Path) -> dict[str, bytes]:
@@ -60,12 +74,15 @@ def read_htpasswd(path: Path) -> dict[str, bytes]:
 
 class Passwords:
     """The users of a file, which is read again when it has changed. A file that has become unreadable, or wrong, leaves
-    those that were known."""
+    those that were known, and the log says so."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, proxies: Proxies = NO_PROXIES, on_event: OnEvent = ignore) -> None:
+        """proxies: whose word counts for where a client is."""
         self._path = path
+        self._proxies = proxies
+        self._on_event = on_event
         self._users = read_htpasswd(path)
-        self._stamp = _stamp(path)
+        self._stamp = stamp_of(path)
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: Counter[str] = Counter()
@@ -78,14 +95,14 @@ class Passwords:
 
     async def check(self, request: web.Request) -> None:
         """ApiError 401 unless the request bears a user's password; 429 where too many are being tried."""
-        self._look_again()
+        self.look()
         user, password = _credentials(request.headers.get(hdrs.AUTHORIZATION, ""))
         if user is None:
             raise _unauthorized()
         proof = hmac.digest(self._key, f"{user}\0".encode() + password, hashlib.sha256)
         if self._right.get(proof, 0.0) > time.monotonic():
             return
-        address = request.remote or ""
+        address = self._proxies.client(request)
         if self._waiting[address] >= WAITING or self._waiting.total() >= _WAITING_IN_ALL:
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many passwords at a time", Retry_After="10"
@@ -120,21 +137,18 @@ class Passwords:
             if not self._waiting[address]:
                 del self._waiting[address]
 
-    def _look_again(self) -> None:
-        try:
-            stamp = _stamp(self._path)
-            if stamp == self._stamp:
-                return
-            self._users = read_htpasswd(self._path)
-        except (OSError, InputError):
+    def look(self) -> None:
+        """Take the file's users if it has changed."""
+        stamp = stamp_of(self._path)
+        if stamp == self._stamp:
             return
         self._stamp = stamp
+        try:
+            self._users = read_htpasswd(self._path)
+        except InputError as error:
+            self._on_event(Notice(message=f"{error}; the passwords that were there are taken on"))
+            return
         self._right.clear()
-
-
-def _stamp(path: Path) -> _Stamp:
-    found = path.stat()
-    return _Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _credentials(header: str) -> tuple[str | None, bytes]:

@@ -33,6 +33,8 @@ SQL: Final = Statements(
 )
 #: The index is refreshed again only when so many times the last refresh's own time has passed.
 _REST: Final = 10
+#: Those who may wait for a plan at a time.
+_QUEUE: Final = 8
 #: Results of planning that are kept.
 _RESULTS: Final = 12
 #: Bytes of the longest digest.
@@ -43,6 +45,10 @@ _AGAIN: Final = 5.0
 
 class IndexClosed(RegstoreError):
     """Nobody keeps this index any more."""
+
+
+class IndexBusy(RegstoreError):
+    """Too many wait for something to be planned."""
 
 
 class View:
@@ -59,6 +65,7 @@ class View:
         self.planned = ""
         self._inventory = inventory
         self._planning = asyncio.Lock()
+        self._waiting = 0
         self._known: dict[str, Any] = {}
 
     async def rows(self, name: str, parameters: dict[str, Any] | None = None, **fragments: str) -> list[Any]:
@@ -79,14 +86,25 @@ class View:
         return self._known.get(name)
 
     async def once(self, name: str, work: Callable[[Inventory], Result]) -> Result:
-        """The result of some planning over the inventory, which is done when first asked for, one at a time."""
+        """The result of some planning over the inventory, which is done when first asked for, one at a time. IndexBusy
+        where `_QUEUE` wait for theirs already."""
+        if name not in self._known:
+            if self._waiting >= _QUEUE:
+                raise IndexBusy(f"{self._waiting} wait for a plan")
+            self._waiting += 1
+            try:
+                await self._plan(name, work)
+            finally:
+                self._waiting -= 1
+        result: Result = self._known[name]
+        return result
+
+    async def _plan(self, name: str, work: Callable[[Inventory], object]) -> None:
         async with self._planning:
             if name not in self._known:
                 if len(self._known) >= _RESULTS:
                     self._known.pop(next(iter(self._known)))
                 self._known[name] = await in_thread(work, self._inventory)
-            result: Result = self._known[name]
-            return result
 
 
 @dataclass(slots=True)

@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import quote
 
-import orjson
 from aiohttp import hdrs, web
 
 from regstore.digest import Digest
@@ -38,12 +35,12 @@ from regstore.serve.contents import read_attachments, read_config
 from regstore.serve.garbage import plan_of, why_kept
 from regstore.serve.health import HealthWatch
 from regstore.serve.image import ImageConfig, texts_by_name
-from regstore.serve.index import Index, IndexClosed, View, between, digits
-from regstore.serve.kinds import attached_kind, kind_of
-from regstore.serve.listing import ROWS, Column, asked, tag_filter
+from regstore.serve.index import Index, IndexBusy, IndexClosed, View, between, digits
+from regstore.serve.listing import Column, asked, tag_filter
 from regstore.serve.mounts import Mounts
+from regstore.serve.rendering import ASKED_HOST, page
 from regstore.serve.treemap import Area, treemap
-from regstore.words import moment, printable, size
+from regstore.words import printable
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -131,7 +128,7 @@ class Pages:
             else:
                 rows = await view.rows("level", wanted.window | {"path": path}, order=wanted.order)
             totals = (await view.rows("totals"))[0]
-            return page(
+            return await page(
                 request, site, view, "repositories.html", wanted=wanted, rows=rows, path=path, totals=totals
             )
 
@@ -151,7 +148,7 @@ class Pages:
             attached = await _attached(
                 view, facts[0], [row[1] for row in rows if row[1] is not None], limit=_BADGES
             )
-            return page(
+            return await page(
                 request,
                 site,
                 view,
@@ -177,7 +174,7 @@ class Pages:
                 tags = await view.rows("find_tags", {"words": words, "limit": 50})
             if hexes:
                 digests = await view.rows("find_digests", between(hexes) | {"limit": 50})
-            return page(
+            return await page(
                 request,
                 site,
                 view,
@@ -217,7 +214,7 @@ class Pages:
             blobs = [layer.digest.raw for layer in stored.manifest.layers]
             total = await view.rows("image_total", {"digest": digest.raw})
             users = {row[0]: row for row in await view.rows("layer_users", {"digests": blobs})} if blobs else {}
-            return page(
+            return await page(
                 request,
                 site,
                 view,
@@ -233,7 +230,7 @@ class Pages:
                 users=users,
                 annotations=texts_by_name(stored.annotations),
                 raw=stored.data.decode("utf-8", "replace") if len(stored.data) <= _RAW_MAX else "",
-                pull=f"{site.pull_host or request.headers.get(hdrs.HOST, 'localhost')}/{site.prefix}{name}",
+                pull=f"{site.pull_host or request[ASKED_HOST] or 'localhost'}/{site.prefix}{name}",
             )
 
     async def blob(self, request: web.Request, site: Site) -> web.StreamResponse:
@@ -245,7 +242,7 @@ class Pages:
             if not facts:
                 raise PageError(HTTPStatus.NOT_FOUND, f"Nothing has the digest {digest} in the index.")
             kinds = {int(kind): kind.name.lower().replace("_", " ") for kind in EdgeKind}
-            return page(
+            return await page(
                 request,
                 site,
                 view,
@@ -259,7 +256,7 @@ class Pages:
 
     async def space(self, request: web.Request, site: Site) -> web.StreamResponse:
         async with site.index.view() as view:
-            return page(request, site, view, "space.html", **await space_of(view))
+            return await page(request, site, view, "space.html", **await space_of(view))
 
     async def garbage(self, request: web.Request, site: Site) -> web.StreamResponse:
         """What gc would take. A policy that is tried comes by POST, for it may be long; nothing is written."""
@@ -276,14 +273,14 @@ class Pages:
                     tried = await plan_of(view, delete_untagged=untagged, policy=policy)
                 except InputError as error:
                     said = str(error)
-            return page(
+            return await page(
                 request, site, view, "garbage.html", tried=tried, said=said, policy=policy, untagged=untagged
             )
 
     async def why(self, request: web.Request, site: Site) -> web.StreamResponse:
         digest = Digest.parse(request.match_info["digest"])
         async with site.index.view() as view:
-            return page(request, site, view, "why.html", digest=digest, why=await why_kept(view, digest))
+            return await page(request, site, view, "why.html", digest=digest, why=await why_kept(view, digest))
 
     async def health(self, request: web.Request, site: Site) -> web.StreamResponse:
         if site.health is None:
@@ -291,13 +288,13 @@ class Pages:
                 HTTPStatus.NOT_FOUND, "A snapshot has no health of its own: look at the backup's check."
             )
         async with site.index.view() as view:
-            return page(request, site, view, "health.html", health=await site.health.look())
+            return await page(request, site, view, "health.html", health=await site.health.look())
 
     def _guarded(self, handler: Callable[[web.Request, Site], Awaitable[web.StreamResponse]]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             site = await self._find(request)
             if not site.index.ready:
-                waiting = page(request, site, None, "wait.html", again=request.raw_path)
+                waiting = await page(request, site, None, "wait.html", again=request.raw_path)
                 waiting.headers["Refresh"] = "3"
                 return waiting
             return await handler(request, site)
@@ -335,24 +332,19 @@ def guarded_page(handler: Handler) -> Handler:
         except IndexClosed:
             status = int(HTTPStatus.SERVICE_UNAVAILABLE)
             said = "These pages were put away while others were looked at: ask again."
+        except IndexBusy:
+            status = int(HTTPStatus.SERVICE_UNAVAILABLE)
+            said = "Others wait for a plan before you: ask again in a moment."
         except RegstoreError as error:
             request[TOLD] = error
             status, said = int(HTTPStatus.SERVICE_UNAVAILABLE), "The store could not be read: the log says why."
-        response = page(request, None, None, "error.html", said=said, status=status)
+        response = await page(request, None, None, "error.html", said=said, status=status)
         response.set_status(status)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers[hdrs.RETRY_AFTER] = "5"
         return response
 
     return handle
-
-
-def page(request: web.Request, site: Site | None, view: View | None, template: str, **values: Any) -> web.Response:
-    """A template with its values as an answer. site: None for a page that is of none."""
-    text = (
-        templates()
-        .get_template(template)
-        .render(site=site, base=site.base if site else "", view=view, here=request.path, rows_a_page=ROWS, **values)
-    )
-    return web.Response(text=text, content_type="text/html")
 
 
 async def _attached(view: View, repository: int, digests: list[bytes], *, limit: int) -> dict[bytes, list[Any]]:
@@ -388,49 +380,3 @@ async def _config(repository: Repository, stored: StoredManifest) -> ImageConfig
         return await read_config(repository, stored)
     except (BlobUnknown, StorageError):
         return None
-
-
-@cache
-def templates() -> Any:
-    """The environment of the templates: everything is escaped, and what is not defined is an error."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("regstore.serve"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "size": size,
-        "moment": moment,
-        "odd": printable,
-        "count": "{:,}".format,
-        "kind": kind_of,
-        "attached": lambda row: attached_kind(row[0], row[2]),
-        "minute": lambda time: moment(time)[:16].replace("T", " "),
-        "digest": lambda raw: str(Digest.from_raw(bytes(raw))),
-        "short": lambda raw: (raw if isinstance(raw, Digest) else Digest.from_raw(bytes(raw))).short,
-        "path": quote,
-        "tojson_text": lambda texts: orjson.dumps(list(texts)).decode(),
-    }
-    return environment
-
-
-async def static(request: web.Request) -> web.StreamResponse:
-    content, media_type = static_files().get(request.match_info["name"], (b"", ""))
-    if not media_type:
-        raise web.HTTPNotFound
-    return web.Response(body=content, content_type=media_type, headers={"Cache-Control": "max-age=300"})
-
-
-@cache
-def static_files() -> dict[str, tuple[bytes, str]]:
-    """The files that pages refer to, by name: content and type."""
-    kinds = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-    return {
-        entry.name: (entry.read_bytes(), kinds[entry.name.rpartition(".")[2]])
-        for entry in (files("regstore.serve") / "static").iterdir()
-        if entry.name.rpartition(".")[2] in kinds
-    }

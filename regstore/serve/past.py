@@ -17,7 +17,8 @@ from regstore.registry import Registry
 from regstore.serve.index import Index
 from regstore.serve.metrics import Figures, Snapshots
 from regstore.serve.mounts import LATEST, BackupMount
-from regstore.serve.pages import PageError, Pages, Site, guarded_page, page
+from regstore.serve.pages import PageError, Pages, Site, guarded_page
+from regstore.serve.rendering import page
 from regstore.words import printable
 
 #: Snapshots whose index is kept at a time.
@@ -54,7 +55,7 @@ class Past:
         rows = [(prefix, one.snapshot) for prefix, one in found.items() if prefix != LATEST]
         largest = max((snapshot.bytes for _, snapshot in rows), default=0) or 1
         bars = [(prefix, snapshot, snapshot.bytes / largest) for prefix, snapshot in rows[-_BARS:]]
-        return page(request, None, None, "snapshots.html", rows=rows[::-1], bars=bars, title=self.title)
+        return await page(request, None, None, "snapshots.html", rows=rows[::-1], bars=bars, title=self.title)
 
     async def tag(self, request: web.Request) -> web.StreamResponse:
         """What a tag named in each snapshot."""
@@ -73,7 +74,7 @@ class Past:
             rows.append((prefix, one.snapshot, digest, said))
         if not any(digest for _, _, digest, _ in rows):
             raise PageError(HTTPStatus.NOT_FOUND, f"No snapshot has the tag {printable(name)}:{printable(tag)}.")
-        return page(request, None, None, "past.html", name=name, tag=tag, rows=rows, title=self.title)
+        return await page(request, None, None, "past.html", name=name, tag=tag, rows=rows, title=self.title)
 
     async def find(self, request: web.Request) -> Site:
         """The site of the snapshot that an address names; its index is begun when it is first asked for."""

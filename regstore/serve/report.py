@@ -9,7 +9,8 @@ from regstore.inventory.scan import ScanOptions
 from regstore.serve.garbage import plan_of
 from regstore.serve.health import HealthWatch
 from regstore.serve.index import Index
-from regstore.serve.pages import space_of, static_files, templates
+from regstore.serve.pages import space_of
+from regstore.serve.rendering import render, static_files
 from regstore.storage.base import Storage
 
 
@@ -21,23 +22,19 @@ async def make_report(storage: Storage, scanning: ScanOptions, *, on_event: OnEv
         await index.once()
         async with index.view() as view:
             tried = None if view.database else await plan_of(view)
-            text: str = (
-                templates()
-                .get_template("report.html")
-                .render(
-                    site=None,
-                    base="",
-                    view=view,
-                    title=storage.url,
-                    version=regstore.__version__,
-                    style=Style(static_files()["style.css"][0].decode()),
-                    tried=tried,
-                    said=f"Tags and manifests are in a database: {view.database} says so." if view.database else "",
-                    health=health,
-                    **await space_of(view),
-                )
-            )
-            return text
+            values = {
+                "site": None,
+                "base": "",
+                "view": view,
+                "title": storage.url,
+                "version": regstore.__version__,
+                "style": Style(static_files()["style.css"][0].decode()),
+                "tried": tried,
+                "said": f"Tags and manifests are in a database: {view.database} says so." if view.database else "",
+                "health": health,
+                **await space_of(view),
+            }
+            return render("report.html", values)
     finally:
         await index.close()
 

@@ -7,13 +7,12 @@ import ipaddress
 import logging
 import re
 import socket
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from aiohttp import hdrs, web
 
@@ -23,9 +22,12 @@ from regstore.serve.access import Passwords
 from regstore.serve.answers import TOLD, ApiError, error_response
 from regstore.serve.api import RegistryApi
 from regstore.serve.bodies import send_whole
+from regstore.serve.certificate import Certificate
+from regstore.serve.connections import Gate, GatedSite, accept_errors_told, most_connections
 from regstore.serve.metrics import CONTENT_TYPE, Figures, Requests, metrics
 from regstore.serve.mounts import Mounts
-from regstore.serve.pages import static
+from regstore.serve.proxies import NO_PROXIES, Proxies
+from regstore.serve.rendering import ASKED_HOST, static
 
 #: Seconds in which a client must have sent a request's head, and after which an idle connection is closed.
 IDLE: Final = 60.0
@@ -44,6 +46,8 @@ _HEADERS: Final = {
 }
 #: What aiohttp says of requests that are none, with tracebacks: whoever can connect could fill a log.
 _NOBODY: Final = logging.Logger("regstore.serve", level=logging.CRITICAL + 1)
+#: What looks again at files that may have changed: passwords, the certificate.
+LOOKS: Final = web.AppKey("looks", list[Callable[[], None]])
 #: Asked for by monitors, who have no password; it says nothing of the store but that it answers.
 HEALTH: Final = "/healthz"
 
@@ -58,7 +62,8 @@ class ServeOptions:
 
     open_to_all: listen on an address that others can reach though there is no password. redirect: send clients to the
     store itself for blobs, by addresses that are good for a while, where it has such (S3). names: under which clients
-    may ask, without a password, besides addresses and `localhost`.
+    may ask, without a password, besides addresses and `localhost`. proxies: whose `X-Forwarded-For` and
+    `X-Forwarded-Host` count. connections: as many at a time; None: what the limit of open files allows.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +74,8 @@ class ServeOptions:
     open_to_all: bool = False
     redirect: bool = False
     names: frozenset[str] = frozenset()
+    proxies: Proxies = NO_PROXIES
+    connections: int | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -119,7 +126,9 @@ def make_application(
     mounts: Mounts, options: ServeOptions, *, pages: PagesOf | None = None, on_event: OnEvent = ignore
 ) -> web.Application:
     """All that is served, for any runner of aiohttp: the registry API, and the pages."""
-    passwords = Passwords(options.htpasswd) if options.htpasswd is not None else None
+    passwords = None
+    if options.htpasswd is not None:
+        passwords = Passwords(options.htpasswd, proxies=options.proxies, on_event=on_event)
 
     requests = Requests()
 
@@ -138,10 +147,33 @@ def make_application(
             requests.under_way -= 1
         return response
 
+    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers[hdrs.SERVER] = "regstore"  # not what it is built on
+
+    application = web.Application(
+        middlewares=[counted, _guard(options, passwords, on_event)], client_max_size=64 * 1024
+    )
+    application[LOOKS] = [passwords.look] if passwords is not None else []
+    application.on_response_prepare.append(on_prepare)
+    application.router.add_get(HEALTH, _health)
+    application.router.add_get("/metrics", show_metrics)
+    RegistryApi(mounts, redirect=options.redirect).add_to(application)
+    if pages is not None:
+        pages.add_to(application)
+        application.router.add_get("/static/{name}", static)
+    return application
+
+
+def _guard(options: ServeOptions, passwords: Passwords | None, on_event: OnEvent) -> Any:
+    """A middleware that lets in who may, and makes an answer of whatever goes wrong."""
+
     @web.middleware
     async def around(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             await _let_in(request, options, passwords)
+            request[ASKED_HOST] = options.proxies.host(request)
             response = await handler(request)
         except ApiError as error:
             response = error_response(error)
@@ -159,20 +191,7 @@ def make_application(
             on_event(Notice(message=_line(request, told)))
         return response
 
-    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
-        for name, value in _HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers[hdrs.SERVER] = "regstore"  # not what it is built on
-
-    application = web.Application(middlewares=[counted, around], client_max_size=64 * 1024)
-    application.on_response_prepare.append(on_prepare)
-    application.router.add_get(HEALTH, _health)
-    application.router.add_get("/metrics", show_metrics)
-    RegistryApi(mounts, redirect=options.redirect).add_to(application)
-    if pages is not None:
-        pages.add_to(application)
-        application.router.add_get("/static/{name}", static)
-    return application
+    return around
 
 
 async def _let_in(request: web.Request, options: ServeOptions, passwords: Passwords | None) -> None:
@@ -215,49 +234,44 @@ def _line(request: web.Request, error: Exception) -> str:
 
 @asynccontextmanager
 async def serving(
-    application: web.Application, options: ServeOptions
+    application: web.Application, options: ServeOptions, *, on_event: OnEvent = ignore
 ) -> AsyncGenerator[list[tuple[str, int]], None]:
     """Listen, and give the addresses; leaving ends it, answers under way have `LAST` seconds. InputError where the
     address can't be listened on, or the certificate is none."""
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=IDLE,
-        handler_cancellation=True,
-        logger=_NOBODY,
-        shutdown_timeout=LAST,
-        max_line_size=8190,
-        max_field_size=8190,
-    )
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, options.host, options.port, ssl_context=_tls(options), backlog=512)
+    async with AsyncExitStack() as stack:
+        certificate = None
+        if options.tls_cert is not None and options.tls_key is not None:
+            certificate = Certificate(options.tls_cert, options.tls_key, on_event=on_event)
+            application[LOOKS].append(certificate.look)
+            await stack.enter_async_context(certificate.kept())
+        stack.enter_context(accept_errors_told(on_event))
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=IDLE,
+            handler_cancellation=True,
+            logger=_NOBODY,
+            shutdown_timeout=LAST,
+            max_line_size=8190,
+            max_field_size=8190,
+        )
+        stack.push_async_callback(runner.cleanup)
+        await runner.setup()
+        most = options.connections if options.connections is not None else most_connections()
+        site = GatedSite(
+            runner,
+            options.host,
+            options.port,
+            lambda server: Gate(server, most, on_event),
+            tls=certificate.context if certificate is not None else None,
+            backlog=512,
+        )
         try:
             await site.start()
         except OSError as error:
             raise InputError(f"can't listen on {options.host}:{options.port}: {error.strerror or error}") from error
         yield [tuple(each[:2]) for each in runner.addresses]
-    finally:
-        await runner.cleanup()
-
-
-def _tls(options: ServeOptions) -> ssl.SSLContext | None:
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
-    except (OSError, ssl.SSLError) as error:
-        raise InputError(
-            f"{options.tls_cert} and {options.tls_key} are no certificate and its key: {error}"
-        ) from error
-    return context
-
-
-def _no_password() -> str:
-    raise InputError("the key is encrypted: give one that needs no password")
 
 
 def url_of(options: ServeOptions, address: tuple[str, int]) -> str:

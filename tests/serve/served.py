@@ -57,7 +57,7 @@ async def served(mounts: Mounts, *, on_event: OnEvent = ignore, **options: Any) 
     chosen = ServeOptions(**({"port": 0} | options))
     application = make_application(mounts, chosen, on_event=on_event)
     async with (
-        serving(application, chosen) as addresses,
+        serving(application, chosen, on_event=on_event) as addresses,
         aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Accept"]) as session,
     ):
         yield Served(url_of(chosen, addresses[0]), session)

@@ -30,7 +30,7 @@ from regstore.serve.index import Index
 from regstore.serve.listing import tag_filter
 from regstore.serve.mounts import open_mounts
 from regstore.serve.opening import PageOptions, open_pages
-from regstore.serve.pages import static_files, templates
+from regstore.serve.rendering import static_files, templates
 from regstore.serve.report import make_report
 from regstore.serve.server import ServeOptions, make_application, serving, url_of
 from regstore.serve.treemap import HEIGHT, WIDTH, Area, treemap
