@@ -69,13 +69,11 @@ def doc(package: str) -> str:
 
 
 def example(package: str) -> str:
-    """The first indented block of the docstring that is code."""
+    """The indented blocks of the docstring that are code, one after the other."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", doc(package) + "\n", re.MULTILINE)
-    code = next(
-        (block for block in blocks if re.search(r"^    (?:import|from) regstore", block, re.MULTILINE)), None
-    )
-    assert code is not None, f"{package} has no example"
-    return textwrap.dedent(code)
+    code = [block for block in blocks if re.search(r"^    (?:import|from) regstore", block, re.MULTILINE)]
+    assert code, f"{package} has no example"
+    return "".join(map(textwrap.dedent, code))
 
 
 EXAMPLES = {
@@ -214,6 +212,7 @@ def test_every_asynchronous_function_has_a_blocking_twin(package: str, name: str
         ("regstore.registry.Tags", "regstore.sync.Tags"),
         ("regstore.registry.Uploads", "regstore.sync.Uploads"),
         ("regstore.gc.GcRun", "regstore.sync.gc.GcRun"),
+        ("regstore.gc.Removal", "regstore.sync.gc.Removal"),
     ],
 )
 def test_every_method_has_a_blocking_twin(asynchronous: str, blocking: str) -> None:
@@ -232,7 +231,18 @@ def test_every_method_has_a_blocking_twin(asynchronous: str, blocking: str) -> N
 def test_classes_with_asynchronous_methods_are_known() -> None:
     """Every public one has a twin above, or is given to functions only, or is used by `await` alone."""
     handed_over = {"Storage", "ReadHandle", "Lock", "RegistryCache", "NoCache"}
-    known = {"BlobReader", "Blobs", "GcRun", "Manifests", "Registry", "Repository", "StoreBlobs", "Tags", "Uploads"}
+    known = {
+        "BlobReader",
+        "Blobs",
+        "GcRun",
+        "Manifests",
+        "Registry",
+        "Removal",
+        "Repository",
+        "StoreBlobs",
+        "Tags",
+        "Uploads",
+    }
     for package in (*WITH_TWINS, "regstore.registry"):
         for name, thing in public(package).items():
             if inspect.isclass(thing) and any(is_asynchronous(value) for value in vars(thing).values()):

@@ -1,4 +1,4 @@
-"""Garbage collection, and the way back.
+"""Garbage collection, removal and tags by name, and the way back.
 
     from regstore.gc import GcOptions, GcRunOptions, hold_lock, open_run
     from regstore.storage import open_storage
@@ -21,6 +21,26 @@ heal_store      gives back what is needed and lies in the trash (HealOptions, He
 NoCache("none") says that the registry has no descriptor cache; open_redis reaches its Redis. Both are a RegistryCache
 ScanOptions     how a store is listed
 
+What somebody names goes, and nothing else; a tag is set as by a push. Both while the registry serves:
+
+    from regstore import Reference
+    from regstore.gc import Named, apply_tag, hold_lock, open_removal, plan_tag
+    from regstore.storage import open_storage
+
+    async with open_storage("/srv/registry") as storage:
+        async with hold_lock(storage, command="tag") as lock:
+            tag = await plan_tag(storage, Reference.parse("team/app:1.1"), "stable")
+            print("set by run", await apply_tag(storage, tag, lock))
+        named = Named.parse(["team/app:1.0", "team/worker"], recursive=True)
+        async with hold_lock(storage, command="rm") as lock, open_removal(storage, named, lock=lock) as removal:
+            for repository in removal.repositories:
+                print(len(repository.tags), "tags and", len(repository.revisions), "images go from", repository.name)
+            print((await removal.apply()).tags, "tags are gone")
+
+open_removal    a Removal of what is Named: a plan (a RepositoryRemoval each), and what came of it (RemovalReport); how,
+                RemovalOptions say. Without the lock it only looks
+plan_tag        a TagPlan, which apply_tag carries out
+
 Within, the way of a run (`run`; `run_options` say how):
 begin           what a run with the lock does first: `heal` gives back, by `heal_plan`, what `past` knows to be taken
                 and `claims` allows, copied by `copying_back`
@@ -31,7 +51,7 @@ stops           what is refused without a yes
 apply           the plan carried out: its folder says in what order, and why. `failures` are counted, `forgetting` tells
                 the registry's cache (`caches`), `report` is what came of it
 removal         instead of all that: what somebody names goes, by the same unlinking; its folder says what must not go
-set_tag         one tag set by name, as a push would
+set_tag         one tag set by name
 freeing         of older trash: `trash` empties it, but for what it may still be needed for (`unread_needs`), once the
                 registry was restarted (`restart`, or seen by `process_start`)
 restore         undo: `restore_taken` reads what went, `restore_plan` holds it beside what stands; `trash_list` finds
@@ -49,8 +69,12 @@ if TYPE_CHECKING:
     from regstore.gc.heal import Healed, HealOptions, heal_store, plan_heal
     from regstore.gc.plan import GcOptions, GcSummary
     from regstore.gc.policy import Pattern, Policy, Rule
+    from regstore.gc.removal.named import Named
+    from regstore.gc.removal.plan import RepositoryRemoval
+    from regstore.gc.removal.run import Removal, RemovalOptions, RemovalReport, open_removal
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan, apply_restore, plan_restore
     from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
+    from regstore.gc.set_tag import TagPlan, apply_tag, plan_tag
     from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
     from regstore.inventory.scan import ScanOptions
     from regstore.state.lock import Lock, hold_lock
@@ -69,23 +93,32 @@ __all__ = [
     "HealOptions",
     "Healed",
     "Lock",
+    "Named",
     "NoCache",
     "Pattern",
     "Policy",
     "RegistryCache",
+    "Removal",
+    "RemovalOptions",
+    "RemovalReport",
+    "RepositoryRemoval",
     "RestoreOptions",
     "RestorePlan",
     "Restored",
     "Rule",
     "ScanOptions",
+    "TagPlan",
     "TrashedRun",
     "apply_restore",
+    "apply_tag",
     "empty_trash",
     "find_trash",
     "heal_store",
     "hold_lock",
     "open_redis",
+    "open_removal",
     "open_run",
     "plan_heal",
     "plan_restore",
+    "plan_tag",
 ]

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from regstore import gc as asynchronous
-from regstore.gc import GcSummary, Healed, TrashedRun
+from regstore.gc import GcSummary, Healed, RepositoryRemoval, TrashedRun
+from regstore.gc.removal.run import open_removal as _open_removal
 from regstore.gc.run import open_run as _open_run  # mypy does not find it through the package
 from regstore.inventory.inventory import Inventory
 from regstore.sync.blocking import Blocking, closed_after, context, context_of, function, method
 
 __all__ = [
     "GcRun",
+    "Removal",
     "apply_restore",
+    "apply_tag",
     "empty_trash",
     "find_trash",
     "heal_store",
     "hold_lock",
     "open_redis",
+    "open_removal",
     "open_run",
     "plan_heal",
     "plan_restore",
+    "plan_tag",
 ]
 
 
@@ -66,12 +71,25 @@ class GcRun(Blocking[asynchronous.GcRun]):
     remember = method(asynchronous.GcRun.remember)
 
 
+class Removal(Blocking[asynchronous.Removal]):
+    """As `regstore.gc.Removal`."""
+
+    @property
+    def repositories(self) -> tuple[RepositoryRemoval, ...]:
+        return self._wrapped.repositories
+
+    apply = method(asynchronous.Removal.apply)
+
+
 apply_restore = function(asynchronous.apply_restore)
+apply_tag = function(asynchronous.apply_tag)
 empty_trash = function(asynchronous.empty_trash)
 find_trash = function(asynchronous.find_trash)
 heal_store = function(asynchronous.heal_store)
 hold_lock = context(asynchronous.hold_lock)
 open_redis = closed_after(asynchronous.open_redis)
+open_removal = context_of(_open_removal, Removal)
 open_run = context_of(_open_run, GcRun)
 plan_heal = function(asynchronous.plan_heal)
 plan_restore = function(asynchronous.plan_restore)
+plan_tag = function(asynchronous.plan_tag)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from regstore import Reference, sync
 from regstore.digest import Digest
 from regstore.errors import InputError, ManifestUnknown, NameUnknown, Refused, RegstoreError, TagUnknown
 from regstore.gc.removal.named import Named
@@ -268,6 +269,21 @@ async def test_on_disk(scene: Scene, tmp_path: Path) -> None:
         assert {path.name for path in tags.iterdir()} == {"latest", "1", scene.sig_tag}
         await undo(storage, report.run)
         assert registry(ModelStore.from_folder(root)).bodies() == store.bodies()
+
+
+def test_without_await(scene: Scene, tmp_path: Path) -> None:
+    scene.store.on_disk().write_folder(tmp_path)
+    storage, named = DiskStorage(tmp_path), Named.parse(["a:1.0", "a:new"])
+    with sync.gc.hold_lock(storage, command="tag") as lock:
+        plan = sync.gc.plan_tag(storage, Reference.parse(f"a@{scene.index}"), "new")
+        assert sync.gc.apply_tag(storage, plan, lock) == lock.run
+    with (
+        sync.gc.hold_lock(storage, command="rm") as lock,
+        sync.gc.open_removal(storage, named, OPTIONS, lock) as it,
+    ):
+        (one,) = it.repositories
+        assert one.tags == (("1.0", str(scene.image)), ("new", str(scene.index)))
+        assert it.apply().tags == 2
 
 
 async def test_the_run_is_in_the_trash(scene: Scene) -> None:

@@ -1,11 +1,5 @@
 """One removal: look at the repositories named, plan, apply, safe while the registry serves.
 
-    async with open_removal(storage, named, options) as removal:      # a dry run: nothing is written
-        print(removal.repositories)
-
-    async with hold_lock(storage, command="rm") as lock, open_removal(storage, named, options, lock) as removal:
-        report = await removal.apply()
-
 Blobs are not listed. Once to plan, and once before and once after the unlinking, the links of the repositories named
 are; where revisions went, once more after `settle`: what was pushed meanwhile, and needs one of them, gets it back. A
 push that stalls for longer gets it from the next gc (`gc.heal`), as long as the run's journal is kept.
@@ -78,7 +72,7 @@ class RemovalReport:
 async def open_removal(
     storage: Storage,
     named: Named,
-    options: RemovalOptions,
+    options: RemovalOptions | None = None,
     lock: Lock | None = None,
     *,
     cache: RegistryCache | None = None,
@@ -89,6 +83,7 @@ async def open_removal(
     cache: the registry's descriptor cache; one that is not known counts as one in its memory.
     TagUnknown, ManifestUnknown or NameUnknown where something is not there; Refused where something must not go.
     """
+    options = options or RemovalOptions()
     await refuse_database_now(storage)
     with Inventory(memory_limit=options.scan.memory_limit) as inventory:
         inventory.scanned_at = await storage.now()
