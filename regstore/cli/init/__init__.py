@@ -23,7 +23,10 @@ from regstore.errors import InputError
 @command
 def init(
     store: InitStore,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", show_default=False, help="The deployment's folder.")],
+    *,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", show_default=False, help="The deployment's folder.")
+    ] = None,
     asked: Asked,
     keys: Keys,
     doing: Doing,
@@ -43,6 +46,8 @@ def init(
     """
     from regstore.cli.init.making import View, change_part, make
 
+    if folder is None:
+        raise InputError("no folder: give DIR, where all of it is to be")
     place = folder.absolute()
     view = View(dry_run=dry_run, yes=yes, as_json=as_json, quiet=store.quiet)
     modes = [name for name, on in _modes(doing).items() if on]

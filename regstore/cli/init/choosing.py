@@ -76,6 +76,10 @@ def choose(
             None, "--store", "Where are its images to be (s3://bucket[/path] or a folder)", str, terminal
         )
     store = replace(store, store=said)
+    if said is not None:
+        placed = store.placed()
+        assert isinstance(placed, InitStore)
+        store = placed
     storage, put_found, access = _open(folder, store, known, put)
     changes = _changes(asked, known, terminal)
     section = _driver_section(storage, put_found)
