@@ -117,7 +117,7 @@ async def test_another_authority_with_and_without_the_same_name(deployed: Deploy
     other = Authority.make(tmp_path / "other.crt", host="elsewhere.example.org")
     words = red(await check(replace(deployed.options, ca=other.ca)), "certificate")
     assert f"signed by 'regstore CA of {HOST}', which is not among the authorities in {other.ca}" in words
-    assert "--ca" in words
+    assert "--tls-ca" in words
     again = Authority.make(tmp_path / "again.crt")
     words = red(await check(replace(deployed.options, ca=again.ca)), "certificate")
     assert "signed by another 'regstore CA of" in words or "which is not among" in words

@@ -90,6 +90,12 @@ def test_health_is_green_from_the_start_and_a_password_is_needed(registry: Regis
     assert registry.status("ann", PASSWORD.partition(":")[0]) == 401
 
 
+def test_the_check_is_green(place: Place, registry: Registry) -> None:
+    said = place.init(place.folder, "--check", "--password-stdin", input=f"{PASSWORD}\n")
+    assert f"\nhttps://{registry.address}: 17 ok\n" in said
+    assert PASSWORD not in said
+
+
 @pytest.mark.parametrize("program", ["skopeo", "podman"])
 def test_clients_log_in_push_and_pull_by_the_authority(
     place: Place, registry: Registry, layout: Path, program: str
@@ -149,6 +155,7 @@ def test_the_nightly_job_runs_as_its_unit_says(place: Place, registry: Registry,
     assert restored.returncode == 0, restored.stderr
     with registry_of(second, place.home) as served:
         assert served.health() == (200, b"{}")
+        assert "17 ok\n" in place.init(second, "--check", "--user", "eve", "--password-stdin", input="other\n")
         other = place.client("c-second", served)
         assert other.login("skopeo", served, "eve", "other").returncode == 0
         for tag in ("1", "2"):

@@ -52,6 +52,10 @@ class Terminal:
                 return first
             emit_error("the two differ")
 
+    def known_password(self, user: str) -> str:
+        """One that is known already: typed once."""
+        return self._secret(f"Password of {user}: ")
+
     def _secret(self, prompt: str) -> str:
         try:
             return getpass.getpass(printable(prompt), stream=sys.stderr)

@@ -80,7 +80,7 @@ def choose(
         placed = store.placed()
         assert isinstance(placed, InitStore)
         store = placed
-    storage, put_found, access = _open(folder, store, known, put)
+    storage, put_found, access = open_store(folder, store, known, put)
     changes = _changes(asked, known, terminal)
     section = _driver_section(storage, put_found)
     ca = _store_ca(folder, store, known) if _has_tls(section) else None
@@ -103,7 +103,7 @@ def choose(
     deployment = replace(deployment, user=_user_of(deployment))
     return Chosen(
         deployment=deployment,
-        open=lambda: _open(folder, store, known, put)[0],
+        open=lambda: open_store(folder, store, known, put)[0],
         profile=store.profile,
         put=put_found,
         access=access,
@@ -172,10 +172,17 @@ def _backup(text: str) -> str | None:
     return str(location.root.absolute()) if isinstance(location, DiskLocation) else str(location)
 
 
-def _open(
-    folder: Path, store: InitStore, known: Deployment | None, put: PutOptions
+def open_store(
+    folder: Path,
+    store: InitStore,
+    known: Deployment | None,
+    put: PutOptions,
+    *,
+    keys: Mapping[str, str] | None = None,
+    read_only: bool = False,
 ) -> tuple[Storage, PutOptions | None, S3Access | None]:
-    """The store as said; one that was recorded, as it was recorded, but for what is said otherwise."""
+    """The store as said; one that was recorded, as it was recorded, but for what is said otherwise. keys: of a recorded
+    one, as variables of the registry's environment."""
     from regstore.storage.backends import OpenOptions, open_location
     from regstore.storage.opening import DiskLocation, parse_location
     from regstore.storage.registry_config import parse_registry_config
@@ -194,6 +201,7 @@ def _open(
         path_style=store.path_style,
         ca_bundle=ca,
         concurrency=store.concurrency,
+        read_only=read_only,
     )
     location = parse_location(store.store) if store.store is not None else None
     if isinstance(location, DiskLocation):
@@ -204,7 +212,7 @@ def _open(
     import yaml
 
     recorded = yaml.safe_dump({"version": 0.1, "storage": dict(known.storage)}).encode()
-    config = parse_registry_config(recorded, {}, where="what was recorded")
+    config = parse_registry_config(recorded, keys or {}, where="what was recorded")
     chosen = put.over(config.put)
     return open_location(location or config.location, options, config.s3, chosen), chosen, None
 

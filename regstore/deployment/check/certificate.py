@@ -139,7 +139,7 @@ async def _chain(place: Place, reached: Reached, ca: Path | None, timeout: float
     else:
         return fail("certificate", f"it is refused: {_said(problem)}", "make it anew with `regstore init`")
     cure = (
-        "give the ca.crt of the authority that signed it (--ca), or put the certificates between them into the "
+        "give the ca.crt of the authority that signed it (--tls-ca), or put the certificates between them into the "
         "registry's certificate file"
     )
     return fail("certificate", detail, cure)
