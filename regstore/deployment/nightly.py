@@ -90,7 +90,11 @@ def steps(deployment: Deployment) -> tuple[Step, ...]:
     if backup is not None:
         there = _reached(deployment, backup, "--dst-")
         found.append(
-            Step(name="backup create", arguments=("backup", "create", *store, backup, *there), needed=True)
+            Step(
+                name="backup create",
+                arguments=("backup", "create", *store, backup, "--create", *there),
+                needed=True,
+            )
         )
     found.append(Step(name="gc", arguments=("gc", *store, *_cache(deployment), "--yes")))
     found.append(Step(name="verify", arguments=("verify", *store, *reading)))

@@ -136,7 +136,7 @@ def test_a_bucket_for_backups_is_reached_as_the_store_is() -> None:
         "--dst-path-style",
     )
     assert found["backup create"][-5:] == there
-    assert found["backup create"][-6] == "s3://backup.example.org/of/it"
+    assert found["backup create"][-7:-5] == ("s3://backup.example.org/of/it", "--create")
     here = tuple(each.replace("--dst-", "--") for each in there)
     assert found["backup check"][2:8] == ("s3://backup.example.org/of/it", *here)
 
