@@ -43,17 +43,21 @@ def _batch(
     for name, raw, target in rows("layer_links"):
         if target is not None:
             listings[name].layers[digest(raw)] = digest(target)
-    for name, raw, target in rows("revision_links"):
-        sound = target is not None and bytes(raw) == bytes(target)
-        (listings[name].revisions if sound else listings[name].broken).add(digest(raw))
+    for name, raw, target, fault in rows("revision_links"):
+        if target is not None and bytes(raw) == bytes(target):
+            listings[name].revisions.add(digest(raw))
+        else:
+            listings[name].broken[digest(raw)] = fault
     for name, raw in rows("legacy_revisions"):
         listings[name].legacy.add(digest(raw))
     for name, revision, raw in rows("signature_links"):
         listings[name].signatures.add((digest(revision), digest(raw)))
     for name, tag, raw in rows("tag_index"):
         listings[name].history.add((tag, digest(raw)))
-    for name, tag, target, mtime in rows("tags"):
+    for name, tag, target, mtime, fault in rows("tags"):
         listings[name].tags[tag] = (None if target is None else digest(target), mtime)
+        if target is None:
+            listings[name].broken_tags[tag] = fault
     manifests: dict[str, dict[Digest, KnownManifest]] = defaultdict(dict)
     for name, raw, state, reason, media_type, edges in rows("manifests"):
         pairs = sorted({(edge["kind"], bytes(edge["target"])) for edge in edges or ()})

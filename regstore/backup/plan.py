@@ -27,17 +27,18 @@ class KnownManifest:
 @dataclass(slots=True, kw_only=True)
 class Listing:
     """One repository's links. layers: path and body. revisions: those whose body says what their path says.
-    broken: other revision links. legacy: manifests that v2.1.0 linked as layers. tags: what each names, None where
-    its link is unreadable, and when it was set."""
+    broken: other revision links, with what is wrong with each; broken_tags: the same of tags. legacy: manifests that
+    v2.1.0 linked as layers. tags: what each names, None where its link is broken, and when it was set."""
 
     name: str
     layers: dict[Digest, Digest] = field(default_factory=dict)
     revisions: set[Digest] = field(default_factory=set)
-    broken: set[Digest] = field(default_factory=set)
+    broken: dict[Digest, str] = field(default_factory=dict)
     legacy: set[Digest] = field(default_factory=set)
     signatures: set[tuple[Digest, Digest]] = field(default_factory=set)
     history: set[tuple[str, Digest]] = field(default_factory=set)
     tags: dict[str, tuple[Digest | None, int]] = field(default_factory=dict)
+    broken_tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +73,13 @@ def plan_pack(
         return LeftOut(repository=listing.name, tag=tag, what=what, reason=reason)
 
     left_out = [
-        without(f"revision {digest}", "was left out: its link says something else than its path")
-        for digest in sorted(listing.broken)
+        without(f"revision {digest}", f"was left out: its link {fault}")
+        for digest, fault in sorted(listing.broken.items())
     ]
     named = {digest for digest, _ in listing.tags.values() if digest is not None}
     kept_tags: dict[str, PackedTag] = {}
     for tag, (digest, time) in listing.tags.items():
-        reason = closure.reason_against_tag(digest, roots)
+        reason = closure.reason_against_tag(tag, digest, roots)
         if reason:
             left_out.append(without(f"tag {tag}", f"was left out: {reason}", tag))
         elif digest is not None:
@@ -223,9 +224,9 @@ class _Closure:
                     found.setdefault(LayerLinkKey(listing.name, target), manifest)
         return found
 
-    def reason_against_tag(self, digest: Digest | None, roots: Collection[Digest]) -> str:
+    def reason_against_tag(self, tag: str, digest: Digest | None, roots: Collection[Digest]) -> str:
         if digest is None:
-            return "its link is unreadable"
+            return f"its link {self._listing.broken_tags.get(tag, 'is unreadable')}"
         if digest not in roots:
             broken = digest in self._listing.broken
             return f"the repository has no {'readable ' if broken else ''}revision link of {digest.short}"

@@ -92,7 +92,7 @@ select r.name, t.digest, t.target from layer_link t join repository r on r.id = 
 where r.name in (select unnest($names::varchar[]))
 
 -- name: revision_links
-select r.name, t.digest, t.target from revision_link t join repository r on r.id = t.repository
+select r.name, t.digest, t.target, link_fault(t.size, t.target, t.unread) from revision_link t join repository r on r.id = t.repository
 where r.name in (select unnest($names::varchar[]))
 
 -- name: legacy_revisions
@@ -108,7 +108,8 @@ select r.name, t.name, t.digest from tag_index t join repository r on r.id = t.r
 where r.name in (select unnest($names::varchar[]))
 
 -- name: tags
-select r.name, t.name, t.target, t.mtime from tag t join repository r on r.id = t.repository
+select r.name, t.name, t.target, t.mtime, link_fault(t.size, t.target, t.unread)
+from tag t join repository r on r.id = t.repository
 where r.name in (select unnest($names::varchar[]))
 
 -- name: manifests

@@ -16,6 +16,14 @@ create macro is_sha256(digest) as octet_length(digest) = 32;
 create macro is_sound_layer_link(digest, target) as
     target is not null and (target = digest or octet_length(target) <> octet_length(digest));
 
+-- What is wrong with a link of these bytes, after its name; every command says it so. target: what it names, null where
+-- that is no digest; unread: why the store does not give it.
+create macro link_fault(size, target, unread) as case
+    when unread is not null then 'can''t be read: ' || unread
+    when target is not null then 'names another digest: ' || digest_text(target)
+    when size = 0 then 'is empty'
+    else 'has ' || size || ' bytes that are no digest' end;
+
 -- Bytes of a link to it (`layout.LINK_SIZE`).
 create macro link_size(digest) as 7 + 2 * octet_length(digest);
 

@@ -19,7 +19,7 @@ where {whole} and mtime >= {cutoff} and repository in (select id from migrate_re
 -- other bytes is left out, and nothing that was not asked for comes instead.
 insert into migrate_protected
 select repository, min(reason) from (
-    select repository, 'the link of revision ' || digest_text(digest) || ' is damaged' as reason
+    select repository, 'the link of revision ' || digest_text(digest) || ' ' || link_fault(size, target, unread) as reason
     from revision_link
     where {whole} and target is distinct from digest and repository in (select id from migrate_repository)
     union all

@@ -28,10 +28,8 @@ from migrate_protected p join migrate_repository m on m.id = p.repository
 
 union all -- layer links
 select 'damaged', m.name, 'layer link ' || digest_text(x.digest), case
-    when x.size = 0 then 'is empty'
-    when x.unread is not null then 'can''t be read: ' || x.unread
-    when x.target is null then 'is damaged'
-    when not is_sound_layer_link(x.digest, x.target) then 'names another digest'
+    when x.unread is not null or not is_sound_layer_link(x.digest, x.target)
+        then link_fault(x.size, x.target, x.unread)
     when b.digest is not null then 'names a manifest that is damaged, or can''t be read'
     else 'names a blob that is missing' end
 from wrong_layer_link join layer_link x using (repository, digest)
@@ -40,10 +38,7 @@ where {reached}
 
 union all -- revisions
 select 'damaged', m.name, 'revision ' || digest_text(x.digest), case
-    when x.size = 0 then 'has an empty link'
-    when x.unread is not null then 'has a link that can''t be read: ' || x.unread
-    when x.target is null then 'has a damaged link'
-    when x.target <> x.digest then 'has a link to another digest'
+    when x.target is distinct from x.digest then 'its link ' || link_fault(x.size, x.target, x.unread)
     else 'can''t be read: ' || d.reason end
 from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
 where {reached} and (x.target is distinct from x.digest
@@ -51,9 +46,7 @@ where {reached} and (x.target is distinct from x.digest
 
 union all -- tags
 select 'damaged', m.name, 'tag ' || t.name, case
-    when t.size = 0 then 'has an empty link'
-    when t.unread is not null then 'has a link that can''t be read: ' || t.unread
-    when t.target is null then 'has a damaged link'
+    when t.target is null then 'its link ' || link_fault(t.size, t.target, t.unread)
     else 'names ' || digest_text(t.target) || ', which is no readable revision here' end
 from tag t join migrate_repository m on m.id = t.repository
 semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name

@@ -157,10 +157,7 @@ where key not in (from verify_at_hand)
 select {step} as step, sort, 'link damaged' as kind, area, repository, digest, size, mtime,
     case when target is null then body else coalesce(body, encode(digest_text(target))) end as body,
     is_sha256(digest) and digest in (select digest from blob) and not {pull_through} as repairable,
-    case when target is not null then 'it names ' || digest_text(target)
-        when size = 0 then 'it is empty'
-        when size > {link_max} then 'it has ' || size || ' bytes'
-        else 'its ' || size || ' bytes are no digest' end as detail
+    'it ' || link_fault(size, target, null) as detail
 from (
     select '1' as sort, 'revision' as area, * from revision_link union all select '2', 'layer', * from layer_link
 )
@@ -169,12 +166,13 @@ where unread is null
 
 -- name: tag_damaged
 select {step} as step, 'link damaged' as kind, 'tag' as area, repository, name as tag, size, mtime, body,
-    case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are no digest' end as detail
+    'it ' || link_fault(size, target, null) as detail
 from tag where target is null and unread is null
 
 -- name: odd_link_damaged
 select {step} as step, area as sort, 'link damaged' as kind, area, repository, digest, tag, size, mtime, body,
-    case when size = 0 then 'it is empty' else 'its ' || size || ' bytes are not this digest' end as detail
+    'it ' || case when size = 0 then link_fault(size, null::blob, null) else 'has ' || size || ' bytes that are not this digest' end
+    as detail
 from verify_odd_link where unread is null
 
 -- name: tag_missing

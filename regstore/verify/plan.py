@@ -37,12 +37,11 @@ from typing import Final
 
 from regstore.digest import Digest
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.links import LINK_MAX
 from regstore.inventory.statements import EDGE_KINDS, Statements
 from regstore.verify.fault import Absences, Fault, FaultKind, Findings, TouchedTag
 
 _NEEDS: Final = Statements("regstore.verify", "needs.sql", **EDGE_KINDS)
-_FAULTS: Final = Statements("regstore.verify", "faults.sql", **EDGE_KINDS, link_max=str(LINK_MAX))
+_FAULTS: Final = Statements("regstore.verify", "faults.sql", **EDGE_KINDS)
 _TOUCHED: Final = Statements("regstore.verify", "touched.sql", **EDGE_KINDS)
 _FINDINGS: Final = Statements("regstore.verify", "findings.sql", **EDGE_KINDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
     first = created.json["snapshot"]
     assert first["tags"] == 7
     assert first["left_out"][0]["repository"] == "legacy/import"
+    # Of one fault all commands say the same.
+    migrated = run("migrate", store, tmp_path / "moved", "--create", "--all")
+    told = [
+        first["left_out"][0]["reason"],
+        migrated.err + migrated.out,
+        run("gc", store, "-n").out,
+        run("verify", store).out,
+    ]
+    assert all(re.search(r"(its link|the link of \S+ \S+|\n  it) is empty", each) for each in told), told
     shutil.rmtree(store / "docker/registry/v2/repositories/team/worker")
     second = run("backup", "create", "--create", store, backup, "--repo", "*", "--json").json["snapshot"]
     assert second["new_blobs"] == 0

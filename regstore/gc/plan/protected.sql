@@ -4,11 +4,7 @@
 -- What is wrong with the link of a revision `x`, a text; null where nothing is.
 case
     when x.target = x.digest then null
-    when x.unread is not null then 'the link of revision ' || digest_text(x.digest) || ' can''t be read: ' || x.unread
-    else 'the link of revision ' || digest_text(x.digest) || case
-        when x.target is not null then ' names another digest'
-        when x.size = 0 then ' is empty'
-        else ' is damaged' end
+    else 'the link of revision ' || digest_text(x.digest) || ' ' || link_fault(x.size, x.target, x.unread)
 end
 
 -- name: broken
@@ -60,12 +56,10 @@ from tag x
 join bad on bad.digest = x.target and bad.state <> 'missing'
 anti join gc_broken_revision b on b.repository = x.repository and b.digest = x.target
 union all
-select repository, case
-    when unread is not null then 'the link of tag ' || name || ' can''t be read: ' || unread
-    else 'the link of tag ' || name || case when size = 0 then ' is empty' else ' is damaged' end end
+select repository, 'the link of tag ' || name || ' ' || link_fault(size, target, unread)
 from tag where unread is not null or $delete_untagged and target is null
 union all
-select repository, 'the link of layer ' || digest_text(digest) || ' can''t be read: ' || unread
+select repository, 'the link of layer ' || digest_text(digest) || ' ' || link_fault(size, target, unread)
 from layer_link where unread is not null;
 
 -- name: spare

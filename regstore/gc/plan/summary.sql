@@ -62,10 +62,10 @@ join repository r on r.id = t.repository
 anti join revision_link x on x.repository = t.repository and x.digest = t.target
 where t.target is not null
 union all
-select 'problem', '', r.name || ': the link of tag ' || t.name || ' is damaged'
+select 'problem', '', r.name || ': the link of tag ' || t.name || ' ' || link_fault(t.size, t.target, t.unread)
 from tag t join repository r on r.id = t.repository where t.target is null and t.unread is null
 union all
-select 'problem', '', r.name || ': the link of layer ' || digest_text(l.digest) || ' is damaged'
+select 'problem', '', r.name || ': the link of layer ' || digest_text(l.digest) || ' ' || link_fault(l.size, l.target, l.unread)
 from layer_link l join repository r on r.id = l.repository
 where l.unread is null and (l.target is null or l.target <> l.digest and is_sha256(l.digest))
 order by kind, repository, text;
