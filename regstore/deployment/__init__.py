@@ -14,5 +14,6 @@ nightly            the script that runs backup, gc and verify, whatever starts i
 containers         what the forms that run containers share
 compose            the compose file
 kubernetes         the manifests, and the kustomization that makes their Secrets
+readme_txt         how to start it, how clients trust it, how it is kept: DIR/README.txt
 policies           least privilege on a bucket, as IAM policies
 """

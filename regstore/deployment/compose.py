@@ -54,7 +54,11 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 def files(deployment: Deployment) -> list[WantedFile]:
     """InputError where the user is named: a container knows users by number."""
     content = containers.render([_escaped(tree(deployment))], _COMMENT)
-    return [WantedFile(path=COMPOSE, content=content), WantedFile(path=CRON, content=cron(deployment).encode())]
+    return [
+        WantedFile(path=COMPOSE, content=content),
+        *nightly.files(deployment),
+        WantedFile(path=CRON, content=cron(deployment).encode()),
+    ]
 
 
 def tree(deployment: Deployment) -> dict[str, Any]:

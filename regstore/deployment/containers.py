@@ -57,8 +57,9 @@ def registry_arguments(deployment: Deployment) -> list[str]:
 
 
 def serve_arguments(deployment: Deployment) -> list[str]:
-    """Of regstore."""
-    found = ["serve", "--registry-config", deployment.seen(CONFIG), "--listen", f"0.0.0.0:{deployment.serve_port}"]
+    """Of regstore. What is published of a container's port says on which addresses of the host."""
+    bind = "" if deployment.in_containers else deployment.bind
+    found = ["serve", "--registry-config", deployment.seen(CONFIG), "--listen", f"{bind}:{deployment.serve_port}"]
     found += ["--htpasswd", deployment.seen(HTPASSWD), "--registry-url", deployment.url]
     if deployment.tls is not Tls.NONE:
         found += ["--tls-cert", deployment.seen(SERVER_CERT), "--tls-key", deployment.seen(SERVER_KEY)]

@@ -16,6 +16,7 @@ _FORMS: Final = {
 _OF_ALL: Final = (
     "regstore.deployment.config_yml",
     "regstore.deployment.policies",
+    "regstore.deployment.readme_txt",
 )
 
 

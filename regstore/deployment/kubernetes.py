@@ -68,10 +68,9 @@ def files(deployment: Deployment) -> list[WantedFile]:
     if deployment.with_serve:
         found[f"{FOLDER}/serve.yaml"] = _serve(deployment)
     kustomization = _kustomization(deployment, sorted(found))
-    return [
-        WantedFile(path=path, content=containers.render(manifests, _COMMENT))
-        for path, manifests in {KUSTOMIZATION: [kustomization], **found}.items()
-    ]
+    manifests = {KUSTOMIZATION: [kustomization], **found}
+    made = [WantedFile(path=path, content=containers.render(each, _COMMENT)) for path, each in manifests.items()]
+    return [*made, *nightly.files(deployment)]
 
 
 def _kustomization(deployment: Deployment, resources: list[str]) -> Manifest:

@@ -106,6 +106,8 @@ def _nightly(deployment: Deployment) -> str:
         f"Backup, garbage collection and verification of the registry at {deployment.address}",
         [
             "Type=oneshot",
+            # The script passes a stop on; a second one would end regstore before it has put its house in order.
+            "KillMode=mixed",
             f"ExecStart={quoted(['/bin/sh', deployment.seen(nightly.NIGHTLY)])}",
             "Nice=10",
             "IOSchedulingClass=idle",

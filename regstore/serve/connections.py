@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -113,7 +114,7 @@ class _Busy(asyncio.Protocol):
 
 
 class GatedSite(web.BaseSite):
-    """Listens on an address, and lets in what the gate does."""
+    """Listens on an address, and lets in what the gate does. host: "" for every address, of IPv6 and of IPv4."""
 
     def __init__(
         self,
@@ -139,12 +140,18 @@ class GatedSite(web.BaseSite):
         await super().start()
         self._server = await asyncio.get_running_loop().create_server(
             self._gate,
-            self._host,
-            self._port,
+            **self._where(),
             ssl=self._ssl_context,
             ssl_handshake_timeout=_HANDSHAKE if self._ssl_context is not None else None,
             backlog=self._backlog,
         )
+
+    def _where(self) -> dict[str, Any]:
+        """One socket for every address, as Distribution's `addr: :5000` is: asyncio's own would be two, of IPv4 and of
+        IPv6, with two ports where the system chooses."""
+        if self._host or not socket.has_dualstack_ipv6():
+            return {"host": self._host or "0.0.0.0", "port": self._port}
+        return {"sock": socket.create_server(("", self._port), family=socket.AF_INET6, dualstack_ipv6=True)}
 
 
 @contextmanager

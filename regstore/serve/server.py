@@ -58,7 +58,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """host, port: where to listen; port 0 takes a free one. tls_cert, tls_key: PEM files, both or none.
+    """host, port: where to listen; no host is every address, port 0 takes a free one. tls_cert, tls_key: PEM files,
+    both or none.
 
     open_to_all: listen on an address that others can reach though there is no password. redirect: send clients to the
     store itself for blobs, by addresses that are good for a while, where it has such (S3). names: under which clients
@@ -84,8 +85,8 @@ class ServeOptions:
             raise InputError(f"{self.port} is no port: give 1 to 65535, or 0 for a free one")
         if not (is_loopback(self.host) or self.htpasswd is not None or self.open_to_all):
             raise Refused(
-                f"{self.host} can be reached by others, and there is no password: give --htpasswd FILE, or "
-                "--without-password where everybody may read everything"
+                f"{self.host or 'Every address'} can be reached by others, and there is no password: give --htpasswd "
+                "FILE, or --without-password where everybody may read everything"
             )
 
 
@@ -97,7 +98,7 @@ def parse_listen(text: str) -> tuple[str, int]:
         raise InputError(
             f"{text!r} is no address to listen on: give HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000"
         )
-    return host or "0.0.0.0", int(port)  # as Distribution's `addr: :5000`
+    return host, int(port)
 
 
 def is_loopback(host: str) -> bool:

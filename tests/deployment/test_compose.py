@@ -15,7 +15,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from regstore.deployment import compose, config_yml, containers, nightly
+from regstore.deployment import compose, config_yml, containers
 from regstore.deployment.wanted import REGISTRY_ENV, REGSTORE_ENV, Cache, Form
 from regstore.errors import InputError
 from tests.deployment.asked import CASES, ODD, case
@@ -61,7 +61,7 @@ def test_docker_compose_reads_it(tmp_path: Path) -> None:
     for name in ("everything", "folders"):
         asked = case(name, form=Form.COMPOSE)
         folder = tmp_path / f"{name} $x 'y'"
-        for file in [*compose.files(asked), *config_yml.files(asked), *nightly.files(asked)]:
+        for file in [*compose.files(asked), *config_yml.files(asked)]:
             (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
             (folder / file.path).write_bytes(file.content)
         (folder / "secrets").mkdir()

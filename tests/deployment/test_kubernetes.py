@@ -38,7 +38,7 @@ Manifest = dict[str, Any]
 @cache
 def written(name: str) -> dict[str, list[Manifest]]:
     files = kubernetes.files(case(name, form=Form.KUBERNETES))
-    return {file.path: list(yaml.safe_load_all(file.content)) for file in files}
+    return {file.path: list(yaml.safe_load_all(file.content)) for file in files if file.path.endswith(".yaml")}
 
 
 def manifests(name: str) -> list[Manifest]:
@@ -171,7 +171,7 @@ def test_kustomize_makes_them_whole(tmp_path: Path) -> None:
         pytest.skip("needs a kubectl with kustomize 5, which no package of Debian 12 has")
     asked = case("everything", form=Form.KUBERNETES)
     folder = tmp_path / "d i $r"
-    for file in [*kubernetes.files(asked), *config_yml.files(asked), *nightly.files(asked)]:
+    for file in [*kubernetes.files(asked), *config_yml.files(asked)]:
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         (folder / file.path).write_bytes(file.content)
     for path in STANDING:

@@ -38,6 +38,7 @@ def test_what_runs(tmp_path: Path) -> None:
     assert registry.all("Restart") == ["always"]
     job = units["regstore-registry-nightly.service"]
     assert job.command == ["/bin/sh", "/srv/registry/nightly.sh"]
+    assert job.all("KillMode") == ["mixed"]  # a stop reaches regstore once, by the script
     assert job.all("ReadWritePaths") == ["/srv/backup"]
     assert job.all("CapabilityBoundingSet") == [""]
     assert units["regstore-registry-nightly.timer"].all("OnCalendar") == ["*-*-* 02:30:00"]

@@ -138,7 +138,7 @@ def test_a_password_file_that_registries_would_not_take(tmp_path: Path, line: st
 
 @pytest.mark.parametrize(
     ("text", "host", "port"),
-    [("127.0.0.1:5000", "127.0.0.1", 5000), ("[::1]:0", "::1", 0), (":5000", "0.0.0.0", 5000), ("a.b:1", "a.b", 1)],
+    [("127.0.0.1:5000", "127.0.0.1", 5000), ("[::1]:0", "::1", 0), (":5000", "", 5000), ("a.b:1", "a.b", 1)],
 )
 def test_where_to_listen(text: str, host: str, port: int) -> None:
     assert parse_listen(text) == (host, port)
@@ -150,7 +150,7 @@ def test_nowhere_to_listen(text: str) -> None:
         parse_listen(text)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_others_are_let_in_only_in_words(host: str, users: Path) -> None:
     assert not is_loopback(host)
     with pytest.raises(Refused, match="--without-password"):
@@ -169,6 +169,13 @@ async def test_a_port_that_is_taken_is_one_sentence() -> None:
         with pytest.raises(InputError, match=f"can't listen on 127.0.0.1:{client.port}"):
             async with served(await mount(), port=client.port):
                 pass
+
+
+async def test_every_address_is_that_of_ipv6_too() -> None:
+    async with served(await mount(), host="", open_to_all=True) as client:
+        for host in ("127.0.0.1", "[::1]"):
+            async with client.session.get(f"http://{host}:{client.port}/healthz") as response:
+                assert response.status == 200
 
 
 async def test_over_tls_blobs_come_too(tmp_path: Path) -> None:
