@@ -34,7 +34,12 @@ def tag(
     new: Annotated[
         str | None, typer.Argument(metavar="NEW", show_default=False, help="The tag that is to name it, too.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also where the tag names another image.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also where the tag names another image, or an index lacks some of its images."
+        ),
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     as_json: Json = False,

@@ -241,7 +241,9 @@ class _Links:
     async def judge(self, link: TakenLink) -> None:
         stands = self._standing.bodies.get(link.key)
         moved = link.moved is not None and stands == layout.link_body(link.moved.to) != link.body
-        if stands is None or moved:
+        if stands is None and link.moved is not None:
+            self._leave(link, "it was removed since")
+        elif stands is None or moved:
             if why := await self._why_not(link):
                 self._leave(link, why)
             else:

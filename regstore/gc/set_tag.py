@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import InputError, Refused
+from regstore.errors import InputError, NotFound, Refused
 from regstore.inventory.links import LINK_MAX
 from regstore.inventory.whose import Use, database_in_use, refuse_database
-from regstore.layout import TagCurrentKey, TagIndexKey
+from regstore.layout import RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.reference import Reference, parse_tag
 from regstore.registry import Registry
 from regstore.registry.links import is_begun
@@ -62,16 +62,19 @@ class TagPlan:
 
 
 async def plan_tag(storage: Storage, image: Reference, new: str, *, force: bool = False) -> TagPlan:
-    """Look. The image is read and verified. Refused where the tag names another image, unless `force`.
+    """Look. The image's manifest is read and verified, and what it refers to is looked for, as a registry does at a
+    push. force: the tag may name another image, and an index may lack some of its images.
 
-    TagUnknown, ManifestUnknown, NameUnknown; IntegrityError where the image can't be read as its digest says.
+    TagUnknown, ManifestUnknown, BlobUnknown, NameUnknown; IntegrityError where the image can't be read as its digest
+    says; Refused where the tag names another image, or is being pushed.
     """
     if (image.tag is None) == (image.digest is None):
         raise InputError(f"{image} is no image: say REPOSITORY:TAG or REPOSITORY@DIGEST")
     tag = TagCurrentKey(image.name, parse_tag(new))
     refuse_database(storage.url, await database_in_use(storage), Use.WRITE)
     repository = Registry(storage).repository(image.name)
-    digest = (await repository.manifests.get(image.digest or image.tag or "")).digest
+    stored = await repository.manifests.get(image.digest or image.tag or "")
+    await repository.manifests.require_references(stored.manifest, sparse=force)
     links = await list_tag(storage, tag)
     stands = links.get(tag)
     if stands is not None and stands.size > LINK_MAX:
@@ -80,7 +83,7 @@ async def plan_tag(storage: Storage, image: Reference, new: str, *, force: bool 
         )
     plan = TagPlan(
         tag=tag,
-        digest=digest,
+        digest=stored.digest,
         held=await storage.get(stands.key) if stands is not None else None,
         stands=stands,
         known={key.digest: info.mtime for key, info in links.items() if isinstance(key, TagIndexKey)},
@@ -90,12 +93,14 @@ async def plan_tag(storage: Storage, image: Reference, new: str, *, force: bool 
             f"{tag.name}:{tag.tag} is being pushed just now; nothing was changed; look again when it is there"
         )
     if plan.held is not None and not plan.nothing_to_do and not force:
-        raise Refused(f"{tag.name}:{tag.tag} names {plan.was} already; to make it name {digest}, say --force")
+        raise Refused(f"{tag.name}:{tag.tag} names {plan.was} already; to make it name {plan.digest}, say --force")
     return plan
 
 
 async def apply_tag(storage: Storage, plan: TagPlan, lock: Lock) -> str:
-    """Set it; the run's name. Refused, with nothing of it written over, where somebody has set it since."""
+    """Set it; the run's name. Refused, with nothing of it written over, where somebody has set it since; and where the
+    image was removed meanwhile, which is then what the tag names."""
+    refuse_database(storage.url, await database_in_use(storage), Use.WRITE)  # the plan may have waited for a yes
     tag, body = plan.tag, layout.link_body(plan.digest)
     key = layout.encode(tag)
     journal = Journal(storage, lock.run)
@@ -112,4 +117,16 @@ async def apply_tag(storage: Storage, plan: TagPlan, lock: Lock) -> str:
     if found is not None:
         names = layout.parse_link(found)
         raise Refused(f"{tag.name}:{tag.tag} was set meanwhile, and names {names}; it was left so")
+    await _require_image(storage, plan)
     return lock.run
+
+
+async def _require_image(storage: Storage, plan: TagPlan) -> None:
+    """A client that deletes an image takes the tags that it sees."""
+    name, tag = plan.tag.name, plan.tag.tag
+    try:
+        await storage.stat(layout.encode(RevisionLinkKey(name, plan.digest)))
+    except NotFound as error:
+        raise Refused(
+            f"{name}@{plan.digest} was removed while {name}:{tag} was set to it; remove that tag, too"
+        ) from error

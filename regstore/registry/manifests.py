@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ class Manifests:
             parse_tag(tag)
         stored = self._parsed(Digest.of(data), data)
         _check_document(stored, media_type)
-        await self._check_references(stored.manifest, sparse=sparse)
+        await self.require_references(stored.manifest, sparse=sparse, sizes=True)
         key = layout.encode(layout.BlobKey(stored.digest))
         present = await self._has(key, len(data))
         if not present:
@@ -185,18 +186,26 @@ class Manifests:
             raise InvalidManifest(f"{digest} in {self._name} is no manifest: {error}") from error
         return StoredManifest(digest, parsed.media_type, data, parsed)
 
-    async def _check_references(self, document: Manifest, *, sparse: bool) -> None:
+    async def require_references(self, document: Manifest, *, sparse: bool = False, sizes: bool = False) -> None:
+        """As a registry asks before it takes a manifest: all that it refers to is in this repository, but for foreign
+        layers and the subject. sparse: and but for manifests that an index names.
+
+        BlobUnknown or ManifestUnknown naming everything that is missing. sizes: and InvalidManifest where it gives a
+        blob another size than it has, for which registries don't look.
+        """
         edges = [edge for edge in document.edges if edge.kind in _BLOBS]
         if not sparse:
             edges += [edge for edge in document.edges if edge.kind in _CHILDREN]
-        missing = [edge for edge in await run_all(self._missing, edges) if edge is not None]
+        missing = [
+            edge for edge in await run_all(functools.partial(self._missing, sizes=sizes), edges) if edge is not None
+        ]
         if not missing:
             return
         names = ", ".join(dict.fromkeys(f"{edge.kind.name.lower()} {edge.target.digest}" for edge in missing))
         error = BlobUnknown if any(edge.kind in _BLOBS for edge in missing) else ManifestUnknown
-        raise error(f"{self._name} lacks what the manifest refers to, put it first: {names}")
+        raise error(f"{self._name} lacks what the manifest refers to, which must be there first: {names}")
 
-    async def _missing(self, edge: Edge) -> Edge | None:
+    async def _missing(self, edge: Edge, *, sizes: bool) -> Edge | None:
         target = edge.target
         if edge.kind in _CHILDREN:
             try:
@@ -214,7 +223,7 @@ class Manifests:
             size = (await self._storage.stat(layout.encode(layout.BlobKey(stored_as)))).size
         except NotFound:
             return edge
-        if target.size not in (-1, size):
+        if sizes and target.size not in (-1, size):
             raise InvalidManifest(
                 f"the manifest gives {target.digest} {target.size:,} bytes, but it has {size:,} in {self._name}"
             )

@@ -50,6 +50,7 @@ class Manifests(Blocking[asynchronous.Manifests]):
     get = method(asynchronous.Manifests.get)
     read = method(asynchronous.Manifests.read)
     put = method(asynchronous.Manifests.put)
+    require_references = method(asynchronous.Manifests.require_references)
     delete = method(asynchronous.Manifests.delete)
 
 

@@ -9,16 +9,17 @@ import pytest
 
 from regstore import Reference, sync
 from regstore.digest import Digest
-from regstore.errors import InputError, ManifestUnknown, NameUnknown, Refused, RegstoreError, TagUnknown
+from regstore.errors import InputError, LockLost, ManifestUnknown, NameUnknown, Refused, RegstoreError, TagUnknown
 from regstore.gc.removal.named import Named
 from regstore.gc.removal.run import Removal, RemovalOptions, RemovalReport, open_removal
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import DATABASE_IN_USE, BlobKey, LayerLinkKey, TagCurrentKey, encode
-from regstore.state.lock import hold_lock
+from regstore.state.lock import break_locks, hold_lock
 from regstore.state.trashed import find_trash
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
+from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import collect, look, model_storage, options, registry
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
@@ -161,13 +162,16 @@ async def test_a_whole_repository_and_no_other(scene: Scene) -> None:
         (["c:latest"], TagUnknown, "no tag c:latest"),
         ([f"c@{Digest.of(b'other')}", "a:1.0"], ManifestUnknown, "no image c@"),
         (["d:1.0"], TagUnknown, "no tag d:1.0"),
-        (["a", "d"], NameUnknown, "no repository d"),
+        (["a", "d"], NameUnknown, r"no repository d \(or no tag and no image of it is left"),
+        (["team"], NameUnknown, "no repository team; within that name are team/app, each to be named by itself"),
         (["A:1.0"], InputError, "not a repository name"),
+        ([f"a:{Digest.of(b'x')}"], InputError, f"behind an @, a@{Digest.of(b'x')}"),
         (["a:1.0@" + str(Digest.of(b"x"))], InputError, "a tag and a digest"),
         ([], InputError, "nothing is named"),
     ],
 )
 async def test_what_is_not_there(scene: Scene, words: Sequence[str], error: type[RegstoreError], said: str) -> None:
+    scene.b.push("team/app", scene.image)
     storage = model_storage(scene.store)
     with pytest.raises(error, match=said):
         await remove(storage, *words, recursive=True)
@@ -178,6 +182,20 @@ async def test_what_is_not_there(scene: Scene, words: Sequence[str], error: type
 def test_a_whole_repository_needs_a_word() -> None:
     with pytest.raises(InputError, match="--recursive"):
         Named.parse(["a"])
+
+
+async def test_a_lock_that_is_broken_ends_it(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    broken = 0
+
+    async def break_it(operation: str, key: str) -> None:
+        nonlocal broken
+        if operation == "put" and key.endswith("000001.jsonl.gz"):  # all is journaled, nothing has gone
+            broken += len(await break_locks(storage))
+
+    with pytest.raises(LockLost):
+        await remove_named(FaultyStorage(storage, after=break_it), Named.parse(["a"], recursive=True))
+    assert broken and registry(storage.store).objects == scene.store.objects
 
 
 async def test_a_database(scene: Scene) -> None:

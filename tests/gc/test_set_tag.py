@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from regstore.errors import IntegrityError, InvalidReference, ManifestUnknown, Refused, TagUnknown
+from regstore.errors import BlobUnknown, IntegrityError, InvalidReference, ManifestUnknown, Refused, TagUnknown
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
 from regstore.gc.set_tag import apply_tag, plan_tag
 from regstore.layout import (
     DATABASE_IN_USE,
     BlobKey,
+    LayerLinkKey,
     RevisionLinkKey,
     TagCurrentKey,
     TagIndexKey,
@@ -111,6 +112,40 @@ async def test_what_can_not_be_tagged(scene: Scene) -> None:
     scene.b.put(DATABASE_IN_USE, b"")
     with pytest.raises(Refused, match="in a database"):
         await set_tag(model_storage(scene.store), "a:multi", "new")
+
+
+async def test_what_can_not_be_pulled_is_not_tagged(scene: Scene) -> None:
+    """As a registry refuses to take such an image."""
+    storage = model_storage(scene.store)
+    await storage.delete_many([encode(RevisionLinkKey("a", scene.amd))])
+    with pytest.raises(ManifestUnknown, match=f"lacks what the manifest refers to.*{scene.amd}"):
+        await set_tag(storage, "a:multi", "new")
+    await set_tag(storage, "a:multi", "new", force=True)  # an index may be sparse
+    for key in (encode(LayerLinkKey("a", scene.layer)), encode(BlobKey(scene.layer))):
+        broken = model_storage(scene.store)
+        await broken.delete_many([key])
+        with pytest.raises(BlobUnknown, match=f"lacks what the manifest refers to.*{scene.layer}"):
+            await set_tag(broken, "a:1.0", "latest", force=True)
+        assert names(broken, "latest") == link_body(scene.image)
+
+
+async def test_an_image_that_is_removed_as_it_is_tagged(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+
+    async def remove_it(operation: str, key: str) -> None:
+        if (operation, key) == ("put", encode(TagIndexKey("a", "new", scene.amd))):
+            await storage.delete_many([encode(RevisionLinkKey("a", scene.amd))])
+
+    with pytest.raises(Refused, match=f"a@{scene.amd} was removed while a:new was set to it; remove that tag, too"):
+        await set_tag(FaultyStorage(storage, before=remove_it), f"a@{scene.amd}", "new")
+
+
+async def test_no_undo_where_it_was_removed_since(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    run = await set_tag(storage, "a:multi", "latest", force=True)
+    await remove(storage, "a:latest")
+    plan = await plan_restore(storage, RestoreOptions(run=run))
+    assert plan.nothing_to_do and plan.conflicts[0].reason == "it was removed since"
 
 
 async def test_killed_after_any_change(scene: Scene) -> None:

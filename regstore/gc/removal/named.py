@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from regstore.digest import Digest
-from regstore.errors import InputError
+from regstore.errors import InputError, InvalidDigest
 from regstore.reference import Reference
 
 
@@ -36,7 +37,7 @@ class Named:
         revisions: set[tuple[str, Digest]] = set()
         repositories: set[str] = set()
         for word in words:
-            found = Reference.parse(word)
+            found = _parse(word)
             if found.tag is not None and found.digest is not None:
                 raise InputError(
                     f"{word} names a tag and a digest: {found.name}:{found.tag} is that one tag, and "
@@ -56,3 +57,14 @@ class Named:
         if not (tags or revisions or repositories):
             raise InputError("nothing is named: say REPO:TAG, REPO@DIGEST, or --recursive REPO")
         return cls(tags=frozenset(tags), revisions=frozenset(revisions), repositories=frozenset(repositories))
+
+
+def _parse(word: str) -> Reference:
+    """A digest behind a colon is told as what it is."""
+    name, _, rest = word.partition(":")
+    if "@" not in word and ":" in rest:
+        with suppress(InvalidDigest):
+            raise InputError(
+                f"{word} names an image by its digest: that stands behind an @, {name}@{Digest.parse(rest)}"
+            )
+    return Reference.parse(word)

@@ -13,7 +13,7 @@ Each table says what goes of one repository by what stands in that repository, f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -55,12 +55,15 @@ class RepositoryRemoval:
     nested: tuple[str, ...] = ()
 
 
-def plan_removal(inventory: Inventory, named: Named, *, url: str) -> list[RepositoryRemoval]:
-    """Make the plan's tables. Nothing is left out: what was named goes, all of it, or this raises.
+def plan_removal(
+    inventory: Inventory, named: Named, *, url: str, nested: Mapping[str, Sequence[str]] | None = None
+) -> list[RepositoryRemoval]:
+    """Make the plan's tables. Nothing is left out: what was named goes, all of it, or this raises. nested: the
+    repositories within each of those that go whole.
 
     TagUnknown, ManifestUnknown or NameUnknown where something is not there. Refused where something must not go.
     """
-    _require_all(inventory, named, url)
+    _require_all(inventory, named, url, nested or {})
     _SQL.run(inventory, "kept")
     _choose(inventory, named)
     if needed := _needed(inventory):
@@ -99,7 +102,7 @@ def children_unread(inventory: Inventory) -> list[Digest]:
     return [Digest.from_raw(bytes(raw)) for (raw,) in _SQL.run(inventory, "children_unread").fetchall()]
 
 
-def _require_all(inventory: Inventory, named: Named, url: str) -> None:
+def _require_all(inventory: Inventory, named: Named, url: str, nested: Mapping[str, Sequence[str]]) -> None:
     absent = _SQL.run(inventory, "absent", _parameters(named)).fetchall()
     if not absent:
         return
@@ -107,6 +110,9 @@ def _require_all(inventory: Inventory, named: Named, url: str) -> None:
     kind = absent[0][0]
     more = f" and {len(words) - _NAMED:,} more" if len(words) > _NAMED else ""
     hint = "" if kind != "repository" else " (or no tag and no image of it is left: what is, `regstore gc` takes)"
+    if within := [name for _, name, _ in absent for name in nested.get(name, ())]:
+        more = f" and {len(within) - _NAMED:,} more" if len(within) > _NAMED else ""
+        hint = f"; within that name are {', '.join(within[:_NAMED])}{more}, each to be named by itself"
     raise _ABSENT[kind](f"{url} has no {', no '.join(words[:_NAMED])}{more}{hint}, so nothing was removed")
 
 

@@ -93,8 +93,8 @@ async def open_removal(
         if named.needs_manifests:
             await scanner.read_manifests()
             await _read_children(storage, inventory, scanner, concurrency=options.scan.concurrency)
-        planned = await in_thread(lambda: plan_removal(inventory, named, url=storage.url))
         nested = {name: await find_nested(storage, name) for name in sorted(named.repositories)}
+        planned = await in_thread(lambda: plan_removal(inventory, named, url=storage.url, nested=nested))
         yield Removal(
             storage=storage,
             inventory=inventory,
