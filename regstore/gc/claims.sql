@@ -57,10 +57,11 @@ root as (
     -- The body of a link by another algorithm says which blob is meant.
     select repository, target, false from layer_link semi join home using (repository) where target <> digest
 ),
+-- `union all`: what `union` has seen stays in memory, whatever the limit. No manifest reaches itself, so it ends.
 need as (
     from root where digest is not null
-    union
-    select n.repository, e.target, e.kind = {manifest}
+    union all
+    select distinct n.repository, e.target, e.kind = {manifest}
     from need n
     join linked l on l.repository = n.repository and l.digest = n.digest
     join edge e on e.source = n.digest

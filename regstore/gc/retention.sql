@@ -34,8 +34,8 @@ left join record m on m.repository = u.repo and m.tag = u.name and m.digest = u.
 create or replace temp table gc_tag_image as
 with recursive below(digest, part) as (
     select distinct target, target from gc_tag_rule where fate is null and {by_created}
-    union
-    select b.digest, e.target from below b join edge e on e.source = b.part
+    union all  -- what `union` has seen stays in memory, whatever the limit; no manifest reaches itself, so it ends
+    select distinct b.digest, e.target from below b join edge e on e.source = b.part
     where e.kind = {manifest}
 )
 select distinct b.digest, e.target as config from below b join edge e on e.source = b.part

@@ -3,12 +3,15 @@
 -- name: prepare
 -- image_size(digest, size): bytes that each tagged manifest and all that it names take, each blob once.
 -- Only manifests are followed step by step, which are few; what they name is joined once, and may spill to disk.
+-- `union all`: what `union` has seen stays in memory, whatever the limit. No manifest reaches itself, so it ends.
 create or replace table image_size as
 with recursive root as (select distinct target as digest from tag where target is not null),
 reached(root, digest) as (
-    select r.digest, e.target from root r join edge e on e.source = r.digest where e.kind in ({manifest}, {entry})
-    union
-    select r.root, e.target from reached r join edge e on e.source = r.digest where e.kind in ({manifest}, {entry})
+    select distinct r.digest, e.target from root r join edge e on e.source = r.digest
+    where e.kind in ({manifest}, {entry})
+    union all
+    select distinct r.root, e.target from reached r join edge e on e.source = r.digest
+    where e.kind in ({manifest}, {entry})
 ),
 -- one image: what it names is there once, but for those that name something twice
 of_images as (
@@ -20,11 +23,21 @@ summed as (select o.root, sum(b.size) as size from of_images o join blob b on b.
 select r.digest, (coalesce(b.size, 0) + coalesce(s.size, 0))::bigint as size
 from root r left join blob b on b.digest = r.digest left join summed s on s.root = r.digest;
 
+-- tag_of(repository, name, subject): tags such as sha256-<hex>, with the manifest of their repository that each names in
+-- full or cut.
+create or replace temp table tag_of as
+with named as (select repository, name from tag where is_digest_tag(name))
+select t.repository, t.name, min(v.digest) as subject
+from named t
+join revision_link v on v.repository = t.repository and names_digest(t.name, v.digest)
+group by t.repository, t.name;
+
 -- page_tag(repository, name, digest, pushed, size, media_type, subject, state): every tag. digest: null where its link
--- names nothing. subject: of a tag such as sha256-<hex>, the digest that it names. state: null where all is well.
+-- names nothing. subject: of a tag such as sha256-<hex>, the manifest of this repository that it names; null where there
+-- is none, and then it stands for itself. state: null where all is well.
 create or replace table page_tag as
 select t.repository, t.name, t.target as digest, t.mtime as pushed, coalesce(s.size, 0) as size, m.media_type,
-    tag_subject(t.name) as subject,
+    f.subject,
     case
         when t.unread is not null then 'its link can''t be read: ' || t.unread
         when t.target is null then 'its link is damaged'
@@ -33,7 +46,8 @@ select t.repository, t.name, t.target as digest, t.mtime as pushed, coalesce(s.s
     end as state
 from tag t
 left join manifest m on m.digest = t.target
-left join image_size s on s.digest = t.target;
+left join image_size s on s.digest = t.target
+left join tag_of f on f.repository = t.repository and f.name = t.name;
 
 -- page_repository(id, name, tags, revisions, blobs, own, shared, total, pushed): own: bytes that nobody else uses.
 create or replace table page_repository as

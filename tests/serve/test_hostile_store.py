@@ -248,3 +248,68 @@ async def test_who_comes_before_the_index_is_brought_back_to_where_he_was(monkey
         answer = await client.ask("/search?q=a%20b&x=1")
         assert answer.headers["Refresh"] == "3"
         assert b'href="/search?q=a%20b&amp;x=1"' in answer.body
+
+
+async def test_a_tower_of_indexes_costs_no_more_than_its_floors() -> None:
+    """Two indexes on each floor, each naming both of the floor below: 2^24 ways lead to the ground."""
+    storage = memory()
+    floor = [images.image(f"ground {number}", parts=1) for number in range(2)]
+    everything = {digest: len(data) for each in floor for digest, data in each.closure().items()}
+    for number in range(24):
+        floor = [
+            images.Document(
+                json.dumps(
+                    {
+                        "schemaVersion": 2,
+                        "mediaType": images.OCI_INDEX,
+                        "manifests": [child.descriptor() for child in floor],
+                        "annotations": {"floor": f"{number} {side}"},
+                    }
+                ).encode(),
+                images.OCI_INDEX,
+            )
+            for side in "ab"
+        ]
+        for each in floor:
+            everything[each.digest] = len(each.data)
+            await put_unasked(storage, "tower", each, "top")
+    for number in range(2):
+        await put_unasked(storage, "tower", images.image(f"ground {number}", parts=1), f"g{number}")
+    kept = Index(storage=storage, scanning=SCANNING)
+    async with asyncio.timeout(30):
+        await kept.once()
+    async with kept.view() as view:
+        asked = {"limit": 9, "offset": 0, "repository": 1, **tag_filter("top"), **between("")}
+        ((_, _, _, size, *_),) = await view.rows("tags", asked, order="name")
+        other = [each for each in everything if each == floor[0].digest]
+        assert size == sum(everything.values()) - sum(everything[each] for each in other)
+        await plan_plain(view)
+    await kept.close()
+
+
+async def test_tags_that_name_a_digest_are_folded_where_it_is_there_however_they_are_cut() -> None:
+    storage = memory()
+    await fill(storage)
+    long = Digest.parse("sha512:" + "ab" * 64)
+    app = Digest.parse(APP.digest)
+    links = {
+        layout.RevisionLinkKey("team/app", long): long,
+        layout.TagCurrentKey("team/app", "sha512-" + "ab" * 32): app,
+        layout.TagCurrentKey("team/app", "sha512-" + "ab" * 32 + ".sig"): app,
+        layout.TagCurrentKey("team/app", "sha512-" + "cd" * 32): app,
+        layout.TagCurrentKey("team/app", "sha256-" + "cd" * 32): app,
+    }
+    for key, digest in links.items():
+        await storage.put(layout.encode(key), layout.link_body(digest))
+    kept = Index(storage=storage, scanning=SCANNING)
+    await kept.once()
+    async with kept.view() as view:
+        repository = (await view.rows("repository", {"name": "team/app"}))[0][0]
+        asked = {"limit": 99, "offset": 0, "repository": repository, **tag_filter("sha"), **between("")}
+        listed = [row[0] for row in await view.rows("tags", asked, order="name")]
+        assert listed == ["sha256-" + "cd" * 32, "sha512-" + "cd" * 32], (
+            "what they name is not there: they stand alone"
+        )
+        attached = await view.rows("attached", {"repository": repository, "subjects": [long.raw], "limit": 9})
+        assert [row[1] for row in attached] == ["sha512-" + "ab" * 32, "sha512-" + "ab" * 32 + ".sig"]
+    await kept.close()
