@@ -292,7 +292,7 @@ async def test_tags_that_name_a_digest_are_folded_where_it_is_there_however_they
     await fill(storage)
     long = Digest.parse("sha512:" + "ab" * 64)
     app = Digest.parse(APP.digest)
-    links = {
+    links: dict[layout.Key, Digest] = {
         layout.RevisionLinkKey("team/app", long): long,
         layout.TagCurrentKey("team/app", "sha512-" + "ab" * 32): app,
         layout.TagCurrentKey("team/app", "sha512-" + "ab" * 32 + ".sig"): app,
