@@ -26,7 +26,7 @@ from regstore.cli.command import command
 from regstore.cli.config.current import configuration, of_the_file
 from regstore.cli.options import Json
 from regstore.cli.output import counted, emit, emit_error, emit_json, table
-from regstore.cli.run import give_signals_back, take_signals
+from regstore.cli.run import give_signals_back, hearing_echoes, take_signals
 from regstore.errors import (
     EXIT_DAMAGE,
     EXIT_FAILURE,
@@ -131,7 +131,7 @@ def _run_here(step: Step, found: Configuration, as_json: bool) -> None:
     from regstore.cli.config.stub import Told, context_of
 
     context = context_of(step.command, Told(configuration=found, step=step), ["--json"] if as_json else [])
-    with context:
+    with context, hearing_echoes():
         context.command.invoke(context)
     raise typer.Exit(EXIT_OK)
 

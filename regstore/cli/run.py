@@ -8,7 +8,9 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 
 import typer
@@ -25,6 +27,9 @@ _REPORT = "This is a mistake in regstore, please report it"
 
 #: What ends the work cleanly. A dropped session sends SIGHUP.
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: Seconds.
+_ECHO: Final = 1.0
+_echoes: Final = ContextVar("regstore_echoes", default=False)
 _WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -41,14 +46,19 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     From the first line on: a signal that comes while the loop is still being made is kept until it runs.
     """
-    received = 0
+    received, at = 0, 0.0
     cancel: Callable[[], object] = int  # nothing to cancel yet
 
     def note(number: int, frame: object) -> None:
-        nonlocal received
-        received = number
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
+        nonlocal received, at
+        if received:
+            if time.monotonic() < at + _ECHO:
+                return
+            _let_signals_end(before)
+            os.kill(os.getpid(), number)
+        received, at = number, time.monotonic()
+        if not _echoes.get():
+            _let_signals_end(before)
         cancel()
 
     before = take_signals(note)
@@ -75,7 +85,25 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             raise
     finally:
         work.close()  # where it was never begun
+        if received and _echoes.get():  # the process ends, and as it says itself
+            before = dict.fromkeys(before, signal.SIG_IGN)
         give_signals_back(before)
+
+
+def _let_signals_end(numbers: Iterable[int]) -> None:
+    for each in numbers:
+        signal.signal(each, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def hearing_echoes() -> Iterator[None]:
+    """Within, a signal that comes again at once is the same: from systemd, which tells each process of a service, and
+    from who started this one and passes it on."""
+    token = _echoes.set(True)
+    try:
+        yield
+    finally:
+        _echoes.reset(token)
 
 
 def take_signals(handler: Callable[[int, object], None]) -> dict[int, Any]:

@@ -139,6 +139,8 @@ def test_it_is_refused_from_the_environment_and_the_file(word: str, here: Path) 
         ("REGSTORE_VERIFY_SERVER_CHECKSUMS", "trust", ("only ignore or report",)),
         ("REGSTORE_GC_SETTEL", "2m", ("did you mean REGSTORE_GC_SETTLE?",)),
         ("REGSTORE_GC_DRY_RUN", "perhaps", ("1 or 0",)),
+        ("REGSTORE_DRY_RUN", "1", ("REGSTORE_GC_DRY_RUN",)),
+        ("REGSTORE_YES", "1", ("REGSTORE_YES: --yes says", "on the command line")),
         ("REGSTORE_CONCURRENCY", "many", ("--concurrency", "as REGSTORE_CONCURRENCY says")),
     ],
 )

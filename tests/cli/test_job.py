@@ -90,6 +90,7 @@ def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Ru
     assert run("--config", path, "config", "check").out == f"{path}: 2 stores, 1 policy, 1 job; nothing wrong\n"
     first = bare(path, "nightly")
     assert first.returncode == 0, first
+    assert "cache: none, as " in first.stdout
     assert "step 5 of 5: regstore verify @prod --read-data 5%" in first.stdout
     assert [line.split()[0] for line in first.stdout.splitlines()[-6:-1]] == list("12345")
     assert first.stdout.splitlines()[-1].startswith("job nightly: exit code 0, in ")
@@ -156,9 +157,12 @@ def test_a_step_alone_runs_here(folder: Path, run: Run) -> None:
     assert run("--config", path, "run", "nightly", "--step", "2").code == REFUSED
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_in_order(number: int, folder: Path) -> None:
-    """To the whole group, as a terminal sends it: the step hears of it once, and tidies up."""
+@pytest.mark.parametrize(
+    ("number", "whom"),
+    [(signal.SIGINT, "its group"), (signal.SIGTERM, "it alone"), (signal.SIGTERM, "each process")],
+)
+def test_a_signal_ends_it_in_order(number: int, whom: str, folder: Path) -> None:
+    """As a terminal sends it, as who started it does, and as systemd: the step tidies up, and no other begins."""
     path = job_file(folder, step("gc", store="prod", settle="600s", yes=True) + step("ls", store="prod"))
     process = subprocess.Popen(
         [sys.executable, "-m", "regstore", "--config", str(path), "run", "nightly"],
@@ -173,10 +177,17 @@ def test_a_signal_ends_it_in_order(number: int, folder: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    os.killpg(process.pid, number)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    if whom == "its group":
+        os.killpg(process.pid, number)
+    else:
+        for each in (process.pid, *(int(child) for child in children if whom == "each process")):
+            os.kill(each, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == (INTERRUPTED if number == signal.SIGINT else 128 + number)
     assert "interrupted: 1 step of 2 began" in err
+    assert "was ended by" not in err
     assert "not begun" in out
     assert not any(locks.iterdir())
 

@@ -111,7 +111,7 @@ def _name(word: str, what: str, known: Mapping[str, Any]) -> str | None:
         raise InputError(f"no {what} {word[1:]!r} in {where}{suggestion(word[1:], known)}")
     if not known or "/" in word or "://" in word or word in (".", ".."):
         return None
-    there = Path(word).exists()
+    there = os.path.lexists(word)
     if word in known:
         if there:
             raise InputError(

@@ -114,11 +114,19 @@ def _environment(command: str, options: Mapping[str, Look], environ: Mapping[str
             close = close.replace("did you mean ", f"did you mean {beginning}") if "?" in close else ""
             raise InputError(f"{name} is no option of {command}{_upper(close)}")
         own[word] = _of_variable(options[word], name, environ[name])
-    for word in sorted(SHARED & options.keys() - ELSEWHERE):
+    for word in sorted(options.keys() - ELSEWHERE):
         name = variable("", word)
-        if environ.get(name):
+        if environ.get(name) and name != VARIABLE:
+            if word not in SHARED:
+                _refuse_without_command(command, options[word], name, environ[name])
             shared[word] = _of_variable(options[word], name, environ[name])
     return [own, shared]
+
+
+def _refuse_without_command(command: str, look: Look, name: str, value: str) -> None:
+    """Who says REGSTORE_DRY_RUN believes that it counts."""
+    refuse_unless_careful(look, value, name)
+    raise InputError(f"{name} is not for all commands: for this one it is {variable(command, look.word)}")
 
 
 def _upper(text: str) -> str:
