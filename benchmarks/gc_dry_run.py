@@ -102,7 +102,7 @@ def registry(endpoint: Endpoint, binary: str, delete_untagged: bool) -> Run:
 
 
 def dead_of_regstore(done: Run) -> int:
-    return int(json.loads(done.stdout)["blobs"]["dead"])
+    return int(json.loads(done.stdout)["result"]["plan"]["blobs"]["dead"])
 
 
 def dead_of_registry(done: Run) -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+#: A time that is shown, or goes into JSON, as `moment` says it.
+Moment = Annotated[int, "microseconds since 1970, UTC"]
 
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 

@@ -10,6 +10,7 @@ from regstore.backup.opening import read_packs
 from regstore.digest import Digest
 from regstore.errors import IntegrityError
 from regstore.storage.base import Storage
+from regstore.words import Moment
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -21,7 +22,7 @@ class TagShown:
     tag: str
     digest: str
     size: int
-    time: int
+    time: Moment
     new: bool
 
 

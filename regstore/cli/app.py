@@ -16,6 +16,7 @@ import typer
 from regstore.cli.backup import BACKUP_COMMANDS
 from regstore.cli.config import CONFIG_COMMANDS
 from regstore.cli.later import Later
+from regstore.cli.program import Program
 from regstore.cli.trash import TRASH_COMMANDS
 
 EPILOG: Final = (
@@ -115,6 +116,7 @@ _LOOK: Final[dict[str, Any]] = {
 
 app: Final = typer.Typer(
     name="regstore",
+    cls=Program,
     help="The storage under a container registry: look, collect garbage, move, back up, repair, in S3 or on disk.",
     epilog=EPILOG,
     **_LOOK,

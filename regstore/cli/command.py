@@ -11,16 +11,21 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, Final, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, get_origin, get_type_hints, overload
 
+import typer
 from typer.models import ArgumentInfo
 
 from regstore.cli import underway
-from regstore.cli.run import guard
+from regstore.cli.conduct import conduct, name_of
+from regstore.cli.outcome import Result
+from regstore.cli.telling import Telling
 
 T = TypeVar("T")
 
 _SAID: Final = "said"
+#: What Typer gives to every command.
+_CONTEXT: Final = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
 
 
 def said(text: str, parse: Callable[[str], T]) -> T:
@@ -29,33 +34,59 @@ def said(text: str, parse: Callable[[str], T]) -> T:
     return default
 
 
-def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Make the function a command. Its result is the exit code; its errors are handled by `run.guard`.
+Function = Callable[..., "Result | int | None"]
+
+
+@overload
+def command(function: Function) -> Callable[..., None]: ...
+
+
+@overload
+def command(*, answers: bool = False, as_json: bool = True) -> Callable[[Function], Callable[..., None]]: ...
+
+
+def command(
+    function: Function | None = None, *, answers: bool = False, as_json: bool = True
+) -> Callable[..., None] | Callable[[Function], Callable[..., None]]:
+    """Make the function a command. It gives back a `Result`, or the exit code alone; what all commands do alike, with
+    their errors and their results, does `conduct`.
+
+    answers: what it prints is what was asked for, so -q leaves it. as_json: it has --json.
 
     A parameter that is annotated with a dataclass is a group: its fields become arguments and options of the command.
     Any other is annotated for Typer itself. The help has them in the order of the parameters; but the options of the
     first, where that is a group and says what the command works on, stand last.
     """
+    if function is None:
+        return lambda function: _made(function, answers, as_json)
+    return _made(function, answers, as_json)
+
+
+def _made(function: Function, answers: bool, as_json: bool) -> Callable[..., None]:
     signature = inspect.signature(function, eval_str=True)
     parts = [_part(parameter) for parameter in signature.parameters.values()]
-    first = parts[0].parameters
+    common = [each for each in _options_of(Telling) if as_json or each.name != "as_json"]
+    first = parts[0].parameters if parts else ()
     last = [each for each in first if parts[0].group is not None and not _is_argument(each)]
     shown = [each for each in first if each not in last]
-    shown += [each for part in parts[1:] for each in part.parameters] + last
+    shown += [each for part in parts[1:] for each in part.parameters] + last + common
 
-    def run(**given: Any) -> None:
+    def run(context: typer.Context, **given: Any) -> None:
         underway.begin(function.__name__)
-        guard(
+        conduct(
             lambda: function(**{part.name: part.value(given) for part in parts}),
-            debug=bool(given.get("debug", False)),
+            Telling(**{each.name: given[each.name] for each in common}),
+            command=name_of(context),
+            store=given.get("store"),
+            answers=answers,
         )
 
     run.__name__ = function.__name__
     run.__doc__ = function.__doc__
     run.__module__ = function.__module__
     # All that Typer asks for.
-    run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    run.__signature__ = inspect.Signature([_CONTEXT, *shown])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (_CONTEXT, *shown)}
     return run
 
 

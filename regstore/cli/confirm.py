@@ -6,6 +6,7 @@ import sys
 from typing import Final
 
 from regstore.cli.output import printable
+from regstore.cli.voice import voice
 from regstore.errors import Refused
 
 #: What else to do where a dry run shows the plan.
@@ -40,24 +41,30 @@ async def confirm_meanwhile(question: str, *, yes: bool) -> bool:
         loop.remove_reader(sys.stdin)
 
 
-async def confirm_shown(question: str, *, yes: bool, as_json: bool) -> bool:
-    """The same of a plan that was shown. Refused with --json, which shows none before it is carried out."""
-    refuse_unasked(yes=yes, as_json=as_json, else_say=OR_LOOK)
+async def confirm_shown(question: str, *, yes: bool) -> bool:
+    """The same of a plan that was shown."""
+    refuse_unasked(yes=yes, else_say=OR_LOOK)
     return await confirm_meanwhile(question, yes=yes)
 
 
-def refuse_unasked(*, yes: bool, as_json: bool, else_say: str = "") -> None:
+def refuse_silent(*, yes: bool, else_say: str = "") -> None:
+    """Refused with --json and -q, which show no plan before it is carried out."""
+    for option, silent in (("--json", voice().as_json), ("-q", voice().quiet)):
+        if silent and not yes:
+            raise Refused(f"with {option} no plan is shown that one could agree to: say --yes{else_say}")
+
+
+def refuse_unasked(*, yes: bool, else_say: str = "") -> None:
     """Refused where nobody can be asked. Before the work begins, where the question comes in its midst."""
     if yes:
         return
-    if as_json:
-        raise Refused(f"with --json no plan is shown that one could agree to: say --yes{else_say}")
+    refuse_silent(yes=yes, else_say=else_say)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(f"this needs a yes, and there is no terminal to ask on: say --yes{else_say}")
 
 
 def _ask(question: str) -> None:
-    refuse_unasked(yes=False, as_json=False)
+    refuse_unasked(yes=False)
     print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
 
 

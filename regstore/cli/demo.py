@@ -62,7 +62,7 @@ _STEPS = (
 )
 
 
-@command
+@command(as_json=False)
 def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the folder for you to look at.")] = False,
 ) -> int:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import CacheWords, Json
-from regstore.cli.output import counted, emit, emit_json, printable
+from regstore.cli.options import CacheWords
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_problem
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import say_whose, store_json
+from regstore.cli.whose import say_whose, whose_json
 from regstore.errors import EXIT_FAILURE, EXIT_OK
 from regstore.events import OnEvent
 
@@ -27,31 +28,32 @@ def doctor(
     write_probe: Annotated[
         bool, typer.Option("--write-probe", help="Also try what needs a write, with a small object, deleted again.")
     ] = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.
 
     Each line is ok, warn or fail, with what to do. Exit code 1 when one fails. `regstore verify` looks deeper.
     """
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         url, found = run_async(_examine(settings, write_probe, on_event))
     lines, database = found.lines, found.database
     failed = sum(line.state == "fail" for line in lines)
     warned = sum(line.state == "warn" for line in lines)
-    if as_json:
-        checks = [
-            {"name": line.name, "state": str(line.state), "detail": line.detail, "advice": line.advice or None}
-            for line in lines
-        ]
-        emit_json(store_json(url, database) | {"checks": checks, "failed": failed, "warnings": warned})
-    else:
-        say_whose(url, database)
-        for line in lines:
-            emit(printable(f"{line.state:<5} {line.name}: {line.detail}"))
-            if line.advice:
-                emit(printable(f"      {line.advice}"))
-        emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}")
-    return EXIT_FAILURE if failed else EXIT_OK
+    say_whose(url, database)
+    for line in lines:
+        say = emit if line.state == "ok" else emit_problem
+        say(f"{line.state:<5} {line.name}: {line.detail}")
+        if line.advice:
+            say(f"      {line.advice}")
+    emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}")
+    checks = [
+        {"name": line.name, "outcome": str(line.state), "detail": line.detail, "advice": line.advice or None}
+        for line in lines
+    ]
+    return Result(
+        exit_code=EXIT_FAILURE if failed else EXIT_OK,
+        data=whose_json(database) | {"checks": checks, "failed": failed, "warnings": warned},
+        numbers={"checks": len(checks), "failed_checks": failed, "warnings": warned},
+    )
 
 
 async def _examine(settings: StoreSettings, write_probe: bool, on_event: OnEvent) -> tuple[str, Examination]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json, Scanning
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, size, table
+from regstore.cli.options import Scanning
+from regstore.cli.outcome import Result
+from regstore.cli.output import count, counted, emit, emit_error, plain, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import say_whose, store_json
+from regstore.cli.whose import say_whose, whose_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from regstore.inventory.usage import Usage
 
 
-@command
+@command(answers=True)
 def du(
     settings: StoreSettings,
     *,
@@ -33,16 +33,11 @@ def du(
         ),
     ] = None,
     scanning: Scanning,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         url, database, usage = run_async(_measure(settings, scanning.of(settings), on_event))
     shown = usage.repositories[:limit]
-    if as_json:
-        repositories = [asdict(one) | {"total": one.total} for one in shown]
-        emit_json(store_json(url, database) | asdict(usage) | {"repositories": repositories})
-        return EXIT_PARTIAL if usage.unread else EXIT_OK
     say_whose(url, database)
     rows = [
         [
@@ -68,7 +63,19 @@ def du(
         emit(f"  in open uploads: {size(usage.upload_bytes)}")
     for line in usage.unread:
         emit_error(f"{line}; what it refers to may be missing from its repository above")
-    return EXIT_PARTIAL if usage.unread else EXIT_OK
+    repositories = [plain(one) | {"total": one.total} for one in shown]
+    return Result(
+        exit_code=EXIT_PARTIAL if usage.unread else EXIT_OK,
+        data=whose_json(database) | plain(usage) | {"repositories": repositories},
+        numbers={
+            "repositories": len(usage.repositories),
+            "blobs": usage.blobs,
+            "blob_bytes": usage.blob_bytes,
+            "unreferenced_blobs": usage.unreferenced_blobs,
+            "unreferenced_bytes": usage.unreferenced_bytes,
+            "upload_bytes": usage.upload_bytes,
+        },
+    )
 
 
 async def _measure(settings: StoreSettings, options: ScanOptions, on_event: OnEvent) -> tuple[str, str, Usage]:

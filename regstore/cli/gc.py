@@ -11,16 +11,26 @@ from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_options import Consent, Garbage, GcCache, Questions, TagsToGo, Way, plan_options, run_options
-from regstore.cli.gc_report import plan_json, print_freeing, print_plan, print_report, report_json
+from regstore.cli.gc_report import (
+    plan_json,
+    plan_numbers,
+    print_freeing,
+    print_plan,
+    print_report,
+    report_json,
+    report_numbers,
+)
 from regstore.cli.healed import print_healed
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
-from regstore.cli.options import BreakLock, InventoryFile, Json, PlanOnly, Scanning, Yes
-from regstore.cli.output import counted, emit, emit_error, emit_json, size
+from regstore.cli.options import BreakLock, InventoryFile, PlanOnly, Scanning, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error, emit_problem, size
 from regstore.cli.progress import Shown, progress
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.retention import show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.voice import voice
 from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
@@ -47,8 +57,7 @@ def gc(
     break_lock: BreakLock = False,
     scanning: Scanning,
     inventory: InventoryFile = None,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.
 
     Safe while the registry serves. Removed blobs lie in the trash below regstore/, for `regstore trash restore`, until
@@ -57,8 +66,9 @@ def gc(
     if questions.policy_example:
         from regstore.gc.policy import EXAMPLE
 
+        voice().answers = True
         emit(EXAMPLE.rstrip())
-        return EXIT_OK
+        return Result(data={"policy_example": EXAMPLE})
     options = run_options(
         plan_options(garbage, tags),
         scanning.of(settings, inventory=inventory),
@@ -67,17 +77,16 @@ def gc(
         cache.restart_command,
     )
     told = cache.of(settings)
-    shown = progress(quiet=settings.quiet)
+    shown = progress()
     with shown:
         if questions.explain or questions.why:
-            return run_async(_explain(settings, options, questions, as_json, shown))
+            return run_async(_explain(settings, options, questions, shown))
         if dry_run:
-            return run_async(_show(settings, options, as_json, shown))
+            return run_async(_show(settings, options, shown))
         collection = _Collection(
             settings=settings,
             told=told,
             options=options,
-            as_json=as_json,
             yes=yes,
             break_lock=break_lock,
             state_dir=way.state_dir,
@@ -99,9 +108,8 @@ async def _explain(
     settings: StoreSettings,
     options: GcRunOptions,
     questions: Questions,
-    as_json: bool,
     shown: Shown,
-) -> int:
+) -> Result:
     from regstore.digest import Digest
     from regstore.gc.run import open_run
 
@@ -110,29 +118,25 @@ async def _explain(
     storage, config = settings.open_with_config(read_only=True)
     async with storage, open_run(storage, _with_config(options, config), on_event=shown.show) as run:
         shown.clear()
-        if not as_json:
-            say_whose(storage.url, run.database)
-        show_reasons(storage.url, run, options.plan, tags, wanted, as_json=as_json)
-    return EXIT_OK
+        voice().answers = True
+        say_whose(storage.url, run.database)
+        return Result(data=show_reasons(run, options.plan, tags, wanted))
 
 
-async def _show(settings: StoreSettings, options: GcRunOptions, as_json: bool, shown: Shown) -> int:
+async def _show(settings: StoreSettings, options: GcRunOptions, shown: Shown) -> Result:
     from regstore.gc.run import open_run
 
     storage, config = settings.open_with_config(read_only=True)
     options = _with_config(options, config)
     async with storage, open_run(storage, options, on_event=shown.show) as run:
         shown.clear()
-        if as_json:
-            emit_json(plan_json(storage.url, run))
-        else:
-            say_whose(storage.url, run.database)
-            print_plan(storage.url, run, options)
-            if run.summary.nothing_to_do:
-                emit("nothing to remove")
-            for stop in run.stops:
-                emit(f"refused without --dry-run: {stop}")
-        return _exit_code(run.summary)
+        say_whose(storage.url, run.database)
+        print_plan(storage.url, run, options)
+        if run.summary.nothing_to_do:
+            emit("nothing to remove")
+        for stop in run.stops:
+            emit_problem(f"refused without --dry-run: {stop}")
+        return Result(exit_code=_exit_code(run.summary), data=plan_json(run), numbers=plan_numbers(run.summary))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +146,12 @@ class _Collection:
     settings: StoreSettings
     told: CacheOptions
     options: GcRunOptions
-    as_json: bool
     yes: bool
     break_lock: bool
     state_dir: Path | None
     shown: Shown
 
-    async def run(self) -> int:
+    async def run(self) -> Result:
         from regstore.gc.run import open_run, require_registry
         from regstore.inventory.whose import Use
 
@@ -178,8 +181,7 @@ class _Collection:
             ):
                 self.shown.clear()
                 await remember_cache(storage, cache.known)
-                if not self.as_json:
-                    print_plan(storage.url, run, options)
+                print_plan(storage.url, run, options)
                 run.check()
                 nothing = run.nothing_to_do
                 if nothing:
@@ -189,31 +191,33 @@ class _Collection:
                     report = await run.apply()
                 else:
                     emit_error("nothing was removed")
-                    return EXIT_OK
+                    return Result()
                 state = await publish(elsewhere)
                 self.shown.clear()
-                self._tell(storage.url, run, report, cache.known, state, nothing=nothing)
-                return _exit_code(run.summary, report)
+                return _told(run, report, cache.known, state, nothing=nothing)
 
     async def _agreed(self, run: GcRun) -> bool:
-        if run.expired and not self.as_json:
+        if run.expired:
             emit(
                 f"the trash of {counted(len(run.expired), 'older run')} is emptied, too: "
                 f"{size(sum(each.blob_bytes for each in run.expired))}"
             )
-        return await confirm_shown("Remove this?", yes=self.yes, as_json=self.as_json)
+        return await confirm_shown("Remove this?", yes=self.yes)
 
-    def _tell(
-        self, url: str, run: GcRun, report: GcReport, known: KnownCache, state: str, *, nothing: bool
-    ) -> None:
-        if self.as_json:
-            emit_json(report_json(url, run, report, known, state))
-        elif nothing:
-            print_healed(run.healed)
-            emit("nothing to remove")
-            print_freeing(report, known)
-        else:
-            print_report(report, known)
+
+def _told(run: GcRun, report: GcReport, known: KnownCache, state: str, *, nothing: bool) -> Result:
+    """Of a run at its end."""
+    if nothing:
+        print_healed(run.healed)
+        emit("nothing to remove")
+        print_freeing(report, known)
+    else:
+        print_report(report, known)
+    return Result(
+        exit_code=_exit_code(run.summary, report),
+        data=plan_json(run) | {"report": report_json(report, known, state)},
+        numbers=plan_numbers(run.summary) | report_numbers(report),
+    )
 
 
 def _exit_code(summary: GcSummary, report: GcReport | None = None) -> int:

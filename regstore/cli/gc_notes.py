@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import blobs, counted, moment, size
+from regstore.cli.output import blobs, counted, moment, plain, size
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -14,15 +13,10 @@ if TYPE_CHECKING:
 
 
 def notes_json(summary: GcSummary) -> dict[str, Any]:
-    young = asdict(summary.young)
-    for name in ("oldest", "latest"):
-        young[name] = None if young[name] is None else moment(young[name])
-    unlinked = asdict(summary.unlinked) | {"suspicious": summary.unlinked.suspicious}
-    newest = summary.unlinked.newest_link
     return {
-        "held_by_unknown_keys": asdict(summary.held),
-        "young": young,
-        "unlinked": unlinked | {"newest_link": None if newest is None else moment(newest)},
+        "held_by_unknown_keys": summary.held,
+        "young": summary.young,
+        "unlinked": plain(summary.unlinked) | {"suspicious": summary.unlinked.suspicious},
     }
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.healed import print_healed
-from regstore.cli.output import blobs, count, counted, emit, emit_error, printable, size, table
+from regstore.cli.output import blobs, count, counted, emit, emit_error, emit_problem, plain, printable, size, table
 from regstore.cli.registry_cache import Left
 from regstore.cli.retention import print_retention, retention_json
-from regstore.cli.whose import store_json
+from regstore.cli.voice import voice
+from regstore.cli.whose import whose_json
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
@@ -20,16 +21,45 @@ if TYPE_CHECKING:
 _SHARES_SHOWN = 20
 
 
-def report_json(store: str, run: GcRun, report: GcReport, known: KnownCache, state: str) -> dict[str, Any]:
-    """The plan and the report as `--json` prints them. state: where the run's journal is."""
-    result = asdict(report) | Left(known, report.not_freed).json() | {"state": state}
-    return {"plan": plan_json(store, run), "result": result}
+def report_json(report: GcReport, known: KnownCache, state: str) -> dict[str, Any]:
+    """What came of the run, for `--json`. state: where the run's journal is."""
+    return plain(report) | Left(known, report.not_freed).json() | {"state": state}
 
 
-def plan_json(store: str, run: GcRun) -> dict[str, Any]:
-    """The plan as `--dry-run --json` prints it."""
-    summary = _summary_json(run.summary) | {"stops": run.stops}
-    return store_json(store, run.database) | summary | retention_json(run.inventory, run.summary)
+def plan_json(run: GcRun) -> dict[str, Any]:
+    """The result of a run that has a plan only, for `--json`."""
+    if not voice().as_json:  # a plan may name every tag
+        return {}
+    plan = _summary_json(run.summary) | {"stops": run.stops} | retention_json(run.inventory, run.summary)
+    return whose_json(run.database) | {"plan": plan, "report": None}
+
+
+def plan_numbers(summary: GcSummary) -> dict[str, float]:
+    """For `--metrics-file`."""
+    return {
+        "blobs": summary.blobs.total,
+        "blob_bytes": summary.blob_bytes,
+        "dead_blobs": summary.blobs.dead,
+        "dead_blob_bytes": summary.dead_blob_bytes,
+        "tags": summary.tags.total,
+        "dead_tags": summary.tags.dead,
+        "repositories": summary.repositories,
+        "protected_repositories": len(summary.protected),
+    }
+
+
+def report_numbers(report: GcReport) -> dict[str, float]:
+    return {
+        "removed_blobs": report.blobs,
+        "removed_blob_bytes": report.blob_bytes,
+        "removed_tags": report.tags,
+        "removed_revisions": report.revisions,
+        "removed_uploads": report.uploads,
+        "freed_blob_bytes": report.emptied.blob_bytes,
+        "not_freed_bytes": report.not_freed.blob_bytes,
+        "healed_blobs": len(report.healed.blobs),
+        "failures": len(report.failures),
+    }
 
 
 def _summary_json(summary: GcSummary) -> dict[str, Any]:
@@ -58,7 +88,7 @@ def _summary_json(summary: GcSummary) -> dict[str, Any]:
         "protected": [{"name": one.name, "reasons": list(one.reasons)} for one in summary.protected],
         "emptied": list(summary.emptied),
         "untagged": list(summary.untagged),
-        "by_repository": [asdict(share) for share in summary.shares],
+        "by_repository": list(summary.shares),
         "orphans": {"blobs": summary.orphan_blobs, "bytes": summary.orphan_blob_bytes},
         "unknown_keys": summary.unknown,
         "sweep_blocked": summary.sweep_blocked or None,
@@ -91,15 +121,15 @@ def print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
     _print_shares(summary)
     print_retention(run.inventory, options.plan, summary)
     for one in summary.protected:
-        emit(f"\nleft alone: {one.name}")
+        emit_problem(f"\nleft alone: {one.name}")
         for reason in one.reasons:
-            emit(f"  {reason}")
+            emit_problem(f"  {reason}")
     for blocked in filter(None, (summary.sweep_blocked, summary.uploads_blocked)):
-        emit(f"\n{blocked}")
+        emit_problem(f"\n{blocked}")
     if summary.problems:
-        emit("\nseen, and not touched:")
+        emit_problem("\nseen, and not touched:")
         for problem in summary.problems:
-            emit(f"  {problem}")
+            emit_problem(f"  {problem}")
     for note in plan_notes(summary):
         emit(f"\n{note}")
     emit()

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from regstore.cli.command import command
 from regstore.cli.healed import print_damaged
 from regstore.cli.locks import hold_lock_openly
-from regstore.cli.options import CacheWords, DryRun, Json, Scanning
-from regstore.cli.output import counted, emit, emit_json
+from regstore.cli.options import CacheWords, DryRun, Scanning
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose, store_json
+from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 from regstore.events import OnEvent
 
@@ -28,8 +29,7 @@ def heal(
     cache: CacheWords,
     dry_run: DryRun = False,
     scanning: Scanning,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Put back from the trash what is referenced again, with the links that went with it; gc does this, too.
 
     Nothing that stands is written over, and the trash keeps its copies. A copy that has rotted is reported, and not put
@@ -38,19 +38,8 @@ def heal(
     from regstore.gc.heal import HealOptions
 
     options = HealOptions(scan=scanning.of(settings))
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         url, database, healed = run_async(_heal(settings, options, cache.of(settings), dry_run, on_event))
-    if as_json:
-        emit_json(
-            store_json(url, database)
-            | {
-                "dry_run": dry_run,
-                "blobs": list(healed.blobs),
-                "links": list(healed.links),
-                "damaged": list(healed.damaged),
-            }
-        )
-        return EXIT_PARTIAL if healed.damaged else EXIT_OK
     say_whose(url, database)
     for one in (*healed.blobs, *healed.links):
         emit(one)
@@ -60,7 +49,12 @@ def heal(
     elif not healed.damaged:
         emit(f"{url}: nothing that is referenced is missing and in the trash")
     print_damaged(healed)
-    return EXIT_PARTIAL if healed.damaged else EXIT_OK
+    done = {"blobs": list(healed.blobs), "links": list(healed.links), "damaged": list(healed.damaged)}
+    return Result(
+        exit_code=EXIT_PARTIAL if healed.damaged else EXIT_OK,
+        data=whose_json(database) | {"plan": done if dry_run else None, "report": None if dry_run else done},
+        numbers={"blobs": len(healed.blobs), "links": len(healed.links), "damaged": len(healed.damaged)},
+    )
 
 
 async def _heal(

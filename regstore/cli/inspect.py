@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_json, moment, printable, size, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, iso, moment, printable, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.tags import description_json, kind
-from regstore.cli.whose import database_of, say_whose, store_json
+from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.digest import Digest
 from regstore.errors import InputError
 from regstore.reference import parse_tag
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regstore.registry.manifests import StoredManifest
 
 
-@command
+@command(answers=True)
 def inspect(
     settings: StoreSettings,
     reference: Annotated[
@@ -35,22 +35,25 @@ def inspect(
     config: Annotated[
         bool, typer.Option("--config", help="With an image's history, as lines of a Dockerfile, and its labels.")
     ] = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Show a repository, or a manifest of it with its layers, platforms and referrers."""
     settings, reference = settings.shifted(reference)
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
     name, wanted = _split(reference)
-    facts = run_async(_read(settings, name, wanted, with_config=config))
-    if not as_json:
-        say_whose(facts["store"], facts["database"] or "")
-    if as_json:
-        emit_json(facts)
-    elif "digest" in facts:
+    url, facts = run_async(_read(settings, name, wanted, with_config=config))
+    say_whose(url, facts["database"] or "")
+    if "digest" in facts:
         _print_manifest(facts)
     else:
-        _print_repository(facts)
+        _print_repository(url, facts)
+    return Result(data=_facts_json(facts))
+
+
+def _facts_json(facts: dict[str, Any]) -> dict[str, Any]:
+    if "digest" not in facts:
+        return facts
+    return facts | {"created": iso(facts["created"])}
 
 
 def _split(reference: str) -> tuple[str, Digest | str | None]:
@@ -64,7 +67,7 @@ def _split(reference: str) -> tuple[str, Digest | str | None]:
 
 async def _read(
     settings: StoreSettings, name: str, wanted: Digest | str | None, *, with_config: bool
-) -> dict[str, Any]:
+) -> tuple[str, dict[str, Any]]:
     from regstore.registry import Registry
 
     storage, config = settings.open_with_config(read_only=True)
@@ -76,7 +79,7 @@ async def _read(
             else await _repository(repository)
         )
         database = await database_of(storage, config)
-        return store_json(registry.url, database) | {"repository": name} | facts
+        return registry.url, whose_json(database) | {"repository": name} | facts
 
 
 async def _manifest(repository: Repository, wanted: Digest | str, *, with_config: bool) -> dict[str, Any]:
@@ -92,6 +95,7 @@ async def _manifest(repository: Repository, wanted: Digest | str, *, with_config
 
 async def _config(repository: Repository, stored: StoredManifest) -> dict[str, Any] | None:
     """What an image's config says of how it was made; None where the manifest has none that is one of an image."""
+    from regstore.registry.uploads import parse_time
     from regstore.serve.contents import read_config
 
     image = await read_config(repository, stored)
@@ -100,7 +104,11 @@ async def _config(repository: Repository, stored: StoredManifest) -> dict[str, A
     return {
         "labels": dict(image.labels),
         "history": [
-            {"line": step.line, "created": step.created, "size": step.layer.size if step.layer else None}
+            {
+                "line": step.line,
+                "created": iso(parse_time(step.created)),
+                "size": step.layer.size if step.layer else None,
+            }
             for step in image.history
         ],
     }
@@ -127,7 +135,7 @@ async def _repository(repository: Repository) -> dict[str, Any]:
         "revisions": {"total": len(revisions), "untagged": sum(digest not in tagged for digest in revisions)},
         "layer_links": sum([1 async for _ in repository.blobs]),
         "uploads": [
-            {"uuid": upload.uuid, "size": upload.size, "newest": upload.newest}
+            {"uuid": upload.uuid, "size": upload.size, "newest": iso(upload.newest)}
             async for upload in repository.uploads
         ],
     }
@@ -193,12 +201,12 @@ def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _print_repository(facts: dict[str, Any]) -> None:
+def _print_repository(url: str, facts: dict[str, Any]) -> None:
     revisions = facts["revisions"]
     _print_pairs(
         [
             ("Repository", facts["repository"]),
-            ("Store", facts["store"]),
+            ("Store", url),
             ("Tags", f"{len(facts['tags']):,}"),
             ("Revisions", f"{revisions['total']:,}, {revisions['untagged']:,} without a tag"),
             ("Layer links", f"{facts['layer_links']:,}"),

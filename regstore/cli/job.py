@@ -24,9 +24,10 @@ import typer
 import regstore
 from regstore.cli.command import command
 from regstore.cli.config.current import configuration, of_the_file
-from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_error, emit_json, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error, table
 from regstore.cli.run import give_signals_back, hearing_echoes, take_signals
+from regstore.cli.voice import voice
 from regstore.errors import (
     EXIT_DAMAGE,
     EXIT_FAILURE,
@@ -77,8 +78,7 @@ def run_job(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show the steps as command lines; run none.")
     ] = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Run a job of the configuration: its commands in order, with one summary and one exit code.
 
     Before the first step begins, the options of all are looked at. A step that fails (any exit code but 0 and 3) ends
@@ -91,16 +91,15 @@ def run_job(
     job = _job(name, found)
     assert found is not None
     if step is not None:
-        _run_here(_step(job, step), found, as_json)
+        _run_here(_step(job, step), found)
     if dry_run:
-        return _show(job, found, as_json)
+        return _show(job, found)
     problems = _problems(job, found)
     if problems:
         raise InputError(problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""))
-    running = _Running(job, found, as_json)
+    running = _Running(job, found)
     running.run()
-    running.tell()
-    return running.exit_code
+    return running.tell()
 
 
 def _job(name: str | None, found: Configuration | None) -> Job:
@@ -126,45 +125,43 @@ def _problems(job: Job, found: Configuration) -> list[str]:
     return list(problems_of(job, found))
 
 
-def _run_here(step: Step, found: Configuration, as_json: bool) -> None:
+def _run_here(step: Step, found: Configuration) -> None:
     """Run the step's command. Ends as that does: by typer.Exit."""
     from regstore.cli.config.stub import Told, context_of
 
-    context = context_of(step.command, Told(configuration=found, step=step), ["--json"] if as_json else [])
+    context = context_of(step.command, Told(configuration=found, step=step), ["--json"] if voice().as_json else [])
     with context, hearing_echoes():
         context.command.invoke(context)
     raise typer.Exit(EXIT_OK)
 
 
-def _show(job: Job, found: Configuration, as_json: bool) -> int:
+def _show(job: Job, found: Configuration) -> Result:
     from regstore.cli.config.lines import command_line
 
     lines = [command_line(step, found) for step in job.steps]
-    if as_json:
-        emit_json({"job": job.name, "steps": lines})
-    else:
-        for line in lines:
-            emit(line)
-    return EXIT_OK
+    voice().answers = True
+    for line in lines:
+        emit(line)
+    return Result(data={"plan": {"job": job.name, "steps": lines}, "report": None})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Done:
-    """A step that ran. result: what it printed, with --json."""
+    """A step that ran. printed: its object, with --json."""
 
     step: Step
     exit_code: int
     seconds: float
-    result: Any
+    printed: Any
 
 
 class _Running:
     """A job under way."""
 
-    def __init__(self, job: Job, found: Configuration, as_json: bool) -> None:
+    def __init__(self, job: Job, found: Configuration) -> None:
         self._job = job
         self._found = found
-        self._as_json = as_json
+        self._as_json = voice().as_json
         self._done: list[_Done] = []
         self._received = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -192,8 +189,7 @@ class _Running:
     def _one(self, step: Step) -> _Done:
         from regstore.cli.config.lines import command_line
 
-        if not self._as_json:
-            emit(f"step {step.number} of {len(self._job.steps)}: {command_line(step, self._found)}")
+        emit(f"step {step.number} of {len(self._job.steps)}: {command_line(step, self._found)}")
         sys.stdout.flush()
         began = time.monotonic()
         process = subprocess.Popen(
@@ -212,15 +208,15 @@ class _Running:
         if code < 0:
             emit_error(f"step {step.number}, {step.command}, was ended by {signal.Signals(-code).name}")
             code = 128 - code
-        if not self._as_json:
-            emit()
-        return _Done(step=step, exit_code=code, seconds=time.monotonic() - began, result=_document(printed or b""))
+        emit()
+        return _Done(step=step, exit_code=code, seconds=time.monotonic() - began, printed=_document(printed or b""))
 
     def _words(self, step: Step) -> Sequence[str]:
         place = self._found.place
         named = ["--config", str(place.path)] if place.how == "named" else []
         words = [sys.executable, "-P", "-m", "regstore", *named, "run", self._job.name, "--step", str(step.number)]
-        return [*words, "--json"] if self._as_json else words
+        own = voice()
+        return [*words, *(["--json"] if own.as_json else []), *(["-q"] if own.quiet else [])]
 
     @property
     def exit_code(self) -> int:
@@ -229,13 +225,10 @@ class _Running:
         codes = {each.exit_code if each.exit_code in GRAVEST else EXIT_FAILURE for each in self._done}
         return next(each for each in GRAVEST if each in codes)
 
-    def tell(self) -> None:
+    def tell(self) -> Result:
         seconds = time.monotonic() - self._began
         if self._received:
             emit_error(f"interrupted: {counted(len(self._done), 'step')} of {len(self._job.steps)} began")
-        if self._as_json:
-            emit_json(self._json(seconds))
-            return
         rows = [
             [
                 str(each.step.number),
@@ -251,24 +244,36 @@ class _Running:
         ]
         emit(table(["STEP", "COMMAND", "EXIT", "", "TIME"], rows, right=(0, 2, 4)))
         emit(f"job {self._job.name}: exit code {self.exit_code}, in {seconds:.1f} s")
+        failed = sum(each.exit_code not in (EXIT_OK, EXIT_PARTIAL) for each in self._done)
+        return Result(
+            exit_code=self.exit_code,
+            data={"plan": None, "report": self._json(seconds)},
+            numbers={"steps": len(self._job.steps), "begun_steps": len(self._done), "failed_steps": failed},
+        )
 
     def _json(self, seconds: float) -> dict[str, Any]:
         done = {each.step.number: each for each in self._done}
         return {
             "job": self._job.name,
             "seconds": seconds,
-            "exit_code": self.exit_code,
             "steps": [
                 {
                     "step": step.number,
                     "command": step.command,
                     "exit_code": done[step.number].exit_code if step.number in done else None,
                     "seconds": done[step.number].seconds if step.number in done else None,
-                    "result": done[step.number].result if step.number in done else None,
+                    "error": _part(done.get(step.number), "error"),
+                    "result": _part(done.get(step.number), "result"),
                 }
                 for step in self._job.steps
             ],
         }
+
+
+def _part(done: _Done | None, name: str) -> Any:
+    """Of the object that a step printed."""
+    printed = None if done is None else done.printed
+    return printed.get(name) if isinstance(printed, dict) else None
 
 
 def _word(code: int) -> str:

@@ -10,8 +10,8 @@ import typer
 
 from regstore.cli.command import command
 from regstore.cli.elsewhere import NEEDS_ROOM, WAY_OUT
-from regstore.cli.options import Json
-from regstore.cli.output import emit, emit_error, emit_json, moment, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, emit_error, emit_note, iso, moment, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.underway import note_run
@@ -22,32 +22,16 @@ if TYPE_CHECKING:
     from regstore.storage.base import Storage
 
 
-@command
+@command(answers=True)
 def locks(
     settings: StoreSettings,
     break_lock: Annotated[
         bool, typer.Option("--break-lock", help="Remove them; their runs stop before their next change.")
     ] = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """List the locks of a store: run, command, holder, and when each expires unless it is renewed."""
     url, now, found = run_async(_find(settings, break_lock))
-    if as_json:
-        rows = [
-            {
-                "run": lock.holder.run,
-                "command": lock.holder.command,
-                "user": lock.holder.user,
-                "host": lock.holder.host,
-                "pid": lock.holder.pid,
-                "written": moment(lock.written),
-                "expires": moment(lock.expires),
-                "expired": lock.expires < now,
-            }
-            for lock in found
-        ]
-        emit_json({"store": url, "broken": break_lock, "locks": rows})
-    elif found:
+    if found:
         cells = [
             [
                 lock.holder.run,
@@ -61,8 +45,22 @@ def locks(
         emit(table(["RUN", "COMMAND", "HOLDER", "PID", "EXPIRES"], cells, right=(3,)))
         if break_lock:
             emit_error("these locks are broken: their runs stop before their next change")
-    elif not settings.quiet:
-        emit_error(f"{url} is not locked")
+    else:
+        emit_note(f"{url} is not locked")
+    rows = [
+        {
+            "run": lock.holder.run,
+            "command": lock.holder.command,
+            "user": lock.holder.user,
+            "host": lock.holder.host,
+            "pid": lock.holder.pid,
+            "written": iso(lock.written),
+            "expires": iso(lock.expires),
+            "expired": lock.expires < now,
+        }
+        for lock in found
+    ]
+    return Result(data={"broken": break_lock, "locks": rows}, numbers={"locks": len(rows)})
 
 
 async def _find(settings: StoreSettings, break_lock: bool) -> tuple[str, int, list[FoundLock]]:

@@ -7,41 +7,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import count, emit, emit_error, emit_json, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import count, emit, emit_note, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose, store_json
+from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.events import OnEvent, Progress
 
 if TYPE_CHECKING:
     from regstore.registry import Repository
 
 
-@command
+@command(answers=True)
 def ls(
     settings: StoreSettings,
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Count the tags and revisions of each (it lists all their links).")
     ] = False,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """List the repositories of a store."""
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         url, database, rows = run_async(_read(settings, long, on_event))
-    if not as_json:
-        say_whose(url, database, to_stderr=True)
-    if as_json:
-        emit_json(store_json(url, database) | {"repositories": rows})
-    elif long and rows:
+    say_whose(url, database, to_stderr=True)
+    if long and rows:
         cells = [[row["name"], count(row["tags"]), count(row["revisions"])] for row in rows]
         emit(table(["REPOSITORY", "TAGS", "REVISIONS"], cells, right=(1, 2)))
     else:
         for row in rows:
             emit(row["name"])
-    if not rows and not settings.quiet:
-        emit_error(f"no repositories in {url} yet")
+    if not rows:
+        emit_note(f"no repositories in {url} yet")
+    return Result(data=whose_json(database) | {"repositories": rows}, numbers={"repositories": len(rows)})
 
 
 async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, str, list[dict[str, Any]]]:

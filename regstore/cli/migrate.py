@@ -12,9 +12,16 @@ from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.migrate_report import print_configuration, print_result, print_summary, result_json, summary_json
-from regstore.cli.options import Json, NewObjects, PlanOnly, Scope, SecondStore
-from regstore.cli.output import emit_json
+from regstore.cli.migrate_report import (
+    print_configuration,
+    print_result,
+    print_summary,
+    result_json,
+    result_numbers,
+    summary_json,
+)
+from regstore.cli.options import NewObjects, PlanOnly, Scope, SecondStore
+from regstore.cli.outcome import Result
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
@@ -110,8 +117,7 @@ def migrate(
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before --delete and --overwrite-tags.")
     ] = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Copy a registry's store: disk to S3, bucket to bucket, S3 to disk.
 
     Copies what DST lacks or has differently, by content, in an order that keeps DST a correct registry at every
@@ -143,11 +149,11 @@ def migrate(
     )
     there = second.settings(settings, target)
     if not dry_run and not _agreed(options, yes):
-        return EXIT_OK
+        return Result()
     keep_freed_memory()
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         done = run_async(_migrate(settings, there, options, dry_run, passes.follow, passes.create, on_event))
-    return _show(*done, as_json=as_json, quiet=settings.quiet)
+    return _show(*done)
 
 
 def _agreed(options: MigrateOptions, yes: bool) -> bool:
@@ -162,24 +168,23 @@ def _show(
     summary: MigrateSummary | None,
     result: MigrateResult | None,
     configuration: dict[str, Any],
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+) -> Result:
     """The plan, or what came of it."""
     if summary is not None:
-        emit_json(summary_json(summary)) if as_json else print_summary(summary, quiet)
+        print_summary(summary)
         partial = bool(summary.conflicts or summary.damaged or summary.incomplete)
-    else:
-        assert result is not None
-        if as_json:
-            emit_json(result_json(result) | {"configuration": configuration})
-        else:
-            print_result(result)
-            if configuration:  # a registry can be pointed there
-                print_configuration(configuration)
-        partial = result.partial
-    return EXIT_PARTIAL if partial else EXIT_OK
+        return Result(
+            exit_code=EXIT_PARTIAL if partial else EXIT_OK, data={"plan": summary_json(summary), "report": None}
+        )
+    assert result is not None
+    print_result(result)
+    if configuration:  # a registry can be pointed there
+        print_configuration(configuration)
+    return Result(
+        exit_code=EXIT_PARTIAL if result.partial else EXIT_OK,
+        data={"plan": None, "report": result_json(result) | {"configuration": configuration}},
+        numbers=result_numbers(result),
+    )
 
 
 async def _migrate(

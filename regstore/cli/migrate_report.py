@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore.cli.output import (
@@ -14,6 +13,7 @@ from regstore.cli.output import (
     emit_error,
     emit_some,
     emit_yaml,
+    plain,
     size,
     table,
     warn_some,
@@ -39,7 +39,7 @@ _KINDS = (
 )
 
 
-def print_summary(summary: MigrateSummary, quiet: bool) -> None:
+def print_summary(summary: MigrateSummary) -> None:
     for note in summary.notes:
         emit(note)
     emit(f"{summary.source} to {summary.target}\n")
@@ -63,7 +63,7 @@ def print_summary(summary: MigrateSummary, quiet: bool) -> None:
         emit("\n" + table(["REPOSITORY", "BLOBS", "BYTES", "REVISIONS", "TAGS"], cells, right=(1, 2, 3, 4)))
     if summary.nothing_to_do:
         emit("\nNothing to do.")
-    elif not quiet:
+    else:
         from regstore.migrate.result import PRICES_AS_OF
 
         estimate = summary.estimate
@@ -148,10 +148,27 @@ def print_configuration(configuration: dict[str, Any]) -> None:
 def summary_json(summary: MigrateSummary) -> dict[str, Any]:
     from regstore.migrate.result import PRICES_AS_OF
 
-    document = asdict(summary)
-    document["estimate"] |= {"dollars": round(summary.estimate.dollars, 4), "prices": PRICES_AS_OF}
+    document = plain(summary)
+    document["estimate"] = plain(summary.estimate) | {
+        "dollars": round(summary.estimate.dollars, 4),
+        "prices": PRICES_AS_OF,
+    }
     return document
 
 
 def result_json(result: MigrateResult) -> dict[str, Any]:
-    return asdict(result) | {"objects": result.objects, "partial": result.partial}
+    return plain(result) | {"objects": result.objects, "partial": result.partial}
+
+
+def result_numbers(result: MigrateResult) -> dict[str, float]:
+    """For `--metrics-file`."""
+    return {
+        "copied_blobs": result.blobs,
+        "copied_blob_bytes": result.blob_bytes,
+        "copied_tags": result.tags,
+        "removed_tags": result.deleted,
+        "conflicts": len(result.conflicts),
+        "damaged": len(result.damaged),
+        "failures": len(result.failed),
+        "retries": result.retries,
+    }

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # -- what is printed, and what happens before anything changes
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
 PlanOnly = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -222,8 +221,6 @@ class SecondStore:
                 store=named.url,
                 registry_config=named.registry_config,
                 concurrency=first.concurrency,
-                quiet=first.quiet,
-                debug=first.debug,
                 **reached(named, ways, prefix="dst_"),
             )
         first = first.placed()
@@ -236,8 +233,6 @@ class SecondStore:
             path_style=first.path_style if self.dst_path_style is None else self.dst_path_style,
             ca_bundle=self.dst_ca_bundle or first.ca_bundle,
             concurrency=first.concurrency,
-            quiet=first.quiet,
-            debug=first.debug,
         )
 
 

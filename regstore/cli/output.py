@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Final
 
+from regstore.cli.voice import voice
 from regstore.words import count as count
 from regstore.words import counted as counted
 from regstore.words import moment as moment
@@ -16,21 +18,66 @@ _SHOWN: Final = 20
 
 
 def emit(text: str = "") -> None:
-    """One line, or several, on stdout."""
-    print(printable(text))
+    """One line, or several, of the report, on stdout. With --json and with -q nothing."""
+    if voice().prints(problem=False):
+        print(printable(text))
+
+
+def emit_problem(text: str) -> None:
+    """A line of the report that -q leaves: what is wrong, or was left out."""
+    if voice().prints(problem=True):
+        print(printable(text))
 
 
 def emit_error(text: str) -> None:
-    """`regstore: text` on stderr, as one line."""
-    print(f"regstore: {printable(' '.join(text.split()))}", file=sys.stderr)
+    """`regstore: text` on stderr, as one line. With --json, too: that is about stdout."""
+    voice().log("error", "problem", text)
+
+
+def emit_note(text: str) -> None:
+    """The same, of what is no problem: -q leaves it out."""
+    voice().log("info", "note", text)
 
 
 def emit_json(document: Mapping[str, Any]) -> None:
-    """One JSON object on stdout, keys sorted. Digests and other values of ours become their text."""
+    """One JSON object on stdout, keys sorted, as `plain` makes it."""
     import orjson
 
     options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATACLASS
-    print(orjson.dumps(document, default=str, option=options).decode())
+    print(orjson.dumps(document, default=_plain, option=options).decode())
+
+
+def plain(value: object) -> dict[str, Any]:
+    """The fields of a dataclass of ours, for JSON: times (`words.Moment`) as ISO 8601, UTC. What it holds is left to
+    `emit_json`, which does the same with it, and writes digests, platforms and paths as their text."""
+    times = _times(type(value))  # type: ignore[arg-type]
+    shown = {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    return shown | {name: iso(shown[name]) for name in times}
+
+
+def iso(microseconds: int | None) -> str | None:
+    """A time for JSON; None where there is none, or none that can be written so."""
+    text = "-" if microseconds is None else moment(microseconds)
+    return None if text == "-" else text
+
+
+@cache
+def _times(kind: type[Any]) -> tuple[str, ...]:
+    """The fields of a dataclass that are times."""
+    return tuple(each.name for each in fields(kind) if "Moment" in str(each.type).split(" "))
+
+
+def _plain(value: object) -> object:
+    from regstore.digest import Digest
+    from regstore.manifest import Platform
+
+    if is_dataclass(value) and not isinstance(value, (Digest, Platform)):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return str(value)
 
 
 def emit_yaml(document: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from regstore.cli.output import emit_error
 from regstore.cli.underway import note
+from regstore.cli.voice import voice
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 
 #: Columns that the bar itself takes: phase, share, amounts, times and rate.
@@ -75,7 +76,7 @@ def fitting(detail: str, room: int) -> str:
 
 
 class Bar:
-    """`with progress(quiet=…) as on_event:`; shows one phase at a time and leaves nothing behind."""
+    """`with progress() as on_event:`; shows one phase at a time and leaves nothing behind."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -169,14 +170,14 @@ def _line(message: str) -> None:
         tqdm.write(printable(message), file=sys.stderr)
 
 
-def retries(*, quiet: bool = False) -> OnEvent:
+def retries() -> OnEvent:
     """For a storage: shows its notices, and on a terminal what it tries again."""
-    if quiet:
+    if voice().quiet:
         return ignore
     return Retries() if sys.stderr.isatty() else _Notices().show
 
 
-def progress(*, quiet: bool = False) -> Shown:
-    if quiet:
+def progress() -> Shown:
+    if voice().quiet:
         return _Silent()
     return Bar() if sys.stderr.isatty() else _Notices()

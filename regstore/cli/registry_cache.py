@@ -6,11 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.output import counted, emit, moment, size
+from regstore.cli.output import counted, emit, iso, size
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -139,17 +139,14 @@ class Left:
             "cache": {
                 "kind": known.kind,
                 "source": known.word.source if known.word is not None else None,
-                "said": moment(known.word.said) if known.word is not None else None,
+                "said": iso(known.word.said) if known.word is not None else None,
                 "doubt": known.doubt or None,
-                "restarted_after": moment(known.restarted_after) if known.restarted_after is not None else None,
+                "restarted_after": iso(known.restarted_after),
             },
             "not_freed": {
                 "blobs": left.blobs,
                 "bytes": left.blob_bytes,
-                "parts": [
-                    asdict(part) | {"until": moment(part.until) if part.until is not None else None}
-                    for part in left.parts
-                ],
+                "parts": list(left.parts),
             },
         }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.confirm import OR_LOOK, confirm_shown, refuse_unasked
+from regstore.cli.confirm import OR_LOOK, confirm_shown, refuse_silent
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
-from regstore.cli.options import BreakLock, Json, PlanOnly, Yes
-from regstore.cli.output import counted, emit, emit_error, emit_json, emit_some, printable
+from regstore.cli.options import BreakLock, PlanOnly, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error, emit_some, plain, printable
 from regstore.cli.progress import Shown
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
 from regstore.cli.settings import StoreSettings
@@ -34,7 +35,6 @@ class How:
     dry_run: PlanOnly = False
     yes: Yes = False
     break_lock: BreakLock = False
-    as_json: Json = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +48,21 @@ class Removing:
     how: How
     shown: Shown
 
-    async def run(self) -> int:
-        """The exit code."""
+    async def run(self) -> Result:
         from regstore.gc.planning import require_registry
         from regstore.gc.removal.run import open_removal
         from regstore.inventory.whose import Use
 
         how = self.how
-        if how.as_json:
-            refuse_unasked(yes=how.yes or how.dry_run, as_json=True, else_say=OR_LOOK)
+        refuse_silent(yes=how.yes or how.dry_run, else_say=OR_LOOK)
         storage, config = self.settings.open_with_config(read_only=how.dry_run)
         refuse_told(storage.url, config, Use.REMOVE)
         on_event = self.shown.show
         async with storage:
             if how.dry_run:
                 async with open_removal(storage, self.named, self.options, on_event=on_event) as removal:
-                    self._show(storage.url, removal)
-                return EXIT_OK
+                    self._show(removal)
+                    return Result(data=_plan_json(removal), numbers=_numbers(removal))
             async with self._cache(storage, config) as cache:
                 if how.break_lock:
                     await break_locks_openly(storage)
@@ -77,7 +75,7 @@ class Removing:
                 ):
                     if self.told is not None:
                         await remember_cache(storage, cache.known)
-                    return await self._apply(storage.url, removal)
+                    return await self._apply(removal)
 
     def _cache(self, storage: Storage, config: RegistryConfig | None) -> AbstractAsyncContextManager[RegistryCache]:
         from regstore.gc.caches import NoCache
@@ -86,36 +84,45 @@ class Removing:
             return nullcontext(NoCache("unknown"))
         return open_cache(storage, self.told, config)
 
-    async def _apply(self, url: str, removal: Removal) -> int:
-        if not self.how.as_json:
-            self._show(url, removal)
-        if not await confirm_shown("Remove this?", yes=self.how.yes, as_json=self.how.as_json):
+    async def _apply(self, removal: Removal) -> Result:
+        self._show(removal)
+        if not await confirm_shown("Remove this?", yes=self.how.yes):
             emit_error("nothing was removed")
-            return EXIT_OK
+            return Result()
         report = await removal.apply()
         self.shown.clear()
-        if self.how.as_json:
-            emit_json({"plan": _plan_json(url, removal), "result": asdict(report)})
-        else:
-            _tell(report)
-        return _exit_code(report)
+        _tell(report)
+        done = {
+            "removed_tags": report.tags,
+            "removed_revisions": report.revisions,
+            "failures": len(report.failures),
+        }
+        return Result(
+            exit_code=_exit_code(report),
+            data=_plan_json(removal) | {"report": report},
+            numbers=_numbers(removal) | done,
+        )
 
-    def _show(self, url: str, removal: Removal) -> None:
+    def _show(self, removal: Removal) -> None:
         self.shown.clear()
-        if self.how.as_json:
-            emit_json(_plan_json(url, removal))
-            return
         for one in removal.repositories:
             _show_one(one)
         emit("Layers and other blobs stay until a later `regstore gc`.")
 
 
-def _plan_json(url: str, removal: Removal) -> dict[str, Any]:
+def _plan_json(removal: Removal) -> dict[str, Any]:
     repositories = [
-        asdict(one) | {"tags": [{"tag": tag, "digest": digest} for tag, digest in one.tags]}
+        plain(one) | {"tags": [{"tag": tag, "digest": digest} for tag, digest in one.tags]}
         for one in removal.repositories
     ]
-    return {"store": url, "repositories": repositories}
+    return {"plan": {"repositories": repositories}, "report": None}
+
+
+def _numbers(removal: Removal) -> dict[str, float]:
+    return {
+        "tags": sum(len(one.tags) for one in removal.repositories),
+        "revisions": sum(len(one.revisions) for one in removal.repositories),
+    }
 
 
 def _show_one(one: RepositoryRemoval) -> None:

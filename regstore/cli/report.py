@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from regstore.cli.command import command
+from regstore.cli.outcome import Result
 from regstore.cli.output import emit, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -28,7 +29,7 @@ def report(
     snapshot: Annotated[
         str, typer.Option(metavar="ID|latest|TIME", show_default=False, help="Of a backup: of this snapshot.")
     ] = "",
-) -> None:
+) -> Result:
     """Write the pages of space, garbage and health as one HTML file, to send to those who own the images.
 
     It needs no server, runs no script and fetches nothing. Nothing is written into the store.
@@ -37,11 +38,12 @@ def report(
         raise InputError("no file: say where to write the report with --html FILE")
     if find_spec("jinja2") is None:
         raise InputError("a report needs a package more: pip install 'regstore[serve]'")
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         text = run_async(_make(settings, snapshot, on_event))
     _write(html, text)
-    if not settings.quiet:
-        emit(f"{html}: {size(len(text.encode()))}")
+    written = len(text.encode())
+    emit(f"{html}: {size(written)}")
+    return Result(data={"file": html, "size": written})
 
 
 async def _make(settings: StoreSettings, snapshot: str, on_event: OnEvent) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import count, counted, emit, emit_error, emit_json, emit_some, moment, table
-from regstore.cli.whose import store_json
+from regstore.cli.output import count, counted, emit, emit_error, emit_some, moment, table
+from regstore.cli.whose import whose_json
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
@@ -84,17 +83,15 @@ def retention_json(inventory: Inventory, summary: GcSummary) -> dict[str, Any]:
     from regstore.gc.explain import iter_dropped
 
     return {
-        "rules": [asdict(rule) for rule in summary.rules],
-        "dropped_tags": [asdict(tag) for tag in iter_dropped(inventory)],
-        "broken_revisions": [asdict(one) for one in summary.broken],
-        "unmatched_patterns": [asdict(one) for one in summary.unmatched],
+        "rules": list(summary.rules),
+        "dropped_tags": list(iter_dropped(inventory)),
+        "broken_revisions": list(summary.broken),
+        "unmatched_patterns": list(summary.unmatched),
     }
 
 
-def show_reasons(
-    url: str, run: GcRun, options: GcOptions, tags: list[str], digests: list[Digest], *, as_json: bool
-) -> None:
-    """Print what --explain and --why ask for."""
+def show_reasons(run: GcRun, options: GcOptions, tags: list[str], digests: list[Digest]) -> dict[str, Any]:
+    """Print what --explain and --why ask for, and give it as JSON has it."""
     from regstore.gc.explain import explain_tags
     from regstore.gc.why import why
 
@@ -103,15 +100,6 @@ def show_reasons(
         name, colon, tag = text.partition(":")
         explained[text] = explain_tags(run.inventory, options, name, tag if colon else None)
     whys = [why(run.inventory, options, digest, now=run.inventory.scanned_at) for digest in digests]
-    if as_json:
-        emit_json(
-            store_json(url, run.database)
-            | {
-                "explain": {text: [asdict(reason) for reason in reasons] for text, reasons in explained.items()},
-                "why": [asdict(one) for one in whys],
-            }
-        )
-        return
     for text, reasons in explained.items():
         emit(f"{text}: {counted(len(reasons), 'tag')}")
         if reasons:
@@ -120,6 +108,7 @@ def show_reasons(
         emit()
     for one in whys:
         _print_why(one, run.summary)
+    return whose_json(run.database) | {"explain": explained, "why": whys}
 
 
 def _print_why(one: Why, summary: GcSummary) -> None:

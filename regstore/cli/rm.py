@@ -9,6 +9,7 @@ import typer
 
 from regstore.cli.command import command, said
 from regstore.cli.options import CacheWords, Scanning
+from regstore.cli.outcome import Result
 from regstore.cli.progress import progress
 from regstore.cli.removing import How, Removing
 from regstore.cli.run import run_async
@@ -55,7 +56,7 @@ def rm(
     settling: Settling,
     cache: CacheWords,
     scanning: Scanning,
-) -> int:
+) -> Result:
     """Remove tags, images or repositories by name, and nothing else; `regstore trash restore` undoes it.
 
     Safe while the registry serves. An image that an index lists which stays is refused. Blobs stay until `regstore gc`.
@@ -78,7 +79,7 @@ def untag(
         typer.Argument(metavar="REPOSITORY:TAG...", show_default=False, help="Tags: each alone, not its siblings."),
     ] = None,
     how: How,
-) -> int:
+) -> Result:
     """Remove tags and nothing else; the images stay, untagged. `regstore trash restore` undoes it."""
     from regstore.gc.removal.named import Named
     from regstore.gc.removal.run import RemovalOptions
@@ -101,8 +102,8 @@ def _shifted(settings: StoreSettings, names: list[str] | None) -> tuple[StoreSet
 
 def _remove(
     settings: StoreSettings, named: Named, options: RemovalOptions, how: How, told: CacheOptions | None
-) -> int:
-    shown = progress(quiet=settings.quiet)
+) -> Result:
+    shown = progress()
     with shown:
         removing = Removing(
             settings=settings,

@@ -16,8 +16,9 @@ from typing import Any, Final, TypeVar
 import typer
 
 from regstore.cli import underway
+from regstore.cli.outcome import Failure, Outcome, Result
 from regstore.cli.output import emit_error
-from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, RegstoreError
+from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RegstoreError
 
 T = TypeVar("T")
 
@@ -30,7 +31,11 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: Seconds.
 _ECHO: Final = 1.0
 _echoes: Final = ContextVar("regstore_echoes", default=False)
-_WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+_WORDS: Final[dict[int, str]] = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "hung up",
+}
 
 
 class Interrupted(BaseException):
@@ -127,38 +132,41 @@ def give_signals_back(before: dict[int, Any]) -> None:
         signal.signal(number, handler)
 
 
-def guard(work: Callable[[], int | None], *, debug: bool = False) -> None:
-    """Do a command's work: its errors become a sentence on stderr, and its result the exit code."""
+def guard(work: Callable[[], Result | int | None], *, debug: bool = False) -> Outcome:
+    """Do a command's work: its errors become a sentence on stderr. What it gives back is a result, or an exit code."""
     debug = debug or bool(os.environ.get("REGSTORE_DEBUG"))
     try:
-        code = work()
+        given = work()
         sys.stdout.flush()
     except (typer.Exit, typer.Abort):
         raise
     except BrokenPipeError as error:
-        if _stdout_is_closed():
-            _forget_stdout()
-            code = 128 + signal.SIGPIPE
-        else:
-            code = _explain(error, debug)
+        if not _stdout_is_closed():
+            return _explain(error, debug)
+        _forget_stdout()
+        return Outcome(exit_code=128 + signal.SIGPIPE)
     except (KeyboardInterrupt, Interrupted) as interruption:
-        number = getattr(interruption, "number", signal.SIGINT)
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            emit_error(f"{_WORDS.get(number, 'interrupted')}{underway.how_far()}")
-        code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
+        return _interrupted(getattr(interruption, "number", signal.SIGINT))
     except BaseException as error:
-        if not isinstance(error, (Exception, BaseExceptionGroup)) or type(error).__module__.startswith(
-            ("click", "typer")
-        ):
-            raise  # SystemExit; a usage error, which typer reports
-        code = _explain(error, debug)
-    if code:
-        raise typer.Exit(code)
+        if not isinstance(error, (Exception, BaseExceptionGroup)):
+            raise  # SystemExit
+        return _explain(error, debug)
+    if isinstance(given, Result):
+        return Outcome(exit_code=given.exit_code, result=given)
+    return Outcome(exit_code=given or EXIT_OK)
+
+
+def _interrupted(number: int) -> Outcome:
+    word = f"{_WORDS.get(number, 'interrupted')}{underway.how_far()}"
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        emit_error(word)
+    code = 128 + number if number != signal.SIGINT else EXIT_INTERRUPTED
+    return Outcome(exit_code=code, error=Failure(kind="Interrupted", message=word))
 
 
 def give_up(error: OSError) -> int:
     """For what happens outside a command; the exit code."""
-    code = _explain(error, bool(os.environ.get("REGSTORE_DEBUG")))
+    code = _explain(error, bool(os.environ.get("REGSTORE_DEBUG"))).exit_code
     try:
         sys.stdout.flush()
     except OSError:
@@ -166,30 +174,39 @@ def give_up(error: OSError) -> int:
     return code
 
 
-def _explain(error: BaseException, debug: bool) -> int:
-    """Say it in one sentence; the exit code."""
+def _explain(error: BaseException, debug: bool) -> Outcome:
+    """Say it in one sentence."""
     cause = _first(error)
     if debug:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(cause, RegstoreError):
-        emit_error(str(cause))
-        return cause.exit_code
-    if isinstance(cause, MemoryError):
-        emit_error("out of memory; a smaller --concurrency needs less")
-    elif isinstance(cause, OSError) and cause.errno in _NO_SPACE:
-        emit_error(f"no space left on the device{_of(cause)}")
+    failure, code = _in_words(cause, debug)
+    emit_error(failure.message)
+    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
         try:
             sys.stdout.flush()
         except OSError:
             _forget_stdout()
-    elif isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
-        emit_error(f"{cause.strerror}{_of(cause)}")
-    else:
-        advice = "" if debug else " (--debug shows the traceback)"
-        emit_error(f"{type(cause).__name__}: {cause}. {_REPORT}{advice}")
-    return EXIT_FAILURE
+    return Outcome(exit_code=code, error=failure)
+
+
+def _in_words(cause: BaseException, debug: bool) -> tuple[Failure, int]:
+    """And the exit code."""
+    if isinstance(cause, RegstoreError):
+        return Failure(kind=type(cause).__name__, message=str(cause)), cause.exit_code
+    if isinstance(cause, typer.BadParameter):  # of a value that is read within the command
+        return Failure(kind="InputError", message=cause.format_message()), EXIT_USAGE
+    if isinstance(cause, MemoryError):
+        return Failure(
+            kind="OutOfMemory", message="out of memory; a smaller --concurrency needs less"
+        ), EXIT_FAILURE
+    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+        return Failure(kind="OSError", message=f"no space left on the device{_of(cause)}"), EXIT_FAILURE
+    if isinstance(cause, OSError) and cause.filename is not None and cause.strerror:
+        return Failure(kind="OSError", message=f"{cause.strerror}{_of(cause)}"), EXIT_FAILURE
+    advice = "" if debug else " (--debug shows the traceback)"
+    return Failure(kind="Unexpected", message=f"{type(cause).__name__}: {cause}. {_REPORT}{advice}"), EXIT_FAILURE
 
 
 def _first(error: BaseException) -> BaseException:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import emit, emit_error, emit_json, emit_yaml, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, emit_error, emit_yaml, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -47,8 +47,7 @@ def seed_bucket(
     lifecycle: Annotated[
         bool, typer.Option("--lifecycle/--no-lifecycle", help="Abort multipart uploads left unfinished for 7 days.")
     ] = True,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Make a bucket or a folder a healthy, empty registry store, and check it.
 
     Creates it if it is missing, puts the two small seed objects, tries the permissions that a registry needs with
@@ -70,17 +69,14 @@ def seed_bucket(
         lifecycle=lifecycle,
         put=config.put if config is not None else None,
     )
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         result = run_async(_seed(storage, options, on_event))
-    if as_json:
-        emit_json(_as_json(result))
-    else:
-        _print(result)
+    _print(result)
     for problem in result.broken:
         emit_error(f"{problem.name}: {problem.detail}")
     for warning in result.warnings:
         emit_error(f"warning: {warning.name}: {warning.detail}")
-    return exit_code(result)
+    return Result(exit_code=exit_code(result), data=_as_json(result), numbers={"checks": len(result.checks)})
 
 
 async def _seed(storage: Storage, options: SeedOptions, on_event: OnEvent) -> SeedResult:
@@ -111,9 +107,10 @@ def exit_code(result: SeedResult) -> int:
 
 def _as_json(result: SeedResult) -> dict[str, Any]:
     return {
-        "store": result.url,
         "ready": not result.broken and not result.missing,
-        "checks": {check.name: {"outcome": check.outcome.value, "detail": check.detail} for check in result.checks},
+        "checks": [
+            {"name": check.name, "outcome": check.outcome.value, "detail": check.detail} for check in result.checks
+        ],
         "configuration": dict(result.configuration),
         "environment": dict(result.environment),
     }

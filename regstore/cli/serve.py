@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import emit_error, emit_json
+from regstore.cli.conduct import answer_now
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit_error, emit_note
+from regstore.cli.progress import retries
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_duration
 from regstore.errors import InputError
-from regstore.events import Event, Notice, OnEvent, Retry
+from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.serve.opening import PageOptions
@@ -99,8 +101,7 @@ def serve(
             metavar="URL", show_default=False, help="The registry that images are pulled from, as the pages say it."
         ),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Serve a store or a backup as a read-only registry with pages to look at, until interrupted.
 
     No registry needs to run, and nothing is written. What is pulled is asked of the store as it is then; the pages are
@@ -111,14 +112,13 @@ def serve(
 
     host = _host(registry_url)
     shown = PageOptions(refresh=parse_duration(refresh) / 1_000_000, pull_host=host)
-    run_async(
+    return run_async(
         _serve(
             settings,
             listening.options([host.rpartition(":")[0] or host] if host else []),
             shown,
             snapshot,
-            as_json,
-            _log(quiet=settings.quiet),
+            retries(),
         )
     )
 
@@ -140,9 +140,8 @@ async def _serve(
     options: ServeOptions,
     shown: PageOptions,
     snapshot: str,
-    as_json: bool,
     on_event: OnEvent,
-) -> None:
+) -> Result:
     import asyncio
     import signal
 
@@ -168,18 +167,7 @@ async def _serve(
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look)
         urls = [url_of(options, address) for address in addresses]
-        if as_json:
-            emit_json({"store": storage.url, "urls": urls})
-        elif not settings.quiet:
-            emit_error(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
+        emit_note(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
+        answer_now({"urls": urls})
         await asyncio.Event().wait()
-
-
-def _log(*, quiet: bool) -> OnEvent:
-    """Errors of the store, a line each."""
-
-    def log(event: Event) -> None:
-        if isinstance(event, Notice | Retry) and not quiet:
-            emit_error(event.message if isinstance(event, Notice) else str(event))
-
-    return log
+        return Result()

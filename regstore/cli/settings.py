@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from regstore.cli.voice import voice
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,10 +69,6 @@ class StoreSettings:
     concurrency: Annotated[int, typer.Option(metavar="N", min=1, max=1024, help="Requests under way at once.")] = (
         128
     )
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (REGSTORE_DEBUG=1).")] = (
-        False
-    )
 
     def placed(self) -> StoreSettings:
         """With all that the configuration says of the store, where STORE is a name there."""
@@ -105,18 +102,22 @@ class StoreSettings:
             ca_bundle=self.ca_bundle,
             concurrency=self.concurrency,
             read_only=read_only,
-            on_event=retries(quiet=self.quiet),
+            on_event=retries(),
             **self.keys_to_sign(),
         )
         if self.registry_config is not None:
             if self.store is not None:
                 raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")
-            return open_registry_config(self.registry_config, dict(os.environ), options)
+            storage, config = open_registry_config(self.registry_config, dict(os.environ), options)
+            voice().opens(storage.url)
+            return storage, config
         if self.store is None:
             raise InputError(
                 "no store: give s3://bucket[/rootdirectory] or a folder, or the registry's own --registry-config"
             )
-        return open_storage(self.store, options), None
+        storage = open_storage(self.store, options)
+        voice().opens(storage.url)
+        return storage, None
 
     def keys_to_sign(self) -> Mapping[str, Any]:
         """As OpenOptions has them; nothing where the AWS environment, a profile or a configuration says them."""

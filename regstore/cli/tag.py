@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import hold_lock_openly
-from regstore.cli.options import DryRun, Json, Yes
-from regstore.cli.output import emit, emit_error, emit_json
+from regstore.cli.options import DryRun, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, emit_error
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import refuse_told
-from regstore.errors import EXIT_OK, InputError
+from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.gc.set_tag import TagPlan
@@ -42,8 +43,7 @@ def tag(
     ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Set a tag on an image that the repository has, as a push would. Safe while the registry serves.
 
     A tag that names another image is left alone unless --force says otherwise.
@@ -56,12 +56,12 @@ def tag(
         settings, image, new = replace(settings, store=None), settings.store, image
     if image is None or new is None:
         raise InputError("say an image, REPOSITORY:TAG or REPOSITORY@DIGEST, and the new tag")
-    return run_async(_tag(settings, Reference.parse(image), new, force, dry_run, yes, as_json))
+    return run_async(_tag(settings, Reference.parse(image), new, force, dry_run, yes))
 
 
 async def _tag(
-    settings: StoreSettings, image: Reference, new: str, force: bool, dry_run: bool, yes: bool, as_json: bool
-) -> int:
+    settings: StoreSettings, image: Reference, new: str, force: bool, dry_run: bool, yes: bool
+) -> Result:
     from regstore.gc.set_tag import apply_tag, plan_tag
     from regstore.inventory.whose import Use
 
@@ -69,42 +69,31 @@ async def _tag(
     refuse_told(storage.url, config, Use.WRITE)
     async with storage:
         if dry_run:
-            _show(storage.url, await plan_tag(storage, image, new, force=force), "", as_json)
-            return EXIT_OK
+            return _show(await plan_tag(storage, image, new, force=force), "")
         async with hold_lock_openly(storage, command="tag") as lock:
             plan = await plan_tag(storage, image, new, force=force)
             if plan.nothing_to_do:
-                _show(storage.url, plan, "", as_json)
-                return EXIT_OK
-            if plan.was and not await _agreed(plan, yes, as_json):
+                return _show(plan, "")
+            if plan.was and not await _agreed(plan, yes):
                 emit_error("nothing was changed")
-                return EXIT_OK
-            _show(storage.url, plan, await apply_tag(storage, plan, lock), as_json)
-    return EXIT_OK
+                return Result()
+            return _show(plan, await apply_tag(storage, plan, lock))
 
 
-async def _agreed(plan: TagPlan, yes: bool, as_json: bool) -> bool:
+async def _agreed(plan: TagPlan, yes: bool) -> bool:
     name = f"{plan.tag.name}:{plan.tag.tag}"
-    return await confirm_shown(f"{name} names {plan.was}. Move it?", yes=yes, as_json=as_json)
+    return await confirm_shown(f"{name} names {plan.was}. Move it?", yes=yes)
 
 
-def _show(url: str, plan: TagPlan, run: str, as_json: bool) -> None:
+def _show(plan: TagPlan, run: str) -> Result:
     """run: "" where nothing was written."""
     name = f"{plan.tag.name}:{plan.tag.tag}"
-    if as_json:
-        facts: dict[str, Any] = {
-            "store": url,
-            "tag": name,
-            "digest": plan.digest,
-            "was": plan.was or None,
-            "already": plan.nothing_to_do,
-            "run": run or None,
-        }
-        emit_json(facts)
-        return
+    planned = {"tag": name, "digest": plan.digest, "was": plan.was or None, "already": plan.nothing_to_do}
+    result = Result(data={"plan": planned, "report": {"run": run} if run else None})
     if plan.nothing_to_do:
         emit(f"{name} names {plan.digest} already")
-        return
+        return result
     emit(f"{name} {'names' if run else 'would name'} {plan.digest}" + (f" (was {plan.was})" if plan.was else ""))
     if run and plan.was.startswith("sha"):
         emit(f"run {run}: undo with `regstore trash restore --run {run}`")
+    return result

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import count, emit, emit_error, emit_note, iso, moment, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.whose import database_of, say_whose, store_json
+from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, RegstoreError
 from regstore.events import OnEvent, Progress
 
@@ -20,33 +20,37 @@ if TYPE_CHECKING:
     from regstore.registry import Description, Repository
 
 
-@command
+@command(answers=True)
 def tags(
     settings: StoreSettings,
     repository: Annotated[
         str | None, typer.Argument(metavar="REPOSITORY", show_default=False, help="Its name, such as team/app.")
     ] = None,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """List the tags of a repository: digest, kind, size, platforms, referrers."""
     settings, repository = settings.shifted(repository)
     if repository is None:
         raise InputError("no repository: say its name after the store")
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         url, database, rows = run_async(_read(settings, repository, on_event))
     damaged = [row for row in rows if row["problem"] is not None]
-    if not as_json:
-        say_whose(url, database, to_stderr=True)
-    if as_json:
-        emit_json(store_json(url, database) | {"repository": repository, "tags": rows})
-    elif rows:
+    say_whose(url, database, to_stderr=True)
+    if rows:
         headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
         emit(table(headings, _cells(rows), right=(3, 5)))
     for row in damaged:
         emit_error(f"{repository}:{row['tag']} is damaged: {row['problem']}")
-    if not rows and not settings.quiet:
-        emit_error(f"{repository} has no tags in {url}")
-    return EXIT_PARTIAL if damaged else EXIT_OK
+    if not rows:
+        emit_note(f"{repository} has no tags in {url}")
+    return Result(
+        exit_code=EXIT_PARTIAL if damaged else EXIT_OK,
+        data=whose_json(database) | {"repository": repository, "tags": list(map(_row_json, rows))},
+        numbers={"tags": len(rows), "damaged_tags": len(damaged)},
+    )
+
+
+def _row_json(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"created": iso(row["created"])} if "created" in row else row
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:

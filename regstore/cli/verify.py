@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,20 +14,20 @@ from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import (
     BreakLock,
     InventoryFile,
-    Json,
     NewObjects,
     ProofsDir,
     Reading,
     SecondStore,
     cache_dir_or_default,
 )
-from regstore.cli.output import emit, emit_json, emit_some, printable
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, emit_some, printable
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import PlacedStore, StoreSettings
 from regstore.cli.values import parse_duration
-from regstore.cli.verify_report import print_repairs, print_report, report_json
-from regstore.cli.whose import refuse_told
+from regstore.cli.verify_report import print_repairs, print_report, repair_numbers, report_json, report_numbers
+from regstore.cli.whose import refuse_told, whose_json
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -142,8 +142,7 @@ def verify(
     ] = None,
     cache_dir: ProofsDir = None,
     inventory: InventoryFile = None,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
 
     A push or a deletion meanwhile is no damage: what looks wrong is looked at again. Exit code 6 when there is damage,
@@ -171,19 +170,20 @@ def verify(
     if repairing.restore_links and repairing.repair_from is None:
         raise InputError("--restore-links puts back what another copy has: say --repair-from")
     if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
-        return _look(settings, options, as_json)
+        return _look(settings, options)
     source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
-    return _mend(settings, options, what, source, yes, break_lock, as_json)
+    return _mend(settings, options, what, source, yes, break_lock)
 
 
-def _look(settings: StoreSettings, options: VerifyOptions, as_json: bool) -> int:
-    with progress(quiet=settings.quiet) as on_event:
+def _look(settings: StoreSettings, options: VerifyOptions) -> Result:
+    with progress() as on_event:
         report = run_async(_verify(settings, options, on_event))
-    if as_json:
-        emit_json(report_json(report))
-    else:
-        print_report(report)
-    return _exit_code(report.findings)
+    print_report(report)
+    return Result(
+        exit_code=_exit_code(report.findings),
+        data=whose_json(report.database) | {"found": report_json(report), "repaired": None, "left": None},
+        numbers=report_numbers(report),
+    )
 
 
 def _mend(
@@ -193,11 +193,10 @@ def _mend(
     source: StoreSettings | None,
     yes: bool,
     break_lock: bool,
-    as_json: bool,
-) -> int:
-    shown = progress(quiet=settings.quiet)
+) -> Result:
+    shown = progress()
     if what.drop_broken_tags:
-        refuse_unasked(yes=yes, as_json=as_json, else_say=", or leave --drop-broken-tags out")
+        refuse_unasked(yes=yes, else_say=", or leave --drop-broken-tags out")
 
     async def agree(tags: Sequence[str]) -> bool:
         shown.clear()
@@ -208,15 +207,17 @@ def _mend(
 
     with shown as on_event:
         found, repairs, left = run_async(_repair(settings, options, what, source, agree, break_lock, on_event))
-    if as_json:
-        emit_json({"found": report_json(found), "repaired": asdict(repairs), "left": report_json(left)})
-    else:
-        print_report(found)
-        print_repairs(repairs)
-        if not repairs.nothing:
-            emit("\nafter the repair:\n")
-            print_report(left)
-    return EXIT_PARTIAL if repairs.failures and not left.findings.damage else _exit_code(left.findings)
+    print_report(found)
+    print_repairs(repairs)
+    if not repairs.nothing:
+        emit("\nafter the repair:\n")
+        print_report(left)
+    return Result(
+        exit_code=EXIT_PARTIAL if repairs.failures and not left.findings.damage else _exit_code(left.findings),
+        data=whose_json(found.database)
+        | {"found": report_json(found), "repaired": repairs, "left": report_json(left)},
+        numbers=report_numbers(left) | repair_numbers(repairs),
+    )
 
 
 async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:

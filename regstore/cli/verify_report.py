@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.output import blobs, count, counted, emit, emit_error, moment, printable, size, table
-from regstore.cli.whose import say_whose, store_json
+from regstore.cli.output import (
+    blobs,
+    count,
+    counted,
+    emit,
+    emit_error,
+    emit_problem,
+    moment,
+    printable,
+    size,
+    table,
+)
+from regstore.cli.whose import say_whose
 
 if TYPE_CHECKING:
     from regstore.proving.result import Reading
@@ -23,7 +33,7 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
     from regstore.verify.fault import FaultKind
 
     findings = report.findings
-    return store_json(report.store, report.database) | {
+    return {
         "pull_through": report.pull_through,
         "damage": findings.damage,
         "unreadable_manifests": findings.counts.get(FaultKind.MANIFEST_UNREADABLE, 0),
@@ -36,10 +46,33 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
         "layer_links": findings.layer_links,
         "blobs": {"total": findings.blobs, "bytes": findings.blob_bytes},
         "unknown_keys": findings.unknown,
-        "absent": asdict(findings.absent),
+        "absent": findings.absent,
         "counts": {str(kind): number for kind, number in findings.counts.items()},
         "faults": [_fault_json(fault) for fault in findings.faults],
-        "read": None if report.reading is None else asdict(report.reading),
+        "read": report.reading,
+    }
+
+
+def report_numbers(report: VerifyReport) -> dict[str, float]:
+    """For `--metrics-file`."""
+    findings, reading = report.findings, report.reading
+    numbers: dict[str, float] = {
+        "faults": sum(findings.counts.values()),
+        "tags": findings.tags,
+        "broken_tags": findings.tags_broken,
+        "touched_tags": findings.tags_touched,
+        "blobs": findings.blobs,
+        "blob_bytes": findings.blob_bytes,
+    }
+    return numbers if reading is None else numbers | {"read_blobs": reading.blobs, "read_bytes": reading.bytes}
+
+
+def repair_numbers(repairs: Repairs) -> dict[str, float]:
+    return {
+        "repaired_links": len(repairs.rewritten) + len(repairs.restored),
+        "repaired_blobs": len(repairs.blobs),
+        "dropped_tags": len(repairs.dropped),
+        "failures": len(repairs.failures),
     }
 
 
@@ -72,11 +105,11 @@ def print_report(report: VerifyReport) -> None:
         _print_reading(report.reading)
     shown = findings.faults[:_FAULTS_SHOWN]
     for fault in shown:
-        emit()
+        emit_problem("")
         _print_fault(fault)
     total = sum(findings.counts.values())
     if total > len(shown):
-        emit(f"\n({total - len(shown):,} more; --json has {len(findings.faults):,})")
+        emit_problem(f"\n({total - len(shown):,} more; --json has {len(findings.faults):,})")
     _print_absences(report)
     emit()
     if findings.counts:
@@ -89,18 +122,18 @@ def print_report(report: VerifyReport) -> None:
 
 
 def _print_fault(fault: Fault) -> None:
-    emit(printable(f"{fault.kind}: {fault.subject}"))
-    emit(printable(f"  {fault.detail}"))
+    emit_problem(printable(f"{fault.kind}: {fault.subject}"))
+    emit_problem(printable(f"  {fault.detail}"))
     if fault.touched:
         tags = [str(tag) + ("" if tag.pull else " (by what refers to it)") for tag in fault.touched[:_TAGS_SHOWN]]
         more = len(fault.touched) - len(tags)
-        emit(printable(f"  touches {', '.join(tags)}" + (f" and {more:,} more" if more else "")))
+        emit_problem(printable(f"  touches {', '.join(tags)}" + (f" and {more:,} more" if more else "")))
     elif fault.repositories:
         names = ", ".join(fault.repositories[:_TAGS_SHOWN])
-        emit(printable(f"  touches no tag; needed in {names}"))
+        emit_problem(printable(f"  touches no tag; needed in {names}"))
     else:
-        emit("  touches no tag, and nothing needs it")
-    emit(f"  repair: {fault.remedy}")
+        emit_problem("  touches no tag, and nothing needs it")
+    emit_problem(f"  repair: {fault.remedy}")
 
 
 def _print_reading(reading: Reading) -> None:

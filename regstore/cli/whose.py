@@ -35,9 +35,9 @@ async def database_of(storage: Storage, config: RegistryConfig | None) -> str:
         return ""
 
 
-def store_json(url: str, database: str) -> dict[str, Any]:
-    """How every JSON of a store begins."""
-    return {"store": url, "database": database or None}
+def whose_json(database: str) -> dict[str, Any]:
+    """How the result of every command begins that looks at a registry's tags."""
+    return {"database": database or None}
 
 
 def say_whose(url: str, database: str, *, to_stderr: bool = False) -> None:

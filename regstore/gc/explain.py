@@ -14,6 +14,7 @@ from regstore.gc.retention import Fate
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.statements import Statements
 from regstore.reference import subject_of_tag
+from regstore.words import Moment
 
 _SQL: Final = Statements("regstore.gc", "explain.sql")
 
@@ -29,7 +30,7 @@ class DroppedTag:
     tag: str
     digest: str
     rule: str
-    time: int | None
+    time: Moment | None
     time_by: str | None
 
 

@@ -30,6 +30,7 @@ from regstore.layout import BlobKey, encode
 from regstore.manifest import parse_manifest
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
+from regstore.words import Moment
 
 _SQL: Final = Statements("regstore.inventory", "unlinked.sql")
 _HOUR: Final = 3600 * 1_000_000
@@ -46,7 +47,7 @@ class Unlinked:
     """newest_link: in microseconds; None where there are no links. days: on which the blobs came. manifests: whether
     one of those that were read is a manifest."""
 
-    newest_link: int | None = None
+    newest_link: Moment | None = None
     blobs: int = 0
     blob_bytes: int = 0
     days: int = 0

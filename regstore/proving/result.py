@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regstore.words import Moment
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -29,5 +31,5 @@ class Reading:
     unstable: tuple[str, ...] = ()
     never_proved: int = 0
     never_proved_bytes: int = 0
-    oldest: int | None = None
+    oldest: Moment | None = None
     seconds: float = 0.0

@@ -12,6 +12,7 @@ from enum import StrEnum
 from regstore.state.known_cache import KnownCache
 from regstore.state.trashed import TrashedRun, find_trash
 from regstore.storage.base import Storage
+from regstore.words import Moment
 
 
 class Obstacle(StrEnum):
@@ -37,7 +38,7 @@ class Part:
     blob_bytes: int
     because: str
     to_free: str
-    until: int | None = None
+    until: Moment | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

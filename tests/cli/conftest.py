@@ -28,16 +28,40 @@ class Said:
     err: str
 
     @property
-    def json(self) -> dict[str, Any]:
+    def envelope(self) -> dict[str, Any]:
+        """The object of --json."""
         document: dict[str, Any] = orjson.loads(self.out)
+        assert document["exit_code"] == self.code
         return document
 
+    @property
+    def json(self) -> dict[str, Any]:
+        """The result in it."""
+        result: dict[str, Any] = self.envelope["result"]
+        assert result is not None, self
+        return result
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """Of a command that has plans, one that was shown only: nothing is reported."""
+        assert self.json["report"] is None, self
+        plan: dict[str, Any] = self.json["plan"]
+        return plan
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Of a command that has plans: what it did."""
+        report: dict[str, Any] = self.json["report"]
+        return report
+
     def failed(self, code: int, *words: str) -> None:
-        """One line on stderr that has the words, nothing on stdout, and this exit code."""
+        """One line on stderr that has the words, nothing else on stdout, and this exit code."""
         assert self.code == code, self
-        assert self.out == ""
+        if self.out:  # with --json
+            assert self.envelope["result"] is None
+            assert self.err.endswith(f"regstore: {self.envelope['error']['message']}\n")
         assert self.err.startswith("regstore: ")
-        assert self.err.count("\n") == 1, self.err
+        assert self.out or self.err.count("\n") == 1, self.err
         assert "Traceback" not in self.err
         for word in words:
             assert word in self.err

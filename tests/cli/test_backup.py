@@ -62,7 +62,7 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
 
     planned = run("restore", backup, tmp_path / "new", "--create", "--snapshot", first["id"], "--dry-run", "--json")
     assert planned.code == 3  # what was left out then
-    assert planned.json["missing_tags"] == 7
+    assert planned.plan["missing_tags"] == 7
     assert not (tmp_path / "new").exists()
     restored = run("restore", backup, tmp_path / "new", "--create", "--snapshot", first["id"])
     assert restored.code == 3
@@ -76,9 +76,8 @@ def test_create_look_restore_check_and_prune(run: Run, demo_registry: Path, tmp_
     assert known.code == 0
     assert "37 blobs (2.9 MiB) proved before, within --max-age" in known.out
     run("backup", "check", backup, "--max-age", "1d").failed(2, "say how much")
-    pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--dry-run", "--json").json
+    pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--dry-run", "--json").plan
     assert [one["id"] for one in pruned["kept"]] == [first["id"], second["id"]]  # --repo made it another scope
-    assert pruned["result"] is None
     assert not problems(objects_of(backup))
     assert len(snapshots(objects_of(backup))) == 2
 
@@ -125,11 +124,12 @@ def test_a_damaged_newest_snapshot_is_said_by_everything_that_means_the_latest(
         said = run("backup", *command)
         assert said.code == 3, said
         assert f"it is newer than {first}" in said.err
-        assert run("backup", *command, "--json").json["damaged"]
+        result = run("backup", *command, "--json").json
+        assert (result if "damaged" in result else result["plan"] or result["report"])["damaged"]
     assert run("backup", "show", backup, first).code == 0
     # Nothing goes by a rule now; by its name it does.
     pruned = run("backup", "prune", backup, "--keep-last", "1", "--json", "--yes")
-    assert (pruned.code, pruned.json["result"]["snapshots"], bool(pruned.json["blocked"])) == (3, 0, True)
+    assert (pruned.code, pruned.report["snapshots"], bool(pruned.json["plan"]["blocked"])) == (3, 0, True)
     planned = run("backup", "prune", backup, "--forget", newest, "--dry-run")
     assert planned.code == 0, planned
     assert f"forget  {newest}" in planned.out
@@ -270,7 +270,7 @@ def test_two_folders_of_one_path_are_two_in_a_backup(run: Run, tmp_path: Path) -
     )
     assert not (tmp_path / "restored").exists()
     pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--json", "--yes")
-    assert (pruned.code, pruned.json["forgotten"]) == (0, [])
+    assert (pruned.code, pruned.json["plan"]["forgotten"]) == (0, [])
     shown = run("backup", "list", backup).out
     assert all(place in shown for place in places)
     # A run of the next night goes on with its own.
@@ -278,4 +278,4 @@ def test_two_folders_of_one_path_are_two_in_a_backup(run: Run, tmp_path: Path) -
     third = run("backup", "create", "--create", store, backup, "--json").json["snapshot"]
     assert third["place"] == places[0]
     pruned = run("backup", "prune", backup, "--keep-last", "1", "--grace", "0s", "--json", "--yes")
-    assert [one["id"] for one in pruned.json["forgotten"]] == [taken[0]["id"]]
+    assert [one["id"] for one in pruned.json["plan"]["forgotten"]] == [taken[0]["id"]]

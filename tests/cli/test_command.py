@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from regstore.cli.app import COMMANDS, GROUPS
 from regstore.cli.backup import BACKUP_COMMANDS
 from regstore.cli.command import command, said
-from regstore.cli.options import Json, SecondStore
+from regstore.cli.options import SecondStore
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_duration, parse_share
 from regstore.cli.verify import RepairStore
@@ -27,7 +27,7 @@ HOUR = 3_600_000_000
 @dataclass(frozen=True, kw_only=True)
 class Place:
     place: Annotated[str | None, typer.Argument(metavar="PLACE")] = None
-    quiet: Annotated[bool, typer.Option("--quiet")] = False
+    slow: Annotated[bool, typer.Option("--slow")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,9 @@ got: list[object] = []
 
 
 @command
-def work(
-    place: Place, *, name: Annotated[str, typer.Argument()] = "x", limits: MoreLimits, as_json: Json = False
-) -> int:
+def work(place: Place, *, name: Annotated[str, typer.Argument()] = "x", limits: MoreLimits) -> int:
     """Do it."""
-    got.append((place, name, limits, as_json))
+    got.append((place, name, limits))
     return 3
 
 
@@ -62,14 +60,14 @@ def run(*words: str) -> tuple[int, str]:
 
 def test_a_command_gets_its_groups() -> None:
     got.clear()
-    assert run("here", "y", "--grace", "1h", "--number", "7", "--json", "--quiet") == (3, "")
-    assert got == [(Place(place="here", quiet=True), "y", MoreLimits(grace=HOUR, share=0.5, number=7), True)]
+    assert run("here", "y", "--grace", "1h", "--number", "7", "--slow") == (3, "")
+    assert got == [(Place(place="here", slow=True), "y", MoreLimits(grace=HOUR, share=0.5, number=7))]
 
 
 def test_a_default_is_in_the_words_of_the_command_line() -> None:
     got.clear()
     assert run() == (3, "")
-    assert got == [(Place(), "x", MoreLimits(), False)]
+    assert got == [(Place(), "x", MoreLimits())]
     assert MoreLimits().grace == 24 * HOUR
     assert MoreLimits().share == 0.5
     assert "[default: 24h]" in run("--help")[1]
@@ -77,7 +75,7 @@ def test_a_default_is_in_the_words_of_the_command_line() -> None:
 
 def test_the_first_groups_options_stand_last() -> None:
     text = run("--help")[1]
-    words = ["[PLACE]", "[name]", "--grace", "--share", "--number", "--json", "--quiet"]
+    words = ["[PLACE]", "[name]", "--grace", "--share", "--number", "--slow", "--json", "--quiet"]
     places = [text.index(word) for word in words]
     assert places == sorted(places)
 
@@ -85,11 +83,11 @@ def test_the_first_groups_options_stand_last() -> None:
 def test_options_can_be_said_in_other_ways_by_their_fields_names() -> None:
     """As the module's docstring promises to whoever reads options from a file or the environment."""
     app = typer.Typer(rich_markup_mode=None)
-    other_ways = {"default_map": {"grace": "1h", "number": 7, "quiet": True}, "auto_envvar_prefix": "WORK"}
+    other_ways = {"default_map": {"grace": "1h", "number": 7, "slow": True}, "auto_envvar_prefix": "WORK"}
     app.command("work", context_settings=other_ways)(work)
     got.clear()
     CliRunner().invoke(app, ["--number", "8"], env={"WORK_SHARE": "20%"})
-    assert got == [(Place(quiet=True), "x", MoreLimits(grace=HOUR, share=0.2, number=8), False)]
+    assert got == [(Place(slow=True), "x", MoreLimits(grace=HOUR, share=0.2, number=8))]
 
 
 def test_two_groups_can_not_have_one_option() -> None:
@@ -169,7 +167,7 @@ def test_what_every_command_waits_for_is_light() -> None:
 # -- a second store
 
 #: Not of the way to a store.
-OF_THE_RUN = {"store", "registry_config", "concurrency", "quiet", "debug"}
+OF_THE_RUN = {"store", "registry_config", "concurrency"}
 WITH_A_SECOND_STORE = {
     "migrate": COMMANDS["migrate"].load(),
     "restore": COMMANDS["restore"].load(),
@@ -198,8 +196,6 @@ def test_what_is_not_said_of_a_second_store_is_as_of_the_first() -> None:
         path_style=True,
         ca_bundle=Path("one.pem"),
         concurrency=3,
-        quiet=True,
-        debug=True,
     )
     second = replace(first, store="s3://two", registry_config=None)
     assert SecondStore().settings(first, "s3://two") == second

@@ -78,7 +78,7 @@ def test_a_full_disk(run: Run, disk: Path) -> None:
     assert [key for key in state if key.startswith(RUNS) and key.endswith("/done.json")]
     # As usual from here on: the run before is known.
     again = run("gc", disk, *NOW, "--settle", "0s", "--json")
-    assert (again.code, again.json["result"]["blobs"]) == (0, 0)
+    assert (again.code, again.report["blobs"]) == (0, 0)
 
 
 def test_a_full_disk_and_a_folder_for_the_state(run: Run, disk: Path, tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_a_full_disk_and_a_folder_for_the_state(run: Run, disk: Path, tmp_path: 
     assert not state.exists()
     said = run("gc", disk, *OFFLINE, "--state-dir", state, "--json")
     assert said.code == 0, said
-    assert said.json["result"]["state"] == "store"
-    assert said.json["result"]["blobs"] == 1
+    assert said.report["state"] == "store"
+    assert said.report["blobs"] == 1
     assert f"are kept in {state}/" in said.err
     check_freed(disk)
     assert not [path for path in state.rglob("*") if path.is_file()]
@@ -101,7 +101,7 @@ def test_a_disk_that_stays_full(run: Run, disk: Path, tmp_path: Path, monkeypatc
         patch.setattr(DiskStorage, "_put", _full(DiskStorage._put, disk))
         said = run("gc", disk, *OFFLINE, "--state-dir", state, "--json")
     assert said.code == 0, said
-    assert said.json["result"]["state"].startswith(str(state))
+    assert said.report["state"].startswith(str(state))
     assert "could not be put into" in said.err
     check_freed(disk)
     assert list(state.rglob("done.json"))
@@ -174,7 +174,7 @@ def test_a_bucket_over_its_quota(
         assert dead in moto.keys(moto_bucket)
         said = run("gc", bucket, *OFFLINE, "--json")
     assert said.code == 0, said
-    assert said.json["result"]["state"] == "store"
+    assert said.report["state"] == "store"
     assert "are kept in this process's memory" in said.err
     keys = moto.keys(moto_bucket)
     assert {key for key in keys if key.startswith("docker/")} == set(store) - {dead}

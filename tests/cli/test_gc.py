@@ -50,7 +50,7 @@ def test_where_nothing_is_to_do_no_run_is_written(run: Run, store: Path) -> None
     assert "nothing to remove" in run("gc", store, *NOTHING).out
     said = run("gc", store, *NOTHING, "--json")
     assert said.code == PARTIAL  # the damaged repository
-    assert said.json["result"]["run"] == "" and said.json["result"]["blobs"] == 0
+    assert said.report["run"] == "" and said.report["blobs"] == 0
     assert not runs(store)
 
 
@@ -83,7 +83,7 @@ def test_multipart_uploads_that_are_not_known(run: Run, store: Path, monkeypatch
     assert "no upload is removed, for the store does not list multipart uploads: ListMultipart" in said.out
     said = run("gc", store, "--dry-run", "--json")
     assert said.code == PARTIAL
-    assert "ListMultipartUploads" in said.json["uploads_blocked"]
+    assert "ListMultipartUploads" in said.json["plan"]["uploads_blocked"]
 
 
 def test_a_lock_that_stays_is_said(run: Run, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_doctor_names_what_is_odd(run: Run, registry: Path) -> None:
         os.utime(old / name, (1, 1_600_000_000))
     said = run("doctor", registry, "--json")
     assert said.code == 1
-    states = {check["name"]: (check["state"], check["detail"]) for check in said.json["checks"]}
+    states = {check["name"]: (check["outcome"], check["detail"]) for check in said.json["checks"]}
     assert states["unknown keys"] == ("warn", "1, such as docker/registry/v2/blobs/odd")
     assert states["symbolic links"][0] == "fail"
     assert states["trash"][0] == "warn" and "not freed yet: 1 blobs of 1 runs, 3 bytes" in states["trash"][1]
@@ -149,7 +149,7 @@ def test_doctor_names_what_is_odd(run: Run, registry: Path) -> None:
     )
     untried = {name for name, (state, _) in states.items() if state == "skip"}
     assert untried == {"permission write", "permission delete", "permission read", "conditional writes"}
-    assert all(check["advice"] for check in said.json["checks"] if check["state"] != "ok")
+    assert all(check["advice"] for check in said.json["checks"] if check["outcome"] != "ok")
 
 
 def test_doctor_of_nothing(run: Run, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_json_and_no_password_is_not_all(run: Run, place: Path) -> None:
     said = run("init", place, "--check", "--address", "127.0.0.1", "--json")
     assert said.code == 3, said
     assert said.json["failed"] == said.json["warnings"] == 0
-    outcomes = {line["name"]: line["outcome"] for line in said.json["lines"]}
+    outcomes = {line["name"]: line["outcome"] for line in said.json["checks"]}
     assert outcomes["password needed"] == "ok" and outcomes["push"] == "not tried"
     assert sum(outcome == "not tried" for outcome in outcomes.values()) == said.json["not_tried"] == 7
     said = run("init", place, "--check", "--address", "127.0.0.1")

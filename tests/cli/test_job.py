@@ -97,7 +97,7 @@ def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Ru
     second = bare(path, "nightly", "--json")
     assert second.returncode == 0, second
     document = json.loads(second.stdout)
-    steps = (document.get("result") or document)["steps"]
+    steps = document["result"]["report"]["steps"]
     commands = ["backup create", "gc", "backup check", "backup prune", "verify"]
     assert [(each["command"], each["exit_code"]) for each in steps] == [(command, 0) for command in commands]
     assert all(each["result"] for each in steps)
@@ -111,7 +111,7 @@ def test_what_fails_ends_it_or_not_as_said(folder: Path) -> None:
     stopped = bare(path, "nightly", "--json")
     assert stopped.returncode == REFUSED
     document = json.loads(stopped.stdout)
-    steps = (document.get("result") or document)["steps"]
+    steps = document["result"]["report"]["steps"]
     assert [each["exit_code"] for each in steps] == [REFUSED, None]
     went_on = bare(job_file(folder, refused + look, "on_failure = 'continue'"), "nightly")
     assert went_on.returncode == REFUSED
@@ -200,8 +200,7 @@ def test_a_step_that_is_killed_ends_alone(folder: Path, run: Run, monkeypatch: p
     )
     path = job_file(folder, step("ls", store="prod") * 2, "on_failure = 'continue'")
     said = run("--config", path, "run", "nightly", "--json")
-    document = said.json.get("result") or said.json
-    assert [each["exit_code"] for each in document["steps"]] == [137, PARTIAL]
+    assert [each["exit_code"] for each in said.report["steps"]] == [137, PARTIAL]
     assert said.code == 1
     assert "SIGKILL" in said.err
 

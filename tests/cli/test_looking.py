@@ -49,7 +49,6 @@ def test_ls_long(run: Run, demo_registry: Path) -> None:
 
 def test_ls_json(run: Run, demo_registry: Path) -> None:
     assert run("ls", "--json", demo_registry).json == {
-        "store": str(demo_registry),
         "database": None,
         "repositories": [{"name": name} for name in NAMES],
     }
@@ -260,7 +259,7 @@ def test_a_user_without_a_home_has_no_cache(
     for command in ("du", "verify"):
         said = run(command, "--json", demo_registry)
         assert said.code in (0, 6), said
-        assert said.json["store"] == str(demo_registry)
+        assert said.envelope["store"] == str(demo_registry)
     assert "no home" in ManifestCache(None).trouble
     assert list(tmp_path.iterdir()) == []
 
@@ -368,7 +367,7 @@ def test_a_bucket_with_a_root(
     use(s3_server, monkeypatch)
     for key, body in images.registry_keys("team/app", images.multiarch("one"), "1").items():
         s3_server.write(s3_bucket, f"reg/{key}", body)
-    document = run("tags", "--json", f"s3://{s3_bucket}/reg", "team/app").json
-    assert document["store"] == f"s3://{s3_bucket}/reg"
-    assert [tag["tag"] for tag in document["tags"]] == ["1"]
+    said = run("tags", "--json", f"s3://{s3_bucket}/reg", "team/app")
+    assert said.envelope["store"] == f"s3://{s3_bucket}/reg"
+    assert [tag["tag"] for tag in said.json["tags"]] == ["1"]
     assert run("tags", f"s3://{s3_bucket}/reg", "team/app").code == 0

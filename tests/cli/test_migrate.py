@@ -45,7 +45,7 @@ def test_a_dry_run_writes_nothing(run: Run, here: Path, tmp_path: Path) -> None:
     assert "team/app" in said.out and "33" in said.out
     assert "Blobs are streamed through here." in said.out and "$" not in said.out, "neither is S3"
     assert "damaged: tag 1 names sha256:" in said.err and "1 unknown key at the source: left" in said.err
-    document = run("migrate", here, there, "--dry-run", "--json").json
+    document = run("migrate", here, there, "--dry-run", "--json").plan
     assert document["blobs"]["to_copy"] == 33
     assert {share["name"] for share in document["shares"]} == {"b", "damaged", "team", "team/app", "team/app/cache"}
     assert document["estimate"]["writes"] == 0 and document["estimate"]["prices"]
@@ -57,7 +57,7 @@ def test_created_copied_and_configured(run: Run, sound: Path, tmp_path: Path) ->
     run("migrate", sound, there).failed(1, "no such folder", "--create makes it")
     run("migrate", sound, there, "--dry-run").failed(1, "no such folder", "--create makes it")
     said = run("migrate", sound, there, "--dry-run", "--create", "--json")
-    assert (said.code, said.json["blobs"]["to_copy"], there.exists()) == (0, 3, False), said
+    assert (said.code, said.plan["blobs"]["to_copy"], there.exists()) == (0, 3, False), said
     said = run("migrate", sound, there, "--create")
     assert said.code == 0, said
     assert said.err == ""
@@ -73,7 +73,7 @@ def test_created_copied_and_configured(run: Run, sound: Path, tmp_path: Path) ->
 def test_json_of_a_run(run: Run, here: Path, tmp_path: Path) -> None:
     said = run("migrate", here, tmp_path / "there", "--create", "--json")
     assert said.code == 3
-    document = said.json
+    document = said.report
     assert (document["blobs"], document["tags"], document["partial"]) == (33, 8, True)
     assert document["configuration"]["storage"]["filesystem"]
     assert document["damaged"][0]["repository"] == "damaged"
@@ -88,8 +88,8 @@ def test_the_source_from_the_registrys_configuration(
     config.write_text(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {sound}\n")
     said = run("migrate", "--registry-config", config, f"s3://{moto_bucket}/reg", "--repo", "*", "--json")
     assert said.code == 0, said
-    assert said.json["blobs"] > 0
-    assert said.json["configuration"]["storage"]["s3"]["rootdirectory"] == "/reg"
+    assert said.report["blobs"] > 0
+    assert said.report["configuration"]["storage"]["s3"]["rootdirectory"] == "/reg"
     assert moto.secret_key not in said.out
 
 
@@ -124,7 +124,7 @@ def test_a_tag_that_delete_took_comes_back(run: Run, sound: Path, tmp_path: Path
     run("migrate", sound, there, "--delete", "--yes", "--max-delete", "10%").failed(4, "--max-delete 10%")
     said = run("migrate", sound, there, "--delete", "--dry-run")
     assert said.code == 0 and "1 tag to remove:\n  team/app:1\n" in said.out
-    document = run("migrate", sound, there, "--delete", "--dry-run", "--json").json
+    document = run("migrate", sound, there, "--delete", "--dry-run", "--json").plan
     assert (document["to_delete"], document["to_delete_tags"]) == (1, ["team/app:1"])
     said = run("migrate", sound, there, "--delete", "--yes")
     assert said.code == 0 and "Removed 1 tag:\n  team/app:1\n" in said.out
@@ -151,7 +151,7 @@ def test_some_tags_only(run: Run, sound: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     said = run("migrate", sound, there, "--create", "--tag", "v*", "--json")
     assert said.code == 0, said
-    assert (said.json["tags"], said.json["revisions"], set(tags_of(there))) == (1, 1, {"v2"})
+    assert (said.report["tags"], said.report["revisions"], set(tags_of(there))) == (1, 1, {"v2"})
     run("migrate", sound, there, "--tag", "v*", "--tag", "none").failed(2, "no tag none")
     run("migrate", sound, there, "--repo", "team/*", "--repo", "none").failed(2, "no repository none")
 
@@ -159,7 +159,7 @@ def test_some_tags_only(run: Run, sound: Path, tmp_path: Path) -> None:
 def test_passes_until_nothing_changes(run: Run, sound: Path, tmp_path: Path) -> None:
     said = run("migrate", sound, tmp_path / "there", "--create", "--follow", "--json")
     assert said.code == 0, said
-    assert (said.json["passes"], said.json["tags"]) == (2, 1)
+    assert (said.report["passes"], said.report["tags"]) == (2, 1)
     assert "Nothing to do." in run("migrate", sound, tmp_path / "there", "--follow").out
 
 

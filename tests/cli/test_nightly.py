@@ -116,7 +116,7 @@ def test_a_cache_in_memory_and_a_restart_command(
         assert in_trash(url)
         wait_for_the_clock(url)
         # Known, and restarted: remembered from the first night.
-        second = run("gc", url, *GC, *options, "--json").json["result"]
+        second = run("gc", url, *GC, *options, "--json").report
     assert len(second["emptied"]["runs"]) == 1, second["not_freed"]
     assert second["restart"] is None  # nothing waits for it any more
     assert (second["cache"]["kind"], second["cache"]["source"]) == ("inmemory", "--registry-cache")
@@ -154,13 +154,13 @@ def test_a_process_that_says_when_it_was_started(run: Run, start_registry: Start
     kept = in_trash(str(store))
     assert kept
     # It was started before the run: nothing goes, however old the run is.
-    said = run("gc", store, *GC, *asking, "--json").json["result"]
+    said = run("gc", store, *GC, *asking, "--json").report
     assert said["not_freed"]["parts"][0]["obstacle"] == "cache"
     assert in_trash(str(store)) == kept
     run("trash", "empty", store, "--yes", *asking).failed(REFUSED, "not known", "--registry-debug-url")
     end_long_ago(store)
     registry.restart()
-    said = run("gc", store, *GC, "--registry-debug-url", registry.debug_url, "--json").json["result"]
+    said = run("gc", store, *GC, "--registry-debug-url", registry.debug_url, "--json").report
     assert len(said["emptied"]["runs"]) == 1
     assert not in_trash(str(store))
     all_is_well(registry, old)
@@ -282,7 +282,7 @@ def test_a_restart_command_that_fails(run: Run, demo_copy: Path, tmp_path: Path)
     # The next night tries again, though there is nothing to collect, and frees nothing.
     said = collected(run, demo_copy, "--restart-command", command, "--json")
     assert said.code == PARTIAL
-    assert said.json["result"]["restart"]["status"] == 7
+    assert said.report["restart"]["status"] == 7
     assert (tmp_path / "ran").read_text() == "x\n" * 2
     assert in_trash(str(demo_copy))
     assert "the restart command ended with 7" in run("doctor", demo_copy).out

@@ -8,6 +8,7 @@ import pytest
 
 from regstore.cli import output, progress
 from regstore.cli.confirm import confirm
+from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry, ignore
 from regstore.registry.uploads import parse_time
 
@@ -121,10 +122,11 @@ def test_elsewhere_only_notices_are_told_and_once(monkeypatch: pytest.MonkeyPatc
     assert stderr.getvalue() == said
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    with progress.progress(quiet=True) as on_event:
-        on_event(Notice(message="something"))
-    assert terminal.getvalue() == ""
-    assert progress.retries(quiet=True) is ignore
+    with speaking(Voice(quiet=True)):
+        with progress.progress() as on_event:
+            on_event(Notice(message="something"))
+        assert terminal.getvalue() == ""
+        assert progress.retries() is ignore
     assert progress.retries() is not ignore
 
 

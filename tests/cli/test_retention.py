@@ -21,7 +21,7 @@ def registry(demo_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def gc(run: Run, registry: Path) -> Run:
     def gc(*arguments: object) -> Said:
-        return run("gc", registry, "-q", *arguments)
+        return run("gc", registry, *arguments)
 
     return gc
 
@@ -46,7 +46,7 @@ def test_a_dry_run_shows_tag_and_rule(gc: Run, registry: Path) -> None:
     assert {tag for tag, rule in gone.items() if rule == "options"} == {"team/app:1.0", "team/app:1.1"}
     assert "tag's own time" in said.out
     assert "only with --delete-untagged" in said.out
-    plan = gc("-n", "--keep-newest", 1, "--newest-by", "created", "--json").json
+    plan = gc("-n", "--keep-newest", 1, "--newest-by", "created", "--json").plan
     assert plan["tags"]["dead"] == 2
     assert {(tag["repository"], tag["tag"], tag["rule"]) for tag in plan["dropped_tags"]} == {
         ("team/app", "1.0", "options"),
@@ -63,7 +63,7 @@ def test_every_tag_that_goes_is_shown(gc: Run, registry: Path) -> None:
         shutil.copytree(tags / "stable", tags / f"pr-{number}")
     said = gc("-n", "--drop-tag", "pr-*")
     assert said.out.count("team/worker:pr-") == 30
-    assert len(gc("-n", "--drop-tag", "pr-*", "--json").json["dropped_tags"]) == 30
+    assert len(gc("-n", "--drop-tag", "pr-*", "--json").plan["dropped_tags"]) == 30
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_policy_file(run: Run, gc: Run, registry: Path, tmp_path: Path) -> Non
         keep_newest = 1
         """
     )
-    plan = gc("-n", "--policy", policy, "--json").json
+    plan = gc("-n", "--policy", policy, "--json").plan
     assert [tag["tag"] for tag in plan["dropped_tags"]] == ["1.0"]
     assert plan["blobs"]["dead"] > 1
     policy.write_text("[[rule]]\nkeep_newest = 'many'\n")
@@ -220,5 +220,5 @@ def test_broken_revisions_go_only_with_a_yes(run: Run, gc: Run, registry: Path) 
     assert report.code == 0, report
     (broken,) = report.json["plan"]["broken_revisions"]
     assert broken["repository"] == CORRUPT_REPOSITORY
-    assert report.json["result"]["revisions"] == 1
+    assert report.report["revisions"] == 1
     assert gc("-n").code == 0

@@ -46,7 +46,7 @@ def test_an_image_with_its_tags(run: Run, demo_copy: Path) -> None:
     digest = digest_of(run, demo_copy, "1.1")
     plan = run("rm", demo_copy, f"team/app@{digest}", "--dry-run")
     assert "1 tag, 1 image to remove" in plan.out and "stays, unless it is named, too: 2 manifests" in plan.out
-    (one,) = run("rm", demo_copy, f"team/app@{digest}", "--dry-run", "--json").json["repositories"]
+    (one,) = run("rm", demo_copy, f"team/app@{digest}", "--dry-run", "--json").plan["repositories"]
     assert one["tags"] == [{"tag": "1.1", "digest": digest}] and one["revisions"] == [digest]
 
 
@@ -72,7 +72,7 @@ def test_what_an_index_lists(run: Run, demo_copy: Path) -> None:
     child = run("inspect", demo_copy, "team/app:1.0", "--json").json["references"][0]["digest"]
     run("rm", demo_copy, f"team/app@{child}", "--yes").failed(4, f"is listed by team/app@{index} (team/app:1.0)")
     said = run("rm", demo_copy, f"team/app@{child}", f"team/app@{index}", "--settle", "0s", "--yes", "--json")
-    assert said.code == 0 and said.json["result"]["revisions"] == 2
+    assert said.code == 0 and said.report["revisions"] == 2
 
 
 def test_a_whole_repository(run: Run, demo_copy: Path) -> None:

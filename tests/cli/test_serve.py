@@ -32,7 +32,7 @@ def test_it_can_say_so_to_machines(start: Start, demo_copy: Path) -> None:
     text = ""
     while not text.rstrip().endswith("}"):
         text += process.stdout.readline()
-    (url,) = json.loads(text)["urls"]
+    (url,) = json.loads(text)["result"]["urls"]
     with urllib.request.urlopen(f"{url}/healthz") as answer:
         assert answer.read() == b"ok\n"
 

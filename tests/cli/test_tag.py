@@ -17,7 +17,7 @@ def test_a_new_tag(run: Run, demo_copy: Path) -> None:
     assert said.code == 0 and f"team/app:stable names {digest}" in said.out
     assert digest_of(run, demo_copy, "stable") == digest
     said = run("tag", demo_copy, "team/app:1.1", "stable", "--json")
-    assert said.json["already"] and said.json["run"] is None
+    assert said.plan["already"]
 
 
 def test_one_that_is_moved(run: Run, demo_copy: Path) -> None:
@@ -26,11 +26,11 @@ def test_one_that_is_moved(run: Run, demo_copy: Path) -> None:
     said = run("tag", demo_copy, "team/app:1.1", "latest", "--force")
     assert said.code == 4 and "say --yes" in said.err
     said = run("tag", demo_copy, "team/app:1.1", "latest", "--force", "--yes", "--json")
-    assert (said.json["was"], said.json["digest"]) == (old, digest)
+    assert (said.json["plan"]["was"], said.json["plan"]["digest"]) == (old, digest)
     assert digest_of(run, demo_copy, "latest") == digest
     (listed,) = run("trash", "list", demo_copy, "--json").json["runs"]
-    assert (listed["run"], listed["links"]) == (said.json["run"], 1)
-    assert run("trash", "restore", demo_copy, "--run", said.json["run"], "--yes").code == 0
+    assert (listed["run"], listed["links"]) == (said.report["run"], 1)
+    assert run("trash", "restore", demo_copy, "--run", said.report["run"], "--yes").code == 0
     assert digest_of(run, demo_copy, "latest") == old
 
 

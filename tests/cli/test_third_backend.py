@@ -39,7 +39,7 @@ def test_commands_on_a_store_of_a_third_backend(
     assert "config.yml" not in migrated.out  # there is no registry with a driver for it
     copied = contents(store)
     assert copied.items() <= keys_of(source).items() and len(copied) > 50
-    assert run("migrate", source, store, "--json").json["configuration"] == {}
+    assert run("migrate", source, store, "--json").report["configuration"] == {}
 
     assert "team/app" in run("ls", store).out
     assert run("verify", store, "--read-data", "100%").code == 0
@@ -55,7 +55,7 @@ def test_commands_on_a_store_of_a_third_backend(
         connection.execute("insert into object values (?, ?, ?)", [dead.encode(), b"dead", 1])
     connection.close()
     before = contents(store)
-    assert run("gc", store, "--grace", "0s", "--dry-run", "--json").json["blobs"]["dead"] == 1
+    assert run("gc", store, "--grace", "0s", "--dry-run", "--json").plan["blobs"]["dead"] == 1
     assert contents(store) == before
     done = run("gc", store, "--grace", "0s", "--offline", "--no-trash", "--yes")
     assert done.code == 0, done

@@ -65,8 +65,9 @@ def test_list(run: Run, store: Path) -> None:
     said = run("trash", "list", store)
     assert (said.code, said.out) == (0, "")
     assert "is empty" in said.err
-    listed = run("trash", "list", "--json", store).json
-    assert (listed["store"], listed["runs"], listed["not_freed"]["bytes"]) == (str(store), [], 0)
+    said = run("trash", "list", "--json", store)
+    listed = said.json
+    assert (said.envelope["store"], listed["runs"], listed["not_freed"]["bytes"]) == (str(store), [], 0)
     collect(run, store)
     headings, line, empty, cache, left = (line.split() for line in run("trash", "list", store).out.splitlines())
     assert (empty, cache[:3], left[:6]) == (
@@ -110,15 +111,15 @@ def test_restore(run: Run, store: Path) -> None:
 def test_restore_of_one_repository_or_digest(run: Run, store: Path) -> None:
     before = registry_part(store)
     collect(run, store)
-    planned = run("trash", "restore", store, "--repo", "team/app", "--dry-run", "--json").json
+    planned = run("trash", "restore", store, "--repo", "team/app", "--dry-run", "--json").plan
     assert len(planned["blobs"]) == BLOBS - 1  # but for the blob of no repository
     assert all(key.startswith(layout.repository_prefix("team/app")) for key in planned["links"])
-    done = run("trash", "restore", store, "--repo", "team/app", "--yes", "--json").json
+    done = run("trash", "restore", store, "--repo", "team/app", "--yes", "--json").report
     assert (done["blobs"], done["links"], done["conflicts"]) == (BLOBS - 1, LINKS, [])
     (orphan,) = before.keys() - registry_part(store).keys()
     key = layout.decode(orphan)
     assert isinstance(key, layout.BlobKey)
-    done = run("trash", "restore", store, "--digest", key.digest, "--yes", "--json").json
+    done = run("trash", "restore", store, "--digest", key.digest, "--yes", "--json").report
     assert (done["blobs"], done["links"]) == (1, 0)
     assert registry_part(store) == before
 
@@ -135,7 +136,7 @@ def test_conflicts_are_said_and_3(run: Run, store: Path) -> None:
     assert said.code == PARTIAL
     assert said.err == f"regstore: left as it is: {link}: another link stands there now\n"
     assert (store / link).read_bytes() == other
-    (conflict,) = run("trash", "restore", store, "--yes", "--json").json["conflicts"]
+    (conflict,) = run("trash", "restore", store, "--yes", "--json").plan["conflicts"]
     assert conflict["key"] == link
 
 
@@ -198,13 +199,13 @@ def test_empty_after_a_restart(run: Run, store: Path) -> None:
     late = (now + timedelta(hours=1)).isoformat()
     run("trash", "empty", store, "--yes", "--restarted-after", late).failed(2, "has not come yet")
     assert run("trash", "empty", store, "--yes", "--restarted-after", "soon").code == 2
-    document = run("trash", "empty", store, "--yes", "--restarted-after", now.isoformat(), "--json").json
+    document = run("trash", "empty", store, "--yes", "--restarted-after", now.isoformat(), "--json").report
     assert (document["blobs"], document["kept"], document["versioned"]) == (BLOBS, [], False)
 
 
 def test_empty_by_age(run: Run, store: Path) -> None:
     collect(run, store)
-    document = run("trash", "empty", store, "--older-than", "7d", "--dry-run", "--json").json
+    document = run("trash", "empty", store, "--older-than", "7d", "--dry-run", "--json").plan
     assert document["runs"] == []
     run("trash", "empty", store, "--older-than", "7d", "--run", "x").failed(2, "exclude each other")
 
@@ -216,7 +217,7 @@ def test_what_is_referenced_again_is_given_back_first(run: Run, store: Path) -> 
     for key in revisions:  # as a registry whose cache answers for them
         (store / key).parent.mkdir(parents=True, exist_ok=True)
         (store / key).write_bytes(before[key])
-    planned = run("heal", store, "--dry-run", "--json").json
+    planned = run("heal", store, "--dry-run", "--json").plan
     assert (len(planned["blobs"]), len(planned["links"])) == (BLOBS - 1, 4)
     said = run("trash", "empty", store, "--registry-cache", "none", "--offline", "--yes")
     assert f"given back: {BLOBS - 1} blobs, 4 links" in said.out
@@ -239,7 +240,7 @@ def test_heal(run: Run, store: Path) -> None:
     link = layout.encode(layout.LayerLinkKey("team/worker", digest.digest))
     (store / link).parent.mkdir(parents=True)
     (store / link).write_bytes(layout.link_body(digest.digest))
-    assert run("heal", store, "--json").json["blobs"] == [str(digest.digest)]
+    assert run("heal", store, "--json").report["blobs"] == [str(digest.digest)]
     assert layout.encode(digest) in registry_part(store)
 
 

@@ -75,8 +75,8 @@ def test_one_manifest_that_is_not_given_stops_no_command(
 
     said = run("verify", *store, "--json")
     assert said.code == 6, said
-    assert said.json["archived"] == (trouble != "403")
-    (fault,) = said.json["faults"]
+    assert said.json["found"]["archived"] == (trouble != "403")
+    (fault,) = said.json["found"]["faults"]
     assert fault["digest"] == BAD.digest
     assert [tag["repository"] for tag in fault["tags"]] == ["bad"]
 
@@ -111,7 +111,7 @@ def test_an_archived_layer_makes_its_tags_unpullable(
     for extra in ((), ("--read-data", "all")):
         said = run("verify", *store, *extra, "--json")
         assert said.code == 6, said
-        (fault,) = said.json["faults"]
+        (fault,) = said.json["found"]["faults"]
         assert (fault["kind"], fault["digest"]) == ("archived", BAD.blobs[1].digest)
         assert storage_class in fault["detail"]
         assert fault["tags"] == [{"repository": "bad", "tag": "latest", "broken": True}]

@@ -135,7 +135,9 @@ def test_who_looks_is_told_first(run: Run, place: Place, named: Any, name: str) 
     first = said.out.partition("\n")[0] if WORDS in said.out else said.err.partition("\n")[0]
     assert WORDS in first and DATABASE_IN_USE in first
     document = run(*words, "--json").json
-    assert DATABASE_IN_USE in (document.get("database") or document["notes"][0])
+    assert DATABASE_IN_USE in (
+        document.get("database") or document["plan"].get("database") or document["plan"]["notes"][0]
+    )
 
 
 @pytest.mark.parametrize("marks", [(), (FILESYSTEM_IN_USE,)], ids=["no mark", "filesystem in use"])
@@ -194,7 +196,7 @@ def test_the_registrys_configuration_says_it(
         assert WORDS in (said.out + said.err).partition("\n")[0] or WORDS in said.err.partition("\n")[0], name
         assert "database.enabled" in run(*words, "--registry-config", config, "--json").json["database"]
     said = run("migrate", tmp_path / "other", "--dry-run", "--create", "--registry-config", config, "--json")
-    assert "database.enabled" in said.json["notes"][0]
+    assert "database.enabled" in said.plan["notes"][0]
     assert run("migrate", tmp_path / "other", "--create", "--all", "--registry-config", config).code == 0
     assert LIVE in ModelStore.from_folder(tmp_path / "other")
 
@@ -209,7 +211,7 @@ def test_a_dry_run_names_what_would_be_emptied(run: Run, tmp_path: Path) -> None
     (line,) = [line for line in said.out.splitlines() if line.startswith("refused without --dry-run: ")]
     run_for_real = run(*words, "--yes")
     assert run_for_real.code == 4 and line.partition(": ")[2] in run_for_real.err
-    document = run(*words, "--dry-run", "--json").json
+    document = run(*words, "--dry-run", "--json").plan
     assert document["untagged"] == ["stream/app"] and document["stops"] == [line.partition(": ")[2]]
     assert run(*words, "--yes", "--untagged-repositories", "--settle", "0s").code == 0
     assert not [key for key in ModelStore.from_folder(tmp_path) if key.endswith("/link")]

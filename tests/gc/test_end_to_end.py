@@ -79,7 +79,7 @@ def run_gc(url: str, *options: str) -> tuple[int, dict[str, Any]]:
     ]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     assert not result.stderr, result.stderr
-    return result.returncode, json.loads(result.stdout)
+    return result.returncode, json.loads(result.stdout)["result"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,8 @@ async def test_exactly_the_dead_goes_and_every_tag_pulls(
     want: Expected = expected(before, now=now, delete_untagged=True, grace=0, uploads_older_than=WEEK)
     assert want.revision_links and want.layer_links and want.blobs
 
-    code, plan = run_gc(url, "--dry-run")
+    code, planned = run_gc(url, "--dry-run")
+    plan = planned["plan"]
     assert code == 3, "a protected repository is reported"
     assert plan["blobs"]["dead"] == len(want.blobs)
     assert plan["blobs"]["live"] == len(want.live_blobs)
@@ -123,8 +124,8 @@ async def test_exactly_the_dead_goes_and_every_tag_pulls(
         registry.start()
     code, done = run_gc(url, "--yes", *(["--offline"] if mode == "--offline" else ["--settle", "0s"]))
     assert code == 3
-    assert done["result"]["blobs"] == len(want.blobs)
-    assert not done["result"]["failures"]
+    assert done["report"]["blobs"] == len(want.blobs)
+    assert not done["report"]["failures"]
     async with regstore.open(url) as store:
         after = await ModelStore.from_storage(store.storage, PREFIX)
     assert set(after) == set(before) - want.dead
@@ -166,9 +167,9 @@ async def test_an_emptied_repository_is_gone_from_the_catalogue_whatever_litter_
                     await store.storage.put(folder + name, b"")
         await until_all_is_older(store.storage)
     code, done = run_gc(url, "--yes", "--offline")
-    assert (code, done["result"]["failures"], done["plan"]["unknown_keys"]) == (0, [], 0)
+    assert (code, done["report"]["failures"], done["plan"]["unknown_keys"]) == (0, [], 0)
     assert "gone/app" in done["plan"]["emptied"]
-    assert 0 < done["result"]["litter"] == done["plan"]["litter"]["dead"] < done["plan"]["litter"]["total"]
+    assert 0 < done["report"]["litter"] == done["plan"]["litter"]["dead"] < done["plan"]["litter"]["total"]
     async with regstore.open(url) as store:
         left = await ModelStore.from_storage(store.storage, PREFIX)
     assert not [key for key in left if "/gone/" in key]

@@ -107,7 +107,7 @@ def url(start: Start, tmp_path: Path) -> Iterator[str]:
         line = process.stdout.readline()
         assert line, process.stderr and process.stderr.read()
         text += line
-    yield json.loads(text)["urls"][0]
+    yield json.loads(text)["result"]["urls"][0]
 
 
 class Watched:

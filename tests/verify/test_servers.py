@@ -33,7 +33,7 @@ def regstore(server: S3Server, *arguments: str) -> tuple[int, dict[str, Any], st
         text=True,
         timeout=120,
     )
-    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+    return done.returncode, json.loads(done.stdout)["result"] if done.stdout else {}, done.stderr
 
 
 def test_damaged_verified_repaired_pulled(
@@ -52,8 +52,10 @@ def test_damaged_verified_repaired_pulled(
     registry.garbage_collect()
 
     code, report, said = regstore(ceph, "verify", store, "--read-data", "all")
-    assert (code, report["counts"]) == (EXIT_OK, {}), said
-    assert report["absent"]["leftovers"] == len(TAGS["doomed"].blobs), "2.x leaves the links of what it removed"
+    assert (code, report["found"]["counts"]) == (EXIT_OK, {}), said
+    assert report["found"]["absent"]["leftovers"] == len(TAGS["doomed"].blobs), (
+        "2.x leaves the links of what it removed"
+    )
     sound = {key: ceph.read(ceph_bucket, key) for key in ceph.keys(ceph_bucket, "reg/")}
     images.write_keys(copy, {key.removeprefix("reg/"): body for key, body in sound.items()})
 
@@ -74,7 +76,7 @@ def test_damaged_verified_repaired_pulled(
     assert code == EXIT_DAMAGE, said
     found = {
         (fault["kind"], fault["digest"]): {f"{tag['repository']}:{tag['tag']}" for tag in fault["tags"]}
-        for fault in report["faults"]
+        for fault in report["found"]["faults"]
     }
     assert found == {
         ("blob damaged", rotten): {"team/app:single"},
@@ -104,7 +106,7 @@ def test_damaged_verified_repaired_pulled(
         assert set(pull_complete(mended.host, "team/app", tag)) == set(TAGS[tag].closure())
     code, report, said = regstore(ceph, "doctor", store, "--write-probe")
     assert code == EXIT_OK, said
-    states = {check["name"]: check["state"] for check in report["checks"]}
+    states = {check["name"]: check["outcome"] for check in report["checks"]}
     assert states["reachable"] == states["health 2.6"] == states["permission write"] == "ok"
     assert states["trash"] == "warn"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.output import moment, printable
+from regstore.cli.output import iso, moment, printable
 from regstore.cli.settings import StoreSettings
 from regstore.errors import InputError
 
@@ -61,16 +61,16 @@ def heading(snapshot: Snapshot) -> str:
 def snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "id": snapshot.run,
-        "time": moment(snapshot.begun),
+        "time": iso(snapshot.begun),
         "source": snapshot.source,
         "place": snapshot.place,
         "repository_patterns": list(snapshot.repository_patterns),
         "tag_patterns": list(snapshot.tag_patterns),
-        "repositories": {name: asdict(known) for name, known in snapshot.repositories.items()},
+        "repositories": dict(snapshot.repositories),
         "tags": snapshot.tags,
         "blobs": snapshot.blobs,
         "bytes": snapshot.bytes,
         "new_blobs": snapshot.new_blobs,
         "new_bytes": snapshot.new_bytes,
-        "left_out": [asdict(one) for one in snapshot.left_out],
+        "left_out": list(snapshot.left_out),
     }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command
-from regstore.cli.options import Json, NewObjects, ProofsDir, Reading, SecondStore, cache_dir_or_default
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, size, warn_some
+from regstore.cli.options import NewObjects, ProofsDir, Reading, SecondStore, cache_dir_or_default
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, counted, emit, emit_error, plain, size, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -41,8 +41,7 @@ def backup_check(
     ] = None,
     new_objects: NewObjects,
     second: SecondStore,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
 
     With --read-data, blobs are read and hashed: a share and a size take those first that were never proved, then those
@@ -60,15 +59,22 @@ def backup_check(
         "proofs": cache_dir_or_default(cache_dir),
     }
     other = second.settings(settings, repair_from) if repair_from is not None else None
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         result = run_async(_check(settings, snapshot, proving, other, put, on_event))
-    if as_json:
-        emit_json(asdict(result) | {"damaged": result.damaged})
-    else:
-        _print_checked(result)
-    if result.damaged:
-        return EXIT_DAMAGE
-    return EXIT_PARTIAL if result.unread else EXIT_OK
+    _print_checked(result)
+    return Result(
+        exit_code=EXIT_DAMAGE if result.damaged else EXIT_PARTIAL if result.unread else EXIT_OK,
+        data=plain(result) | {"damaged": result.damaged},
+        numbers={
+            "snapshots": result.snapshots,
+            "blobs": result.blobs,
+            "blob_bytes": result.bytes,
+            "read_blobs": result.read_blobs,
+            "read_bytes": result.read_bytes,
+            "damage": len(result.damage),
+            "unread": len(result.unread),
+        },
+    )
 
 
 async def _check(

@@ -10,8 +10,9 @@ from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import snapshot_json
 from regstore.cli.command import command
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.options import Json, NewObjects, Scanning, Scope, SecondStore
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, warn_some
+from regstore.cli.options import NewObjects, Scanning, Scope, SecondStore
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, counted, emit, emit_error, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -40,8 +41,7 @@ def backup_create(
     new_objects: NewObjects,
     second: SecondStore,
     scanning: Scanning,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Take a snapshot of STORE: tags, links, and the blobs that BACKUP does not have yet.
 
     Safe while the registry serves and while gc runs; STORE is only read. Every tag in the snapshot has a value that
@@ -67,13 +67,23 @@ def backup_create(
         concurrency=settings.concurrency,
     )
     keep_freed_memory()
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         result = run_async(_create(settings, there, options, scanning.of(settings), create, on_event))
-    if as_json:
-        emit_json(_created_json(backup, result))
-    else:
-        _print_created(backup, result)
-    return EXIT_PARTIAL if result.partial else EXIT_OK
+    _print_created(backup, result)
+    snapshot = result.snapshot
+    return Result(
+        exit_code=EXIT_PARTIAL if result.partial else EXIT_OK,
+        data=_created_json(backup, result),
+        numbers={
+            "repositories": len(snapshot.repositories),
+            "tags": snapshot.tags,
+            "blobs": snapshot.blobs,
+            "blob_bytes": snapshot.bytes,
+            "new_blobs": snapshot.new_blobs,
+            "new_blob_bytes": snapshot.new_bytes,
+            "left_out": len(snapshot.left_out),
+        },
+    )
 
 
 async def _create(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_json, size, warn_some
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, plain, size, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 
@@ -19,13 +18,12 @@ if TYPE_CHECKING:
     from regstore.backup.compare import Difference
 
 
-@command
+@command(answers=True)
 def backup_diff(
     settings: BackupSettings,
     one: Annotated[str | None, typer.Argument(metavar="SNAPSHOT", show_default=False, help="From this.")] = None,
     other: Annotated[str, typer.Argument(metavar="SNAPSHOT2", help="To this.")] = "latest",
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Show the tags that came, went or moved from one snapshot to another.
 
     Exit codes: 0 done; 3 a newer snapshot than one of these is damaged.
@@ -33,9 +31,6 @@ def backup_diff(
     if one is None:
         raise InputError("no snapshot to compare with: give BACKUP and SNAPSHOT")
     first, second, difference, damaged = run_async(_diff(settings, one, other))
-    if as_json:
-        emit_json({"from": first.run, "to": second.run, "damaged": damaged} | asdict(difference))
-        return EXIT_PARTIAL if damaged else EXIT_OK
     emit(f"from {first.run} to {second.run}")
     for change in difference.tags:
         name = f"{change.repository}:{change.tag}"
@@ -50,7 +45,10 @@ def backup_diff(
         f"{difference.gone_blobs:,} went ({size(difference.gone_bytes)})"
     )
     warn_some(damaged)
-    return EXIT_PARTIAL if damaged else EXIT_OK
+    return Result(
+        exit_code=EXIT_PARTIAL if damaged else EXIT_OK,
+        data={"from": first.run, "to": second.run, "damaged": damaged} | plain(difference),
+    )
 
 
 async def _diff(settings: BackupSettings, one: str, other: str) -> tuple[Snapshot, Snapshot, Difference, list[str]]:

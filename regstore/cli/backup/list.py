@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from regstore.cli.backup._common import BackupSettings, snapshot_json
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table, warn_some
+from regstore.cli.outcome import Result
+from regstore.cli.output import count, emit, emit_note, moment, size, table, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_DAMAGE, EXIT_OK
 
@@ -15,17 +15,14 @@ if TYPE_CHECKING:
     from regstore.backup.opening import Listed
 
 
-@command
-def backup_list(settings: BackupSettings, as_json: Json = False) -> int:
+@command(answers=True)
+def backup_list(settings: BackupSettings) -> Result:
     """List the snapshots, oldest first."""
     from regstore.backup.opening import place_text
 
     url, listed = run_async(_list(settings))
     snapshots, damaged, doubtful = listed.snapshots, listed.damaged, listed.doubtful
-    if as_json:
-        shown = [snapshot_json(one) for one in snapshots]
-        emit_json({"backup": url, "snapshots": shown, "damaged": damaged, "doubtful": doubtful})
-    elif snapshots:
+    if snapshots:
         rows = [
             [
                 one.run,
@@ -43,11 +40,15 @@ def backup_list(settings: BackupSettings, as_json: Json = False) -> int:
         ]
         headings = ["SNAPSHOT", "TIME", "REPOSITORIES", "TAGS", "SIZE", "NEW", "LEFT OUT", "SOURCE"]
         emit(table(headings, rows, right=(2, 3, 4, 5, 6)))
-    elif not settings.quiet:
-        emit_error(f"{url} has no snapshot yet")
+    else:
+        emit_note(f"{url} has no snapshot yet")
     warn_some([f"{key}: {why}" for key, why in sorted(damaged.items())])
     warn_some([f"{run} {why}" for run, why in sorted(doubtful.items())])
-    return EXIT_DAMAGE if damaged else EXIT_OK
+    return Result(
+        exit_code=EXIT_DAMAGE if damaged else EXIT_OK,
+        data={"snapshots": list(map(snapshot_json, snapshots)), "damaged": damaged, "doubtful": doubtful},
+        numbers={"snapshots": len(snapshots), "damaged_snapshots": len(damaged)},
+    )
 
 
 async def _list(settings: BackupSettings) -> tuple[str, Listed]:

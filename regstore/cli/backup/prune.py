@@ -11,8 +11,9 @@ from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
-from regstore.cli.options import BreakLock, DryRun, Json, Yes
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, moment, size, table, warn_some
+from regstore.cli.options import BreakLock, DryRun, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, counted, emit, emit_error, iso, moment, size, table, warn_some
 from regstore.cli.progress import Shown, progress
 from regstore.cli.run import run_async
 from regstore.cli.values import parse_duration
@@ -72,8 +73,7 @@ def backup_prune(
     dry_run: DryRun = False,
     yes: Yes = False,
     break_lock: BreakLock = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Forget old snapshots, and delete the blobs that no other needs.
 
     Snapshots of each store, and of the same patterns, are counted apart. Of each, the newest always stays, and the
@@ -83,8 +83,8 @@ def backup_prune(
     Exit codes: 0 done; 3 done, with something that could not be deleted, is damaged or in use, named.
     """
     options = pruning.options(settings)
-    shown = progress(quiet=settings.quiet)
-    agree = _Agree(shown=shown, yes=yes, as_json=as_json)
+    shown = progress()
+    agree = _Agree(shown=shown, yes=yes)
     result = None
     with shown as on_event:
         if dry_run:
@@ -92,16 +92,19 @@ def backup_prune(
         else:
             result = run_async(_prune(settings, options, agree, break_lock, on_event))
             plan = result.plan
-    if as_json:
-        emit_json(_prune_json(plan, result))
-    elif result is not None and not result.agreed:
+    if result is not None and not result.agreed:
         emit_error("nothing was deleted")
     else:
         if not agree.asked:
             _print_plan(plan)
         _print_result(plan, result)
     partial = result.partial if result else plan.partial
-    return EXIT_PARTIAL if partial else EXIT_OK
+    return Result(
+        exit_code=EXIT_PARTIAL if partial else EXIT_OK,
+        data={"plan": _plan_json(plan), "report": None if result is None else _report_json(result)},
+        numbers={"snapshots": len(plan.forget.kept), "blobs": plan.kept_blobs, "blob_bytes": plan.kept_bytes}
+        | ({} if result is None else _numbers(result)),
+    )
 
 
 @dataclass(kw_only=True)
@@ -110,17 +113,15 @@ class _Agree:
 
     shown: Shown
     yes: bool
-    as_json: bool
     asked: bool = False
 
     async def __call__(self, plan: PrunePlan) -> bool:
         self.asked = True
         self.shown.clear()
-        if not self.as_json:
-            _print_plan(plan)
-            if not self.yes:
-                _print_result(plan, None)
-        return await confirm_shown("Delete this for good?", yes=self.yes, as_json=self.as_json)
+        _print_plan(plan)
+        if not self.yes:
+            _print_result(plan, None)
+        return await confirm_shown("Delete this for good?", yes=self.yes)
 
 
 async def _plan(settings: BackupSettings, options: PruneOptions, on_event: OnEvent) -> PrunePlan:
@@ -146,21 +147,29 @@ async def _prune(
             return await prune(backup, options, lock=lock, agree=agree, on_event=on_event)
 
 
-def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
-    done = (
-        None
-        if result is None
-        else {
-            "snapshots": result.snapshots,
-            "packs": result.packs,
-            "blobs": result.blobs,
-            "bytes": result.bytes,
-            "failures": result.failures,
-        }
-    )
+def _report_json(result: PruneResult) -> dict[str, Any]:
     return {
-        "kept": [{"id": one.run, "time": moment(one.begun), "why": list(why)} for one, why in plan.forget.kept],
-        "forgotten": [{"id": one.run, "time": moment(one.begun)} for one in plan.forget.forgotten],
+        "snapshots": result.snapshots,
+        "packs": result.packs,
+        "blobs": result.blobs,
+        "bytes": result.bytes,
+        "failures": result.failures,
+    }
+
+
+def _numbers(result: PruneResult) -> dict[str, float]:
+    return {
+        "forgotten_snapshots": result.snapshots,
+        "removed_blobs": result.blobs,
+        "removed_blob_bytes": result.bytes,
+        "failures": len(result.failures),
+    }
+
+
+def _plan_json(plan: PrunePlan) -> dict[str, Any]:
+    return {
+        "kept": [{"id": one.run, "time": iso(one.begun), "why": list(why)} for one, why in plan.forget.kept],
+        "forgotten": [{"id": one.run, "time": iso(one.begun)} for one in plan.forget.forgotten],
         "forgotten_unreadable": list(plan.unreadable),
         "packs": plan.packs,
         "blobs": plan.blobs,
@@ -170,7 +179,6 @@ def _prune_json(plan: PrunePlan, result: PruneResult | None) -> dict[str, Any]:
         "young": plan.young,
         "blocked": plan.blocked or None,
         "damaged": list(plan.damaged),
-        "result": done,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +14,9 @@ from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.options import BreakLock, DryRun, Json, NewObjects, Scope, SecondStore
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_json, emit_some, warn_some
+from regstore.cli.options import BreakLock, DryRun, NewObjects, Scope, SecondStore
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_some, plain, warn_some
 from regstore.cli.progress import Shown, progress
 from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
@@ -91,8 +92,7 @@ def backup_restore(
     how: How,
     new_objects: NewObjects,
     second: SecondStore,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.
 
     Blobs first, each hashed on its way, then links, in the order of a push. What is there already stays; a tag that
@@ -112,20 +112,24 @@ def backup_restore(
     there = second.settings(settings, target)
     keep_freed_memory()
     if how.dry_run:
-        with progress(quiet=settings.quiet) as on_event:
+        with progress() as on_event:
             plan = run_async(_plan_restore(settings, there, options, on_event))
-        emit_json(_plan_json(plan)) if as_json else _print_plan(plan, target)
-        return EXIT_PARTIAL if plan.partial else EXIT_OK
-    restoring = _Restoring(
-        here=settings, there=there, options=options, how=how, as_json=as_json, shown=progress(quiet=settings.quiet)
-    )
+        _print_plan(plan, target)
+        return Result(
+            exit_code=EXIT_PARTIAL if plan.partial else EXIT_OK, data={"plan": _plan_json(plan), "report": None}
+        )
+    restoring = _Restoring(here=settings, there=there, options=options, how=how, shown=progress())
     with restoring.shown:
         result = run_async(restoring.run())
     if result is None:
         emit_error("nothing was restored")
-        return EXIT_OK
-    emit_json(_result_json(result)) if as_json else _print_restored(result)
-    return EXIT_PARTIAL if result.partial else EXIT_OK
+        return Result()
+    _print_restored(result)
+    return Result(
+        exit_code=EXIT_PARTIAL if result.partial else EXIT_OK,
+        data={"plan": None, "report": _result_json(result)},
+        numbers=_numbers(result),
+    )
 
 
 async def _plan_restore(
@@ -145,7 +149,6 @@ class _Restoring:
     there: StoreSettings
     options: RestoreOptions
     how: How
-    as_json: bool
     shown: Shown
 
     async def run(self) -> RestoreResult | None:
@@ -181,14 +184,13 @@ class _Restoring:
         self.shown.clear()
         if not (self.options.overwrite_tags and plan.conflicts) or self.how.yes:
             return True
-        if not self.as_json:
-            emit(f"{counted(len(plan.conflicts), 'tag')} to overwrite in {store.url}:")
-            lines = [
-                f"  {one.repository}:{one.tag}  {one.there[:19] or 'unreadable'}  becomes  {one.snapshot[:19]}"
-                for one in plan.conflicts
-            ]
-            emit_some(lines, "  … and {} more")
-        return await confirm_shown("Overwrite these tags?", yes=self.how.yes, as_json=self.as_json)
+        emit(f"{counted(len(plan.conflicts), 'tag')} to overwrite in {store.url}:")
+        lines = [
+            f"  {one.repository}:{one.tag}  {one.there[:19] or 'unreadable'}  becomes  {one.snapshot[:19]}"
+            for one in plan.conflicts
+        ]
+        emit_some(lines, "  … and {} more")
+        return await confirm_shown("Overwrite these tags?", yes=self.how.yes)
 
 
 async def _seed_empty(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:
@@ -203,7 +205,7 @@ async def _seed_empty(store: Storage, options: RestoreOptions, on_event: OnEvent
 
 
 def _plan_json(plan: RestorePlan) -> dict[str, Any]:
-    return asdict(replace(plan, snapshot=None)) | {"snapshot": plan.snapshot.run}  # type: ignore[arg-type]
+    return plain(plan) | {"snapshot": plan.snapshot.run, "database": plan.database or None}
 
 
 def _print_plan(plan: RestorePlan, store: str) -> None:
@@ -246,11 +248,22 @@ def _result_json(result: RestoreResult) -> dict[str, Any]:
         "tags": result.tags,
         "seeded": result.seeded,
         "seconds": result.seconds,
-        "conflicts": [asdict(one) for one in result.conflicts],
+        "conflicts": list(result.conflicts),
         "damaged": result.damaged,
         "left_out": result.left_out,
         "absent": result.absent,
         "notes": result.notes,
+    }
+
+
+def _numbers(result: RestoreResult) -> dict[str, float]:
+    return {
+        "restored_blobs": result.blobs,
+        "restored_blob_bytes": result.bytes,
+        "restored_links": result.links,
+        "restored_tags": result.tags,
+        "conflicts": len(result.conflicts),
+        "left_out": len(result.left_out),
     }
 
 

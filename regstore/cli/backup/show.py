@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regstore.cli.backup._common import BackupSettings, heading, snapshot_json
 from regstore.cli.command import command
-from regstore.cli.options import Json
-from regstore.cli.output import blobs, counted, emit, emit_json, moment, size, table, warn_some
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, counted, emit, moment, size, table, warn_some
 from regstore.cli.run import run_async
 from regstore.errors import EXIT_OK, EXIT_PARTIAL
 
@@ -19,27 +18,20 @@ if TYPE_CHECKING:
     from regstore.backup.compare import TagShown
 
 
-@command
+@command(answers=True)
 def backup_show(
     settings: BackupSettings,
     snapshot: Annotated[
         str, typer.Argument(metavar="SNAPSHOT", help="An ID, the beginning of one, latest, or a time.")
     ] = "latest",
     new: Annotated[bool, typer.Option("--new", help="Only tags that the snapshot before did not have so.")] = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Show a snapshot: its tags, their sizes, and what is new in it.
 
     Exit codes: 0 done; 3 a newer snapshot than the one shown is damaged.
     """
     chosen, tags, damaged, notes = run_async(_show(settings, snapshot))
     tags = [one for one in tags if one.new or not new]
-    if as_json:
-        emit_json(
-            snapshot_json(chosen)
-            | {"shown_tags": [asdict(one) for one in tags], "damaged": damaged, "notes": notes}
-        )
-        return EXIT_PARTIAL if damaged else EXIT_OK
     emit(heading(chosen))
     emit(
         f"{counted(chosen.tags, 'tag')}, {blobs(chosen.blobs, chosen.bytes)}, of these new: "
@@ -54,7 +46,10 @@ def backup_show(
     warn_some([str(one) for one in chosen.left_out])
     warn_some(damaged)
     warn_some(notes)
-    return EXIT_PARTIAL if damaged else EXIT_OK
+    return Result(
+        exit_code=EXIT_PARTIAL if damaged else EXIT_OK,
+        data=snapshot_json(chosen) | {"shown_tags": tags, "damaged": damaged, "notes": notes},
+    )
 
 
 async def _show(settings: BackupSettings, text: str) -> tuple[Snapshot, list[TagShown], list[str], list[str]]:

@@ -14,8 +14,8 @@ from regstore.cli.config.place import places
 from regstore.cli.config.reference import Reference
 from regstore.cli.config.sources import strange_variables
 from regstore.cli.config.stub import Told, context_of
-from regstore.cli.options import Json
-from regstore.cli.output import counted, emit, emit_error, emit_json
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error
 from regstore.errors import EXIT_OK, EXIT_USAGE, InputError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ ASK: Final = frozenset({"gc", "rm", "untag", "backup prune", "trash empty", "tra
 
 
 @command
-def config_check(as_json: Json = False) -> int:
+def config_check() -> Result:
     """Check the configuration file and the environment: keys, values, stores, policies and jobs.
 
     No store is asked. References to the environment and to files are looked at; commands are not run.
@@ -37,16 +37,17 @@ def config_check(as_json: Json = False) -> int:
     looks = {name: {look.word: look for look in looks_of(each.load())} for name, each in every_command().items()}
     problems = [*_problems(found, looks), *strange_variables(looks, os.environ)]
     file = None if found is None else str(found.place.path)
-    if as_json:
-        emit_json({"file": file, "problems": problems, "notes": list(_notes(found))})
-        return EXIT_USAGE if problems else EXIT_OK
     for problem in problems:
         emit_error(problem)
     for note in _notes(found):
         emit(note)
     if not problems:
         emit(f"{file or 'no configuration file'}: {_counts(found)}nothing wrong")
-    return EXIT_USAGE if problems else EXIT_OK
+    return Result(
+        exit_code=EXIT_USAGE if problems else EXIT_OK,
+        data={"file": file, "problems": problems, "notes": list(_notes(found))},
+        numbers={"problems": len(problems)},
+    )
 
 
 def _counts(found: Configuration | None) -> str:

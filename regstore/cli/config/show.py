@@ -18,8 +18,8 @@ from regstore.cli.config.model import suggestion
 from regstore.cli.config.place import VARIABLE
 from regstore.cli.config.reference import HIDDEN, Reference, reference_of, without_password
 from regstore.cli.config.sources import Elsewhere, Given, given_elsewhere
-from regstore.cli.options import Json
-from regstore.cli.output import emit, emit_json, table
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, table
 from regstore.cli.settings import WAYS
 from regstore.errors import InputError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _DEFAULT: Final = "default"
 
 
-@command
+@command(answers=True)
 def config_show(
     words: Annotated[
         list[str] | None,
@@ -40,18 +40,15 @@ def config_show(
     store: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="As it would run on this store.")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """Show what is configured: stores, jobs and options, each with the place that says it.
 
     Secrets are not shown, nor got from where they are.
     """
     found = configuration()
     document = _all(found) if not words else _of_command(" ".join(words), found, _store(found, store))
-    if as_json:
-        emit_json(document)
-    else:
-        _print(document)
+    _print(document)
+    return Result(data=document)
 
 
 def _store(found: Configuration | None, name: str | None) -> NamedStore | None:

@@ -18,7 +18,8 @@ import typer
 from regstore.cli.command import command
 from regstore.cli.init.checking import Checking, check_deployment
 from regstore.cli.init.options import Asked, Doing, InitStore, Keys
-from regstore.cli.options import DryRun, Json, NewObjects, Yes
+from regstore.cli.options import DryRun, NewObjects, Yes
+from regstore.cli.outcome import Result
 from regstore.errors import InputError
 
 
@@ -36,8 +37,7 @@ def init(
     put: NewObjects,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Write a whole private registry into a folder: configuration, certificates, users, units; and seed its store.
 
     Asks on a terminal for what is missing. Run again, it changes only what is asked otherwise, shows the difference
@@ -55,7 +55,7 @@ def init(
     if folder is None:
         raise InputError("no folder: give DIR, where all of it is to be")
     place = folder.absolute()
-    view = View(dry_run=dry_run, yes=yes, as_json=as_json, quiet=store.quiet)
+    view = View(dry_run=dry_run, yes=yes)
     modes = [name for name, on in _modes(doing, checking).items() if on]
     if len(modes) > 1:
         raise InputError(f"one thing at a time: {' or '.join(modes)}")
@@ -65,7 +65,7 @@ def init(
         if asked != Asked() or put != NewObjects() or store.store is not None or (keys.user and not checking.check):
             raise InputError(f"{modes[0]} changes nothing else: give other options in a run without it")
         if checking.check:
-            return check_deployment(place, store, keys, checking, as_json=as_json, yes=yes)
+            return check_deployment(place, store, keys, checking, yes=yes)
         return change_part(place, keys, doing, view)
     return make(place, store, asked, keys, doing, put.put_options(), view)
 

@@ -12,7 +12,9 @@ import typer
 
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.options import InitStore, Keys
-from regstore.cli.output import counted, emit, emit_error, emit_json
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error, emit_problem
+from regstore.cli.voice import voice
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,10 +55,8 @@ class Checking:
     ] = False
 
 
-def check_deployment(
-    folder: Path, settings: InitStore, keys: Keys, asked: Checking, *, as_json: bool, yes: bool
-) -> int:
-    """The exit code: see `CheckResult.exit_code`."""
+def check_deployment(folder: Path, settings: InitStore, keys: Keys, asked: Checking, *, yes: bool) -> Result:
+    """The exit code in it is that of `CheckResult`."""
     from regstore.cli.progress import progress
     from regstore.cli.run import run_async
     from regstore.deployment import applying
@@ -64,15 +64,14 @@ def check_deployment(
     record = applying.read_record(folder)
     if record is None:
         raise InputError(f"{folder} is no deployment: `regstore init {folder} --host ... --store ...` makes one")
-    terminal = Terminal.here(wanted=not (as_json or yes))
+    terminal = Terminal.here(wanted=not (yes or voice().as_json or voice().quiet))
     options = _options(folder, record.deployment, keys, asked, terminal)
-    with progress(quiet=settings.quiet) as on_event:
+    with progress() as on_event:
         result = run_async(_check(folder, record.deployment, settings, asked, options, on_event))
-    if as_json:
-        emit_json(_as_json(result))
-    else:
-        _print(result)
-    return result.exit_code
+    _print(result)
+    data = _as_json(result)
+    numbers = {"checks": len(result.lines), "failed_checks": data["failed"], "warnings": data["warnings"]}
+    return Result(exit_code=result.exit_code, data=data, numbers=numbers)
 
 
 def _options(folder: Path, deployment: Deployment, keys: Keys, asked: Checking, terminal: Terminal) -> CheckOptions:
@@ -162,9 +161,10 @@ def _print(result: CheckResult) -> None:
 
     emit(result.url)
     for line in result.lines:
-        emit(f"{line.outcome:<{_WIDTH}}  {line.name}: {line.detail}")
+        say = emit if line.outcome is Outcome.OK else emit_problem
+        say(f"{line.outcome:<{_WIDTH}}  {line.name}: {line.detail}")
         if line.cure:
-            emit(f"{'':<{_WIDTH}}  {line.cure}")
+            say(f"{'':<{_WIDTH}}  {line.cure}")
     words = [f"{result.count(Outcome.OK)} ok"]
     words += [counted(result.count(Outcome.FAIL), "failure")] if result.count(Outcome.FAIL) else []
     words += [counted(result.count(Outcome.WARN), "warning")] if result.count(Outcome.WARN) else []
@@ -179,8 +179,8 @@ def _as_json(result: CheckResult) -> dict[str, Any]:
 
     return {
         "url": result.url,
-        "lines": [
-            {"name": line.name, "outcome": str(line.outcome), "detail": line.detail, "cure": line.cure or None}
+        "checks": [
+            {"name": line.name, "outcome": str(line.outcome), "detail": line.detail, "advice": line.cure or None}
             for line in result.lines
         ],
         "failed": result.count(Outcome.FAIL),

@@ -18,9 +18,11 @@ from regstore.cli.init.asking import Terminal
 from regstore.cli.init.choosing import Chosen, choose
 from regstore.cli.init.options import Asked, Doing, InitStore, Keys
 from regstore.cli.init.passwords import Passwords, passwords_of
-from regstore.cli.output import emit, emit_error, emit_json
+from regstore.cli.outcome import Result
+from regstore.cli.output import emit, emit_error
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
+from regstore.cli.voice import voice
 from regstore.deployment import applying, environment_files, users
 from regstore.deployment.authority import Pair
 from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
@@ -56,8 +58,6 @@ class View:
 
     dry_run: bool
     yes: bool
-    as_json: bool
-    quiet: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +72,9 @@ class _Made:
 
 def make(
     folder: Path, store: InitStore, asked: Asked, keys: Keys, doing: Doing, put: PutOptions, view: View
-) -> int:
+) -> Result:
     """All of a deployment, new or changed."""
-    terminal = Terminal.here(wanted=not (view.yes or view.as_json))
+    terminal = Terminal.here(wanted=not (view.yes or voice().as_json or voice().quiet))
     with _place(folder, view):
         before = applying.read_record(folder)
         chosen = choose(folder, store, asked, put, before, terminal)
@@ -82,8 +82,7 @@ def make(
         made = _made(folder, chosen, keys, doing, before, terminal)
         _refuse_foreign(folder, made.plan)
         run_async(_look(chosen, doing, terminal, view))
-        if not view.as_json:
-            showing.show_plan(folder, made.plan)
+        showing.show_plan(folder, made.plan)
         if view.dry_run:
             return _finish(folder, made, view, None)
         if any(change.touches for change in made.plan.to_do):
@@ -93,9 +92,9 @@ def make(
         return _finish(folder, made, view, seeded)
 
 
-def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> int:
+def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> Result:
     """Only the users, or only the server's certificate, of a deployment that is there."""
-    terminal = Terminal.here(wanted=not (view.yes or view.as_json))
+    terminal = Terminal.here(wanted=not (view.yes or voice().as_json or voice().quiet))
     with applying.locked(folder, create=False):
         before = applying.read_record(folder)
         if before is None:
@@ -114,8 +113,7 @@ def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> int:
         else:
             passwords, wanted = _users_only(folder, standing, keys, doing, terminal)
         planned = plan(deployment, wanted, standing, before, is_part=True)
-        if not view.as_json:
-            showing.show_plan(folder, planned)
+        showing.show_plan(folder, planned)
         if not view.dry_run:
             applying.apply(folder, planned, _owner(deployment))
         return _finish(
@@ -320,12 +318,12 @@ async def _seed_all(chosen: Chosen, view: View, owner: applying.Owner | None) ->
 async def _seed(chosen: Chosen, options: SeedOptions, view: View) -> SeedResult:
     from regstore.seed import seed
 
-    with progress(quiet=view.quiet or view.as_json) as on_event:
+    with progress() as on_event:
         async with chosen.open() as storage:
             return await seed(storage, options, on_event=on_event)
 
 
-def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *, is_part: bool = False) -> int:
+def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *, is_part: bool = False) -> Result:
     made_up = {} if view.dry_run else made.passwords.made_up
     shown = made.certificates.shown
     warnings = list(made.warnings)
@@ -336,11 +334,7 @@ def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *,
         f"{change.path} was edited by hand and is not as asked: say --overwrite {change.path}, or leave it so"
         for change in conflicts
     ]
-    if view.as_json:
-        emit_json(
-            showing.as_json(folder, made.plan, seeded=seeded, certificate=shown, made_up=made_up, warnings=warnings)
-        )
-    elif not view.dry_run:
+    if not view.dry_run:
         if seeded is not None:
             showing.show_seeded(seeded)
         showing.show_passwords(made_up)
@@ -358,4 +352,9 @@ def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *,
             showing.show_next(folder, made.plan.record.deployment)
     for warning in warnings:
         emit_error(f"warning: {warning}")
-    return EXIT_PARTIAL if conflicts else EXIT_OK
+    return Result(
+        exit_code=EXIT_PARTIAL if conflicts else EXIT_OK,
+        data=showing.as_json(
+            folder, made.plan, seeded=seeded, certificate=shown, made_up=made_up, warnings=warnings
+        ),
+    )

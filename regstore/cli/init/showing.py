@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.output import emit, table
+from regstore.cli.output import emit, emit_problem, table
 from regstore.deployment.planning import Action
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def show_seeded(result: SeedResult) -> None:
 
 
 def show_passwords(made_up: Mapping[str, str]) -> None:
-    """Once, and nowhere else."""
+    """Once, and nowhere else: also with -q."""
     for user, password in made_up.items():
-        emit(f"The password of {user}, shown this once: {password}")
+        emit_problem(f"The password of {user}, shown this once: {password}")
 
 
 def show_certificate(shown: Shown | None) -> None:
@@ -83,9 +83,11 @@ def as_json(
         "url": deployment.url,
         "form": deployment.form.value,
         "store": None if seeded is None else seeded.url,
-        "checks": {}
+        "checks": []
         if seeded is None
-        else {check.name: {"outcome": check.outcome.value, "detail": check.detail} for check in seeded.checks},
+        else [
+            {"name": check.name, "outcome": check.outcome.value, "detail": check.detail} for check in seeded.checks
+        ],
         "files": {change.path: change.action.value for change in plan.changes},
         "certificate": None
         if certificate is None

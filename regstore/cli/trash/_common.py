@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regstore.cli.output import moment
+from regstore.cli.output import iso
 
 if TYPE_CHECKING:
     from regstore.state.trashed import TrashedRun
@@ -20,8 +20,8 @@ def run_json(run: TrashedRun) -> dict[str, Any]:
     return {
         "run": run.run,
         "command": run.command,
-        "started": moment(run.started),
-        "ended": moment(run.ended) if run.complete else None,
+        "started": iso(run.started),
+        "ended": iso(run.ended) if run.complete else None,
         "complete": run.complete,
         "blobs": run.blobs,
         "bytes": run.blob_bytes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +11,9 @@ from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm
 from regstore.cli.healed import print_healed
 from regstore.cli.locks import hold_lock_openly
-from regstore.cli.options import CacheAndProcesses, DryRun, Json, Scanning, Yes
-from regstore.cli.output import counted, emit, emit_error, emit_json, printable, size
+from regstore.cli.options import CacheAndProcesses, DryRun, Scanning, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import counted, emit, emit_error, plain, printable, size
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import CacheOptions, Left, find_left, open_cache, remember_cache
 from regstore.cli.run import run_async
@@ -75,8 +76,7 @@ def trash_empty(
     dry_run: DryRun = False,
     yes: Yes = False,
     scanning: Scanning,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Delete for good what runs took away, and what undoes them. By default of every run.
 
     Runs go whole, never a repository or a digest of theirs: a run without some of its blobs could not be undone.
@@ -97,29 +97,33 @@ def trash_empty(
     )
     told = forgotten.of(settings)
     url, ready, kept, left = run_async(_choose(settings, options, told))
-    if not as_json:
-        _print_runs(url, ready)
-        for each in kept:
-            emit_error(f"run {each.run} stays: {each.reason}")
+    _print_runs(url, ready)
+    for each in kept:
+        emit_error(f"run {each.run} stays: {each.reason}")
+    planned = {"plan": {"runs": list(map(run_json, ready)), "kept": kept}, "report": None}
     if dry_run or not ready:
-        if as_json:
-            runs = [run_json(each) for each in ready]
-            emit_json({"store": url, "runs": runs, "kept": [asdict(each) for each in kept], **left.json()})
-        else:
-            left.show()
-        return EXIT_PARTIAL if kept else EXIT_OK
+        left.show()
+        return Result(exit_code=EXIT_PARTIAL if kept else EXIT_OK, data=planned | left.json())
     if not confirm("Delete this for good?", yes=yes):
         emit_error("nothing was deleted")
-        return EXIT_OK
-    with progress(quiet=settings.quiet) as on_event:
+        return Result()
+    with progress() as on_event:
         emptied, versioned, left = run_async(_empty(settings, options, told, on_event))
-    if as_json:
-        emit_json({"store": url, "versioned": versioned, **asdict(emptied), **left.json()})
-    else:
-        _print_emptied(emptied, left, [each for each in emptied.kept if each not in kept])
+    _print_emptied(emptied, left, [each for each in emptied.kept if each not in kept])
     for failure in emptied.failures:
         emit_error(failure)
-    return EXIT_PARTIAL if emptied.failures or emptied.kept or emptied.healed.damaged else EXIT_OK
+    return Result(
+        exit_code=EXIT_PARTIAL if emptied.failures or emptied.kept or emptied.healed.damaged else EXIT_OK,
+        data=planned | {"report": plain(emptied) | {"versioned": versioned}} | left.json(),
+        numbers={
+            "emptied_runs": len(emptied.runs),
+            "freed_blobs": emptied.blobs,
+            "freed_blob_bytes": emptied.blob_bytes,
+            "kept_runs": len(emptied.kept),
+            "not_freed_bytes": left.not_freed.blob_bytes,
+            "failures": len(emptied.failures),
+        },
+    )
 
 
 async def _choose(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command
-from regstore.cli.options import CacheAndProcesses, Json
-from regstore.cli.output import count, emit, emit_error, emit_json, moment, size, table
+from regstore.cli.options import CacheAndProcesses
+from regstore.cli.outcome import Result
+from regstore.cli.output import count, emit, emit_note, moment, size, table
 from regstore.cli.registry_cache import Left, known_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from regstore.state.trashed import TrashedRun
 
 
-@command
+@command(answers=True)
 def trash_list(
     settings: StoreSettings,
     run: Run = None,
@@ -35,38 +36,41 @@ def trash_list(
             "--digest", metavar="DIGEST", show_default=False, help="Only runs that took this blob or manifest."
         ),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Result:
     """List the runs that left anything in the trash or can be undone, oldest first."""
     from regstore.digest import Digest
 
     wanted = Digest.parse(digest) if digest is not None else None
     url, runs, links, left = run_async(_list(settings, run, repo, wanted))
-    if as_json:
-        emit_json(
-            {"store": url, "runs": [run_json(run) | {"links": links[run.run]} for run in runs], **left.json()}
-        )
-    elif runs:
+    if runs:
         rows = [
             [
-                run.run,
-                moment(run.ended) if run.complete else "cut short",
-                run.command,
-                count(run.blobs),
-                size(run.blob_bytes),
-                count(links[run.run]),
+                each.run,
+                moment(each.ended) if each.complete else "cut short",
+                each.command,
+                count(each.blobs),
+                size(each.blob_bytes),
+                count(links[each.run]),
             ]
-            for run in runs
+            for each in runs
         ]
         emit(table(["RUN", "ENDED", "COMMAND", "BLOBS", "SIZE", "LINKS"], rows, right=(3, 4, 5)))
         emit()
         left.show()
-    elif not settings.quiet:
-        emit_error(
+    else:
+        emit_note(
             f"the trash of {url} is empty"
             if run is repo is digest is None
             else f"the trash of {url} has no run that took such a thing"
         )
+    return Result(
+        data={"runs": [run_json(each) | {"links": links[each.run]} for each in runs], **left.json()},
+        numbers={
+            "runs": len(runs),
+            "blobs": sum(each.blobs for each in runs),
+            "blob_bytes": sum(each.blob_bytes for each in runs),
+        },
+    )
 
 
 async def _list(

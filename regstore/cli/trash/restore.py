@@ -9,8 +9,9 @@ import typer
 from regstore.cli.command import command
 from regstore.cli.confirm import confirm
 from regstore.cli.locks import hold_lock_openly
-from regstore.cli.options import DryRun, Json, Yes
-from regstore.cli.output import blobs, count, counted, emit, emit_error, emit_json, printable, warn_some
+from regstore.cli.options import DryRun, Yes
+from regstore.cli.outcome import Result
+from regstore.cli.output import blobs, count, counted, emit, emit_error, printable, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -38,8 +39,7 @@ def trash_restore(
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
-    as_json: Json = False,
-) -> int:
+) -> Result:
     """Undo a run: put back the blobs, links and tags that it took. By default the newest run's.
 
     Nothing that stands is written over. The trash keeps its copies until it is emptied.
@@ -54,29 +54,33 @@ def trash_restore(
         concurrency=settings.concurrency,
     )
     url, plan = run_async(_plan(settings, options))
-    if not as_json:
-        _print_restore_plan(url, plan)
+    _print_restore_plan(url, plan)
+    planned = {"plan": _plan_json(plan), "report": None}
     if dry_run or plan.nothing_to_do:
-        if as_json:
-            emit_json({"store": url, **_plan_json(plan)})
-        elif plan.nothing_to_do:
+        if plan.nothing_to_do:
             emit("nothing to put back")
-        return EXIT_PARTIAL if plan.conflicts else EXIT_OK
+        return Result(exit_code=EXIT_PARTIAL if plan.conflicts else EXIT_OK, data=planned)
     if not confirm("Put this back?", yes=yes):
         emit_error("nothing was put back")
-        return EXIT_OK
-    with progress(quiet=settings.quiet) as on_event:
+        return Result()
+    with progress() as on_event:
         restored = run_async(_restore(settings, options, on_event))
-    if as_json:
-        emit_json({"store": url, **_restored_json(restored)})
-    else:
-        emit(
-            f"put back {blobs(restored.blobs, restored.blob_bytes)} and "
-            f"{counted(restored.links, 'link')} of run {restored.run}"
-        )
-        # What only now stood in the way was not shown before.
-        _print_conflicts([each for each in _conflicts(restored) if each not in _conflicts(plan)])
-    return EXIT_PARTIAL if restored.conflicts else EXIT_OK
+    emit(
+        f"put back {blobs(restored.blobs, restored.blob_bytes)} and "
+        f"{counted(restored.links, 'link')} of run {restored.run}"
+    )
+    # What only now stood in the way was not shown before.
+    _print_conflicts([each for each in _conflicts(restored) if each not in _conflicts(plan)])
+    return Result(
+        exit_code=EXIT_PARTIAL if restored.conflicts else EXIT_OK,
+        data=planned | {"report": _restored_json(restored)},
+        numbers={
+            "restored_blobs": restored.blobs,
+            "restored_blob_bytes": restored.blob_bytes,
+            "restored_links": restored.links,
+            "conflicts": len(restored.conflicts),
+        },
+    )
 
 
 async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, RestorePlan]:

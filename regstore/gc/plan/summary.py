@@ -18,6 +18,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.statements import Statements
 from regstore.inventory.unlinked import Unlinked, find_unlinked
 from regstore.layout import REPOSITORIES
+from regstore.words import Moment
 
 #: A time so far ahead of the listing's start, in microseconds, is not that of a push during the listing.
 _AHEAD: Final = HOUR
@@ -92,9 +93,9 @@ class Young:
     blobs: int = 0
     blob_bytes: int = 0
     links: int = 0
-    oldest: int | None = None
+    oldest: Moment | None = None
     ahead: int = 0
-    latest: int | None = None
+    latest: Moment | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

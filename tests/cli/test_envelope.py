@@ -1,0 +1,94 @@
+"""The one object of --json: also on failure, and of wrong usage; and what -q leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regstore.cli.voice import Voice, speaking
+from tests.cli.conftest import Run
+
+KEYS = {"schema", "command", "store", "exit_code", "error", "result"}
+
+
+def test_of_a_result(run: Run, demo_registry: Path) -> None:
+    said = run("gc", demo_registry, "--dry-run", "--json")
+    assert said.envelope.keys() == KEYS
+    assert (said.envelope["schema"], said.envelope["command"], said.envelope["error"]) == (1, "gc", None)
+    assert (said.envelope["store"], said.code) == (str(demo_registry), 3)
+    assert run("backup", "list", demo_registry, "--json").envelope["command"] == "backup list"
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "store", "code", "kind"),
+    [
+        (("gc", "STORE/nowhere"), "gc", "STORE/nowhere", 1, "NoSuchBucket"),
+        (("tags", "STORE"), "tags", "STORE", 2, "InputError"),
+        (("inspect", "STORE", "team/app:nope"), "inspect", "STORE", 1, "TagUnknown"),
+        (("gc", "STORE", "--offline"), "gc", "STORE", 4, "Refused"),
+        (("gc", "STORE", "--grace", "soon"), "gc", None, 2, "InputError"),
+        (("backup", "list", "--nope"), "backup list", None, 2, "InputError"),
+        (("nope",), None, None, 2, "InputError"),
+        (("trash", "nope"), "trash", None, 2, "InputError"),
+        (("--nope",), None, None, 2, "InputError"),
+    ],
+)
+def test_of_a_failure(
+    run: Run,
+    demo_registry: Path,
+    words: tuple[str, ...],
+    command: str | None,
+    store: str | None,
+    code: int,
+    kind: str,
+) -> None:
+    place = str(demo_registry)
+    said = run(*(word.replace("STORE", place) for word in words), "--json")
+    said.failed(code)
+    document = said.envelope
+    assert document.keys() == KEYS
+    assert (document["command"], document["error"]["kind"]) == (command, kind)
+    assert document["store"] == (store and store.replace("STORE", place))
+
+
+def test_without_it_wrong_usage_is_told_as_ever(run: Run) -> None:
+    said = run("backup", "list", "--nope")
+    assert (said.code, said.out) == (2, "")
+    assert "Usage: regstore backup list" in said.err and "No such option: --nope" in said.err
+
+
+def test_one_object_where_it_was_interrupted(
+    run: Run, demo_registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("regstore.cli.ls.progress", interrupted)
+    said = run("ls", demo_registry, "--json")
+    assert said.code == 130
+    assert said.envelope["error"] == {"kind": "Interrupted", "message": "interrupted"}
+
+
+def test_quiet_prints_problems_only(run: Run, demo_registry: Path, demo_copy: Path) -> None:
+    said = run("gc", demo_registry, "--dry-run", "-q")
+    assert said.code == 3
+    assert [line.strip() for line in said.out.splitlines()[1:2]] == ["left alone: legacy/import"]
+    assert "is empty" in said.out and "REPOSITORY" not in said.out
+    run("gc", demo_copy, "--offline", "-q").failed(4, "-q", "--yes")
+    said = run("gc", demo_copy, "--offline", "--yes", "-q")
+    assert (said.code, said.out, said.err) == (0, "", "")
+    assert run("ls", demo_copy, "-q").out  # which is all that was asked for
+    assert "goes" in run("gc", demo_copy, "-q", "--keep-newest", "1", "--explain", "team/app").out
+
+
+def test_a_voice_is_the_runs_own() -> None:
+    from regstore.cli.voice import voice
+
+    with speaking(Voice(as_json=True)):
+        assert voice().as_json
+        with speaking(Voice(quiet=True)):
+            assert voice().quiet and not voice().as_json
+        assert voice().as_json
+    assert not voice().as_json
