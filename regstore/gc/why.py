@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from regstore import layout
@@ -57,74 +59,49 @@ class Why:
 
 def why(inventory: Inventory, options: GcOptions, digest: Digest, *, now: int, limit: int = 20) -> Why:
     """Why the planned gc keeps a digest. now: as in the plan."""
-    given = {"digest": digest.raw, "cutoff": now - options.grace}
+    given = {"digest": digest.raw, "cutoff": now - options.grace, "delete_untagged": options.delete_untagged}
     reached = _SQL.run(inventory, "reached", given).fetchall()
-    searches = [_Search(inventory, options, number, name, now - options.grace) for number, name in reached[:limit]]
+    shown = dict(reached[:limit])
+    chains = _search(inventory, given, shown, following=False)
+    # A tag that follows a manifest is a root only where there is no other.
+    chains |= _search(inventory, given, {one: shown[one] for one in shown if one not in chains}, following=True)
     [(stored, goes)] = _SQL.run(inventory, "stored", given).fetchall()
+    unknown = (Link(digest=str(digest), named_as=""),)
     return Why(
         digest=str(digest),
         stored=stored > 0,
         goes=goes > 0,
-        chains=tuple(search.chain(digest.raw) for search in searches),
+        chains=tuple(
+            chains.get(number) or Chain(repository=name, root="unknown", links=unknown)
+            for number, name in shown.items()
+        ),
         repositories=len(reached),
         also=tuple(words for (words,) in _SQL.run(inventory, "also", given).fetchall()),
     )
 
 
-class _Search:
-    """Breadth first, from the digest back to a root, within what one repository reaches."""
-
-    def __init__(self, inventory: Inventory, options: GcOptions, number: int, name: str, cutoff: int) -> None:
-        self._inventory = inventory
-        self._name = name
-        self._given: dict[str, Any] = {
-            "number": number,
-            "cutoff": cutoff,
-            "delete_untagged": options.delete_untagged,
-        }
-
-    def chain(self, raw: bytes) -> Chain:
-        """A tag that follows a manifest is a root only where there is no other."""
-        return self._search(raw, following=False) or self._search(raw, following=True) or self._no_chain(raw)
-
-    def _no_chain(self, raw: bytes) -> Chain:
-        return Chain(repository=self._name, root="unknown", links=(Link(digest=digest_text(raw), named_as=""),))
-
-    def _search(self, raw: bytes, *, following: bool) -> Chain | None:
-        #: Of each digest met: the next one down, and as what it names that.
-        down: dict[bytes, tuple[bytes, str] | None] = {raw: None}
-        front = [raw]
-        while front:
-            roots = self._roots(front, following=following)
-            if roots:
-                digest, root = roots[0]
-                return Chain(repository=self._name, root=root, links=tuple(_links(digest, down)))
-            fresh = []
-            for above, below, named_as in self._above(front):
-                if above not in down:
-                    down[above] = (below, named_as)
-                    fresh.append(above)
-            front = fresh
-        return None
-
-    def _roots(self, digests: list[bytes], *, following: bool) -> list[tuple[bytes, str]]:
-        """Which of the digests are roots of the repository, and in words why; the plainest reason first."""
-        given = self._given | {"digests": digests, "following": following}
-        rows = _SQL.run(self._inventory, "roots", given).fetchall()
-        return [(bytes(digest), reason) for digest, reason in rows]
-
-    def _above(self, digests: list[bytes]) -> list[tuple[bytes, bytes, str]]:
-        """(digest, what it names of the given ones, as what), all reached in this repository."""
-        rows = _SQL.run(self._inventory, "above", self._given | {"digests": digests}).fetchall()
-        return [
-            (bytes(above), bytes(below), _KINDS[EdgeKind(int(said))] if said.isdigit() else said)
-            for above, below, said in rows
-        ]
+def _search(
+    inventory: Inventory, given: dict[str, Any], names: dict[int, str], *, following: bool
+) -> dict[int, Chain]:
+    """Breadth first, from the digest back to a root, within what each repository reaches; all of them at a time. The
+    chains of those in which there is one. names: of repositories, by number."""
+    if not names:
+        return {}
+    given = given | {"numbers": list(names), "following": following, "round": 0}
+    _SQL.run(inventory, "begin", given)
+    found, more = 0, 1
+    while more and found < len(names):
+        found += int(_SQL.run(inventory, "roots", given).fetchall()[0][0])
+        more = int(_SQL.run(inventory, "above", given).fetchall()[0][0])
+        given["round"] += 1
+    chains: dict[int, Chain] = {}
+    for number, steps in groupby(_SQL.run(inventory, "found").fetchall(), key=itemgetter(0)):
+        rows = list(steps)
+        links = tuple(Link(digest=digest_text(bytes(row[2])), named_as=_said(row[3])) for row in rows)
+        chains[number] = Chain(repository=names[number], root=rows[0][1], links=links)
+    return chains
 
 
-def _links(digest: bytes, down: dict[bytes, tuple[bytes, str] | None]) -> list[Link]:
-    links = [Link(digest=digest_text(digest), named_as="")]
-    while (step := down[digest]) is not None:
-        digest, named_as = step
-        links.append(Link(digest=digest_text(digest), named_as=named_as))
-    return links
+def _said(text: str) -> str:
+    """What a link is named as, in words."""
+    return _KINDS[EdgeKind(int(text))] if text.isdigit() else text

@@ -1,4 +1,4 @@
--- What keeps a digest, read from a plan's tables. number: a repository's id, that of unknown keys included.
+-- What keeps a digest, read from a plan's tables. numbers: of repositories, that of unknown keys included.
 
 -- name: reached
 -- (number, name) of the repositories that reach a digest.
@@ -11,62 +11,105 @@ order by 2;
 -- (stored, goes): how many blobs of this digest there are, and go.
 select (select count(*) from blob where digest = $digest), (select count(*) from gc_dead_blob where digest = $digest);
 
+-- name: begin
+-- why_met(repository, digest, below, said, round): what the search has met in these repositories, first the digest itself;
+-- below: what it names of what was met before, said: as what, an `EdgeKind` or words.
+create or replace temp table why_met as
+select unnest($numbers::integer[]) as repository, $digest::blob as digest, null::blob as below, '' as said, 0 as round;
+-- why_root(repository, digest, reason): what was found.
+create or replace temp table why_root (repository integer, digest blob, reason varchar);
+
 -- name: roots
--- (digest, reason): which of the digests are roots of the repository, and in words why; the plainest reason first.
--- following: a tag that follows what it names counts, too.
-with wanted as (select unnest($digests::blob[]) as digest)
-select digest, reason
+-- Add to why_root those repositories in which something of this round is a root, and in words why; the plainest reason
+-- of each. following: a tag that follows what it names counts, too.
+insert into why_root
+with front as (
+    select repository, digest from why_met where round = $round and repository not in (select repository from why_root)
+)
+select repository, digest, reason
 from (
-    select t.target as digest, 1 as rank, 'tag ' || t.name as reason
-    from tag t
-    where t.repository = $number and not exists (
-        from gc_dead_tag d where d.repository = t.repository and d.name = t.name
-    ) and not ($delete_untagged and not $following and coalesce(tag_subject(t.name), ''::blob) in (
-        select digest from revision_link where repository = $number))
+    select f.repository, f.digest, 1 as rank, 'tag ' || t.name as reason
+    from front f
+    join tag t on t.repository = f.repository and t.target = f.digest
+    anti join gc_dead_tag d on d.repository = t.repository and d.name = t.name
+    where $following or not $delete_untagged or not exists (
+        from revision_link v where v.repository = t.repository and v.digest = tag_subject(t.name)
+    )
     union all
-    select x.digest, 2, case
+    select f.repository, f.digest, 2, case
         when not $delete_untagged then 'revision link'
         when x.mtime >= $cutoff then 'revision link younger than the grace'
         else 'revision link of a protected repository' end
-    from revision_link x
-    where x.repository = $number and not exists (
-        from gc_broken_revision b where b.repository = x.repository and b.digest = x.digest
-    ) and (not $delete_untagged or x.mtime >= $cutoff or x.repository in (select repository from gc_protected))
+    from front f
+    join revision_link x on x.repository = f.repository and x.digest = f.digest
+    anti join gc_broken_revision b on b.repository = x.repository and b.digest = x.digest
+    where not $delete_untagged or x.mtime >= $cutoff or x.repository in (select repository from gc_protected)
     union all
-    select unnest([x.digest, x.target]), 3, 'layer link younger than the grace'
-    from layer_link x where x.repository = $number and x.mtime >= $cutoff
+    select f.repository, f.digest, 3, 'layer link younger than the grace'
+    from front f
+    join layer_link x on x.repository = f.repository and x.digest = f.digest
+    where x.mtime >= $cutoff
     union all
-    select digest, 4, 'manifest linked as v2.1 did' from legacy_revision where repository = $number
+    select f.repository, f.digest, 3, 'layer link younger than the grace'
+    from front f
+    join layer_link x on x.repository = f.repository and x.target = f.digest
+    where x.mtime >= $cutoff
     union all
-    select digest, 5, 'a key that is not understood'
-    from unknown_digest where $number not in (select id from repository)
+    select f.repository, f.digest, 4, 'manifest linked as v2.1 did' from front f semi join legacy_revision
+    using (repository, digest)
+    union all
+    select f.repository, f.digest, 5, 'a key that is not understood'
+    from front f
+    semi join unknown_digest using (digest)
+    where f.repository not in (select id from repository)
 )
-where digest in (from wanted)
-order by rank, reason;
+qualify row_number() over (partition by repository order by rank, reason, digest) = 1;
 
 -- name: above
--- (digest, what it names of the given ones, as what), all reached in this repository. As what: an `EdgeKind`, or words.
-with wanted as (select unnest($digests::blob[]) as digest),
-kept as (select digest, bool_or(expand) as expand from reach where repository = $number group by digest)
-select e.source, e.target, e.kind::varchar
-from edge e join kept k on k.digest = e.source
-where k.expand and e.kind <> {subject} and e.target in (from wanted)
-union
-select e.target, e.source, 'referrer'
-from edge e
-join kept k on k.digest = e.target
-join gc_sound_revision r on r.repository = $number and r.digest = e.source
-where e.kind = {subject} and e.source in (from wanted)
-union
-select l.digest, l.target, 'what its layer link says'
-from layer_link l join kept k on k.digest = l.digest
-where l.repository = $number and l.target in (from wanted) and l.target <> l.digest
-union
-select tag_subject(t.name), t.target, 'what tag ' || t.name || ' names'
-from tag t join kept k on k.digest = tag_subject(t.name)
-where t.repository = $number and t.target in (from wanted)
-    and not exists (from gc_dead_tag d where d.repository = t.repository and d.name = t.name)
-order by 1, 2, 3;
+-- Add to why_met, as the next round, what names anything of this one; how much that was. All of it is reached.
+insert into why_met
+with front as (
+    select repository, digest from why_met where round = $round and repository not in (select repository from why_root)
+),
+named as (
+    select f.repository, e.source as digest, e.target as below, e.kind::varchar as said
+    from front f
+    join edge e on e.target = f.digest
+    semi join (from reach where expand) k on k.repository = f.repository and k.digest = e.source
+    where e.kind <> {subject}
+    union all
+    select f.repository, e.target, e.source, 'referrer'
+    from front f
+    join edge e on e.source = f.digest and e.kind = {subject}
+    semi join gc_sound_revision r on r.repository = f.repository and r.digest = e.source
+    semi join reach k on k.repository = f.repository and k.digest = e.target
+    union all
+    select f.repository, l.digest, l.target, 'what its layer link says'
+    from front f
+    join layer_link l on l.repository = f.repository and l.target = f.digest and l.target <> l.digest
+    semi join reach k on k.repository = f.repository and k.digest = l.digest
+    union all
+    select f.repository, tag_subject(t.name), t.target, 'what tag ' || t.name || ' names'
+    from front f
+    join tag t on t.repository = f.repository and t.target = f.digest
+    anti join gc_dead_tag d on d.repository = t.repository and d.name = t.name
+    semi join reach k on k.repository = f.repository and k.digest = tag_subject(t.name)
+)
+select repository, digest, below, said, $round + 1
+from named anti join why_met using (repository, digest)
+qualify row_number() over (partition by repository, digest order by below, said) = 1;
+
+-- name: found
+-- (repository, reason, digest, said): the chain of each repository that has one, from its root down; said: as what
+-- the digest is named by the one before.
+with recursive chain as (
+    select r.repository, r.reason, r.digest, '' as said, 0 as depth from why_root r
+    union all
+    select distinct c.repository, c.reason, m.below, m.said, c.depth + 1
+    from chain c join why_met m on m.repository = c.repository and m.digest = c.digest
+    where m.below is not null
+)
+select repository, reason, digest, said from chain order by repository, depth;
 
 -- name: also
 -- (words): what keeps a blob though no repository reaches it. path: the digest as it stands in keys.
