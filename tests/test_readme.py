@@ -69,7 +69,7 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 
 
 def test_every_command_is_named() -> None:
-    listed = re.findall(r"^  ([a-z-]+) ", help_of().partition("Commands:")[2], re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+) ", help_of().partition("Look:")[2], re.MULTILINE)
     assert listed
     for command in listed:
         assert command in README, f"{command} is not in the README"

@@ -150,6 +150,16 @@ def _regstore(
     pass
 
 
+@app.command("help", help="Show the help of a command: `regstore help gc`.")
+def _help_of(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", show_default=False, help="Its words.")
+    ] = None,
+) -> None:
+    context.exit(app([*(words or ()), "--help"], prog_name="regstore", standalone_mode=False) or 0)
+
+
 for _name, _command in COMMANDS.items():
     _command.add_to(app, _name)
 for _name, (_help, _group) in GROUPS.items():

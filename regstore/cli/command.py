@@ -18,6 +18,7 @@ from typer.models import ArgumentInfo
 
 from regstore.cli import underway
 from regstore.cli.conduct import conduct, name_of
+from regstore.cli.helping import in_section
 from regstore.cli.outcome import Result
 from regstore.cli.telling import Telling
 
@@ -118,11 +119,16 @@ def _part(parameter: inspect.Parameter) -> _Part:
 def _options_of(group: type[Any]) -> tuple[inspect.Parameter, ...]:
     hints = get_type_hints(group, include_extras=True)
     return tuple(
-        inspect.Parameter(
-            each.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=each.metadata.get(_SAID, inspect.Parameter.empty if each.default is MISSING else each.default),
-            annotation=hints[each.name],
+        in_section(
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=each.metadata.get(
+                    _SAID, inspect.Parameter.empty if each.default is MISSING else each.default
+                ),
+                annotation=hints[each.name],
+            ),
+            group,
         )
         for each in fields(group)
     )

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
 
 from regstore.cli.conduct import refuse_usage
+from regstore.cli.helping import Grouped
 from regstore.errors import EXIT_FAILURE
 
 #: Click's, which typer has for itself.
 _ClickException: Final[type[Any]] = typer.BadParameter.__mro__[2]
 
 
-class Program(TyperGroup):
+class Program(Grouped):
     """The group of all commands."""
 
     def main(

@@ -46,7 +46,7 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 
 def test_no_command_shows_the_help(run: Run) -> None:
     said = run()
-    assert "Commands:" in said.out + said.err
+    assert "Clean up:" in said.out + said.err
 
 
 def test_version(run: Run) -> None:

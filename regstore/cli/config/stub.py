@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from regstore.cli.config.current import Current, holding, load, refuse_problems
+from regstore.cli.helping import Sections
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Told:
     get: bool = True
 
 
-class Configured(TyperCommand):
+class Configured(Sections):
     """The real command, once it is imported."""
 
     #: While it runs.
