@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -38,12 +38,14 @@ def on_terminal(
     *arguments: object,
     columns: int = 80,
     answer: str = "",
+    answers: Sequence[tuple[str, str]] = (),
     until: Callable[[str], bool] | None = None,
     number: int = 0,
     seconds: float = 60.0,
     **environment: str,
 ) -> Shown:
-    """Run it. answer: typed where it asks. until, number: send this signal once what is shown is so."""
+    """Run it. answer: typed where it asks. answers: words that are waited for, and what is
+    typed then, in this order. until, number: send this signal once what is shown is so."""
     outer, inner = pty.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -56,6 +58,7 @@ def on_terminal(
         start_new_session=True,
     )
     os.close(inner)
+    left, seen = list(answers), 0
     shown, end = b"", time.monotonic() + seconds
     try:
         while time.monotonic() < end:
@@ -71,6 +74,10 @@ def on_terminal(
             if answer and "[y/N]" in text:
                 os.write(outer, f"{answer}\n".encode())
                 answer = ""
+            if left and left[0][0] in text[seen:]:
+                words, reply = left.pop(0)
+                seen = text.index(words, seen) + len(words)
+                os.write(outer, f"{reply}\n".encode())
             if until is not None and until(text):
                 process.send_signal(number)
                 until = None

@@ -18,6 +18,7 @@ from regstore.deployment import applying, authority, users
 from regstore.deployment.authority import Pair
 from regstore.htpasswd import parse_htpasswd
 from tests.cli.conftest import Run, Said
+from tests.cli.terminal import on_terminal
 
 ODD = "a:b $HOME 'x' ü"
 
@@ -423,3 +424,34 @@ def test_json_has_what_is_needed(init: Init, place: Path) -> None:
     assert document["files"]["config.yml"] == "new"
     assert [each["outcome"] for each in document["checks"] if each["name"] == "seed blobs"] == ["done"]
     assert init("--json").json["passwords"] == {}
+
+
+@pytest.mark.long
+def test_a_terminal_is_asked_for_what_is_missing(place: Path, tmp_path: Path) -> None:
+    shown = on_terminal(
+        *("init", place),
+        answers=[
+            ("What do clients call the registry", "https://x"),
+            ("no https://", "hub.example.org"),
+            ("Where are its images to be", ""),
+            ("this is needed", str(tmp_path / "store")),
+            ("What is to run it (compose, systemd, kubernetes) [systemd]", ""),
+            ("Where are backups to go", ""),
+            ("Who is the first user [admin]", "ann"),
+            ("Password of ann", ODD),
+            ("Once more", "other"),
+            ("Password of ann", ODD),
+            ("Once more", ODD),
+            ("Make it? [y/N]", "y"),
+        ],
+        columns=200,
+        LC_ALL="C.UTF-8",
+    )
+    assert shown.code == 0, shown.text
+    assert ODD not in shown.text
+    assert is_password(place, "ann", ODD)
+    changed = on_terminal("init", place, "--port", "5443", answer="n")
+    assert changed.code == 4
+    changed = on_terminal("init", place, "--port", "5443", answer="y")
+    assert changed.code == 0
+    assert "addr: :5443" in (place / "config.yml").read_text()

@@ -9,8 +9,9 @@ import shlex
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -185,3 +186,24 @@ class Client:
 
     def login(self, program: str, registry: Registry, user: str, password: str) -> subprocess.CompletedProcess[str]:
         return self.run(program, "login", "--username", user, "--password-stdin", registry.address, input=password)
+
+
+@contextmanager
+def command_lines() -> Iterator[set[bytes]]:
+    """Those of all processes of this computer, as whoever is logged in sees them, until the end."""
+    seen: set[bytes] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_bytes())
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()

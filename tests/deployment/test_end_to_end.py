@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Final
 
 import pytest
 
-from tests.deployment.running import Client, Registry, Unit, install, registry_of, regstore
+from regstore.deployment.environment_files import variables
+from tests.deployment.running import Client, Registry, Unit, command_lines, install, registry_of, regstore
 from tests.servers import images
 from tests.servers.debian import require
 from tests.servers.process import free_port
@@ -32,6 +34,8 @@ class Place:
     home: Path
     server: S3Server
     path: str
+    seen: set[bytes]
+    said: list[str]
 
     @property
     def folder(self) -> Path:
@@ -42,6 +46,7 @@ class Place:
             "init", folder, *words, home=self.home, input=input, PATH=self.path, **self.server.environment()
         )
         assert done.returncode == 0, done.stderr
+        self.said.append(done.stdout + done.stderr)
         return done.stdout
 
     def client(self, name: str, registry: Registry | None = None) -> Client:
@@ -57,7 +62,8 @@ class Place:
 def place(ceph: S3Server) -> Iterator[Place]:
     require("docker-registry", "skopeo", "podman")
     home = Path(tempfile.mkdtemp(prefix="rs-"))
-    yield Place(home, ceph, install(home))
+    with command_lines() as seen:
+        yield Place(home, ceph, install(home), seen, [])
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -71,6 +77,10 @@ def registry(place: Place) -> Iterator[Registry]:
         input=f"{PASSWORD}\n",
     )
     assert "bucket made, seeded" in said
+    assert '"Action": [' in said
+    # With the keys that it wrote, and nothing of ours.
+    again = regstore("init", place.folder, home=place.home)
+    assert (again.returncode, "nothing to change" in again.stdout) == (0, True), again.stderr
     with registry_of(place.folder, place.home) as running:
         yield running
 
@@ -82,12 +92,27 @@ def layout(place: Place) -> Path:
     return folder
 
 
+def check(place: Place, folder: Path, user: str, password: str) -> subprocess.CompletedProcess[str]:
+    done = regstore(
+        "init", folder, "--check", "--user", user, "--password-stdin", home=place.home, input=f"{password}\n"
+    )
+    place.said.append(done.stdout + done.stderr)
+    return done
+
+
 def test_health_is_green_from_the_start_and_a_password_is_needed(registry: Registry) -> None:
     assert registry.health() == (200, b"{}")
     assert registry.status() == 401
     assert registry.status("ann", PASSWORD) == 200
     assert registry.status("ann", "wrong") == 401
     assert registry.status("ann", PASSWORD.partition(":")[0]) == 401
+
+
+def test_a_check_of_it_is_green(place: Place, registry: Registry) -> None:
+    done = check(place, place.folder, "ann", PASSWORD)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = check(place, place.folder, "ann", "wrong")
+    assert (done.returncode, "fail" in done.stdout) == (1, True), done.stdout
 
 
 def test_the_check_is_green(place: Place, registry: Registry) -> None:
@@ -136,6 +161,7 @@ def test_the_nightly_job_runs_as_its_unit_says(place: Place, registry: Registry,
     (unit,) = (place.folder / "systemd").glob("*-nightly.service")
     done = Unit.read(unit).run(place.home)
     assert done.returncode == 0, done.stdout + done.stderr
+    place.said.append(done.stdout + done.stderr)
     assert "gc" in done.stdout
     digest = json.loads(client.run("skopeo", "inspect", f"docker://{registry.address}/team/app:1").stdout)["Digest"]
 
@@ -184,3 +210,32 @@ def test_users_count_at_once_and_a_renewed_certificate_after_a_restart(place: Pl
     assert (folder / "tls/server.crt").read_bytes() != cert
     with registry_of(folder, place.home, "[::1]") as registry:
         assert registry.status("ann", PASSWORD) == 200
+
+
+def test_no_secret_is_where_others_see_it(place: Place, registry: Registry) -> None:
+    """Of all that the tests before did: said, logged, in the list of processes, and in files."""
+    folder = place.folder
+    secrets = {PASSWORD, place.server.secret_key}
+    secrets |= set(variables((folder / "secrets/registry.env").read_bytes()).values()) - {place.server.access_key}
+    secrets |= {line.partition(":")[2] for line in (folder / "auth/htpasswd").read_text().splitlines()}
+    for path in ("authority/ca.key", "tls/server.key"):
+        secrets.add((folder / path).read_text().splitlines()[1])
+    assert len(secrets) == 6
+    words = {secret.encode() for secret in secrets}
+
+    logs = [path.read_bytes() for path in place.home.glob("*.log")]
+    assert any(b"listening" in log for log in logs)
+    for text in (*(text.encode() for text in place.said), *logs, *place.seen):
+        assert not [word for word in words if word in text], text
+    kept = set()
+    for path in folder.rglob("*"):
+        if path.is_file() and any(word in path.read_bytes() for word in words):
+            kept.add(str(path.relative_to(folder)))
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert kept == {
+        "auth/htpasswd",
+        "authority/ca.key",
+        "secrets/registry.env",
+        "secrets/regstore.env",
+        "tls/server.key",
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,18 +140,10 @@ async def _check(
 
 def _store(folder: Path, deployment: Deployment, settings: InitStore) -> Storage:
     """As it was recorded, with the keys of regstore's own jobs, unless the command line or the environment has some."""
-    from regstore.cli.init.choosing import open_store
-    from regstore.deployment import applying
-    from regstore.deployment.environment_files import variables
-    from regstore.deployment.wanted import REGSTORE_ENV
+    from regstore.cli.init.choosing import open_store, recorded_keys
     from regstore.storage.base import PutOptions
 
-    keys: dict[str, str] = {}
-    if settings.profile is None and "AWS_ACCESS_KEY_ID" not in os.environ and "AWS_PROFILE" not in os.environ:
-        standing = applying.read_standing(folder, [REGSTORE_ENV])
-        known = variables(standing[REGSTORE_ENV].content) if standing else {}
-        names = {"AWS_ACCESS_KEY_ID": "ACCESSKEY", "AWS_SECRET_ACCESS_KEY": "SECRETKEY"}
-        keys = {f"REGISTRY_STORAGE_S3_{names[name]}": known[name] for name in names if name in known}
+    keys = recorded_keys(folder, settings)
     return open_store(folder, settings, deployment, PutOptions(), keys=keys, read_only=True)[0]
 
 

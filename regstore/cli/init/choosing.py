@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.options import Asked, InitStore
+from regstore.cli.settings import StoreSettings
 from regstore.deployment.wanted import (
     REGISTRY_PROGRAM,
+    REGSTORE_ENV,
     REGSTORE_PROGRAM,
     STORE_CA,
     Cache,
@@ -27,6 +29,7 @@ from regstore.deployment.wanted import (
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
+    from regstore.deployment.environment_files import StoreKeys
     from regstore.deployment.record import Record
     from regstore.storage.base import PutOptions, Storage
     from regstore.storage.registry_config import S3Access
@@ -50,15 +53,15 @@ _PLAIN: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """open: a storage on the store, each time. put: how the registry is to store its objects. access: keys that a
-    registry's configuration brought. store_ca: what is to be trusted of the store, where that is not the system's
-    business."""
+    """open: a storage on the store, each time. put: how the registry is to store its objects. keys: of the store, where
+    a registry's configuration, or regstore.toml, said them. store_ca: what is to be trusted of the store, where that
+    is not the system's business."""
 
     deployment: Deployment
     open: Callable[[], Storage]
     profile: str | None
     put: PutOptions | None
-    access: S3Access | None
+    keys: StoreKeys | None
     store_ca: bytes | None
 
 
@@ -75,15 +78,14 @@ def choose(
         said = _needed(
             None, "--store", "Where are its images to be (s3://bucket[/path] or a folder)", str, terminal
         )
-    store = replace(store, store=said)
+    settings: StoreSettings = replace(store, store=said)
     if said is not None:
-        placed = store.placed()
-        assert isinstance(placed, InitStore)
-        store = placed
-    storage, put_found, access = open_store(folder, store, known, put)
+        settings = settings.placed()
+    own = recorded_keys(folder, settings) if known is not None else {}
+    storage, put_found, access = open_store(folder, settings, known, put, keys=own)
     changes = _changes(asked, known, terminal)
     section = _driver_section(storage, put_found)
-    ca = _store_ca(folder, store, known) if _has_tls(section) else None
+    ca = _store_ca(folder, settings, known) if _has_tls(section) else None
     names = tuple(map(parse_host, asked.name)) if asked.name is not None else known.names if known else ()
     fixed: dict[str, Any] = {
         "host": host,
@@ -103,10 +105,10 @@ def choose(
     deployment = replace(deployment, user=_user_of(deployment))
     return Chosen(
         deployment=deployment,
-        open=lambda: open_store(folder, store, known, put)[0],
-        profile=store.profile,
+        open=lambda: open_store(folder, settings, known, put, keys=own)[0],
+        profile=settings.profile,
         put=put_found,
-        access=access,
+        keys=_keys_said(settings, access),
         store_ca=ca,
     )
 
@@ -174,7 +176,7 @@ def _backup(text: str) -> str | None:
 
 def open_store(
     folder: Path,
-    store: InitStore,
+    store: StoreSettings,
     known: Deployment | None,
     put: PutOptions,
     *,
@@ -202,6 +204,7 @@ def open_store(
         ca_bundle=ca,
         concurrency=store.concurrency,
         read_only=read_only,
+        **store.keys_to_sign(),
     )
     location = parse_location(store.store) if store.store is not None else None
     if isinstance(location, DiskLocation):
@@ -215,6 +218,31 @@ def open_store(
     config = parse_registry_config(recorded, keys or {}, where="what was recorded")
     chosen = put.over(config.put)
     return open_location(location or config.location, options, config.s3, chosen), chosen, None
+
+
+def recorded_keys(folder: Path, store: StoreSettings) -> dict[str, str]:
+    """Those of regstore's own jobs, as variables of the registry's environment: none where the command line or the
+    environment has some."""
+    from regstore.deployment import applying
+    from regstore.deployment.environment_files import variables
+
+    if store.profile is not None or "AWS_ACCESS_KEY_ID" in os.environ or "AWS_PROFILE" in os.environ:
+        return {}
+    standing = applying.read_standing(folder, [REGSTORE_ENV])
+    known = variables(standing[REGSTORE_ENV].content) if standing else {}
+    names = {"AWS_ACCESS_KEY_ID": "ACCESSKEY", "AWS_SECRET_ACCESS_KEY": "SECRETKEY"}
+    return {f"REGISTRY_STORAGE_S3_{names[name]}": known[name] for name in names if name in known}
+
+
+def _keys_said(settings: StoreSettings, access: S3Access | None) -> StoreKeys | None:
+    from regstore.deployment.environment_files import StoreKeys
+
+    said = settings.keys_to_sign()
+    access_key = said.get("access_key") or (access.access_key if access is not None else None)
+    secret_key = said.get("secret_key") or (access.secret_key if access is not None else None)
+    if said.get("session_token") or not (access_key and secret_key):
+        return None
+    return StoreKeys(access_key=access_key, secret_key=secret_key)
 
 
 def _driver_of(scheme: str) -> str:
@@ -233,7 +261,7 @@ def _has_tls(section: Mapping[str, Mapping[str, Any]]) -> bool:
     return "s3" in section and not str(section["s3"].get("regionendpoint", "")).startswith("http://")
 
 
-def _store_ca(folder: Path, store: InitStore, known: Deployment | None) -> bytes | None:
+def _store_ca(folder: Path, store: StoreSettings, known: Deployment | None) -> bytes | None:
     said = store.ca_bundle or os.environ.get("AWS_CA_BUNDLE")
     if said is None and known is not None and known.store_ca:
         said = folder / STORE_CA

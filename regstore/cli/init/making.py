@@ -210,9 +210,8 @@ def _secrets(chosen: Chosen, keys: Keys, standing: dict[str, Standing]) -> tuple
 def _store_keys(chosen: Chosen, profile: str | None) -> tuple[StoreKeys | None, str]:
     from regstore.deployment.credentials import lasting_keys
 
-    access = chosen.access
-    if profile is None and access is not None and access.access_key and access.secret_key:
-        return StoreKeys(access_key=access.access_key, secret_key=access.secret_key), ""
+    if profile is None and chosen.keys is not None:
+        return chosen.keys, ""
     found = lasting_keys(profile or chosen.profile)
     return found.keys, found.why
 
@@ -344,10 +343,9 @@ def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *,
                 emit("Restart the registry: it reads its certificate when it starts.")
         else:
             showing.show_certificate(shown)
-            if (
-                any(change.action is Action.CHANGED for change in made.plan.changes)
-                and made.plan.before is not None
-            ):
+            showing.show_policies(folder, made.plan)
+            is_changed = any(change.action is Action.CHANGED for change in made.plan.changes)
+            if is_changed and made.plan.before is not None:
                 emit("Restart what runs, so that it goes by what changed.")
             showing.show_next(folder, made.plan.record.deployment)
     for warning in warnings:

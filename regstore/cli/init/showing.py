@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore.cli.output import emit, emit_problem, table
 from regstore.deployment.planning import Action
+from regstore.deployment.policies import FOLDER as POLICIES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +65,18 @@ def show_certificate(shown: Shown | None) -> None:
         emit(f"The certificate is for {', '.join(shown.names)} until {shown.not_after:%Y-%m-%d}")
 
 
+def show_policies(folder: Path, plan: Plan) -> None:
+    """Of a bucket, as they are new or changed."""
+    for change in _policies(plan):
+        if change.writes and change.after is not None:
+            emit(f"\n{folder / change.path}, an IAM policy with what is needed and no more:\n")
+            emit(change.after.decode().rstrip())
+
+
+def _policies(plan: Plan) -> list[Change]:
+    return [change for change in plan.changes if change.path.startswith(f"{POLICIES}/")]
+
+
 def show_next(folder: Path, deployment: Deployment) -> None:
     emit(f"\n{deployment.url} is ready to be started: {folder / 'README.txt'} says how, and how clients trust it.")
 
@@ -97,5 +111,6 @@ def as_json(
             "sha256": certificate.fingerprint,
         },
         "passwords": dict(made_up),
+        "policies": {change.path: json.loads(change.after) for change in _policies(plan) if change.after},
         "warnings": list(warnings),
     }
