@@ -92,27 +92,12 @@ def layout(place: Place) -> Path:
     return folder
 
 
-def check(place: Place, folder: Path, user: str, password: str) -> subprocess.CompletedProcess[str]:
-    done = regstore(
-        "init", folder, "--check", "--user", user, "--password-stdin", home=place.home, input=f"{password}\n"
-    )
-    place.said.append(done.stdout + done.stderr)
-    return done
-
-
 def test_health_is_green_from_the_start_and_a_password_is_needed(registry: Registry) -> None:
     assert registry.health() == (200, b"{}")
     assert registry.status() == 401
     assert registry.status("ann", PASSWORD) == 200
     assert registry.status("ann", "wrong") == 401
     assert registry.status("ann", PASSWORD.partition(":")[0]) == 401
-
-
-def test_a_check_of_it_is_green(place: Place, registry: Registry) -> None:
-    done = check(place, place.folder, "ann", PASSWORD)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = check(place, place.folder, "ann", "wrong")
-    assert (done.returncode, "fail" in done.stdout) == (1, True), done.stdout
 
 
 def test_the_check_is_green(place: Place, registry: Registry) -> None:
@@ -218,8 +203,8 @@ def test_no_secret_is_where_others_see_it(place: Place, registry: Registry) -> N
     secrets = {PASSWORD, place.server.secret_key}
     secrets |= set(variables((folder / "secrets/registry.env").read_bytes()).values()) - {place.server.access_key}
     secrets |= {line.partition(":")[2] for line in (folder / "auth/htpasswd").read_text().splitlines()}
-    for path in ("authority/ca.key", "tls/server.key"):
-        secrets.add((folder / path).read_text().splitlines()[1])
+    for name in ("authority/ca.key", "tls/server.key"):
+        secrets.add((folder / name).read_text().splitlines()[1])
     assert len(secrets) == 6
     words = {secret.encode() for secret in secrets}
 

@@ -77,6 +77,8 @@ def make(
     terminal = Terminal.here(wanted=not (view.yes or voice().as_json or voice().quiet))
     with _place(folder, view):
         before = applying.read_record(folder)
+        if before is not None:
+            _owner(before.deployment)  # whoever may not write it says so before what is secret is read
         chosen = choose(folder, store, asked, put, before, terminal)
         owner = _owner(chosen.deployment)
         made = _made(folder, chosen, keys, doing, before, terminal)
