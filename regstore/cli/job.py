@@ -23,6 +23,7 @@ import typer
 
 import regstore
 from regstore.cli.command import command
+from regstore.cli.config.complete import job_names
 from regstore.cli.config.current import configuration, of_the_file
 from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, emit_error, table
@@ -69,7 +70,10 @@ _INSTALLED: Final = ("site-packages", "dist-packages")
 @command
 def run_job(
     name: Annotated[
-        str | None, typer.Argument(metavar="JOB", show_default=False, help="A job of the configuration.")
+        str | None,
+        typer.Argument(
+            metavar="JOB", show_default=False, autocompletion=job_names, help="A job of the configuration."
+        ),
     ] = None,
     *,
     step: Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
+from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm
 from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.migrate_report import (
@@ -104,7 +105,10 @@ def migrate(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="DST", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
+            metavar="DST",
+            autocompletion=store_names,
+            show_default=False,
+            help="Where to: s3://bucket[/rootdirectory] or a folder.",
         ),
     ] = None,
     scope: CopiedScope,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from regstore.cli.config.complete import store_names
 from regstore.cli.voice import voice
 from regstore.errors import InputError
 
@@ -31,6 +32,7 @@ class StoreSettings:
         typer.Argument(
             metavar="STORE",
             show_default=False,
+            autocompletion=store_names,
             help="s3://bucket[/rootdirectory], a folder, file:///folder, or a name in regstore.toml; not with "
             "--registry-config.",
         ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command, said
+from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm_meanwhile, refuse_unasked
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.options import (
@@ -76,6 +77,7 @@ class Repairing:
         str | None,
         typer.Option(
             metavar="STORE2",
+            autocompletion=store_names,
             show_default=False,
             help="Repair, and fetch missing or damaged blobs from this store or backup.",
         ),

@@ -550,3 +550,22 @@ def test_a_store_may_have_keys_of_its_own(write: Write, run: Run) -> None:
     ):
         write(f"[stores.prod]\nurl = 's3://one'\n{wrong}")
         refused(run("ls", "prod"), words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("regstore gc p", ["prod", "prov"]),
+        ("regstore gc @pro", ["@prod", "@prov"]),
+        ("regstore backup create prod b", ["backups"]),
+        ("regstore verify prod --repair-from pr", ["prod", "prov"]),
+        ("regstore run n", ["nightly"]),
+        ("regstore gc /srv/p", []),
+    ],
+)
+def test_shells_complete_names(words: str, expected: list[str], write: Write, run: Run) -> None:
+    stores = "".join(f"[stores.{name}]\nurl = '/x'\n" for name in ("prod", "prov", "backups"))
+    write(f"{stores}[[jobs.nightly.step]]\ncommand = 'gc'\nstore = 'prod'\n")
+    asked = {"_REGSTORE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    with mock.patch.dict(os.environ, asked):
+        assert run().out.split() == expected

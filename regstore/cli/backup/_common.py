@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.config.complete import store_names
 from regstore.cli.output import iso, moment, printable
 from regstore.cli.settings import StoreSettings
 from regstore.errors import InputError
@@ -26,6 +27,7 @@ class BackupSettings(StoreSettings):
         str | None,
         typer.Argument(
             metavar="BACKUP",
+            autocompletion=store_names,
             show_default=False,
             help="Where the backup is: s3://bucket[/prefix], a folder, or a name in regstore.toml.",
         ),

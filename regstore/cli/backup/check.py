@@ -8,6 +8,7 @@ import typer
 
 from regstore.cli.backup._common import BackupSettings
 from regstore.cli.command import command
+from regstore.cli.config.complete import store_names
 from regstore.cli.options import NewObjects, ProofsDir, Reading, SecondStore, cache_dir_or_default
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, counted, emit, emit_error, plain, size, warn_some
@@ -35,6 +36,7 @@ def backup_check(
         str | None,
         typer.Option(
             metavar="STORE|BACKUP",
+            autocompletion=store_names,
             show_default=False,
             help="Write anew what is lost or damaged: blobs from a registry, or everything from another backup.",
         ),

@@ -9,6 +9,7 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import snapshot_json
 from regstore.cli.command import command
+from regstore.cli.config.complete import store_names
 from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.options import NewObjects, Scanning, Scope, SecondStore
 from regstore.cli.outcome import Result
@@ -32,7 +33,12 @@ def backup_create(
     *,
     backup: Annotated[
         str | None,
-        typer.Argument(metavar="BACKUP", show_default=False, help="Where to: s3://bucket[/prefix] or a folder."),
+        typer.Argument(
+            metavar="BACKUP",
+            autocompletion=store_names,
+            show_default=False,
+            help="Where to: s3://bucket[/prefix] or a folder.",
+        ),
     ] = None,
     scope: Scope,
     create: Annotated[

@@ -11,6 +11,7 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import BackupSettings, heading, named
 from regstore.cli.command import command
+from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import is_there, refuse_missing
@@ -77,7 +78,10 @@ def backup_restore(
     target: Annotated[
         str | None,
         typer.Argument(
-            metavar="STORE", show_default=False, help="Where to: s3://bucket[/rootdirectory] or a folder."
+            metavar="STORE",
+            autocompletion=store_names,
+            show_default=False,
+            help="Where to: s3://bucket[/rootdirectory] or a folder.",
         ),
     ] = None,
     snapshot: Annotated[

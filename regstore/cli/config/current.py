@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regstore.cli.config.reference import Reference
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def of_store(store: NamedStore | None, key: str, parameter: str, value: Any) -> 
 
 
 def _value(store: NamedStore, key: str) -> Any:
+    from regstore.cli.config.reference import Reference
+
     value = store.said[key]
     if isinstance(value, Reference):
         try:
