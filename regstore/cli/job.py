@@ -26,7 +26,7 @@ from regstore.cli.command import command
 from regstore.cli.config.complete import job_names
 from regstore.cli.config.current import configuration, of_the_file
 from regstore.cli.outcome import Result
-from regstore.cli.output import counted, emit, emit_error, table
+from regstore.cli.output import counted, emit, emit_error, emit_problem, table
 from regstore.cli.run import give_signals_back, hearing_echoes, take_signals
 from regstore.cli.voice import voice
 from regstore.errors import (
@@ -133,7 +133,7 @@ def _run_here(step: Step, found: Configuration) -> None:
     """Run the step's command. Ends as that does: by typer.Exit."""
     from regstore.cli.config.stub import Told, context_of
 
-    context = context_of(step.command, Told(configuration=found, step=step), ["--json"] if voice().as_json else [])
+    context = context_of(step.command, Told(configuration=found, step=step), _how_to_speak())
     with context, hearing_echoes():
         context.command.invoke(context)
     raise typer.Exit(EXIT_OK)
@@ -219,8 +219,7 @@ class _Running:
         place = self._found.place
         named = ["--config", str(place.path)] if place.how == "named" else []
         words = [sys.executable, "-P", "-m", "regstore", *named, "run", self._job.name, "--step", str(step.number)]
-        own = voice()
-        return [*words, *(["--json"] if own.as_json else []), *(["-q"] if own.quiet else [])]
+        return [*words, *_how_to_speak()]
 
     @property
     def exit_code(self) -> int:
@@ -246,8 +245,9 @@ class _Running:
         rows += [
             [str(each.number), each.command, "", "not begun", ""] for each in self._job.steps[len(self._done) :]
         ]
-        emit(table(["STEP", "COMMAND", "EXIT", "", "TIME"], rows, right=(0, 2, 4)))
-        emit(f"job {self._job.name}: exit code {self.exit_code}, in {seconds:.1f} s")
+        say = emit if self.exit_code == EXIT_OK else emit_problem
+        say(table(["STEP", "COMMAND", "EXIT", "", "TIME"], rows, right=(0, 2, 4)))
+        say(f"job {self._job.name}: exit code {self.exit_code}, in {seconds:.1f} s")
         failed = sum(each.exit_code not in (EXIT_OK, EXIT_PARTIAL) for each in self._done)
         return Result(
             exit_code=self.exit_code,
@@ -272,6 +272,12 @@ class _Running:
                 for step in self._job.steps
             ],
         }
+
+
+def _how_to_speak() -> list[str]:
+    """A step speaks as its job does."""
+    own = voice()
+    return [*(["--json"] if own.as_json else []), *(["-q"] if own.quiet else [])]
 
 
 def _part(done: _Done | None, name: str) -> Any:

@@ -10,7 +10,6 @@ import typer
 
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.command import command, said
-from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm
 from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.migrate_report import (
@@ -21,7 +20,7 @@ from regstore.cli.migrate_report import (
     result_numbers,
     summary_json,
 )
-from regstore.cli.options import NewObjects, PlanOnly, Scope, SecondStore
+from regstore.cli.options import NewObjects, PlanOnly, Scope, SecondStore, ToDst
 from regstore.cli.outcome import Result
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
@@ -102,15 +101,7 @@ class Way:
 def migrate(
     settings: StoreSettings,
     *,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DST",
-            autocompletion=store_names,
-            show_default=False,
-            help="Where to: s3://bucket[/rootdirectory] or a folder.",
-        ),
-    ] = None,
+    target: ToDst = None,
     scope: CopiedScope,
     dry_run: PlanOnly = False,
     passes: Passes,

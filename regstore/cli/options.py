@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regstore.cli.config.complete import store_names
 from regstore.cli.registry_cache import CacheOptions
 from regstore.cli.settings import WAYS, StoreSettings, placed_store
 from regstore.cli.values import parse_duration, parse_read_data
@@ -179,6 +180,20 @@ class NewObjects:
         return PutOptions(
             storage_class=self.storage_class, sse=self.sse, sse_kms_key_id=self.sse_kms_key_id, acl=self.acl
         )
+
+
+def _place(metavar: str, like: str) -> Any:
+    return typer.Argument(
+        metavar=metavar,
+        autocompletion=store_names,
+        show_default=False,
+        help=f"Where to: {like}, a folder, or a name in regstore.toml.",
+    )
+
+
+ToBackup = Annotated[str | None, _place("BACKUP", "s3://bucket[/prefix]")]
+ToStore = Annotated[str | None, _place("STORE", "s3://bucket[/rootdirectory]")]
+ToDst = Annotated[str | None, _place("DST", "s3://bucket[/rootdirectory]")]
 
 
 @dataclass(frozen=True, kw_only=True)

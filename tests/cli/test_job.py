@@ -222,3 +222,15 @@ def test_a_file_in_the_current_folder_runs_no_command(
     found = parse((folder / "regstore.toml").read_text(), Place(path=path, how="named"), ["gc"])
     assert isinstance(found.jobs["nightly"].steps[0], Step)
     assert run("--config", folder / "regstore.toml", "run", "nightly", "--dry-run").code == 0
+
+
+def test_quiet_prints_problems_only(folder: Path) -> None:
+    refused = bare(job_file(folder, step("gc", store="prod", settle="0s")), "nightly", "-q")
+    assert refused.stdout.splitlines()[-1].startswith("job nightly: exit code 4")
+    assert "say --yes" in refused.stderr
+    steps = step("ls", store="prod") + step("gc", store="prod", settle="0s", yes=True)
+    fine = bare(job_file(folder, steps), "nightly", "-q")
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert "team/app" in fine.stdout  # what was asked for
+    assert "moved to the trash" not in fine.stdout
+    assert "job nightly" not in fine.stdout

@@ -9,9 +9,8 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import snapshot_json
 from regstore.cli.command import command
-from regstore.cli.config.complete import store_names
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.options import NewObjects, Scanning, Scope, SecondStore
+from regstore.cli.options import NewObjects, Scanning, Scope, SecondStore, ToBackup
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, counted, emit, emit_error, warn_some
 from regstore.cli.progress import progress
@@ -31,15 +30,7 @@ if TYPE_CHECKING:
 def backup_create(
     settings: StoreSettings,
     *,
-    backup: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="BACKUP",
-            autocompletion=store_names,
-            show_default=False,
-            help="Where to: s3://bucket[/prefix] or a folder.",
-        ),
-    ] = None,
+    backup: ToBackup = None,
     scope: Scope,
     create: Annotated[
         bool, typer.Option("--create", help="Create BACKUP first where its bucket or folder is missing.")

@@ -11,11 +11,10 @@ import typer
 from regstore.cli.allocator import keep_freed_memory
 from regstore.cli.backup._common import BackupSettings, heading, named
 from regstore.cli.command import command
-from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.options import BreakLock, DryRun, NewObjects, Scope, SecondStore
+from regstore.cli.options import BreakLock, DryRun, NewObjects, Scope, SecondStore, ToStore
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_some, plain, warn_some
 from regstore.cli.progress import Shown, progress
@@ -75,15 +74,7 @@ class How:
 def backup_restore(
     settings: BackupSettings,
     *,
-    target: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="STORE",
-            autocompletion=store_names,
-            show_default=False,
-            help="Where to: s3://bucket[/rootdirectory] or a folder.",
-        ),
-    ] = None,
+    target: ToStore = None,
     snapshot: Annotated[
         str,
         typer.Option(

@@ -74,11 +74,14 @@ class Configured(Sections):
         self._current = Current(configuration=told.configuration, said=frozenset(said))
         if told.configuration is None and not any(name.startswith("REGSTORE_") for name in environ):
             return
+        from regstore.cli.config.ambient import OF_THE_END
         from regstore.cli.config.look import looks_of
         from regstore.cli.config.sources import Elsewhere, given_elsewhere
 
         elsewhere = Elsewhere(environ=environ, configuration=told.configuration, step=told.step)
         found_elsewhere = given_elsewhere(command, looks_of(self.callback), elsewhere, said)
+        if command == "run" and "step" in said:  # a part of a job, whose end is told of once
+            found_elsewhere = {name: each for name, each in found_elsewhere.items() if name not in OF_THE_END}
         if told.step is not None:
             said |= {name for name, given in found_elsewhere.items() if given.source == told.step.where}
             self._current = Current(configuration=told.configuration, said=frozenset(said))
