@@ -89,10 +89,11 @@ def _search(
         return {}
     given = given | {"numbers": list(names), "following": following, "round": 0}
     _SQL.run(inventory, "begin", given)
-    found, more = 0, 1
-    while more and found < len(names):
+    found = 0
+    while True:
         found += int(_SQL.run(inventory, "roots", given).fetchall()[0][0])
-        more = int(_SQL.run(inventory, "above", given).fetchall()[0][0])
+        if found == len(names) or not _SQL.run(inventory, "above", given).fetchall()[0][0]:
+            break
         given["round"] += 1
     chains: dict[int, Chain] = {}
     for number, steps in groupby(_SQL.run(inventory, "found").fetchall(), key=itemgetter(0)):
