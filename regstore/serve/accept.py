@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -9,25 +10,28 @@ from regstore.manifest import DOCKER_LIST, DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 
 #: What a registry gives a client that knows no lists of images (`docker pull` before 1.10), as Distribution 2.8 does.
 _DEFAULT: Final = Platform("linux", "amd64")
+_REFUSED: Final = re.compile(r"(?:^|;)\s*q\s*=\s*0(?:\.0{0,3})?\s*(?:$|;)", re.IGNORECASE)
 #: Registries hand these out whatever is asked for.
 _ANYWAY: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
 
 class Accepts:
-    """The media types of all `Accept` headers of a request. None at all takes everything."""
+    """The media types of all `Accept` headers of a request, those with `q=0` as not taken (RFC 9110, section 12.4.2).
+    None at all takes everything. Which a client likes best counts for nothing: a tag names one manifest."""
 
     def __init__(self, headers: Iterable[str]) -> None:
-        self._types = {
-            media_type
-            for header in headers
-            for part in header.split(",")
-            if (media_type := part.partition(";")[0].strip().lower())
-        }
+        self._types: dict[str, bool] = {}
+        for entry in ",".join(headers).split(","):
+            media_type, _, parameters = entry.partition(";")
+            if media_type := media_type.strip().lower():
+                self._types[media_type] = _REFUSED.search(parameters) is None
 
     def takes(self, media_type: str) -> bool:
-        if not self._types or media_type in self._types or media_type in _ANYWAY:
+        if not self._types or media_type in _ANYWAY:
             return True
-        return "*/*" in self._types or f"{media_type.partition('/')[0]}/*" in self._types
+        # The closest of what fits counts.
+        fitting = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((self._types[each] for each in fitting if each in self._types), False)
 
 
 def default_image(index: Manifest) -> Descriptor | None:
