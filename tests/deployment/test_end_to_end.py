@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import stat
 import subprocess
@@ -41,7 +42,7 @@ class Place:
     def folder(self) -> Path:
         return self.home / "registry"
 
-    def init(self, folder: Path, *words: object, input: str = "") -> str:
+    def init(self, folder: Path | str, *words: object, input: str = "") -> str:
         done = regstore(
             "init", folder, *words, home=self.home, input=input, PATH=self.path, **self.server.environment()
         )
@@ -195,6 +196,22 @@ def test_users_count_at_once_and_a_renewed_certificate_after_a_restart(place: Pl
     assert (folder / "tls/server.crt").read_bytes() != cert
     with registry_of(folder, place.home, "[::1]") as registry:
         assert registry.status("ann", PASSWORD) == 200
+
+
+def test_the_readmes_three_commands(place: Place) -> None:
+    """As they stand there, but for the folder, the host's name, the bucket, and ports that are free."""
+    text = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    lines = text.partition("## From an empty bucket to a pull\n\n")[2].partition("\n\n")[0].splitlines()
+    hub = place.home / "hub"
+    there = {"/srv/hub": str(hub), "registry.example.org": "127.0.0.1", "s3://images": "s3://images.of.readme"}
+    made, started, checked = ([there.get(word, word) for word in shlex.split(line)] for line in lines)
+    assert made[:3] == checked[:3] == ["regstore", "init", str(hub)]
+    ports = ("--port", free_port(), "--debug-port", free_port())
+    place.init(*made[2:], *ports, "--password-stdin", input="a b\n")
+    assert started[:3] == ["systemctl", "enable", "--now"]
+    assert (hub / started[3].removeprefix("/srv/hub/")).exists()
+    with registry_of(hub, place.home):
+        assert "17 ok\n" in place.init(*checked[2:], "--password-stdin", input="a b\n")
 
 
 def test_no_secret_is_where_others_see_it(place: Place, registry: Registry) -> None:
