@@ -196,13 +196,17 @@ class _Running:
         emit(f"step {step.number} of {len(self._job.steps)}: {command_line(step, self._found)}")
         sys.stdout.flush()
         began = time.monotonic()
-        process = subprocess.Popen(
-            self._words(step),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if self._as_json else None,
-            env=_environment(),
-            process_group=0,
-        )
+        try:
+            process = subprocess.Popen(
+                self._words(step),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if self._as_json else None,
+                env=_environment(),
+                process_group=0,
+            )
+        except OSError as error:  # no memory, no process: the next may have some
+            emit_error(f"step {step.number}, {step.command}, can't be started: {error.strerror}")
+            return _Done(step=step, exit_code=EXIT_FAILURE, seconds=0.0, printed=None)
         self._process = process
         if self._received:  # while it was being started
             process.send_signal(self._received)

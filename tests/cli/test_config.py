@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 
 from regstore.cli.config import ambient
 from regstore.cli.config.current import Current, holding, load
+from regstore.cli.config.lines import command_line
 from regstore.cli.config.look import Look, every_command, looks_of, names_of, variable
-from regstore.cli.config.model import parse
+from regstore.cli.config.model import _Reader, parse
 from regstore.cli.config.place import Place, find
+from regstore.cli.config.reference import Reference
 from regstore.cli.config.sources import Elsewhere, given_elsewhere
 from regstore.cli.config.stub import Told, context_of
 from regstore.cli.options import SecondStore
@@ -56,6 +59,7 @@ def write(here: Path) -> Write:
 
 def refused(said: Said, *words: str) -> None:
     assert said.code == USAGE, said
+    assert said.err.startswith(("regstore: ", "Usage: ")), said
     assert "Traceback" not in said.err
     for word in words:
         assert word in said.err, said.err
@@ -569,3 +573,45 @@ def test_shells_complete_names(words: str, expected: list[str], write: Write, ru
     asked = {"_REGSTORE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     with mock.patch.dict(os.environ, asked):
         assert run().out.split() == expected
+
+
+_WORDS = """stores options policies jobs prod gc backup create step command store url region settle policy redis_url env
+file on_failure keep_tag trash_days rule yes"""
+WORDS = st.sampled_from(sorted(_WORDS.split()))
+VALUE = st.recursive(
+    st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.dates()
+    | st.sampled_from(["gc", "prod", "1s", "", "a\0b", "é"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "stores": st.dictionaries(WORDS, VALUE, max_size=2) | VALUE,
+            "options": st.dictionaries(WORDS, VALUE, max_size=3) | VALUE,
+            "jobs": st.dictionaries(
+                WORDS, st.fixed_dictionaries({"step": st.lists(st.dictionaries(WORDS, VALUE))}), max_size=1
+            ),
+            "policies": VALUE,
+        },
+    )
+)
+def test_no_document_is_beyond_words(document: dict[str, Any]) -> None:
+    """Whatever stands there is understood, or told of."""
+    found = _Reader(place(Path("/etc")), frozenset(EVERY)).read(document)
+    assert all(problem.startswith("/etc/regstore.toml: ") for problem in found.problems)
+    steps = [step for job in found.jobs.values() for step in job.steps if step.command in EVERY]
+    for command, step in [("gc", None), ("backup create", None), *((step.command, step) for step in steps)]:
+        with contextlib.suppress(InputError):
+            elsewhere = Elsewhere(environ={}, configuration=found, step=step)
+            got = given_elsewhere(command, EVERY[command].values(), elsewhere)
+            assert all(isinstance(each.value, str | bool | list | Reference) for each in got.values())
+        if step is not None and not found.problems:
+            with contextlib.suppress(InputError):
+                command_line(step, found)

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from regstore.cli.config.current import Current, holding, load, refuse_problems
 from regstore.cli.helping import Sections
+from regstore.cli.output import emit_error
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ class Told:
     get: bool = True
 
 
+def _refusal(message: str, ctx: Any) -> Any:
+    """As of words that can't be understood; but its usage would not help, for the command line is not what is wrong."""
+    refusal = _UsageError(message, ctx)
+    refusal.show = lambda file=None: emit_error(message)
+    return refusal
+
+
 class Configured(Sections):
     """The real command, once it is imported."""
 
@@ -46,7 +54,7 @@ class Configured(Sections):
             self._configure(ctx, words, named)
         except InputError as error:
             if not set(ctx.help_option_names) & set(words):
-                ctx.fail(str(error))
+                raise _refusal(str(error), ctx) from error
         try:
             return super().parse_args(ctx, words)
         except typer.BadParameter as error:
