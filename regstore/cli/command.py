@@ -80,6 +80,7 @@ def _made(function: Function, answers: bool, as_json: bool) -> Callable[..., Non
             command=name_of(context),
             store=given.get("store"),
             answers=answers,
+            monitored=given.get("step") is None,  # of a job, which tells of its own end
         )
 
     run.__name__ = function.__name__

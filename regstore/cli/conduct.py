@@ -2,29 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import typer
 
+from regstore.cli.lines import Lines, looking
+from regstore.cli.monitors import Monitors
 from regstore.cli.outcome import Failure, Outcome, Result, envelope
 from regstore.cli.output import emit_error, emit_json
+from regstore.cli.progress import has_bar
 from regstore.cli.run import guard
 from regstore.cli.telling import Telling
 from regstore.cli.voice import Voice, speaking, voice
 from regstore.errors import EXIT_USAGE
 
+#: What the environment says for yes.
+_YES: Final = ("1", "true", "yes", "on")
+
 Work = Callable[[], "Result | int | None"]
 
 
-def conduct(work: Work, telling: Telling, *, command: str | None, store: str | None, answers: bool) -> None:
-    """Do the work and tell of it. Raises typer.Exit where the exit code is not 0."""
-    own = Voice(as_json=telling.as_json, quiet=telling.quiet, answers=answers, command=command, store=store)
-    with speaking(own):
-        outcome = _print(guard(work, debug=telling.debug), debug=telling.debug)
+def conduct(
+    work: Work, telling: Telling, *, command: str | None, store: str | None, answers: bool, monitored: bool
+) -> None:
+    """Do the work and tell of it. monitored: its end is told, too. Raises typer.Exit where the exit code is not 0."""
+    own = Voice(
+        as_json=telling.as_json,
+        quiet=telling.quiet,
+        verbose=telling.verbose,
+        log_json=telling.log_format == "json",
+        answers=answers,
+        command=command,
+        store=store,
+    )
+    monitors = Monitors(telling.metrics_file, telling.ping_url) if monitored else Monitors(None, None)
+    with speaking(own), _listening(own):
+        outcome = guard(monitors.start, debug=telling.debug)
+        if not outcome.exit_code:
+            outcome = guard(lambda: _checked(work, telling), debug=telling.debug)
+        outcome = _print(outcome, debug=telling.debug)
+        monitors.end(outcome)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+def _checked(work: Work, telling: Telling) -> Result | int | None:
+    telling.check()
+    return work()
+
+
+@contextlib.contextmanager
+def _listening(own: Voice) -> Iterator[None]:
+    """Tell of what the command hears, also where it hears nothing for long."""
+    if own.quiet or has_bar():
+        yield
+        return
+    lines = Lines(own)
+    own.hear = lines.show
+    with looking(lines):
+        yield
 
 
 def _print(outcome: Outcome, *, debug: bool) -> Outcome:
@@ -44,15 +85,31 @@ def _print(outcome: Outcome, *, debug: bool) -> Outcome:
 
 
 def refuse_usage(error: Any, words: Sequence[str]) -> None:
-    """The command line could not be understood. error: of click. words: which may still say how to tell that."""
+    """The command line could not be understood. error: of click. words: which, with the environment, may still say how
+    to tell that, and whom."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     command = None if context is None else name_of(context)
-    if "--json" not in words:
-        error.show()
-        return
-    with speaking(Voice(as_json=True, command=command)):
-        emit_error(message)
-        _print(Outcome(exit_code=EXIT_USAGE, error=Failure(kind="InputError", message=message)), debug=False)
+    as_json, log_json = "--json" in words or _said("json", words) in _YES, _said("log-format", words) == "json"
+    file = _said("metrics-file", words)
+    outcome = Outcome(exit_code=EXIT_USAGE, error=Failure(kind="InputError", message=message))
+    with speaking(Voice(as_json=as_json, log_json=log_json, command=command)):
+        if as_json or log_json:
+            emit_error(message)
+        else:
+            error.show()
+        outcome = _print(outcome, debug=False)
+        if type(error).__name__ != "NoArgsIsHelpError":
+            Monitors(Path(file) if file else None, _said("ping-url", words)).end(outcome)
+
+
+def _said(option: str, words: Sequence[str]) -> str | None:
+    """The value of an option where the others are not understood."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == f"--{option}" and following:
+            return following
+        if word.startswith(f"--{option}="):
+            return word.partition("=")[2]
+    return os.environ.get(f"REGSTORE_{option.replace('-', '_').upper()}") or None
 
 
 def name_of(context: typer.Context) -> str | None:
@@ -66,4 +123,4 @@ def answer_now(data: dict[str, Any]) -> None:
     if own.as_json:
         emit_json(envelope(own.command, own.store, exit_code=None, data=data))
         sys.stdout.flush()
-        own.answered = True
+    own.answered = True

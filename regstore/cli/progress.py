@@ -1,16 +1,14 @@
-"""A bar on stderr, fed by the library's events: only on a terminal. Elsewhere notices alone are lines on stderr."""
+"""A bar on stderr, fed by the library's events: only on a terminal. Elsewhere there are lines (`lines`)."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from regstore.cli.output import emit_error
+from regstore.cli.lines import PAUSE, Lines, Notices, Phases, Retries
 from regstore.cli.underway import note
 from regstore.cli.voice import voice
 from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
@@ -19,38 +17,6 @@ from regstore.events import Event, Notice, OnEvent, Progress, Retry, ignore
 _BAR: Final = 70
 #: Of a phase that only waits: its rate says nothing.
 _WAITING: Final = "{desc} |{bar}| {n_fmt} of {total_fmt} s"
-#: Seconds between two lines of retries.
-_PAUSE: Final = 5.0
-
-
-class _Once:
-    """Says each notice once."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._said: set[str] = set()
-
-    def __call__(self, event: Event) -> None:
-        note(event)
-        if isinstance(event, Notice) and event.message not in self._said:
-            self._said.add(event.message)
-            self._say(event.message)
-
-
-class Retries:
-    """Shows requests that are tried again, not more than one in a few seconds: a busy server refuses thousands; and
-    each notice once."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._notices = _Once(_line)
-
-    def __call__(self, event: Event) -> None:
-        self._notices(event)
-        if isinstance(event, Retry) and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _PAUSE
-            about = f" of {event.key}" if event.key else ""
-            _line(f"{event.operation}{about}: attempt {event.attempt} failed ({event.reason}), trying again")
 
 
 class Shown(Protocol):
@@ -81,7 +47,8 @@ class Bar:
     def __init__(self) -> None:
         self._bar: Any = None
         self._phase = ""
-        self._lines = Retries()
+        self._phases = Phases(voice(), time.monotonic)
+        self._lines = _between_bars()
 
     def __enter__(self) -> OnEvent:
         return self.show
@@ -90,10 +57,12 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.clear()
+        self._phases.end()
 
     def show(self, event: Event) -> None:
         note(event)
         if isinstance(event, Progress):
+            self._phases.follow(event)
             self._advance(event)
         else:
             self._lines(event)
@@ -131,11 +100,11 @@ class Bar:
             self._bar = None
 
 
-class _Notices:
-    """No bar: notices only, each once, as a line on stderr."""
+class _Told:
+    """No bar: the run's lines are told."""
 
-    def __init__(self) -> None:
-        self.show = _Once(emit_error)
+    def __init__(self, show: OnEvent) -> None:
+        self.show = show
 
     def __enter__(self) -> OnEvent:
         return self.show
@@ -147,37 +116,38 @@ class _Notices:
         pass
 
 
-class _Silent:
-    def __enter__(self) -> OnEvent:
-        return note
+def _between_bars() -> OnEvent:
+    """Lines of what is no progress."""
+    own = voice()
+    told_retries, told_notices = Retries(own, PAUSE, time.monotonic), Notices(own)
 
-    def __exit__(self, *exc: object) -> None:
-        pass
+    def tell(event: Event) -> None:
+        if isinstance(event, Retry):
+            told_retries(event)
+        elif isinstance(event, Notice):
+            told_notices(event)
 
-    def show(self, event: Event) -> None:
-        note(event)
-
-    def clear(self) -> None:
-        pass
+    return tell
 
 
-def _line(message: str) -> None:
-    from tqdm import tqdm
+def has_bar() -> bool:
+    """Whether this run may show one."""
+    return sys.stderr.isatty() and not voice().log_json
 
-    from regstore.cli.output import printable
 
-    with contextlib.suppress(OSError):  # the terminal may be gone
-        tqdm.write(printable(message), file=sys.stderr)
+def _lines() -> OnEvent:
+    own = voice()
+    return own.hear or Lines(own).show
 
 
 def retries() -> OnEvent:
-    """For a storage: shows its notices, and on a terminal what it tries again."""
+    """For a storage: shows its notices, and what it tries again."""
     if voice().quiet:
         return ignore
-    return Retries() if sys.stderr.isatty() else _Notices().show
+    return _between_bars() if has_bar() else _lines()
 
 
 def progress() -> Shown:
     if voice().quiet:
-        return _Silent()
-    return Bar() if sys.stderr.isatty() else _Notices()
+        return _Told(note)
+    return Bar() if has_bar() else _Told(_lines())

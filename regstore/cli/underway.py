@@ -67,11 +67,11 @@ def how_far() -> str:
     run = f" in run {_now.run}" if _now.run else ""
     if not changed:
         return f"{run}, before it changed anything"
-    done = "; ".join(map(_amount, changed[-_NAMED:]))
+    done = "; ".join(map(amount, changed[-_NAMED:]))
     return f"{run}, after {done}: {following.format(run=_now.run)}"
 
 
-def _amount(phase: Progress) -> str:
+def amount(phase: Progress) -> str:
     in_bytes = phase.unit in ("B", "bytes")
     if phase.total is None:
         amount = size(phase.done) if in_bytes else counted(phase.done, phase.unit, phase.unit)

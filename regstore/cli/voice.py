@@ -11,20 +11,20 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
+from regstore.events import OnEvent
 from regstore.words import moment, printable
 
 Level = Literal["error", "warning", "info"]
-
-LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "info")
 
 
 @dataclass(kw_only=True)
 class Voice:
     """as_json: standard output is one object. answers: what the command prints is what was asked for, also with -q.
     log_json: standard error has events. command: such as `backup create`; None where it is not known. store: the first
-    place that the run has opened, else what it was told. answered: the object of --json is printed already."""
+    place that the run has opened, else what it was told. answered: the object of --json is printed, or would be, while
+    the command waits for its clients. hear: takes the run's events, where no bar does."""
 
     as_json: bool = False
     quiet: bool = False
@@ -34,6 +34,7 @@ class Voice:
     command: str | None = None
     store: str | None = None
     answered: bool = field(default=False, init=False)
+    hear: OnEvent | None = field(default=None, init=False)
     opened: bool = field(default=False, init=False)
 
     def prints(self, *, problem: bool) -> bool:
@@ -42,15 +43,20 @@ class Voice:
 
     def log(self, level: Level, event: str, text: str, **facts: Any) -> None:
         """A line on standard error. facts: of the event, for programs."""
-        if self.quiet and level == "info":
-            return
+        if level == "error":
+            _line(self._text(level, event, text, facts))
+        elif not self.quiet:
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                _line(self._text(level, event, text, facts))
+
+    def _text(self, level: Level, event: str, text: str, facts: dict[str, Any]) -> str:
+        words = " ".join(text.split())
         if not self.log_json:
-            _line(f"regstore: {printable(' '.join(text.split()))}")
-            return
+            return f"regstore: {printable(words)}"
         import orjson
 
-        head = {"time": moment(time.time_ns() // 1000), "level": level, "event": event, "message": text}
-        _line(orjson.dumps(head | facts, default=str).decode())
+        head = {"time": moment(time.time_ns() // 1000), "level": level, "event": event, "message": words}
+        return orjson.dumps(head | facts, default=str).decode()
 
     def opens(self, store: str) -> None:
         """A place is opened; the first is the one that the run is about."""

@@ -1,0 +1,314 @@
+"""Lines now and then, events as JSON, the file of metrics, and pings. No clock here is real, and nothing sleeps."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from regstore.cli.lines import Lines
+from regstore.cli.metrics import Ran, exposition
+from regstore.cli.ping import Ping, parse_ping_url
+from regstore.cli.voice import Voice, speaking
+from regstore.events import Notice, Progress, Retry
+from tests.cli.conftest import Run
+
+NIGHT = 1_800_000_000_000_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wall(self) -> int:
+        return NIGHT + int((self.now - 1000) * 1_000_000)
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """What has come there since the last call."""
+    return lambda: capsys.readouterr().err
+
+
+def lines_of(clock: Clock, voice: Voice | None = None) -> Lines:
+    return Lines(voice or Voice(), clock=clock, wall=clock.wall)
+
+
+def listing(done: int, total: int | None = None) -> Progress:
+    return Progress(phase="listing blobs", done=done, total=total)
+
+
+def retry(attempt: int) -> Retry:
+    return Retry(operation="GetObject", key="k", attempt=attempt, reason="503")
+
+
+# -- lines
+
+
+def test_a_short_run_has_no_line(stderr: Callable[[], str]) -> None:
+    clock = Clock()
+    lines = lines_of(clock)
+    for second in range(29):
+        clock.now = 1000.0 + second
+        lines.show(listing(second * 100))
+        lines.show(retry(1))
+        lines.look()
+    lines.end()
+    assert stderr() == ""
+
+
+def test_a_long_run_says_how_far_and_how_fast(stderr: Callable[[], str]) -> None:
+    clock = Clock()
+    lines = lines_of(clock)
+    for second in range(65):
+        clock.now = 1000.0 + second
+        lines.show(listing(second * 100, 20_000))
+    assert stderr().splitlines() == [
+        "regstore: 2027-01-15T08:00:30Z listing blobs (3,000 of 20,000 keys), 100/s",
+        "regstore: 2027-01-15T08:01:00Z listing blobs (6,000 of 20,000 keys), 100/s",
+    ]
+
+
+def test_silence_is_told_and_what_is_tried_again(stderr: Callable[[], str]) -> None:
+    clock = Clock()
+    lines = lines_of(clock)
+    clock.now += 31
+    lines.look()
+    lines.show(listing(100))
+    for attempt in (1, 2, 3):
+        lines.show(retry(attempt))
+    clock.now += 120
+    lines.look()
+    lines.look()
+    lines.show(Progress(phase="waiting", done=3, total=60, unit="s"))
+    clock.now += 30
+    lines.look()
+    assert [line.partition("Z ")[2] for line in stderr().splitlines()] == [
+        "nothing was heard for 31 s",
+        "listing blobs (100 keys), 1/s, no further for 120 s; 3 requests tried again, "
+        "GetObject of k: attempt 3 failed (503)",
+        "waiting (3 of 60 s)",
+    ]
+
+
+def test_a_server_that_waits_for_its_clients_is_not_silent(stderr: Callable[[], str]) -> None:
+    clock, voice = Clock(), Voice()
+    lines = lines_of(clock, voice)
+    voice.answered = True
+    clock.now += 1000
+    lines.look()
+    assert stderr() == ""
+
+
+def test_verbose_says_more_and_sooner(stderr: Callable[[], str]) -> None:
+    clock = Clock()
+    lines = lines_of(clock, Voice(verbose=True))
+    lines.show(listing(1))
+    clock.now += 6
+    for attempt in (1, 2):
+        lines.show(retry(attempt))
+    lines.show(listing(100))
+    lines.show(Progress(phase="reading links", done=1, unit="links"))
+    lines.end()
+    said = stderr()
+    assert said.count("trying again") == 2
+    assert "listing blobs (100 keys), 17/s" in said
+    assert "listing blobs (100 keys) took 6.0 s\n" in said and "reading links (1 links) took 0.0 s\n" in said
+
+
+def test_as_events(stderr: Callable[[], str]) -> None:
+    clock = Clock()
+    lines = lines_of(clock, Voice(log_json=True))
+    lines.show(Notice(message="odd"))
+    for attempt in (1, 2):  # one in a few seconds
+        lines.show(retry(attempt))
+    lines.show(listing(1))
+    clock.now += 30
+    lines.show(listing(300, 600))
+    notice, again, progress = map(json.loads, stderr().splitlines())
+    assert (notice["event"], notice["level"], notice["message"]) == ("notice", "info", "odd")
+    assert (again["event"], again["level"], again["key"], again["attempt"]) == ("retry", "warning", "k", 1)
+    assert (
+        progress.items()
+        >= {
+            "event": "progress",
+            "message": "listing blobs (300 of 600 keys), 10/s; 2 requests tried again, "
+            "GetObject of k: attempt 2 failed (503)",
+            "phase": "listing blobs",
+            "done": 300,
+            "total": 600,
+            "unit": "keys",
+            "per_second": 10.0,
+            "retries": 2,
+        }.items()
+    )
+    assert {line["time"][-1] for line in (notice, again, progress)} == {"Z"}
+
+
+def test_all_of_stderr_is_events(run: Run, demo_registry: Path) -> None:
+    for words in (("ls", demo_registry / "nowhere"), ("ls", "--nope"), ("tags", demo_registry)):
+        said = run(*words, "--log-format", "json")
+        events = [json.loads(line) for line in said.err.splitlines()]
+        assert said.code and events, said
+        assert all({"time", "level", "event", "message"} <= event.keys() for event in events)
+    run("ls", demo_registry, "--log-format", "xml").failed(2, "--log-format is text or json")
+
+
+# -- metrics
+
+
+def samples(path: Path) -> dict[str, float]:
+    """By name; Prometheus' own parser reads the file."""
+    found = {}
+    for family in text_string_to_metric_families(path.read_text()):
+        assert family.type == "gauge" and family.documentation
+        for sample in family.samples:
+            assert sample.labels.keys() == {"command", "store"}
+            found[sample.name] = sample.value
+    return found
+
+
+def test_metrics_of_runs(run: Run, demo_copy: Path, tmp_path: Path) -> None:
+    file = tmp_path / "regstore.prom"
+    words = ("gc", demo_copy, "--offline", "--delete-untagged", "--metrics-file", file)
+    assert run(*words, "--yes").code == 0
+    first = samples(file)
+    assert first["regstore_run_exit_code"] == 0
+    assert first["regstore_gc_removed_blobs"] > 0 and first["regstore_gc_failures"] == 0
+    assert first["regstore_run_duration_seconds"] > 0
+    assert first["regstore_run_start_time_seconds"] < first["regstore_run_last_success_time_seconds"]
+    assert f'{{command="gc",store="{demo_copy}"}}' in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o644 and len(list(tmp_path.glob("*.prom"))) == 1
+    (demo_copy / "docker/registry/v2/blobs").rename(demo_copy / "docker/registry/v2/gone")
+    assert run(*words, "--yes").code == 4
+    second = samples(file)
+    assert second["regstore_run_exit_code"] == 4
+    assert second["regstore_run_last_success_time_seconds"] == first["regstore_run_last_success_time_seconds"]
+    assert "regstore_gc_removed_blobs" not in second
+    assert run("gc", "--nope", "--metrics-file", file).code == 2
+    assert samples(file)["regstore_run_exit_code"] == 2
+    assert not list(tmp_path.glob(".regstore.prom*"))
+
+
+def test_metrics_of_odd_names() -> None:
+    ran = Ran(
+        command="backup create", store='a\\b"c\n\x1b', exit_code=3, began=1.0, ended=3.5, numbers={"new_blobs": 7}
+    )
+    text = exposition(ran, "regstore_run_last_success_time_seconds{} junk\n")
+    (exit_code, *_, number) = text_string_to_metric_families(text)
+    assert exit_code.samples[0].labels == {"command": "backup create", "store": 'a\\b"c\n\\x1b'}
+    assert (number.name, number.samples[0].value) == ("regstore_backup_create_new_blobs", 7)
+    assert "last_success" not in text
+
+
+def test_metrics_that_can_not_be_written_are_told_and_no_more(
+    run: Run, demo_registry: Path, tmp_path: Path
+) -> None:
+    said = run("ls", demo_registry, "--metrics-file", tmp_path / "nowhere/x.prom", "--json")
+    assert said.code == 0 and said.json["repositories"]
+    assert (
+        said.err
+        == f"regstore: the metrics can't be written to {tmp_path}/nowhere/x.prom: No such file or directory\n"
+    )
+
+
+# -- pings
+
+
+class Monitor(HTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, str | None]] = []
+        self.answers: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Monitor
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def monitor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor]:
+    monkeypatch.setattr("regstore.cli.ping.PAUSE", 0.0)
+    with Monitor() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_monitor_is_told(run: Run, demo_registry: Path, monitor: Monitor) -> None:
+    url = f"{monitor.url}/uuid/?a=b"
+    assert run("ls", demo_registry, "--ping-url", url).code == 0
+    assert run("ls", demo_registry / "nowhere", "--ping-url", url).code == 1
+    assert run("ls", "--nope", "--ping-url", url).code == 2
+    assert [path for path, _ in monitor.asked] == [
+        "/uuid/start?a=b",
+        "/uuid?a=b",
+        "/uuid/start?a=b",
+        "/uuid/1?a=b",
+        "/uuid/2?a=b",
+    ]
+
+
+def test_it_is_told_again_and_with_credentials(monitor: Monitor) -> None:
+    monitor.answers = [500, 503]
+    said: list[str] = []
+    url = monitor.url.replace("http://", "http://ann:p%40ss@")
+    ping = Ping(url=parse_ping_url(f"{url}/uuid"), say=said.append, pause=lambda seconds: None)
+    ping.end(6)
+    assert monitor.asked == [("/uuid/6", "Basic YW5uOnBAc3M=")] * 3
+    assert not said
+    monitor.answers = [404]
+    ping.end(0)
+    assert len(monitor.asked) == 4 and said == ["127.0.0.1 could not be told of the end of this run: HTTP 404"]
+
+
+def test_a_monitor_that_is_not_there_is_no_failure(
+    run: Run, demo_registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.cli.ping.PAUSE", 0.0)
+    said = run("ls", demo_registry, "--ping-url", "http://ann:geheim@127.0.0.1:1/secret")
+    assert (said.code, said.out.count("\n")) == (0, 4)
+    assert said.err.splitlines() == [
+        f"regstore: 127.0.0.1 could not be told of the {what} of this run: Connection refused"
+        for what in ("start", "end")
+    ]
+
+
+@pytest.mark.parametrize(
+    "url", ["hc-ping.com/x", "ftp://x/geheim", "http://a:geheim@:x/", "http:///geheim", "http://x/ge heim"]
+)
+def test_what_is_no_url_is_refused_and_not_shown(run: Run, demo_registry: Path, url: str) -> None:
+    said = run("ls", demo_registry, "--ping-url", url)
+    said.failed(2, "--ping-url is no URL such as")
+    assert "heim" not in said.err
+
+
+def test_quiet_hears_nothing(stderr: Callable[[], str]) -> None:
+    with speaking(Voice(quiet=True)) as voice:
+        voice.log("info", "note", "x")
+        voice.log("warning", "retry", "x")
+        voice.log("error", "problem", "wrong")
+    assert stderr() == "regstore: wrong\n"
