@@ -43,7 +43,6 @@ LONG: Final = (
     "cli/test_trash.py",
     "cli/test_unreadable.py",
     "cli/test_whose.py",
-    "deployment/test_nightly.py",
     "gc/test_caches.py",
     "gc/test_confirm.py",
     "gc/test_end_to_end.py",

@@ -10,7 +10,7 @@ forms              all files that follow from what is asked: of systemd, compose
 record             what was asked and written before: deployment.json
 planning           what has to change in DIR
 applying           reading DIR, and making it so
-nightly            the script that runs backup, gc and verify, whatever starts it
+nightly            regstore.toml, with the job that runs backup, gc and verify, whatever starts it
 containers         what the forms that run containers share
 compose            the compose file
 kubernetes         the manifests, and the kustomization that makes their Secrets

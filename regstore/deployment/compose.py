@@ -5,13 +5,14 @@ today, and no `name`, which 1.29 does not know (the folder's name is the project
 
 - Nothing secret is in it: `env_file` names the files of secrets/, keys and passwords are mounted with their folders.
 - A container gets what it needs and no more, read-only: the authority's key and the other's secrets are in none.
-- Folders are mounted, not files, so that a file that is replaced is seen; but config.yml and the script alone, which a
-  new start reads anew anyway.
+- Folders are mounted, not files, so that a file that is replaced is seen; but config.yml and regstore.toml alone, which
+  a new start reads anew anyway.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -99,7 +100,7 @@ def _registry(deployment: Deployment) -> dict[str, Any]:
 
 def _serve(deployment: Deployment) -> dict[str, Any]:
     return {
-        **_regstore(deployment),
+        **_regstore(deployment, nightly.environment(deployment)),
         "command": containers.serve_arguments(deployment),
         "restart": "unless-stopped",
         **_low(deployment.serve_port),
@@ -111,13 +112,13 @@ def _serve(deployment: Deployment) -> dict[str, Any]:
 
 def _nightly(deployment: Deployment) -> dict[str, Any]:
     # Each run is a new container, so it has all files as they are then.
-    wanted = [CONFIG, nightly.NIGHTLY, *([STORE_CA] if deployment.store_ca else [])]
+    wanted = [CONFIG, nightly.REGSTORE_TOML, *([STORE_CA] if deployment.store_ca else [])]
     files = [_bind(path, deployment.seen(path)) for path in wanted]
     return {
         # Not started with the others: something runs it at night.
         "profiles": [NIGHTLY_SERVICE],
-        **_regstore(deployment),
-        "entrypoint": ["/bin/sh", deployment.seen(nightly.NIGHTLY)],
+        **_regstore(deployment, nightly.job_environment(deployment)),
+        "command": nightly.arguments(),
         "restart": "no",
         # When the registry's process was started says what its cache has forgotten; that is asked on its loopback.
         **({"network_mode": "service:registry"} if deployment.cache is Cache.MEMORY else {}),
@@ -125,14 +126,14 @@ def _nightly(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _regstore(deployment: Deployment) -> dict[str, Any]:
+def _regstore(deployment: Deployment, environment: Mapping[str, str]) -> dict[str, Any]:
     image = containers.regstore_image(deployment)
     return {
         "image": image,
         **({"pull_policy": "never"} if containers.is_built_here(image) else {}),
         **_confined(deployment),
         "env_file": [REGSTORE_ENV],
-        "environment": nightly.environment(deployment),
+        "environment": dict(environment),
         "tmpfs": ["/tmp"],
     }
 

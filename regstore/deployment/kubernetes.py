@@ -49,7 +49,7 @@ _GRACE: Final = 60
 _NIGHT: Final = 20 * 3600
 
 _CONFIG: Final = "registry-config"
-_SCRIPT: Final = "registry-nightly"
+_REGSTORE: Final = "regstore-config"
 _AUTH: Final = "registry-auth"
 _TLS: Final = "registry-tls"
 _STORE_CA: Final = "registry-store-ca"
@@ -83,7 +83,7 @@ def _kustomization(deployment: Deployment, resources: list[str]) -> Manifest:
         secrets.append({"name": _TLS, "files": [_named(SERVER_CERT), _named(SERVER_KEY)]})
     config_maps: list[Manifest] = [
         {"name": _CONFIG, "files": [CONFIG]},
-        {"name": _SCRIPT, "files": [nightly.NIGHTLY]},
+        {"name": _REGSTORE, "files": [nightly.REGSTORE_TOML]},
     ]
     if deployment.store_ca:
         config_maps.append({"name": _STORE_CA, "files": [_named(STORE_CA)]})
@@ -134,7 +134,7 @@ def _registry(deployment: Deployment) -> list[Manifest]:
 def _serve(deployment: Deployment) -> list[Manifest]:
     ready = {"httpGet": {"path": "/healthz", "port": "serve", "scheme": _scheme(deployment)}}
     container: Manifest = {
-        **_regstore(deployment, "serve", {"args": containers.serve_arguments(deployment)}),
+        **_regstore(deployment, "serve", containers.serve_arguments(deployment), nightly.environment(deployment)),
         "ports": [{"name": "serve", "containerPort": deployment.serve_port}],
         "startupProbe": {**ready, "periodSeconds": 2, "failureThreshold": 60},
         "readinessProbe": {**ready, "periodSeconds": 10, "timeoutSeconds": 5},
@@ -150,12 +150,12 @@ def _serve(deployment: Deployment) -> list[Manifest]:
 
 
 def _nightly(deployment: Deployment) -> list[Manifest]:
-    script = _part("configMap", _SCRIPT, [nightly.NIGHTLY])
+    own = _part("configMap", _REGSTORE, [nightly.REGSTORE_TOML])
     container: Manifest = {
-        **_regstore(deployment, "nightly", {"command": ["/bin/sh", deployment.seen(nightly.NIGHTLY)]}),
+        **_regstore(deployment, "nightly", nightly.arguments(), nightly.job_environment(deployment)),
         "volumeMounts": [*_mounts(deployment, "store", "backup"), *_scratch_mounts("tmp", "cache")],
     }
-    volumes = [*_volumes(deployment, [script], "store", "backup"), _empty("tmp"), _claimed("cache")]
+    volumes = [*_volumes(deployment, [own], "store", "backup"), _empty("tmp"), _claimed("cache")]
     pod = {**_pod(deployment, "nightly", container, volumes, account="regstore"), "restartPolicy": "Never"}
     at = deployment.nightly
     job = {
@@ -183,15 +183,15 @@ def _nightly(deployment: Deployment) -> list[Manifest]:
     ]
 
 
-def _regstore(deployment: Deployment, name: str, line: Mapping[str, list[str]]) -> Manifest:
+def _regstore(deployment: Deployment, name: str, arguments: list[str], environment: Mapping[str, str]) -> Manifest:
     image = containers.regstore_image(deployment)
     return {
         "name": name,
         "image": image,
         # It was put on the nodes, and is nowhere else.
         **({"imagePullPolicy": "Never"} if containers.is_built_here(image) else {}),
-        **line,
-        **_environment("regstore", nightly.environment(deployment)),
+        "args": arguments,
+        **_environment("regstore", environment),
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}},
         "securityContext": _confined(),
     }

@@ -15,7 +15,6 @@ from regstore.deployment.authority import CA_LIFE, RENEW_WITHIN, SERVER_LIFE
 from regstore.deployment.wanted import (
     CA_CERT,
     CA_KEY,
-    CONFIG,
     HTPASSWD,
     REGISTRY_ENV,
     REGSTORE_ENV,
@@ -153,14 +152,17 @@ def _before(deployment: Deployment) -> Parts:
         )
 
 
+def _who(deployment: Deployment) -> str:
+    return "root" if deployment.user in ("root", "0") else f"user {deployment.user}"
+
+
 # -- start
 
 
 def _start_compose(deployment: Deployment) -> Parts:
     yield "With Docker and its compose plugin (docker-compose 1.29, as Debian 12 has it, reads the file, too):"
     yield _commands(f"cd {shlex.quote(str(deployment.folder))}", "docker compose up -d", "docker compose ps")
-    who = "root" if deployment.user in ("root", "0") else f"user {deployment.user}"
-    yield f"The containers run as {who}, who must own this folder and those of the store and the backup."
+    yield f"The containers run as {_who(deployment)}, who must own this folder and those of the store and the backup."
     yield "Once, for the nightly job:"
     yield _commands(f"sudo install -m 644 {_in(deployment, compose.CRON)} /etc/cron.d/regstore")
 
@@ -178,7 +180,7 @@ def _start_systemd(deployment: Deployment) -> Parts:
         f"systemctl status {prefix}",
     )
     yield (
-        f"They run as {deployment.user}, who must own this folder and those of the store and the backup. A registry "
+        f"They run as {_who(deployment)}, who must own this folder and those of the store and the backup. A registry "
         "that is running takes a changed config.yml or certificate with `systemctl restart`."
     )
 
@@ -362,11 +364,11 @@ _RESTART: Final[dict[Form, Callable[[Deployment], str]]] = {
 
 
 def _night(deployment: Deployment) -> Parts:
-    names = [step.name for step in nightly.steps(deployment)]
+    names = [f"`{step['command']}`" for step in nightly.steps(deployment)]
     yield (
-        f"At {deployment.nightly:%H:%M} {nightly.NIGHTLY} runs {', then '.join(names)}, each with regstore, while the "
-        "registry serves. Its exit code is 0 when all went well, and 3 when something was left out and named; any "
-        "other should wake somebody: 6 means that something in the store is damaged."
+        f"At {deployment.nightly:%H:%M} `regstore run {nightly.JOB}` runs {', then '.join(names)}, as "
+        f"{nightly.REGSTORE_TOML} says, while the registry serves. Its exit code is 0 when all went well, and 3 when "
+        "something was left out and named; any other should wake somebody: 6 means that something is damaged."
     )
     if deployment.backup is None:
         yield (
@@ -375,8 +377,8 @@ def _night(deployment: Deployment) -> Parts:
         )
     else:
         yield (
-            "When the backup fails, gc does not run. Snapshots are never deleted by it; `regstore backup prune` does, "
-            "with the rules that you choose. Try once how `regstore restore` brings them back."
+            "When the backup fails, nothing else runs. Snapshots are never deleted by it; `regstore backup prune` "
+            "does, with the rules that you choose. Try once how `regstore restore` brings them back."
         )
     yield (
         "gc takes what nothing refers to; untagged images stay, what is younger than a day stays, and what goes lies "
@@ -412,12 +414,18 @@ _RUN_NIGHTLY: Final[dict[Form, Callable[[Deployment], list[str]]]] = {
 
 
 def _by_hand(deployment: Deployment) -> Parts:
-    config = ["--registry-config", deployment.seen(CONFIG)]
-    asked = [["gc", *config, "--dry-run"], ["trash", "list", *config], ["trash", "restore", *config]]
-    yield "What gc would take, what it took, and the way back; `--help` says more of each:"
+    asked = [
+        ["gc", nightly.STORE, "--dry-run"],
+        ["trash", "list", nightly.STORE],
+        ["trash", "restore", nightly.STORE],
+    ]
+    yield (
+        f"What gc would take, what it took, and the way back; `--help` says more of each. {nightly.STORE} is the "
+        f"store, as {nightly.REGSTORE_TOML} names it."
+    )
     if deployment.form is Form.KUBERNETES:
         yield _commands(*(["regstore", *line] for line in asked))
-        yield "in a pod like that of the job, with one of these as its command:"
+        yield "in a pod like that of the job, with the arguments of one of these for its own:"
         yield _commands(
             f"kubectl -n {_SPACE} create job look --from=cronjob/registry-nightly --dry-run=client -o yaml > look.yaml"
         )
@@ -428,9 +436,9 @@ def _by_hand(deployment: Deployment) -> Parts:
 def _regstore(deployment: Deployment) -> list[str]:
     """regstore as the nightly job has it."""
     if deployment.form is Form.COMPOSE:
-        return ["docker", "compose", "run", "--rm", "--entrypoint", "regstore", compose.NIGHTLY_SERVICE]
+        return ["docker", "compose", "run", "--rm", compose.NIGHTLY_SERVICE]
     secrets = f"EnvironmentFile={deployment.seen(REGSTORE_ENV)}"
-    environment = [f"--setenv={name}={value}" for name, value in nightly.environment(deployment).items()]
+    environment = [f"--setenv={name}={value}" for name, value in nightly.job_environment(deployment).items()]
     run = ["sudo", "systemd-run", "--pty", f"--uid={deployment.user}", "-p", secrets, *environment]
     return [*run, deployment.regstore_program]
 

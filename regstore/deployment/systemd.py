@@ -106,13 +106,13 @@ def _nightly(deployment: Deployment) -> str:
         f"Backup, garbage collection and verification of the registry at {deployment.address}",
         [
             "Type=oneshot",
-            # The script passes a stop on; a second one would end regstore before it has put its house in order.
+            # The job passes a stop on to its step; a second one would end that before it has put its house in order.
             "KillMode=mixed",
-            f"ExecStart={quoted(['/bin/sh', deployment.seen(nightly.NIGHTLY)])}",
+            f"ExecStart={quoted([deployment.regstore_program, *nightly.arguments()])}",
             "Nice=10",
             "IOSchedulingClass=idle",
             f"CacheDirectory={nightly.CACHE_FOLDER.name}",
-            *_as_who(deployment, REGSTORE_ENV, nightly.environment(deployment), []),
+            *_as_who(deployment, REGSTORE_ENV, nightly.job_environment(deployment), []),
             *(f"ReadWritePaths={_word(folder)}" for folder in writable),
         ],
         mounts=writable,

@@ -455,3 +455,17 @@ def test_a_terminal_is_asked_for_what_is_missing(place: Path, tmp_path: Path) ->
     changed = on_terminal("init", place, "--port", "5443", answer="y")
     assert changed.code == 0
     assert "addr: :5443" in (place / "config.yml").read_text()
+
+
+def test_the_folder_of_backups_is_made_here_or_not_at_all(
+    init: Init, run: Run, place: Path, tmp_path: Path
+) -> None:
+    """The nightly job makes none: one that is missing then is a disk that is not mounted."""
+    backup = tmp_path / "back up" / "of it"
+    assert init("--yes", "--backup", backup).code == 0
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o700
+    backup.rmdir()
+    said = run("init", place, "--yes", "--with-serve")
+    assert said.code == 0
+    assert f"there is no folder {backup} for backups yet" in said.err
+    assert not backup.exists()

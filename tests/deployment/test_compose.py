@@ -102,7 +102,7 @@ def test_a_container_has_what_it_needs_and_no_more() -> None:
     assert mounts("serve") == {**configuration, "/var/lib/registry": True, "/var/cache/regstore": False}
     assert mounts("nightly") == {
         "/etc/registry/config.yml": True,
-        "/etc/registry/nightly.sh": True,
+        "/etc/registry/regstore.toml": True,
         "/var/lib/registry": False,
         "/var/lib/regstore-backup": False,
         "/var/cache/regstore": False,

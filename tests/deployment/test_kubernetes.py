@@ -79,7 +79,7 @@ def test_whatever_is_referred_to_is_there(name: str) -> None:
             entries = [entry.rpartition("=") for entry in generator.get("files", [])]
             made[kind, generator["name"]] = {key or path for key, _, path in entries}
             sources |= {path for _, _, path in entries} | set(generator.get("envs", []))
-    assert sources <= {CONFIG, nightly.NIGHTLY, *STANDING}
+    assert sources <= {CONFIG, nightly.REGSTORE_TOML, *STANDING}
     claims = {each["metadata"]["name"] for each in manifests(name) if each["kind"] == "PersistentVolumeClaim"}
     accounts = {each["metadata"]["name"] for each in manifests(name) if each["kind"] == "ServiceAccount"}
     for pod in pods(name):
@@ -98,16 +98,16 @@ def test_whatever_is_referred_to_is_there(name: str) -> None:
 
 def test_a_pod_has_the_files_where_they_are_looked_for() -> None:
     asked = case("everything", form=Form.KUBERNETES)
-    text = json.dumps(config_yml.configuration(asked)) + nightly.script(asked)
+    text = json.dumps(config_yml.configuration(asked)) + nightly.render(asked)
     for pod in pods("everything"):
         sources = pod["volumes"][0]["projected"]["sources"]
         there = {item["path"] for source in sources for part in source.values() for item in part["items"]}
-        is_nightly = "command" in pod["containers"][0]
+        is_nightly = pod["containers"][0]["name"] == "nightly"
         # The job lets nobody in.
         assert there == {
             CONFIG,
             STORE_CA,
-            *([nightly.NIGHTLY] if is_nightly else [HTPASSWD, SERVER_CERT, SERVER_KEY]),
+            *([nightly.REGSTORE_TOML] if is_nightly else [HTPASSWD, SERVER_CERT, SERVER_KEY]),
         }
     assert asked.seen(SERVER_KEY) in text
 

@@ -89,7 +89,6 @@ async def test_regstore(
     proxy: FaultProxy, store: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nightly job, the way back from gc, and what goes in parts."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     server = S3Server(proxy.endpoint_url, "any", "thing")
     orphan = images.layer("orphan")
     keys = images.registry_keys("team/app", images.image("one", 2), "1")
@@ -103,13 +102,18 @@ async def test_regstore(
 
     asked = replace(store, folder=PurePosixPath(tmp_path))
     (tmp_path / CONFIG).write_text(config_yml.render(asked))
+    toml = nightly.render(asked)
+    now = "".join(f'\n{name} = "0s"' for name in ("grace", "settle", "uploads_older_than"))
+    (tmp_path / nightly.REGSTORE_TOML).write_text(toml.replace("yes = true", f"yes = true{now}"))
+    for name, value in nightly.job_environment(asked).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     guard = Guard(proxy, of(asked, policies.REGSTORE_POLICY))
-    now = ("--grace", "0s", "--settle", "0s", "--uploads-older-than", "0s")
-    for step in nightly.steps(asked):
-        said = await said_by(*step.arguments, *(now if step.name == "gc" else ()))
-        assert said.exit_code == 0, (step.name, said.output)
+    for number, step in enumerate(nightly.steps(asked), 1):  # in this process
+        said = await said_by(*nightly.arguments(), "--step", str(number))
+        assert said.exit_code == 0, (step, said.output)
     assert f"{ROOT}/{images.blob_key(orphan.digest)}" not in server.keys(BUCKET)
-    assert (await said_by("trash", "restore", store.store, "--yes")).exit_code == 0
+    assert (await said_by("trash", "restore", nightly.STORE, "--yes")).exit_code == 0
 
     for url in (asked.store, str(asked.backup)):
         async with open_storage(url) as storage:

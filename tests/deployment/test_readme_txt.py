@@ -66,7 +66,7 @@ def test_the_files_that_it_names_are_there(name: str, form: Form) -> None:
     there = {file.path for file in forms.generated_files(asked)} | STANDING
     folders = {f"{PurePosixPath(path).parent}/" for path in there} | {f"{SECRETS_FOLDER}/"}
     named = re.findall(
-        r"(?<![\w./:-])((?:policies|secrets|tls|auth|authority|systemd|kubernetes)/[\w.-]*|nightly\.\w+|config\.yml)",
+        r"(?<![\w./:-])((?:policies|secrets|tls|auth|authority|systemd|kubernetes)/[\w.-]*|nightly\.\w+|config\.yml|regstore\.toml)",
         readme_txt.render(asked),
     )
     assert {each.rstrip(".") for each in named} <= there | folders

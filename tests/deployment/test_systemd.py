@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
@@ -37,8 +38,9 @@ def test_what_runs(tmp_path: Path) -> None:
     assert registry.all("AmbientCapabilities") == registry.all("CapabilityBoundingSet") == ["CAP_NET_BIND_SERVICE"]
     assert registry.all("Restart") == ["always"]
     job = units["regstore-registry-nightly.service"]
-    assert job.command == ["/bin/sh", "/srv/registry/nightly.sh"]
-    assert job.all("KillMode") == ["mixed"]  # a stop reaches regstore once, by the script
+    assert job.command == ["/usr/local/bin/regstore", "run", "nightly"]
+    assert "REGSTORE_CONFIG=/srv/registry/regstore.toml" in job.all("Environment")
+    assert job.all("KillMode") == ["mixed"]  # a stop reaches the step once, by the job
     assert job.all("ReadWritePaths") == ["/srv/backup"]
     assert job.all("CapabilityBoundingSet") == [""]
     assert units["regstore-registry-nightly.timer"].all("OnCalendar") == ["*-*-* 02:30:00"]
@@ -48,7 +50,8 @@ def test_what_runs(tmp_path: Path) -> None:
 def test_odd_paths_are_words_of_their_own(tmp_path: Path) -> None:
     units = write(case("folders", folder=PurePosixPath(ODD)), tmp_path)
     name = next(name for name in units if name.endswith("nightly.service"))
-    assert units[name].command == ["/bin/sh", f"{ODD}/nightly.sh"]
+    settings = [shlex.split(line)[0].replace("%%", "%") for line in units[name].all("Environment")]
+    assert f"REGSTORE_CONFIG={ODD}/regstore.toml" in settings
     (registry,) = (unit for unit in units.values() if "docker-registry" in unit.path.read_text())
     assert registry.command[-1] == f"{ODD}/config.yml"
     assert registry.all("EnvironmentFile") == [f"{ODD}/secrets/registry.env".replace("%", "%%")]

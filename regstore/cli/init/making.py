@@ -23,7 +23,7 @@ from regstore.cli.output import emit, emit_error
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.voice import voice
-from regstore.deployment import applying, environment_files, users
+from regstore.deployment import applying, environment_files, nightly, users
 from regstore.deployment.authority import Pair
 from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
 from regstore.deployment.environment_files import Secrets, StoreKeys
@@ -90,6 +90,8 @@ def make(
         if any(change.touches for change in made.plan.to_do):
             _consent(view)
         seeded = run_async(_seed_all(chosen, view, owner))
+        if doing.create:
+            _make_backup_folder(chosen.deployment, owner)
         applying.apply(folder, made.plan, owner)
         return _finish(folder, made, view, seeded)
 
@@ -155,6 +157,9 @@ def _made(
     if certs.ends_soon(now) and certs.shown is not None:
         warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: --renew makes a new one")
     warnings += _missing_programs(deployment)
+    missing = _missing_backup_folder(deployment)
+    if missing is not None and not doing.create:
+        warnings.append(f"there is no folder {missing} for backups yet, and no night makes it: --create does")
     planned = plan(deployment, wanted, standing, before, overwrite=set(doing.overwrite or ()))
     return _Made(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
 
@@ -171,6 +176,27 @@ def _missing_programs(deployment: Deployment) -> list[str]:
         if not Path(deployment.regstore_program).exists():
             found.append(f"there is no {deployment.regstore_program} here yet, which the nightly job runs")
     return found
+
+
+def _missing_backup_folder(deployment: Deployment) -> Path | None:
+    """In Kubernetes it is a claim."""
+    folder = nightly.backup_folder(deployment)
+    if folder is None or deployment.form is Form.KUBERNETES or Path(folder).is_dir():
+        return None
+    return Path(folder)
+
+
+def _make_backup_folder(deployment: Deployment, owner: applying.Owner | None) -> None:
+    """Once, and here: where it is missing later, its disk is not mounted."""
+    folder = _missing_backup_folder(deployment)
+    if folder is None:
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise StorageError(f"the folder {folder} for backups can't be made: {error.strerror}") from error
+    if owner is not None:
+        applying.give(folder, owner)
 
 
 def _given(keys: Keys) -> Given | None:

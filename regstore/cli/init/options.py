@@ -162,7 +162,7 @@ class Doing:
     remove_user: Annotated[
         str | None, typer.Option(metavar="NAME", show_default=False, help="Only take this user away.")
     ] = None
-    create: Annotated[bool, typer.Option("--create", help="Make the bucket, or the folder, that is missing.")] = (
+    create: Annotated[bool, typer.Option("--create", help="Make the bucket, or the folders, that are missing.")] = (
         False
     )
     overwrite: Annotated[
