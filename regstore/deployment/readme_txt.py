@@ -295,8 +295,10 @@ def _log_in(deployment: Deployment) -> Parts:
     if deployment.form is Form.KUBERNETES:
         yield "Pods pull with a Secret that their namespace has, named in imagePullSecrets of a pod or its account:"
         yield _commands(
-            "kubectl create secret docker-registry pull --docker-server="
-            f'{shlex.quote(address)} --docker-username=NAME --docker-password="$(cat FILE)"'
+            ["podman", "login", "--authfile", "pull.json", "-u", "NAME", address],
+            "kubectl create secret generic pull --type=kubernetes.io/dockerconfigjson "
+            "--from-file=.dockerconfigjson=pull.json",
+            ["rm", "pull.json"],
         )
 
 
@@ -464,7 +466,9 @@ def _secrets(deployment: Deployment) -> Parts:
         )
     )
     if deployment.backup is not None:
-        yield f"The images are backed up every night, to {deployment.backup}; this folder is not."
+        is_claim = deployment.form is Form.KUBERNETES and "backup" in containers.folders(deployment)
+        where = "the claim registry-backup" if is_claim else deployment.backup
+        yield f"The images are backed up every night, to {where}; this folder is not."
 
 
 def _change(deployment: Deployment) -> Parts:

@@ -80,6 +80,13 @@ def test_no_tls_no_trust() -> None:
     assert "X-Forwarded-Proto" in text
 
 
+@pytest.mark.parametrize("form", list(Form))
+def test_no_password_stands_in_a_command_line(form: Form) -> None:
+    """Whoever is on the same computer could read it."""
+    for line in commands(readme_txt.render(case("everything", form=form))):
+        assert not re.search(r"--(docker-)?password(?!-stdin)|--creds|\$\(|-u NAME:|login .* -p ", line)
+
+
 def test_who_has_no_backup_is_told() -> None:
     assert "NO BACKUP IS MADE" in readme_txt.render(case("plain", form=Form.COMPOSE))
     assert "NO BACKUP IS MADE" not in readme_txt.render(case("folders", form=Form.COMPOSE))
