@@ -50,6 +50,11 @@ def parse_tag(text: str) -> str:
     return text
 
 
+def is_digest_tag(tag: str) -> bool:
+    """Whether it names a digest, in full or cut: `sha256-<hex>`, `sha256-<hex>.sig`."""
+    return _DIGEST_TAG.fullmatch(tag) is not None
+
+
 def subject_of_tag(tag: str) -> Digest | None:
     """The digest that a tag such as `sha256-<hex>` or `sha256-<hex>.sig` names, else None.
 

@@ -9,11 +9,12 @@ import typer
 from regstore.cli.command import command
 from regstore.cli.options import CacheWords
 from regstore.cli.outcome import Result
-from regstore.cli.output import counted, emit, emit_problem
+from regstore.cli.output import counted, emit, emit_problem, printable
 from regstore.cli.progress import progress
 from regstore.cli.registry_cache import told_cache
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.tables import Painted, state
 from regstore.cli.whose import say_whose, whose_json
 from regstore.errors import EXIT_FAILURE, EXIT_OK
 from regstore.events import OnEvent
@@ -41,7 +42,7 @@ def doctor(
     say_whose(url, database)
     for line in lines:
         say = emit if line.state == "ok" else emit_problem
-        say(f"{line.state:<5} {line.name}: {line.detail}")
+        say(Painted(f"{state(str(line.state), 5)} {printable(f'{line.name}: {line.detail}')}"))
         if line.advice:
             say(f"      {line.advice}")
     emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}")

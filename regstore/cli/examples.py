@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 EXAMPLES: Final = {
-    "ls": ("ls /srv/registry --long", "ls s3://my-registry --json"),
-    "tags": ("tags /srv/registry team/app", "tags s3://my-registry team/app --json"),
+    "ls": ("ls /srv/registry --long", "ls s3://my-registry team/"),
+    "tags": ("tags /srv/registry team/app", "tags s3://my-registry team/app --sort version --long"),
     "inspect": ("inspect /srv/registry team/app:1.1", "inspect s3://my-registry team/app:1.1 --config"),
-    "du": ("du /srv/registry", "du s3://my-registry --limit 20"),
+    "du": ("du /srv/registry", "du s3://my-registry team/ --sort name"),
     "serve": (
         "serve /srv/registry --listen 127.0.0.1:5055",
         "serve s3://backups/registry --snapshot latest",

@@ -22,6 +22,7 @@ from regstore.cli.gc_report import (
 )
 from regstore.cli.healed import print_healed
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
+from regstore.cli.naming import full_digest, saying_what_was_meant
 from regstore.cli.options import BreakLock, InventoryFile, PlanOnly, Scanning, Yes
 from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, emit_error, emit_problem, size
@@ -110,17 +111,17 @@ async def _explain(
     questions: Questions,
     shown: Shown,
 ) -> Result:
-    from regstore.digest import Digest
     from regstore.gc.run import open_run
 
     tags = questions.explain or []
-    wanted = [Digest.parse(digest) for digest in questions.why or []]
     storage, config = settings.open_with_config(read_only=True)
-    async with storage, open_run(storage, _with_config(options, config), on_event=shown.show) as run:
-        shown.clear()
-        voice().answers = True
-        say_whose(storage.url, run.database)
-        return Result(data=show_reasons(run, options.plan, tags, wanted))
+    async with saying_what_was_meant(settings, tags), storage:
+        wanted = [await full_digest(storage, digest) for digest in questions.why or []]
+        async with open_run(storage, _with_config(options, config), on_event=shown.show) as run:
+            shown.clear()
+            voice().answers = True
+            say_whose(storage.url, run.database)
+            return Result(data=show_reasons(run, options.plan, tags, wanted))
 
 
 async def _show(settings: StoreSettings, options: GcRunOptions, shown: Shown) -> Result:

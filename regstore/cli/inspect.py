@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.command import command
+from regstore.cli.naming import full_references, meaning
 from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, iso, moment, printable, size, table
 from regstore.cli.run import run_async
@@ -14,7 +15,7 @@ from regstore.cli.settings import StoreSettings
 from regstore.cli.tags import description_json, kind
 from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.digest import Digest
-from regstore.errors import InputError
+from regstore.errors import InputError, NameUnknown
 from regstore.reference import parse_tag
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def inspect(
     settings, reference = settings.shifted(reference)
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
-    name, wanted = _split(reference)
-    url, facts = run_async(_read(settings, name, wanted, with_config=config))
+    url, facts = run_async(meaning(settings, [reference], _read(settings, reference, with_config=config)))
     say_whose(url, facts["database"] or "")
     if "digest" in facts:
         _print_manifest(facts)
@@ -65,11 +65,11 @@ def _split(reference: str) -> tuple[str, Digest | str | None]:
     return folder + slash + last, wanted
 
 
-async def _read(
-    settings: StoreSettings, name: str, wanted: Digest | str | None, *, with_config: bool
-) -> tuple[str, dict[str, Any]]:
+async def _read(settings: StoreSettings, reference: str, *, with_config: bool) -> tuple[str, dict[str, Any]]:
     from regstore.registry import Registry
 
+    (reference,) = await full_references(settings, [reference])
+    name, wanted = _split(reference)
     storage, config = settings.open_with_config(read_only=True)
     async with Registry(storage) as registry:
         repository = registry.repository(name)
@@ -78,6 +78,8 @@ async def _read(
             if wanted
             else await _repository(repository)
         )
+        if not (wanted or facts["tags"] or facts["revisions"]["total"] or facts["layer_links"] or facts["uploads"]):
+            raise NameUnknown(f"{registry.url} has no repository {name}")
         database = await database_of(storage, config)
         return registry.url, whose_json(database) | {"repository": name} | facts
 

@@ -22,13 +22,18 @@ if TYPE_CHECKING:
 @command(answers=True)
 def ls(
     settings: StoreSettings,
+    prefix: Annotated[
+        str | None,
+        typer.Argument(metavar="PREFIX", show_default=False, help="Only names that begin so, such as team/."),
+    ] = None,
     long: Annotated[
         bool, typer.Option("--long", "-l", help="Count the tags and revisions of each (it lists all their links).")
     ] = False,
 ) -> Result:
     """List the repositories of a store."""
+    settings, prefix = settings.shifted(prefix)
     with progress() as on_event:
-        url, database, rows = run_async(_read(settings, long, on_event))
+        url, database, rows = run_async(_read(settings, prefix or "", long, on_event))
     say_whose(url, database, to_stderr=True)
     if long and rows:
         cells = [[row["name"], count(row["tags"]), count(row["revisions"])] for row in rows]
@@ -37,17 +42,21 @@ def ls(
         for row in rows:
             emit(row["name"])
     if not rows:
-        emit_note(f"no repositories in {url} yet")
+        emit_note(f"no repository in {url} begins with {prefix}" if prefix else f"no repositories in {url} yet")
     return Result(data=whose_json(database) | {"repositories": rows}, numbers={"repositories": len(rows)})
 
 
-async def _read(settings: StoreSettings, long: bool, on_event: OnEvent) -> tuple[str, str, list[dict[str, Any]]]:
+async def _read(
+    settings: StoreSettings, prefix: str, long: bool, on_event: OnEvent
+) -> tuple[str, str, list[dict[str, Any]]]:
     from regstore.registry import Registry
 
     storage, config = settings.open_with_config(read_only=True)
     async with Registry(storage) as registry:
         rows = []
         async for repository in registry.repositories():
+            if not repository.name.startswith(prefix):
+                continue
             rows.append(await _facts(repository) if long else {"name": repository.name})
             on_event(Progress(phase="listing repositories", done=len(rows), unit="repositories"))
         database = await database_of(storage, config)

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Final
 
+from regstore.cli.tables import Painted
+from regstore.cli.tables import table as table
 from regstore.cli.voice import voice
 from regstore.words import count as count
 from regstore.words import counted as counted
@@ -20,13 +22,17 @@ _SHOWN: Final = 20
 def emit(text: str = "") -> None:
     """One line, or several, of the report, on stdout. With --json and with -q nothing."""
     if voice().prints(problem=False):
-        print(printable(text))
+        _print(text)
 
 
 def emit_problem(text: str) -> None:
     """A line of the report that -q leaves: what is wrong, or was left out."""
     if voice().prints(problem=True):
-        print(printable(text))
+        _print(text)
+
+
+def _print(text: str) -> None:
+    print(text if isinstance(text, Painted) else printable(text))
 
 
 def emit_error(text: str) -> None:
@@ -90,24 +96,6 @@ def emit_yaml(document: Mapping[str, Any]) -> None:
 def blobs(number: int, total: int) -> str:
     """`3 blobs (1.2 MiB)`."""
     return f"{counted(number, 'blob')} ({size(total)})"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Aligned plain text: one line a row, two spaces between columns.
-
-    right: the positions of columns that are aligned to the right (numbers).
-    """
-    lines = [list(headings), *(list(map(printable, row)) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-
-    def render(line: Sequence[str]) -> str:
-        cells = (
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        return "  ".join(cells).rstrip()
-
-    return "\n".join(map(render, lines))
 
 
 def some(lines: Sequence[str], more: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.command import command, said
+from regstore.cli.naming import full, meaning
 from regstore.cli.options import CacheWords, Scanning
 from regstore.cli.outcome import Result
 from regstore.cli.progress import progress
@@ -65,6 +66,7 @@ def rm(
     from regstore.gc.removal.run import RemovalOptions
 
     settings, words = _shifted(settings, names)
+    words = full(settings, words)
     named = Named.parse(words, recursive=recursive)
     options = RemovalOptions(scan=scanning.of(settings), settle=settling.settle / 1_000_000)
     return _remove(settings, named, options, how, cache.of(settings))
@@ -113,4 +115,6 @@ def _remove(
             how=how,
             shown=shown,
         )
-        return run_async(removing.run())
+        names = [f"{name}:{tag}" for name, tag in sorted(named.tags)]
+        names += [*(name for name, _ in sorted(named.revisions)), *sorted(named.repositories)]
+        return run_async(meaning(settings, names, removing.run()))

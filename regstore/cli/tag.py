@@ -9,6 +9,7 @@ import typer
 from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import hold_lock_openly
+from regstore.cli.naming import full, meaning
 from regstore.cli.options import DryRun, Yes
 from regstore.cli.outcome import Result
 from regstore.cli.output import emit, emit_error
@@ -56,7 +57,8 @@ def tag(
         settings, image, new = replace(settings, store=None), settings.store, image
     if image is None or new is None:
         raise InputError("say an image, REPOSITORY:TAG or REPOSITORY@DIGEST, and the new tag")
-    return run_async(_tag(settings, Reference.parse(image), new, force, dry_run, yes))
+    (image,) = full(settings, [image])
+    return run_async(meaning(settings, [image], _tag(settings, Reference.parse(image), new, force, dry_run, yes)))
 
 
 async def _tag(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from regstore.cli.command import command
+from regstore.cli.naming import meaning, version_key
 from regstore.cli.outcome import Result
-from regstore.cli.output import count, emit, emit_error, emit_note, iso, moment, size, table
+from regstore.cli.output import count, counted, emit, emit_error, emit_note, iso, moment, size, table
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, RegstoreError
 from regstore.events import OnEvent, Progress
+from regstore.reference import is_digest_tag
 
 if TYPE_CHECKING:
     from regstore.registry import Description, Repository
@@ -26,18 +29,36 @@ def tags(
     repository: Annotated[
         str | None, typer.Argument(metavar="REPOSITORY", show_default=False, help="Its name, such as team/app.")
     ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="name|date|size|version",
+            help="By name, the newest image or the largest first, or as versions: 1.9 before 1.10.",
+        ),
+    ] = "name",
+    long: Annotated[bool, typer.Option("--long", "-l", help="With whole digests and times.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Also tags that name a digest, as of signatures (--json has them).")
+    ] = False,
 ) -> Result:
     """List the tags of a repository: digest, kind, size, platforms, referrers."""
     settings, repository = settings.shifted(repository)
     if repository is None:
         raise InputError("no repository: say its name after the store")
+    if sort not in _ORDERS:
+        raise InputError(f"--sort is one of {', '.join(_ORDERS)}, not {sort}")
     with progress() as on_event:
-        url, database, rows = run_async(_read(settings, repository, on_event))
+        url, database, rows = run_async(meaning(settings, [repository], _read(settings, repository, on_event)))
+    rows.sort(key=_ORDERS[sort])
     damaged = [row for row in rows if row["problem"] is not None]
     say_whose(url, database, to_stderr=True)
-    if rows:
+    shown = [row for row in rows if everything or row["problem"] or not is_digest_tag(row["tag"])]
+    if shown:
         headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
-        emit(table(headings, _cells(rows), right=(3, 5)))
+        emit(table(headings, _cells(shown, long=long), right=(3, 5)))
+    if len(shown) < len(rows):
+        left = counted(len(rows) - len(shown), "more tag names", "more tags name")
+        emit(f"({left} a digest, as of signatures: --all)")
     for row in damaged:
         emit_error(f"{repository}:{row['tag']} is damaged: {row['problem']}")
     if not rows:
@@ -53,16 +74,25 @@ def _row_json(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"created": iso(row["created"])} if "created" in row else row
 
 
-def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+#: By what rows are sorted. What can't be read stands first.
+_ORDERS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
+    "name": lambda row: row["tag"].encode(errors="surrogateescape"),
+    "date": lambda row: (row["problem"] is None, -(row.get("created") or 0), row["tag"]),
+    "size": lambda row: (row["problem"] is None, -row.get("total_size", 0), row["tag"]),
+    "version": lambda row: version_key(row["tag"]),
+}
+
+
+def _cells(rows: list[dict[str, Any]], *, long: bool) -> list[list[str]]:
     return [
         [row["tag"], "damaged", "-", "-", "-", "-", "-"]
         if row["problem"] is not None
         else [
             row["tag"],
-            row["digest"].short,
+            str(row["digest"]) if long else row["digest"].short,
             kind(row["media_type"]),
             size(row["total_size"]),
-            moment(row["created"])[:10] if row["created"] is not None else "-",
+            moment(row["created"])[: None if long else 10] if row["created"] is not None else "-",
             count(len(row["referrers"])),
             ", ".join(map(str, row["platforms"])) or "-",
         ]
@@ -76,7 +106,7 @@ async def _read(settings: StoreSettings, name: str, on_event: OnEvent) -> tuple[
     storage, config = settings.open_with_config(read_only=True)
     async with Registry(storage) as registry:
         repository = registry.repository(name)
-        rows = []
+        rows: list[dict[str, Any]] = []
         async for tag, description in repository.describe_tags():
             problem = None if description is not None else await _problem(repository, tag)
             rows.append({"tag": tag, "problem": problem} | (description_json(description) if description else {}))

@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+from tests.cli.conftest import Run
 from tests.cli.terminal import on_terminal
 
 
@@ -35,3 +36,27 @@ def test_what_is_cut_short_before_it_changes_anything_says_so(demo_copy: Path, t
     assert shown.code == 143
     assert re.search(r"terminated in run \S+, before it changed anything$", shown.text.strip()), shown.text
     assert not list((demo_copy / "regstore").rglob("*.json")), "a lock or a journal is left"
+
+
+def test_tables_fit_a_terminal_and_a_pipe_has_all_of_it(run: Run, demo_registry: Path) -> None:
+    for words in (
+        ("tags", demo_registry, "team/app", "--long", "--all"),
+        ("inspect", demo_registry, "team/app:1.1"),
+    ):
+        shown = on_terminal(*words)
+        assert shown.code == 0, shown
+        piped = run(*words).out
+        lines = [line for line in shown.text.splitlines() if "  " in line and ": " not in line]
+        assert max(map(len, lines)) <= 80, shown.text
+        assert max(map(len, piped.splitlines())) > 80
+        assert "…" not in piped and "\x1b" not in piped
+        assert re.search(r"sha256:[0-9a-f]{64}", piped)
+    narrow = on_terminal("tags", demo_registry, "team/app", columns=60)
+    assert max(len(line) for line in narrow.text.splitlines()) <= 60
+    assert "…" in narrow.text
+
+
+def test_colours_are_for_terminals_that_want_them(demo_registry: Path) -> None:
+    assert "\x1b[32mok\x1b[0m" in on_terminal("doctor", demo_registry).raw
+    assert "\x1b[3" not in on_terminal("doctor", demo_registry, NO_COLOR="1").raw
+    assert "\x1b[3" not in on_terminal("doctor", demo_registry, TERM="dumb").raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from regstore.cli.command import command
 from regstore.cli.confirm import confirm
 from regstore.cli.locks import hold_lock_openly
+from regstore.cli.naming import full_digest
 from regstore.cli.options import DryRun, Yes
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, count, counted, emit, emit_error, printable, warn_some
@@ -44,16 +46,10 @@ def trash_restore(
 
     Nothing that stands is written over. The trash keeps its copies until it is emptied.
     """
-    from regstore.digest import Digest
     from regstore.gc.restore import RestoreOptions
 
-    options = RestoreOptions(
-        run=run,
-        repository=repo,
-        digest=Digest.parse(digest) if digest is not None else None,
-        concurrency=settings.concurrency,
-    )
-    url, plan = run_async(_plan(settings, options))
+    options = RestoreOptions(run=run, repository=repo, concurrency=settings.concurrency)
+    url, options, plan = run_async(_plan(settings, options, digest))
     _print_restore_plan(url, plan)
     planned = {"plan": _plan_json(plan), "report": None}
     if dry_run or plan.nothing_to_do:
@@ -83,11 +79,16 @@ def trash_restore(
     )
 
 
-async def _plan(settings: StoreSettings, options: RestoreOptions) -> tuple[str, RestorePlan]:
+async def _plan(
+    settings: StoreSettings, options: RestoreOptions, digest: str | None
+) -> tuple[str, RestoreOptions, RestorePlan]:
+    """The options with the digest, of which the beginning may have been said."""
     from regstore.gc.restore import plan_restore
 
     async with settings.open(read_only=True) as storage:
-        return storage.url, await plan_restore(storage, options)
+        if digest is not None:
+            options = replace(options, digest=await full_digest(storage, digest))
+        return storage.url, options, await plan_restore(storage, options)
 
 
 async def _restore(settings: StoreSettings, options: RestoreOptions, on_event: OnEvent) -> Restored:
