@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from regstore.deployment import containers, nightly
-from regstore.deployment.config_yml import registry_environment
+from regstore.deployment.config_yml import DRAIN, registry_environment
 from regstore.deployment.containers import FIRST_FREE_PORT, LOW_PORTS
 from regstore.deployment.wanted import (
     AUTH_FOLDER,
@@ -37,8 +37,8 @@ COMPOSE: Final = "compose.yaml"
 CRON: Final = "nightly.cron"
 #: What `docker compose run --rm` runs.
 NIGHTLY_SERVICE: Final = "nightly"
-#: Pushes that are under way when it is stopped, and a run of regstore that puts its house in order.
-_GRACE: Final = "60s"
+#: For pushes that are under way at a stop, and for a run of regstore that puts its house in order.
+_GRACE: Final = f"{DRAIN + 10}s"
 
 _COMMENT: Final = """\
 The registry, as containers. Made by `regstore init`: run that again to change it, or lay a compose.override.yaml

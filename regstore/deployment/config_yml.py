@@ -25,6 +25,8 @@ from regstore.deployment.wanted import (
 )
 
 REALM: Final = "registry"
+#: Seconds in which what is under way may end when the registry is told to: less than who runs it waits.
+DRAIN: Final = 50
 _CACHE_NAMES: Final = {Cache.MEMORY: "inmemory", Cache.REDIS: "redis"}
 
 _HEAD: Final = """\
@@ -106,6 +108,7 @@ def _http(deployment: Deployment) -> dict[str, Any]:
     bind = "" if deployment.in_containers else deployment.bind
     http: dict[str, Any] = {
         "addr": f"{bind}:{deployment.port}",
+        "draintimeout": f"{DRAIN}s",
         "headers": {"X-Content-Type-Options": ["nosniff"]},
         "debug": {
             "addr": f"127.0.0.1:{deployment.debug_port}",

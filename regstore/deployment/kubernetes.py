@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from regstore.deployment import containers, nightly
-from regstore.deployment.config_yml import registry_environment
+from regstore.deployment.config_yml import DRAIN, registry_environment
 from regstore.deployment.wanted import (
     CONFIG,
     CONTAINER_FOLDER,
@@ -44,8 +44,9 @@ _NAME: Final = "app.kubernetes.io/name"
 _PART: Final = "app.kubernetes.io/component"
 #: What a claim asks for; an overlay says what is right.
 _SIZES: Final = {"store": "100Gi", "backup": "100Gi", "cache": "5Gi"}
-#: Seconds for what is under way at a stop, and for one night.
-_GRACE: Final = 60
+#: Seconds until all know that a pod is to go; for what is under way then; and for one night.
+_NOTICE: Final = 5
+_GRACE: Final = _NOTICE + DRAIN + 10
 _NIGHT: Final = 20 * 3600
 
 _CONFIG: Final = "registry-config"
@@ -114,6 +115,7 @@ def _registry(deployment: Deployment) -> list[Manifest]:
         "startupProbe": {**ready, "periodSeconds": 2, "failureThreshold": 60},
         "readinessProbe": {**ready, "periodSeconds": 10, "timeoutSeconds": 5},
         "livenessProbe": {**alive, "periodSeconds": 30, "timeoutSeconds": 10},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_NOTICE)]}}},
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
         "securityContext": _confined(),
         "volumeMounts": _mounts(deployment, "store"),

@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from regstore.deployment import authority, config_yml, forms, readme_txt, users
-from regstore.deployment.authority import Pair
+from regstore.deployment import forms, readme_txt, users
 from regstore.deployment.wanted import (
     CA_CERT,
     CA_KEY,
@@ -30,11 +26,11 @@ from regstore.deployment.wanted import (
     Tls,
 )
 from tests.deployment.asked import CASES, case
+from tests.deployment.conftest import PASSWORD
 from tests.deployment.test_wanted import deployment
 from tests.servers import debian, images
-from tests.servers.process import Child, clean_environment, free_port, wait_until
+from tests.servers.process import Child, clean_environment
 
-PASSWORD = "a:b $c ü"
 #: What stands in DIR that no form makes.
 STANDING = {CA_CERT, CA_KEY, SERVER_CERT, SERVER_KEY, STORE_CA, HTPASSWD, REGISTRY_ENV, REGSTORE_ENV}
 #: How lines begin that say what a file is.
@@ -95,48 +91,8 @@ def test_who_has_no_backup_is_told() -> None:
 # -- its commands, run
 
 
-@pytest.fixture
-def asked(tmp_path: Path) -> Iterator[Deployment]:
-    """A registry that is up, made of files as `init` makes them, at an IPv6 address."""
-    debian.require("docker-registry", "skopeo", "podman")
-    folder = tmp_path / "d i r"
-    made = deployment(
-        host="::1",  # no name for an image with many clients
-        names=("localhost",),
-        port=free_port(),
-        debug_port=free_port(),
-        store=str(tmp_path / "store"),
-        storage={"filesystem": {"rootdirectory": str(tmp_path / "store")}},
-        folder=PurePosixPath(folder),
-    )
-    for path in ("auth", "tls"):
-        (folder / path).mkdir(parents=True)
-    now, ca_key, key = datetime.now(UTC), authority.new_key(), authority.new_key()
-    ca = authority.make_authority(ca_key, made.host, now)
-    (folder / CA_CERT).write_bytes(ca)
-    (folder / SERVER_CERT).write_bytes(authority.issue(Pair(cert=ca, key=ca_key), key, made.all_names, now))
-    (folder / SERVER_KEY).write_bytes(key)
-    (folder / HTPASSWD).write_bytes(users.with_user(b"", "ann", PASSWORD, HTPASSWD))
-    (folder / "config.yml").write_text(config_yml.render(made))
-    child = Child(
-        ["docker-registry", "serve", str(folder / "config.yml")],
-        tmp_path / "log",
-        clean_environment(tmp_path, REGISTRY_HTTP_SECRET="0123"),
-    )
-    try:
-        wait_until(lambda: _listens(made.port), "the registry to listen")
-        yield made
-    finally:
-        child.stop()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket(socket.AF_INET6) as connection:
-        return connection.connect_ex(("::1", port)) == 0
-
-
 @pytest.mark.servers
-def test_clients_trust_it_as_it_says(asked: Deployment, tmp_path: Path) -> None:
+def test_clients_trust_it_as_it_says(asked: Deployment, process: Child, tmp_path: Path) -> None:
     """With podman's folder, that of a user without root; log-in, push, pull, and the health check."""
     text = readme_txt.render(asked)
     home = tmp_path / "home"
@@ -173,7 +129,7 @@ def test_clients_trust_it_as_it_says(asked: Deployment, tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
-def test_the_registry_reads_its_users_anew(asked: Deployment, tmp_path: Path) -> None:
+def test_the_registry_reads_its_users_anew(asked: Deployment, process: Child) -> None:
     """As README.txt says, and after a replacement, not only after a change in place."""
     assert "reads that file anew by itself" in " ".join(readme_txt.render(asked).split())
     debian.require("curl")
