@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from regstore.serve.index import View
     from regstore.serve.pages import Site
 
+_JOINTS: Final = re.compile(r"([./_+-])(?=\w)")
 #: Host and port by which a client asks for this server, "" where it says none.
 ASKED_HOST: Final = web.RequestKey("asked_host", str)
 
@@ -55,6 +57,7 @@ def templates() -> Any:
         "size": size,
         "moment": moment,
         "odd": printable,
+        "breaks": _breaks,
         "count": "{:,}".format,
         "kind": kind_of,
         "attached": lambda row: attached_kind(row[0], row[2]),
@@ -65,6 +68,13 @@ def templates() -> Any:
         "tojson_text": lambda texts: orjson.dumps(list(texts)).decode(),
     }
     return environment
+
+
+def _breaks(text: str) -> Any:
+    """A long name, escaped, that may be broken behind its dots and slashes rather than within a word."""
+    import markupsafe
+
+    return markupsafe.Markup(_JOINTS.sub(r"\1<wbr>", str(markupsafe.escape(text))))
 
 
 async def static(request: web.Request) -> web.StreamResponse:
