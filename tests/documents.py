@@ -27,6 +27,7 @@ _PARTS = (
     ("Uploads that can be taken up again", "regstore.state.unfinished_uploads"),
     ("Which folder this is", "regstore.storage.identity"),
     ("A backup", "regstore.backup.format"),
+    ("On the host of a registry: what was asked of `regstore init`", "regstore.deployment.record"),
     ("On this computer: manifests that were read", "regstore.inventory.cache"),
     ("On this computer: blobs that were proved", "regstore.proving.proofs"),
 )

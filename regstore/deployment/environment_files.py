@@ -29,6 +29,10 @@ from regstore.errors import InputError
 HTTP_SECRET: Final = "REGISTRY_HTTP_SECRET"
 #: Printable ASCII without space, quotes, backslash, `$`, `#` and the backquote.
 _ALIKE: Final = re.compile(r"[!%&()*+,\-./0-9:;<=>?@A-Z\[\]^_a-z{|}~]+")
+#: What Go's YAML takes for a number or a truth, and PyYAML for text.
+_GO: Final = re.compile(
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?0[xXoObB]?[0-9a-fA-F_]*|[-+]?[0-9][0-9_]*|[yYnN]"
+)
 _LINE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 _HEAD: Final = """\
@@ -117,7 +121,7 @@ def _check(name: str, value: str) -> None:
         read = yaml.safe_load(value)
     except yaml.YAMLError:
         read = None
-    if read != value:
+    if read != value or _GO.fullmatch(value):
         raise InputError(
             f"the registry reads the value of {name} as YAML, and this one would be something else than its text (a "
             "number, a date, a list): use another one"

@@ -10,7 +10,8 @@ One JSON object, with no secret in it:
 
 `written` has the SHA-256 of what regstore wrote to each file that is made of the deployment, so that what people
 changed since is known, and kept. While files are being written it has those before and those after: a run that is cut
-short leaves no file that looks like one changed by hand. Of secrets, and of users, it has none.
+short leaves no file that looks like one changed by hand. Of secrets, and of users, it has none. A field
+that this version does not know is not passed over but refused, for writing the file again would lose it.
 """
 
 from __future__ import annotations

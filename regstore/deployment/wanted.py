@@ -175,6 +175,22 @@ class Deployment:
             raise InputError(f"{self.user!r} is no name of a user")
         if len(self.storage) != 1:
             raise InputError(f"a registry has no driver for the store {self.store}")
+        self._refuse_one_in_another()
+
+    def _refuse_one_in_another(self) -> None:
+        """A store is all of its folder, or of its prefix: what else lies there it would take for its own."""
+        if self.on_disk:
+            root = PurePosixPath(self.storage[self.driver]["rootdirectory"])
+            if self.folder.is_relative_to(root):
+                raise InputError(f"the deployment's folder {self.folder} lies in the store {root}: use another one")
+        if self.backup is not None:
+            store, backup = (_as_folder(place) for place in (self.store, self.backup))
+            if store.is_relative_to(backup) or backup.is_relative_to(store):
+                raise InputError(
+                    f"the backup {self.backup} and the store {self.store} lie in one another: use another place"
+                )
+            if self.folder.is_relative_to(backup):
+                raise InputError(f"the deployment's folder lies in the backup {self.backup}: use another place")
 
     @property
     def driver(self) -> str:
@@ -252,3 +268,8 @@ def parse_host(text: str) -> str:
 
 def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _as_folder(place: str) -> PurePosixPath:
+    """A store's URL, to be compared with others."""
+    return PurePosixPath(place.removeprefix("file://").replace("://", ":/"))

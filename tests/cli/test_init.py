@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,8 @@ from regstore.deployment.authority import Pair
 from regstore.htpasswd import parse_htpasswd
 from tests.cli.conftest import Run, Said
 from tests.cli.terminal import on_terminal
+from tests.servers.fault_proxy import FaultProxy
+from tests.servers.s3 import S3Server
 
 ODD = "a:b $HOME 'x' ü"
 
@@ -286,9 +289,14 @@ def test_given_certificates(init: Init, run: Run, place: Path, tmp_path: Path) -
         (("--renew",), "changes nothing else"),
         (("--tls-ca", "x"), "--tls-ca goes with"),
         (("--password-stdin",), "--user"),
+        (("--overwrite", "nothing.yml"), "no such file"),
+        (("--backup", "store"), "in one another"),
     ],
 )
-def test_wrong_words_make_nothing(init: Init, place: Path, words: tuple[str, ...], told: str) -> None:
+def test_wrong_words_make_nothing(
+    init: Init, place: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(place.parent)
     init(*words).failed(2, told)
     assert not place.exists()
 
@@ -331,6 +339,37 @@ def test_odd_places(init: Init, place: Path) -> None:
     init().failed(2, "use a newer one")
 
 
+@pytest.mark.parametrize("name", ["cryptography", "bcrypt"])
+def test_what_is_not_installed_is_named(
+    init: Init, place: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    init().failed(2, "pip install 'regstore[init]'")
+    assert not place.exists()
+
+
+def test_a_bucket_that_may_not_be_written(
+    run: Run, place: Path, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    with FaultProxy(moto.endpoint_url) as proxy:
+        proxy.answer(403, "AccessDenied", method="PUT", times=None)
+        said = run(
+            "init", place, "--host", "a", "--store", f"s3://{moto_bucket}", "--endpoint-url", proxy.endpoint_url
+        )
+    assert (said.code, place.exists()) == (1, False)
+    assert "is not ready for a registry: seed blobs" in said.err
+    run("init", place, "--host", "a", "--store", "s3://not-there").failed(1, "no bucket not-there", "--create")
+
+
+def test_another_store_is_warned_of(init: Init, run: Run, place: Path, tmp_path: Path) -> None:
+    init()
+    said = run("init", place, "--store", tmp_path / "other", "--create", "--yes")
+    assert said.code == 0
+    assert f"regstore migrate {tmp_path}/store {tmp_path}/other" in said.err
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="to become somebody else")
 def test_no_permission(init: Init, place: Path, tmp_path: Path) -> None:
     for each in (tmp_path, *tmp_path.parents[:2]):
@@ -366,6 +405,7 @@ class _Killed(BaseException):
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [(), ("--port", "5443", "--name", "b.example"), ("--renew",)])
 def test_cut_short_anywhere_the_next_run_ends_right(
     init: Init, run: Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

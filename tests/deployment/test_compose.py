@@ -167,7 +167,7 @@ def test_cron_gets_at_the_folder() -> None:
 @example("\x85")
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_any_folder_is_mounted_as_it_is_named(text: str) -> None:
-    folder = f"/srv/{text}"
+    folder = f"/srv/of {text}"
     storage = {"filesystem": {"rootdirectory": folder}}
     found = written("plain", store=folder, storage=storage, folder=PurePosixPath("/srv/x"))
     sources = [mount["source"] for mount in substituted(found)["services"]["registry"]["volumes"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from regstore.deployment import config_yml
 from regstore.deployment.wanted import Cache, Form, RegistryVersion, Tls
 from regstore.storage.location import S3Location
 from regstore.storage.registry_config import parse_registry_config
+from tests.deployment.asked import CASES, case
 from tests.deployment.test_wanted import deployment
 
 
@@ -73,3 +75,41 @@ def test_only_3_x_sends_traces() -> None:
     assert config_yml.registry_environment(deployment(registry=RegistryVersion.V3)) == {
         "OTEL_TRACES_EXPORTER": "none"
     }
+
+
+#: What the documentation of each version lists (docs/configuration.md, its list of options); `*` is any name.
+_BOTH = {
+    "version", "log.level", "log.fields.*", "storage.filesystem.rootdirectory", "storage.delete.enabled",
+    "storage.cache.blobdescriptor", "auth.htpasswd.realm", "auth.htpasswd.path", "http.addr", "http.relativeurls",
+    "http.headers.*", "http.debug.addr", "http.debug.prometheus.enabled", "http.debug.prometheus.path",
+    "http.tls.certificate", "http.tls.key", "http.tls.minimumtls", "redis.db", "redis.dialtimeout", "redis.readtimeout",
+    "redis.writetimeout", "health.storagedriver.enabled", "health.storagedriver.interval",
+    "health.storagedriver.threshold",
+    *(f"storage.s3.{name}" for name in (
+        "region", "bucket", "rootdirectory", "regionendpoint", "secure", "v4auth", "forcepathstyle", "skipverify",
+        "encrypt", "keyid", "storageclass", "objectacl",
+    )),
+}  # fmt: skip
+_DOCUMENTED = {
+    RegistryVersion.V2: _BOTH
+    | {"redis.addr", "redis.pool.maxidle", "redis.pool.maxactive", "redis.pool.idletimeout"},
+    RegistryVersion.V3: _BOTH | {"redis.addrs", "redis.maxidleconns", "redis.poolsize"},
+}
+
+
+@pytest.mark.parametrize("version", RegistryVersion)
+@pytest.mark.parametrize("name", CASES)
+def test_each_version_documents_all_that_is_said(version: RegistryVersion, name: str) -> None:
+    tree = config_yml.configuration(case(name, registry=version))
+    known = _DOCUMENTED[version]
+    assert {
+        path for path in _paths(tree) if path not in known and f"{path.rpartition('.')[0]}.*" not in known
+    } == set()
+
+
+def _paths(tree: dict[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _paths(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,6 +103,20 @@ def test_health_is_green_from_the_start_and_a_password_is_needed(registry: Regis
     assert registry.status("ann", PASSWORD) == 200
     assert registry.status("ann", "wrong") == 401
     assert registry.status("ann", PASSWORD.partition(":")[0]) == 401
+
+
+def test_old_tls_is_refused(registry: Registry) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(registry.folder / "tls/ca.crt")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    for version, is_taken in ((ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_1, False)):
+        with warnings.catch_warnings(action="ignore"):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.maximum_version = version
+        with socket.create_connection((registry.host, registry.port)) as plain, ExitStack() as stack:
+            if not is_taken:
+                stack.enter_context(pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"))
+            stack.enter_context(context.wrap_socket(plain, server_hostname=registry.host))
 
 
 def test_the_check_is_green(place: Place, registry: Registry) -> None:

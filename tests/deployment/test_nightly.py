@@ -118,6 +118,6 @@ def test_a_backup_needs_a_folder_that_means_the_same_everywhere() -> None:
 @example("\x7f\x85\u2028\\\"'\n\U0001f600")
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_any_folder_is_named_as_it_is(text: str) -> None:
-    asked: Deployment = case("plain", backup=f"/srv/{text}")
+    asked: Deployment = case("plain", backup=f"/srv/of {text}")
     found = tomllib.loads(nightly.render(asked))["stores"]["backup"]["url"]
-    assert found == str(PurePosixPath(f"/srv/{text}"))
+    assert found == str(PurePosixPath(f"/srv/of {text}"))

@@ -83,6 +83,12 @@ def test_a_container_has_the_files_and_the_folder_elsewhere() -> None:
         {"folder": PurePosixPath("registry")},
         {"user": "a b"},
         {"storage": {}},
+        {"storage": {"filesystem": {"rootdirectory": "/srv"}}, "store": "/srv"},
+        {"backup": "s3://images"},
+        {"backup": "s3://images/backup"},
+        {"store": "s3://images/a/b", "backup": "s3://images/a"},
+        {"storage": {"filesystem": {"rootdirectory": "/data"}}, "store": "/data", "backup": "/data/backup"},
+        {"backup": "/srv"},
     ],
 )
 def test_what_can_t_be_asked_for(changed: dict[str, Any]) -> None:
@@ -102,3 +108,10 @@ def test_a_file_lies_within_the_folder_and_a_secret_is_private() -> None:
     with pytest.raises(ValueError, match="private"):
         WantedFile(path="secrets/a", content=b"", kind=Kind.SECRET)
     assert "hunter2" not in repr(WantedFile(path="secrets/a", content=b"hunter2", kind=Kind.SECRET, mode=0o600))
+
+
+def test_neighbours_are_no_trouble() -> None:
+    deployment(store="s3://images/a", backup="s3://images/ab")
+    deployment(
+        storage={"filesystem": {"rootdirectory": "/srv/registry/data"}}, store="/srv/registry/data", backup="/srv/b"
+    )

@@ -160,7 +160,14 @@ def _made(
     missing = _missing_backup_folder(deployment)
     if missing is not None and not doing.create:
         warnings.append(f"there is no folder {missing} for backups yet, and no night makes it: --create does")
-    planned = plan(deployment, wanted, standing, before, overwrite=set(doing.overwrite or ()))
+    if before is not None and before.deployment.store != deployment.store:
+        warnings.append(
+            f"the store changes, and nothing is moved: `regstore migrate {before.deployment.store} {deployment.store}`"
+        )
+    overwrite = set(doing.overwrite or ())
+    if unknown := overwrite - {file.path for file in wanted}:
+        raise InputError(f"--overwrite {min(unknown)}: no such file is wanted in DIR")
+    planned = plan(deployment, wanted, standing, before, overwrite=overwrite)
     return _Made(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
 
 
