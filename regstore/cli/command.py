@@ -19,8 +19,10 @@ from typer.models import ArgumentInfo
 from regstore.cli import underway
 from regstore.cli.conduct import conduct, name_of
 from regstore.cli.helping import in_section
+from regstore.cli.no_effect import without_effect
 from regstore.cli.outcome import Result
 from regstore.cli.telling import Telling
+from regstore.cli.voice import voice
 
 T = TypeVar("T")
 
@@ -74,8 +76,14 @@ def _made(function: Function, answers: bool, as_json: bool) -> Callable[..., Non
 
     def run(context: typer.Context, **given: Any) -> None:
         underway.begin(function.__name__)
+
+        def work() -> Result | int | None:
+            for sentence in without_effect(function.__name__, given):
+                voice().log("warning", "no effect", sentence)
+            return function(**{part.name: part.value(given) for part in parts})
+
         conduct(
-            lambda: function(**{part.name: part.value(given) for part in parts}),
+            work,
             Telling(**{each.name: given[each.name] for each in common}),
             command=name_of(context),
             store=given.get("store"),

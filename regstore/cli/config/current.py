@@ -70,6 +70,11 @@ def configuration() -> Configuration | None:
     return _CURRENT.get().configuration
 
 
+def said() -> frozenset[str]:
+    """The parameters that the command line has itself, or the step of a job."""
+    return _CURRENT.get().said
+
+
 def of_the_file() -> str:
     """As a message names it."""
     found = configuration()
