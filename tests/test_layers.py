@@ -25,7 +25,7 @@ LAYERS = (
     frozenset({"inventory"}),
     frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
-    frozenset({"sync", "demo_registry", "serve", "deployment"}),
+    frozenset({"sync", "demo_registry", "serve", "deployment", "exchange"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
     frozenset({"testing"}),

@@ -105,7 +105,7 @@ def test_what_it_shows_was_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 #: What the examples make beside the registry that they look at.
-PLACES = ("moved", "backup", "restored", "new", "hub", "images")
+PLACES = ("moved", "backup", "restored", "new", "hub", "images", "gap.tar", "other")
 
 
 def shown_in(text: str) -> Iterator[tuple[str, list[str]]]:

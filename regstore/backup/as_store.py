@@ -11,28 +11,26 @@ import asyncio
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from regstore import layout
 from regstore.backup.format import Pack, Snapshot, blob_key
 from regstore.backup.opening import read_pack
 from regstore.digest import Digest
-from regstore.errors import AccessDenied, NotFound, StorageError, Unsupported
+from regstore.errors import NotFound, Unsupported
 from regstore.storage.base import (
-    Capabilities,
     Counters,
     InFile,
-    MultipartUpload,
     ObjectInfo,
     Page,
-    PutOptions,
     ReadHandle,
     Storage,
 )
 from regstore.storage.optional import Presigns
+from regstore.storage.read_only import ReadOnly
 
 #: Links of packs that are kept in memory at a time, at some 500 bytes each.
 LINKS_KEPT: Final = 200_000
@@ -59,10 +57,10 @@ class _Read:
         return self.handle.__aiter__()
 
 
-class SnapshotStorage:
+class SnapshotStorage(ReadOnly):
     """The Storage that a snapshot would be restored to. It does not close the backup that it reads from."""
 
-    symlinks: Collection[str] = ()
+    reason = "a snapshot never changes"
 
     def __init__(self, backup: Storage, snapshot: Snapshot, *, links_kept: int = LINKS_KEPT) -> None:
         self.url = f"{backup.url} (snapshot {snapshot.run})"
@@ -162,55 +160,8 @@ class SnapshotStorage:
                 return tree.links[key]
         raise NotFound(key, self.url)
 
-    async def capabilities(self) -> Capabilities:
-        return Capabilities(versioned=False)
-
     async def now(self) -> int:
         return await self._backup.now()
-
-    async def list_multipart_uploads(self, prefix: str) -> AsyncIterator[MultipartUpload]:
-        nothing: tuple[MultipartUpload, ...] = ()
-        for upload in nothing:
-            yield upload
-
-    async def put(
-        self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
-    ) -> None:
-        self._refuse()
-
-    async def put_stream(
-        self,
-        key: str,
-        chunks: AsyncIterable[bytes],
-        *,
-        size: int | None = None,
-        digest: Digest | None = None,
-        options: PutOptions | None = None,
-    ) -> int:
-        self._refuse()
-
-    async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
-        self._refuse()
-
-    async def copy(self, source: str, target: str, *, size: int | None = None) -> None:
-        self._refuse()
-
-    async def move(self, source: str, target: str, *, size: int) -> None:
-        self._refuse()
-
-    async def abort_multipart_upload(self, upload: MultipartUpload) -> None:
-        self._refuse()
-
-    async def remove_empty_folders(
-        self, prefix: str, *, older_than: int, keep: frozenset[str] = frozenset()
-    ) -> int:
-        self._refuse()
-
-    async def remove_folders(self, folders: Sequence[str]) -> int:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise AccessDenied(f"{self.url} can only be looked at: a snapshot never changes")
 
     async def close(self) -> None:
         self._trees.clear()

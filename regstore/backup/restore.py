@@ -32,7 +32,7 @@ from regstore.inventory.whose import Use, database_in_use, refuse_database
 from regstore.seed.seeding import SEED_BODY
 from regstore.state import new_run
 from regstore.state.lock import Lock
-from regstore.storage.base import Storage
+from regstore.storage.base import PutOptions, Storage
 from regstore.storage.optional import keep_private
 
 
@@ -241,21 +241,12 @@ class _Run:
         await lock.guard()
         await remove_leftovers(self._store, self._inventory)
         guard = Guard(lock)
-        result.seeded = await self._seed()
+        result.seeded = await seed_empty(self._store, self._options.put)
         await self._blobs.copy(guard.check)
         result.blobs, result.bytes = self._blobs.copied, self._blobs.copied_bytes
         await self._links(lock, guard, result)
         result.damaged = self._asked.damaged
         result.left_out.sort()
-
-    async def _seed(self) -> bool:
-        """Whether the store was empty, and has the seeds now."""
-        async for page in self._store.list(layout.PREFIX):
-            if page.keys:
-                return False
-        for seed in layout.SEEDS:
-            await self._store.put(layout.encode(seed), SEED_BODY, options=self._options.put)
-        return True
 
     async def _links(self, lock: Lock, guard: Guard, result: RestoreResult) -> None:
         asked = self._asked
@@ -294,3 +285,13 @@ class _Run:
         await writer.end(self._inventory)
         result.links, result.tags = writer.links, writer.tags
         result.conflicts = sorted(result.conflicts + writer.conflicts)
+
+
+async def seed_empty(store: Storage, put: PutOptions | None) -> bool:
+    """Whether the store was empty, and has the seeds now."""
+    async for page in store.list(layout.PREFIX):
+        if page.keys:
+            return False
+    for seed in layout.SEEDS:
+        await store.put(layout.encode(seed), SEED_BODY, options=put)
+    return True

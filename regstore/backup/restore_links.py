@@ -146,13 +146,15 @@ class LinkWriter:
         conditional: bool,
         *,
         source: str,
+        command: str = "backup restore",
     ) -> None:
-        """source: where the links come from, for the record of tags."""
+        """source: where the links come from, for the record of tags. command: what the journal says."""
         self._store = store
         self._options = options
         self._guard = guard
         self._conditional = conditional
         self._journal = Journal(store, lock.run)
+        self._command = command
         self._journaled = 0
         self._times = TagTimes(store, source)
         self.links = self.tags = 0
@@ -206,7 +208,7 @@ class LinkWriter:
         if entries:
             await self._guard.check()
             if not self._journaled:
-                await self._journal.begin({"command": "backup restore"})
+                await self._journal.begin({"command": self._command})
             self._journaled += len(entries)
             await self._journal.write(entries)
         for entry in entries:

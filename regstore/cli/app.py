@@ -74,6 +74,14 @@ COMMANDS: Final = {
         "regstore.cli.backup.restore:backup_restore",
         "Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.",
     ),
+    "export": Later(
+        "regstore.cli.export_layout:export_layout",
+        "Write images as an OCI image layout, which skopeo, umoci, podman and `regstore import` read.",
+    ),
+    "import": Later(
+        "regstore.cli.import_layout:import_layout",
+        "Bring images of an OCI image layout into a store, under the names that the layout has, or that are given.",
+    ),
     "du": Later(
         "regstore.cli.du:du",
         "Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to.",

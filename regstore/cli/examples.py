@@ -39,6 +39,14 @@ EXAMPLES: Final = {
         "migrate /srv/registry s3://my-registry --create",
         "migrate s3://old s3://new --dst-endpoint-url https://minio:9000 --follow",
     ),
+    "export": (
+        "export /srv/registry team/app:1.0 team/worker /srv/gap.tar",
+        "export /srv/backup team/app /srv/layout --snapshot latest",
+    ),
+    "import": (
+        "import /srv/gap.tar s3://my-registry --dry-run",
+        "import /srv/layout /srv/registry team/app:1.0 --overwrite-tags",
+    ),
     "backup create": (
         "backup create s3://my-registry /srv/backup --create",
         "backup create /srv/registry s3://backups/registry --repo 'team/*'",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SECTIONS: Final = {
     "Look": ("ls", "tags", "inspect", "du", "serve", "report"),
     "Clean up": ("gc", "rm", "untag", "tag", "trash", "heal"),
-    "Move and back up": ("backup", "restore", "migrate"),
+    "Move and back up": ("backup", "restore", "migrate", "export", "import"),
     "Health": ("verify", "doctor", "locks"),
     "Set up": ("init", "seed-bucket", "config", "run", "demo", "help"),
     "Other": (),
@@ -50,6 +50,7 @@ TITLES: Final = {
     "Scanning": ("Rarely needed", 9),
     "Telling": ("Options", 1),
     "StoreSettings": ("How the store is reached", 8),
+    "FromLayout": ("How the store is reached", 8),
     "BackupSettings": ("How the backup is reached", 8),
 }
 _OPTIONS: Final = ("Options", 1)

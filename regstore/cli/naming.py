@@ -57,7 +57,12 @@ async def full_references(settings: StoreSettings, words: list[str]) -> list[str
     from regstore.registry import Registry
 
     async with Registry(settings.open(read_only=True)) as registry:
-        return [await _full(registry, word) for word in words]
+        return await full_in(registry, words)
+
+
+async def full_in(registry: Registry, words: list[str]) -> list[str]:
+    """The same of a registry that is open, such as a snapshot."""
+    return [await _full(registry, word) for word in words]
 
 
 def full(settings: StoreSettings, words: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,7 +65,7 @@ def rm(
     from regstore.gc.removal.named import Named
     from regstore.gc.removal.run import RemovalOptions
 
-    settings, words = _shifted(settings, names)
+    settings, words = settings.shifted_all(names)
     words = full(settings, words)
     named = Named.parse(words, recursive=recursive)
     options = RemovalOptions(scan=scanning.of(settings), settle=settling.settle / 1_000_000)
@@ -87,19 +87,12 @@ def untag(
     from regstore.gc.removal.run import RemovalOptions
     from regstore.inventory.scan import ScanOptions
 
-    settings, words = _shifted(settings, names)
+    settings, words = settings.shifted_all(names)
     named = Named.parse(words)
     if named.revisions:
         raise InputError("untag is for tags, REPOSITORY:TAG; `regstore rm` removes images by digest")
     scan = ScanOptions(concurrency=settings.concurrency, cache_dir=None)  # no manifest is read for tags
     return _remove(settings, named, RemovalOptions(command="untag", scan=scan), how, None)
-
-
-def _shifted(settings: StoreSettings, names: list[str] | None) -> tuple[StoreSettings, list[str]]:
-    """With --registry-config the first argument is a name, too."""
-    if settings.registry_config is not None and settings.store is not None:
-        return replace(settings, store=None), [settings.store, *(names or [])]
-    return settings, names or []
 
 
 def _remove(

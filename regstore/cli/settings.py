@@ -125,6 +125,12 @@ class StoreSettings:
         """As OpenOptions has them; nothing where the AWS environment, a profile or a configuration says them."""
         return {}
 
+    def shifted_all(self, arguments: list[str] | None) -> tuple[StoreSettings, list[str]]:
+        """For a command `STORE ARGUMENT...`: with --registry-config the first is an argument, too."""
+        if self.registry_config is not None and self.store is not None:
+            return replace(self, store=None), [self.store, *(arguments or [])]
+        return self, arguments or []
+
     def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
         """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
         if self.registry_config is not None and argument is None:

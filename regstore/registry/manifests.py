@@ -139,7 +139,7 @@ class Manifests:
         if tag is not None:
             parse_tag(tag)
         stored = self._parsed(Digest.of(data), data)
-        _check_document(stored, media_type)
+        check_document(stored, media_type)
         await self.require_references(stored.manifest, sparse=sparse, sizes=True)
         key = layout.encode(layout.BlobKey(stored.digest))
         present = await self._has(key, len(data))
@@ -230,8 +230,8 @@ class Manifests:
         return None
 
 
-def _check_document(stored: StoredManifest, media_type: str | None) -> None:
-    """What a registry would refuse, or could not serve again."""
+def check_document(stored: StoredManifest, media_type: str | None) -> None:
+    """InvalidManifest for what a registry would refuse, or could not serve again."""
     import orjson
 
     document = orjson.loads(stored.data)

@@ -12,6 +12,7 @@ from tests.servers.process import which
 PACKAGE_OF: Final = {
     "docker-registry": "docker-registry",
     "skopeo": "skopeo",
+    "umoci": "umoci",
     "ceph-mon": "ceph-mon",
     "monmaptool": "ceph-common",
     "ceph": "ceph-common",
