@@ -74,14 +74,14 @@ async def look(client: Served, path: str) -> Answer:
 
 def words(answer: Answer) -> str:
     """What a reader reads of its content, spaces as one."""
-    body = answer.body.decode()
+    body = answer.body.decode().replace("<wbr>", "")
     content = body[body.index("<main") : body.index("</main>")]
     return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", content))).strip()
 
 
 def rows(answer: Answer) -> list[list[str]]:
     """The cells of every row of the tables but their headings."""
-    body = answer.body.decode()
+    body = answer.body.decode().replace("<wbr>", "")
     found = []
     for table in re.findall(r"<tbody>(.*?)</tbody>", body, re.DOTALL):
         for row in re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL):
