@@ -94,6 +94,7 @@ def run_job(
     found = configuration()
     job = _job(name, found)
     assert found is not None
+    voice().job = job.name
     if step is not None:
         _run_here(_step(job, step), found)
     if dry_run:
@@ -102,6 +103,7 @@ def run_job(
     if problems:
         raise InputError(problems[0] + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""))
     running = _Running(job, found)
+    voice().others_speak = True
     running.run()
     return running.tell()
 
@@ -281,7 +283,13 @@ class _Running:
 def _how_to_speak() -> list[str]:
     """A step speaks as its job does."""
     own = voice()
-    return [*(["--json"] if own.as_json else []), *(["-q"] if own.quiet else [])]
+    words = {
+        "--json": own.as_json,
+        "--quiet": own.quiet,
+        "--verbose": own.verbose,
+        "--log-format=json": own.log_json,
+    }
+    return [word for word, said in words.items() if said]
 
 
 def _part(done: _Done | None, name: str) -> Any:

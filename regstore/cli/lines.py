@@ -146,7 +146,7 @@ class Lines:
         """Say how far it is, where it is time for that."""
         with self._lock:
             now = self._clock()
-            if now < self._next or self._voice.answered:
+            if now < self._next or self._voice.answered or self._voice.others_speak:
                 return
             self._next = now + self._every
             self._say(now)

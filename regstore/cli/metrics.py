@@ -1,6 +1,7 @@
 """`--metrics-file`: what came of a run, for the textfile collector of Prometheus' node exporter.
 
-Written at the run's end, whole or not at all. Of every command, with its name and store as labels:
+Written at the run's end, whole or not at all. Of every command, with its name and store as labels, and a
+job's name (`regstore run`):
 
     regstore_run_exit_code                     as the README has them
     regstore_run_start_time_seconds            since 1970
@@ -38,6 +39,7 @@ class Ran:
 
     command: str
     store: str
+    job: str = ""
     exit_code: int
     began: float
     ended: float
@@ -46,7 +48,8 @@ class Ran:
 
 def exposition(ran: Ran, before: str = "") -> str:
     """The file's text. before: what stood in it."""
-    labels = f'{{command="{_escaped(ran.command)}",store="{_escaped(ran.store)}"}}'
+    which = f'command="{_escaped(ran.command)}",store="{_escaped(ran.store)}"'
+    labels = f'{{{which},job="{_escaped(ran.job)}"}}' if ran.job else f"{{{which}}}"
     values: dict[str, float | None] = {
         "regstore_run_exit_code": ran.exit_code,
         "regstore_run_start_time_seconds": round(ran.began, 3),

@@ -50,6 +50,7 @@ class Monitors:
         ran = Ran(
             command=own.command or "",
             store=own.store or "",
+            job=own.job or "",
             exit_code=outcome.exit_code,
             began=self._began,
             ended=self._clock(),

@@ -23,7 +23,8 @@ Level = Literal["error", "warning", "info"]
 class Voice:
     """as_json: standard output is one object. answers: what the command prints is what was asked for, also with -q.
     log_json: standard error has events. command: such as `backup create`; None where it is not known. store: the first
-    place that the run has opened, else what it was told. answered: the object of --json is printed, or would be, while
+    place that the run has opened, else what it was told. job: that it is, whose steps are processes of their own;
+    others_speak: while one of these does. answered: the object of --json is printed, or would be, while
     the command waits for its clients. hear: takes the run's events, where no bar does."""
 
     as_json: bool = False
@@ -33,6 +34,8 @@ class Voice:
     answers: bool = False
     command: str | None = None
     store: str | None = None
+    job: str | None = field(default=None, init=False)
+    others_speak: bool = field(default=False, init=False)
     answered: bool = field(default=False, init=False)
     hear: OnEvent | None = field(default=None, init=False)
     opened: bool = field(default=False, init=False)

@@ -359,6 +359,8 @@ def test_a_strangers_file_is_a_trap_unless_it_is_named(demo_registry: Path, run:
         ("[options]\nconcurrency = 'many'", ("concurrency is a whole number",)),
         ("[options]\nconcurrency = true", ("concurrency is a whole number",)),
         ("[options]\nconcurrency = 0", ("--concurrency", "[options]")),
+        ("[options]\nping_url = 'https://x/y'", ("ping_url is of one run",)),
+        ("[options.gc]\nmetrics_file = 'x'", ("metrics_file is of one run",)),
         ("[options]\nsettle = '2m'", ("no option of all commands",)),
         ("[options.verfiy]\nsettle = '2m'", ("no command verfiy", "did you mean verify?")),
         ("[options.backup.craete]\nsse = 'x'", ("did you mean create?",)),
@@ -475,7 +477,7 @@ def test_show_and_check_hide_secrets(run: Run, write: Write) -> None:
         "[stores.p]\nurl = '/x'\nredis_url = { env = 'SECRET' }\n"
         "[[jobs.n.step]]\ncommand = 'gc'\nstore = 'p'\nredis_url = { env = 'SECRET' }\n"
     )
-    with mock.patch.dict(os.environ, {"SECRET": "geheim", "REGSTORE_PING_URL": "https://hc-ping.com/geheim"}):
+    with mock.patch.dict(os.environ, {"SECRET": "geheim", "REGSTORE_GC_PING_URL": "https://hc-ping.com/geheim"}):
         for words in (["show"], ["show", "--json"], ["show", "gc"], ["show", "gc", "--store", "p"], ["check"]):
             said = run("config", *words)
             assert said.code == 0, said

@@ -10,13 +10,16 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from regstore.cli.config.model import Step, parse
 from regstore.cli.config.place import Place
 from regstore.cli.job import GRAVEST
-from tests.cli.conftest import Run
+from tests.cli.conftest import Monitor, Run
+from tests.deployment.running import Unit
 
 pytestmark = pytest.mark.long
 
@@ -70,60 +73,104 @@ def bare(path: Path, *words: str, **more: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Run) -> None:
-    """README's file, with its places here."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    shown = text.partition("```toml\n")[2].partition("```")[0]
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Run, monitor: Monitor) -> None:
+    """README's file, with its places here, started by the line of its unit."""
+    shown = README.partition("```toml\n")[2].partition("```")[0]
     (tmp_path / "config.yml").write_text(f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {demo_copy}\n")
-    here = {
-        "/etc/docker/registry/config.yml": "config.yml",
-        "/srv/backup": "backup",
-        "/var/cache/regstore": "cache",
-    }
-    for there, name in here.items():
+    for there, name in (
+        ("/etc/docker/registry/config.yml", "config.yml"),
+        ("/srv/backup", "backup"),
+        ("/var/cache/regstore", "cache"),
+        ("/var/lib/node_exporter/regstore.prom", "regstore.prom"),
+    ):
         assert there in shown
         shown = shown.replace(there, name)
     path = tmp_path / "regstore.toml"
     # A minute and a half is long.
     path.write_text(shown.replace("yes = true", 'yes = true\nsettle = "0s"', 1))
     path.chmod(0o644)
-    assert run("--config", path, "config", "check").out == f"{path}: 2 stores, 1 policy, 1 job; nothing wrong\n"
-    first = bare(path, "nightly")
-    assert first.returncode == 0, first
+    ping = {"NIGHTLY_PING_URL": f"{monitor.url}/uuid"}
+    with mock.patch.dict(os.environ, ping):
+        assert run("--config", path, "config", "check").out == f"{path}: 2 stores, 1 policy, 1 job; nothing wrong\n"
+        # What anybody looks at is not the night.
+        assert run("--config", path, "ls", "prod").code == 0
+        assert run("--config", path, "run", "nightly", "--step", "5").code == 0
+    assert monitor.asked == []
+    assert not (tmp_path / "regstore.prom").exists()
+    first = bare(path, "nightly", **ping)
+    assert (first.returncode, samples(tmp_path / "regstore.prom")["regstore_run_exit_code"]) == (0, 0), first
     assert "cache: none, as " in first.stdout
     assert "step 5 of 5: regstore verify @prod --read-data 5%" in first.stdout
     assert [line.split()[0] for line in first.stdout.splitlines()[-6:-1]] == list("12345")
     assert first.stdout.splitlines()[-1].startswith("job nightly: exit code 0, in ")
-    second = bare(path, "nightly", "--json")
+    second = bare(path, "nightly", "--json", "--log-format", "json", **ping)
     assert second.returncode == 0, second
     document = json.loads(second.stdout)
     steps = document["result"]["report"]["steps"]
     commands = ["backup create", "gc", "backup check", "backup prune", "verify"]
     assert [(each["command"], each["exit_code"]) for each in steps] == [(command, 0) for command in commands]
     assert all(each["result"] for each in steps)
+    assert all(json.loads(line)["event"] for line in second.stderr.splitlines())
     assert "team/app" in run("--config", path, "backup", "show", "backups").out
+    assert [each for each, _ in monitor.asked] == ["/uuid/start", "/uuid"] * 2
 
 
-def test_what_fails_ends_it_or_not_as_said(folder: Path) -> None:
+def samples(path: Path) -> dict[str, float]:
+    """As Prometheus' own parser reads them."""
+    families = text_string_to_metric_families(path.read_text())
+    found = [sample for family in families for sample in family.samples]
+    assert all(sample.labels == {"command": "run", "store": "", "job": "nightly"} for sample in found)
+    return {sample.name: sample.value for sample in found}
+
+
+def test_the_readmes_unit_is_one(folder: Path, run: Run) -> None:
+    text = README.partition("For a timer of systemd's")[2].partition("\n\n## ")[0]
+    path = folder / "regstore-nightly.service"
+    path.write_text("".join(f"{line.strip()}\n" for line in text.splitlines() if line.startswith("    ")))
+    unit = Unit.read(path)
+    assert unit.all("Type") == ["oneshot"]
+    assert unit.all("SuccessExitStatus") == ["3"]
+    program, *words = unit.command
+    assert program == "/opt/regstore/bin/regstore"
+    file = job_file(folder, step("ls", store="prod"))
+    said = run(*(word.replace("/etc/regstore.toml", str(file)) for word in words), "--dry-run")
+    assert said.out == "regstore ls @prod\n"
+
+
+def test_what_fails_ends_it_or_not_as_said(folder: Path, monitor: Monitor) -> None:
     refused = step("gc", store="prod", settle="0s")  # without yes
     look = step("ls", store="prod")
-    path = job_file(folder, refused + look)
-    stopped = bare(path, "nightly", "--json")
+    stopped = bare(job_file(folder, refused + look), "nightly", "--json")
     assert stopped.returncode == REFUSED
-    document = json.loads(stopped.stdout)
-    steps = document["result"]["report"]["steps"]
-    assert [each["exit_code"] for each in steps] == [REFUSED, None]
+    assert [each["exit_code"] for each in json.loads(stopped.stdout)["result"]["report"]["steps"]] == [
+        REFUSED,
+        None,
+    ]
+    blob = next((folder.parent / "registry/docker/registry/v2/blobs").rglob("data"))
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    by_step = step("gc", store="prod", settle="0s", on_failure="continue")
+    # A job's name is a label, so that two have their own metrics.
+    telling = f"metrics_file = 'night.prom'\nping_url = '{monitor.url}/uuid'"
+    path = job_file(folder, by_step + step("verify", store="prod", read_data="all") + look, telling)
+    went_on = bare(path, "nightly")
+    assert went_on.returncode == DAMAGE  # graver than refused
+    assert "say --yes" in went_on.stderr
+    assert "not begun" in went_on.stdout
+    told = samples(folder / "night.prom")
+    names = (
+        "regstore_run_exit_code",
+        "regstore_run_steps",
+        "regstore_run_begun_steps",
+        "regstore_run_failed_steps",
+    )
+    assert [told[name] for name in names] == [DAMAGE, 3, 2, 2]
+    assert [each for each, _ in monitor.asked] == ["/uuid/start", f"/uuid/{DAMAGE}"]
     went_on = bare(job_file(folder, refused + look, "on_failure = 'continue'"), "nightly")
     assert went_on.returncode == REFUSED
     assert "team/app" in went_on.stdout
-    assert "say --yes" in went_on.stderr
-    by_step = step("gc", store="prod", settle="0s", on_failure="continue")
-    blob = next((folder.parent / "registry/docker/registry/v2/blobs").rglob("data"))
-    blob.write_bytes(b"x" * blob.stat().st_size)
-    path = job_file(folder, by_step + step("verify", store="prod", read_data="all") + look)
-    damaged = bare(path, "nightly")
-    assert damaged.returncode == DAMAGE  # graver than refused
-    assert "not begun" in damaged.stdout
 
 
 def test_all_steps_are_looked_at_before_the_first_begins(folder: Path, run: Run) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +14,7 @@ from regstore.cli.metrics import Ran, exposition
 from regstore.cli.ping import Ping, parse_ping_url
 from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry
-from tests.cli.conftest import Run
+from tests.cli.conftest import Monitor, Run
 
 NIGHT = 1_800_000_000_000_000
 
@@ -222,40 +219,6 @@ def test_metrics_that_can_not_be_written_are_told_and_no_more(
 
 
 # -- pings
-
-
-class Monitor(HTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, str | None]] = []
-        self.answers: list[int] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Monitor
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers["Authorization"]))
-        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def monitor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor]:
-    monkeypatch.setattr("regstore.cli.ping.PAUSE", 0.0)
-    with Monitor() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_monitor_is_told(run: Run, demo_registry: Path, monitor: Monitor) -> None:

@@ -72,8 +72,12 @@ AT_MOST: Final = frozenset({"max_delete", "max_lost"})
 CHOICES: Final[Mapping[str, frozenset[str]]] = {"server_checksums": frozenset({"ignore", "report"})}
 #: Not in a job either: true at one moment, which whoever says it has looked at.
 ONCE: Final = frozenset({"allow_empty", "break_lock", "restarted_after"})
-#: What tells of a run's end: of a whole job, so its steps don't take it from anywhere.
+#: What tells of a run's end, and so of one run: a monitor of the night must not hear of every `ls`. The environment may
+#: say it, which is of who starts the run; of a file only a job. The steps of a job don't take it from anywhere.
 OF_THE_END: Final = frozenset({"metrics_file", "ping_url"})
+NOT_OF_ALL: Final = (
+    "is of one run, and would be of all that anybody starts: say it in a job, or where the run is started"
+)
 #: Read where it is needed, with a meaning of its own: anything but nothing is yes.
 ELSEWHERE: Final = frozenset({"debug"})
 

@@ -100,7 +100,7 @@ def _of_references(values: Any, where: str) -> Iterator[str]:
 
 def problems_of(job: Job, found: Configuration) -> Iterator[str]:
     """What keeps its steps from being run: a sentence each."""
-    for step in job.steps:
+    for step in (job.own, *job.steps):
         problem = _problem(step.command, found, step) if step.command in every_command() else ""
         if problem:
             yield problem

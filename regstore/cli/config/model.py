@@ -13,7 +13,7 @@
     [policies.standard]                 # regstore gc prod --policy standard; as a file of rules (regstore.gc.policy)
     protect = ["latest"]
 
-    [jobs.nightly]                      # regstore run nightly
+    [jobs.nightly]                      # regstore run nightly; also ping_url, metrics_file and the like
     on_failure = "continue"             # of its steps that say nothing themselves; otherwise "stop"
 
     [[jobs.nightly.step]]
@@ -34,7 +34,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from regstore.cli.config.ambient import ONCE, SHARED
+from regstore.cli.config.ambient import NOT_OF_ALL, OF_THE_END, ONCE, SHARED
 from regstore.cli.config.place import Place
 from regstore.cli.config.reference import Reference, has_password, reference_of
 from regstore.errors import InputError
@@ -47,6 +47,9 @@ STORE_KEYS: Final = ("url", *STORE_PATHS, *STORE_TEXTS, *STORE_SECRETS, "path_st
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: What ends with the process, asks, or is about all this itself.
 NO_STEPS: Final = frozenset({"run", "demo", "serve", "init", "config show", "config check"})
+
+#: Of `run`.
+JOB_OPTIONS: Final = ("metrics_file", "ping_url", "log_format", "json", "quiet", "verbose")
 
 OnFailure = Literal["stop", "continue"]
 
@@ -80,8 +83,11 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
+    """own: what `regstore run` takes from it, as a step without a number."""
+
     name: str
     steps: tuple[Step, ...]
+    own: Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +210,8 @@ class _Reader:
                     else:
                         words = [each.partition(" ")[2] for each in self._commands if each.startswith(f"{key} ")]
                         self._problem(f"[options.{key}]", f"no command {key} {word}{suggestion(word, words)}")
+            elif key in OF_THE_END:
+                self._problem("[options]", f"{key} {NOT_OF_ALL}")
             elif key in SHARED:
                 general[key] = value
             elif isinstance(value, dict):
@@ -216,13 +224,20 @@ class _Reader:
 
     def _job(self, name: str, table: Mapping[str, Any]) -> Job:
         section = f"[jobs.{name}]"
-        self._refuse_others(table, ("on_failure", "step"), section)
+        self._refuse_others(table, ("on_failure", "step", *JOB_OPTIONS), section)
         usual = self._on_failure(table.get("on_failure", "stop"), section)
         steps = table.get("step")
         if not isinstance(steps, list) or not steps or not all(isinstance(each, dict) for each in steps):
             self._problem(section, f"a job has steps, each below its own [[jobs.{name}.step]]")
             steps = []
-        return Job(name=name, steps=tuple(self._step(name, n, step, usual) for n, step in enumerate(steps, 1)))
+        own = {key: value for key, value in table.items() if key in JOB_OPTIONS}
+        return Job(
+            name=name,
+            steps=tuple(self._step(name, n, step, usual) for n, step in enumerate(steps, 1)),
+            own=Step(
+                number=0, command="run", on_failure=usual, options=own, where=f"{section} of {self._place.path}"
+            ),
+        )
 
     def _step(self, job: str, number: int, table: Mapping[str, Any], usual: OnFailure) -> Step:
         section = f"[jobs.{job}], step {number}"

@@ -88,7 +88,10 @@ def _all(found: Configuration | None) -> dict[str, Any]:
         },
         "options": options,
         "policies": sorted(found.policies),
-        "jobs": {name: [_step(each) for each in job.steps] for name, job in found.jobs.items()},
+        "jobs": {
+            name: _step(job.own) | {"steps": [_step(each) for each in job.steps]}
+            for name, job in found.jobs.items()
+        },
         "environment": _hidden(environ),
     }
 
@@ -179,16 +182,21 @@ def _print(document: Mapping[str, Any]) -> None:
         emit(f"store {name}: {store['url'] or 'as its registry_config says'}{f' ({others})' if others else ''}")
     for name in document["policies"]:
         emit(f"policy {name}")
-    for name, steps in document["jobs"].items():
-        emit(f"job {name}:")
-        for number, step in enumerate(steps, 1):
-            options = ", ".join(f"{key} = {_text(value)}" for key, value in step["options"].items())
-            emit(f"  {number} {step['command']}: {options} (on_failure: {step['on_failure']})")
+    for name, job in document["jobs"].items():
+        emit(f"job {name}: {_listed(job)}")
+        for number, step in enumerate(job["steps"], 1):
+            emit(f"  {number} {step['command']}: {_listed(step)}")
     rows = [[each["option"], _text(each["value"]), each["source"]] for each in document["options"]]
     rows += [[name, value, "environment"] for name, value in document["environment"].items()]
     if rows:
         emit()
         emit(table(["OPTION", "VALUE", "FROM"], rows))
+
+
+def _listed(step: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} = {_text(value)}" for key, value in (step["options"] | {"on_failure": step["on_failure"]}).items()
+    )
 
 
 def _text(value: Any) -> str:

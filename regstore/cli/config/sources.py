@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from regstore.cli.config.ambient import ELSEWHERE, OF_THE_END, SHARED, is_ambient, refuse_unless_careful
+from regstore.cli.config.ambient import ELSEWHERE, NOT_OF_ALL, OF_THE_END, SHARED, is_ambient, refuse_unless_careful
 from regstore.cli.config.look import Look, names_of, variable
 from regstore.cli.config.model import Configuration, Step, suggestion
 from regstore.cli.config.place import VARIABLE
@@ -58,6 +58,11 @@ class Elsewhere:
     configuration: Configuration | None = None
     step: Step | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """Of a job, whose end is told of once."""
+        return self.step is not None and self.step.number > 0
+
 
 def given_elsewhere(
     command: str, looks: Iterable[Look], elsewhere: Elsewhere, said: Set[str] = frozenset()
@@ -74,7 +79,7 @@ def given_elsewhere(
     found: dict[str, Given] = {}
     for layer in layers:
         for word, given in layer.items():
-            ends = elsewhere.step is not None and layer is not layers[0] and word in OF_THE_END
+            ends = word in OF_THE_END and layer is not layers[0] and elsewhere.is_part
             if known[word].name not in said and not ends:
                 found.setdefault(known[word].name, given)
     return found
@@ -178,6 +183,8 @@ def _file(command: str, options: Mapping[str, Look], configuration: Configuratio
             table = {word: value for word, value in table.items() if word in options}
         where = f"{section} of {configuration.place.path}"
         for word in options.keys() & table.keys():
+            if word in OF_THE_END:
+                raise InputError(f"{configuration.place.path}: {section} {word} {NOT_OF_ALL}")
             if not is_ambient(word):
                 refuse_unless_careful(options[word], None, f"{configuration.place.path}: {section} {word}")
         values = _table(table, options, where, configuration)

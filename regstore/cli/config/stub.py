@@ -86,7 +86,10 @@ class Configured(Sections):
         from regstore.cli.config.look import looks_of
         from regstore.cli.config.sources import Elsewhere, given_elsewhere
 
-        elsewhere = Elsewhere(environ=environ, configuration=told.configuration, step=told.step)
+        step = told.step
+        if command == "run" and told.configuration is not None and opts.get("name") in told.configuration.jobs:
+            step = told.configuration.jobs[opts["name"]].own
+        elsewhere = Elsewhere(environ=environ, configuration=told.configuration, step=step)
         found_elsewhere = given_elsewhere(command, looks_of(self.callback), elsewhere, said)
         if command == "run" and "step" in said:  # a part of a job, whose end is told of once
             found_elsewhere = {name: each for name, each in found_elsewhere.items() if name not in OF_THE_END}
