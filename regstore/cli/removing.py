@@ -144,8 +144,9 @@ def _show_one(one: RepositoryRemoval) -> None:
 
 def _tell(report: RemovalReport) -> None:
     emit(f"removed {counted(report.tags, 'tag')}, {counted(report.revisions, 'image')}")
-    if report.kept_back:
-        emit(f"{counted(report.kept_back, 'key')} had changed or came into use meanwhile, and stayed")
+    if report.kept:
+        emit("changed, or came into use meanwhile, and stays:")
+        emit_some([f"  {printable(word)}" for word in report.kept], _MORE)
     if report.given_back:
         emit(f"given back, for somebody needed them meanwhile: {counted(len(report.given_back), 'link')}")
     for failure in report.failures:

@@ -12,7 +12,7 @@ from regstore.errors import AccessDenied, RegistryError, StorageError, StorageFu
 from regstore.gc.removal.named import Named
 from regstore.gc.removal.run import RemovalReport, open_removal
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
-from regstore.layout import RevisionLinkKey, TagCurrentKey, decode, encode, link_body
+from regstore.layout import RevisionLinkKey, TagCurrentKey, TagIndexKey, decode, encode, link_body
 from regstore.state.journal import find_runs
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
@@ -23,9 +23,11 @@ from tests.gc.actors import Doc, Push, World
 from tests.gc.scenes import Watch, collect, collect_again, model_storage, options, registry
 from tests.gc.stepping import Toolkit, WorldStorage
 from tests.gc.test_races import SECOND, pushed, stands
-from tests.gc.test_removal import OPTIONS, Scene, remove
+from tests.gc.test_removal import OPTIONS, Scene, remove, scene
 from tests.model.memory import ModelStorage
 from tests.model.store import ModelStore
+
+__all__ = ["scene"]
 
 
 @pytest.fixture
@@ -141,6 +143,38 @@ def test_a_push_that_takes_all_the_time_stands_after_the_next_gc(
                 stands(world, client)
             except AssertionError as error:
                 raise AssertionError(f"begun after step {number}, {rate} steps a request") from error
+
+
+async def test_a_push_of_another_tag_holds_up_no_tag(scene: Scene) -> None:
+    """What was to go with an image stays, and is told."""
+    storage = model_storage(scene.store)
+    await storage.put(encode(TagIndexKey("a", "other", scene.older)), link_body(scene.older))
+    await storage.put(encode(TagCurrentKey("a", "other")), link_body(scene.older))
+    storage.clock += SECOND
+    await storage.put(encode(TagIndexKey("a", "other", scene.image)), link_body(scene.image))
+    report = await remove(storage, f"a@{scene.index}", "a:1")
+    assert (report.tags, report.revisions) == (0, 0)
+    assert report.kept == ("a:1", "a:multi", f"a@{scene.index}")
+    report = await remove(storage, "a:1")
+    assert (report.tags, report.kept) == (1, ())
+    report = await remove(storage, "a:other")
+    assert (report.tags, report.kept) == (0, ("a:other",))
+
+
+async def test_what_stays_for_a_tag_that_is_pushed_as_it_goes_is_told(scene: Scene) -> None:
+    storage = model_storage(scene.store)
+    key = encode(TagCurrentKey("a", "multi"))
+
+    async def push_again(operation: str, first: str) -> None:
+        if operation == "delete" and first == key:
+            storage.clock += SECOND
+            for link in (TagIndexKey("a", "multi", scene.index), TagCurrentKey("a", "multi")):
+                await storage.put(encode(link), link_body(scene.index))
+
+    report = await remove(FaultyStorage(storage, after=push_again), f"a@{scene.index}")
+    assert (report.tags, report.revisions) == (1, 0)
+    assert report.kept == ("a:multi", f"a@{scene.index}")
+    assert storage.store.body(key) == link_body(scene.index)
 
 
 # Cut short

@@ -121,9 +121,9 @@ def dead_uploads(inventory: Inventory, repositories: Sequence[int] | None = None
     return [DeadUpload(name, uuid, MultipartUpload(*upload)) for name, uuid, *upload in rows]
 
 
-def half_pushed(look: Inventory, *, now: int) -> set[str]:
-    """Names of repositories in which a tag is being pushed, by a later look at them."""
-    return {name for (name,) in _SQL.run(look, "half_pushed", {"since": now - UNDER_WAY}).fetchall()}
+def half_pushed(look: Inventory, *, now: int) -> set[tuple[str, str]]:
+    """(repository, tag) of those that are being pushed, by a later look."""
+    return set(_SQL.run(look, "half_pushed", {"since": now - UNDER_WAY}).fetchall())
 
 
 class Going:
@@ -156,11 +156,13 @@ class Going:
             },
         )
 
-    def keep_what_changed(self, look: Inventory, busy: Collection[str]) -> int:
-        """Let go only what the plan of this later look removes too, as it was, and nothing of the busy repositories.
-        How many keys stay."""
-        [(kept,)] = _SQL.run(look, "keep_what_changed", {"busy": sorted(busy)}).fetchall()
-        return int(kept)
+    def keep_what_changed(
+        self, look: Inventory, busy: Collection[str], tags: Collection[tuple[str, str]]
+    ) -> list[str]:
+        """Let go only what the plan of this later look removes too, as it was, and nothing of the busy repositories,
+        nor of these tags (repository, tag). The keys that stay."""
+        parameters = {"busy": sorted(busy), "tags": [f"{name}:{tag}" for name, tag in sorted(tags)]}
+        return [key for (key,) in _SQL.run(look, "keep_what_changed", parameters).fetchall()]
 
     def drop(self, rows: Collection[Row]) -> None:
         """These stay after all."""

@@ -55,11 +55,15 @@ left join gc_rank k on k.repository = u.repository and k.step = u.step and k.dig
 where u.repository in (select unnest($ids::integer[]));
 
 -- name: keep_what_changed
--- Run on a later look, with its plan. $busy: names of repositories in which a tag is being pushed. Gives how many stay.
-delete from main.gc_now where name in (select unnest($busy::varchar[])) or key not in (
-    select key from main.gc_now n join gc_unlink u using (key)
-    where u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
-);
+-- Run on a later look, with its plan. $busy: names of repositories of which nothing goes now; $tags: tags, each with its
+-- repository before it and a colon. Gives the keys that stay.
+delete from main.gc_now
+where name in (select unnest($busy::varchar[])) or name || ':' || label in (select unnest($tags::varchar[]))
+    or key not in (
+        select key from main.gc_now n join gc_unlink u using (key)
+        where u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
+    )
+returning key;
 
 -- name: slice
 -- The next $most rows behind $position of some steps.
@@ -73,9 +77,9 @@ select $run, key, name, step, digest, body from main.gc_now
 where step in ({revision}, {layer}) and body is not null;
 
 -- name: half_pushed
--- Run on a later look: names of repositories in which a tag's index link is newer than its current/link, and not older
--- than $since. Such a tag is being pushed (`state.pushed_again`).
-select distinct r.name
+-- Run on a later look: (repository, tag) of those whose index link is newer than their current/link, and not older than
+-- $since. Such a tag is being pushed (`state.pushed_again`).
+select distinct r.name, t.name
 from tag_index i
 join tag t on t.repository = i.repository and t.name = i.name
 join repository r on r.id = i.repository

@@ -5,7 +5,8 @@ Whose plan that is, gc's or one of what somebody has named (`gc.removal`), is sa
 For each handful of repositories, in order:
 
 1. while the registry serves they are listed again and planned anew (`_look_again`): only what both plans remove, and
-   what did not change in between, goes on; of a repository in which a tag is being pushed nothing goes;
+   what did not change in between, goes on; of a repository in which a tag is being pushed nothing goes (where only tags
+   go, nothing of that tag);
 2. every key is journaled, with the body of every link, before any goes; a link whose body can't be had stays;
 3. the keys are deleted, step by step. Where one would not go, or where a tag was pushed as it went, nothing of a later
    step goes in its repository;
@@ -41,6 +42,8 @@ from regstore.tagging import remove_tag_folders
 
 #: Makes the plan's tables anew in a later look at some repositories (`gc.plan.plan_links`).
 PlanAgain = Callable[[Inventory], Awaitable[None]]
+#: Keys that stay after all and are told by name.
+_KEPT_KEYS: Final = 1000
 #: No link: nothing of these is put back.
 _WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
 
@@ -48,13 +51,14 @@ _WITHOUT_BODY: Final = frozenset({Step.UPLOAD, Step.LITTER})
 @dataclass(frozen=True, kw_only=True)
 class Unlinked:
     """steps: how many keys went in each. uploads: how many uploads lost a key, upload_bytes what these held. kept: keys
-    that were planned, and had changed, or were in use. healed: what the looks after gave back; tags_back: keys of tags
-    that were pushed as they went, and stand again."""
+    that were planned, and had changed, or were in use, and kept_keys the first of them. healed: what the looks after
+    gave back; tags_back: keys of tags that were pushed as they went, and stand again."""
 
     steps: Mapping[Step, int]
     uploads: int
     upload_bytes: int
     kept: int
+    kept_keys: tuple[str, ...]
     healed: Healed
     tags_back: tuple[str, ...]
 
@@ -80,8 +84,11 @@ class Unlinking:
         self._uploads: set[tuple[str, str]] = set()
         self._upload_bytes = 0
         self._kept = 0
+        self._kept_keys: list[str] = []
         self._healed = Healed()
         self._tags_back: list[str] = []
+        #: Repositories of which a tag was pushed as it went.
+        self._pushed: set[str] = set()
 
     async def run(self) -> Unlinked:
         inventory, offline = self._work.inventory, self._work.offline
@@ -103,6 +110,7 @@ class Unlinking:
             uploads=len(self._uploads),
             upload_bytes=self._upload_bytes,
             kept=self._kept,
+            kept_keys=tuple(self._kept_keys),
             healed=self._healed,
             tags_back=tuple(self._tags_back),
         )
@@ -119,8 +127,10 @@ class Unlinking:
             await self._scan_some(look, group, uploads_of=sorted({repository for repository, _ in losing}))
             await self._plan_again(look)
             dead = dead_uploads(look)
-            busy = half_pushed(look, now=self._work.now)
-            self._kept += await in_thread(going.keep_what_changed, look, busy)
+            tags = half_pushed(look, now=self._work.now)
+            busy = {name for name, _ in tags} if self._manifests else set()
+            kept = await in_thread(going.keep_what_changed, look, busy, tags)
+            self._note_kept(kept)
         finally:
             look.close()
         left = going.uploads()
@@ -132,6 +142,10 @@ class Unlinking:
         ]
         self._kept += len(uploads) - len(aborted)
         return aborted
+
+    def _note_kept(self, keys: Sequence[str]) -> None:
+        self._kept += len(keys)
+        self._kept_keys += keys[: _KEPT_KEYS - len(self._kept_keys)]
 
     async def _look_after(self, group: Group, removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
@@ -169,6 +183,7 @@ class Unlinking:
         steps = going.steps()
         for step in steps:
             for rows in going.slices(step):
+                self._note_kept([row.key for row in rows if row.repository in self._pushed])
                 failed |= await self._delete_some(step, [row for row in rows if row.repository not in failed])
         if Step.LITTER in steps:  # it was in the way of folders that the links had left
             await remove_tag_folders(
@@ -210,7 +225,9 @@ class Unlinking:
             concurrency=work.concurrency,
         )
         self._tags_back += back
-        return {tag.name for tag in busy}
+        pushed = {tag.name for tag in busy}
+        self._pushed |= pushed
+        return pushed
 
     async def _with_bodies(self, rows: Sequence[Row], unread: set[str]) -> Sequence[Row]:
         """Links whose bodies no listing proved are read, for a way back; one that is gone is left out, and so is one

@@ -33,7 +33,7 @@ from regstore.gc.removal.plan import RepositoryRemoval, children_unread, plan_ag
 from regstore.gc.stops import refuse_symbolic_links
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.layout import BlobKey
+from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import GIVEN_BACK, Journal, read_parts, write_seen
 from regstore.state.lock import Lock
 from regstore.storage.base import ObjectInfo, Storage
@@ -50,15 +50,16 @@ class RemovalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovalReport:
-    """What went, by number: tags (each with its history), revisions, signature links. kept_back: keys that had changed,
-    or were in use. given_back: links that somebody needed while they went, and tags that were pushed as they went, by
-    key. failures: the store's words."""
+    """What went, by number: tags (each with its history), revisions, signature links. kept_back: how many keys had
+    changed, or were in use; kept: the tags and images of these, REPO:TAG and REPO@DIGEST. given_back: links that
+    somebody needed while they went, and tags that were pushed as they went, by key. failures: the store's words."""
 
     run: str
     tags: int = 0
     revisions: int = 0
     signatures: int = 0
     kept_back: int = 0
+    kept: tuple[str, ...] = ()
     given_back: tuple[str, ...] = ()
     seconds: float = 0.0
     failures: tuple[str, ...] = ()
@@ -214,6 +215,7 @@ class Removal:
             revisions=unlinked.steps[Step.REVISION],
             signatures=unlinked.steps[Step.SIGNATURE],
             kept_back=unlinked.kept,
+            kept=tuple(sorted({word for key in unlinked.kept_keys if (word := _word(key))})),
             given_back=(*links, *unlinked.tags_back),
             seconds=seconds,
             failures=work.failures.lines(),
@@ -226,6 +228,14 @@ class Removal:
         done: dict[str, Any] = {**asdict(report), "cache": self._cache.known.kind if told else "unknown"}
         await work.journal.end(done)
         return report
+
+
+def _word(text: str) -> str:
+    """The tag or the image that a link is of; "" of another key."""
+    key = layout.decode(text)
+    if isinstance(key, TagCurrentKey | TagIndexKey):
+        return f"{key.name}:{key.tag}"
+    return f"{key.name}@{key.digest}" if isinstance(key, RevisionLinkKey) else ""
 
 
 async def _read_children(storage: Storage, inventory: Inventory, scanner: Scanner, *, concurrency: int) -> None:
