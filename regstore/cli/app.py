@@ -104,7 +104,7 @@ COMMANDS: Final = {
     ),
     "demo": Later(
         "regstore.cli.demo:demo",
-        "Build a small registry in a temporary folder, and walk through ls, tags, inspect and gc on it.",
+        "Build a small registry in a temporary folder, and walk through it: look, clean up, undo, back up, repair.",
     ),
 }
 

@@ -19,9 +19,6 @@ _Given = Mapping[str, Any]
 #: Of a command (or of "" for all), an option's parameter, when it counts for nothing, and why.
 _NEEDS: Final[tuple[tuple[str, str, Callable[[_Given], bool], str], ...]] = (
     ("verify", "grace", lambda given: not given["drop_broken_tags"], "is about --drop-broken-tags"),
-    ("verify", "max_age", lambda given: given["read_data"] is None, "is about what --read-data reads"),
-    ("verify", "time_limit", lambda given: given["read_data"] is None, "is about what --read-data reads"),
-    ("verify", "server_checksums", lambda given: given["read_data"] is None, "is about what --read-data reads"),
     ("gc", "settle", lambda given: given["offline"], "is no wait with --offline"),
     ("gc", "untagged_repositories", lambda given: not _takes_untagged(given), "is about --delete-untagged"),
     (

@@ -10,12 +10,15 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from regstore import layout
+from regstore.cli import demo
 from regstore.cli.app import COMMANDS
 from regstore.cli.run import run_async
 from regstore.demo_registry import AGE, CORRUPT_REPOSITORY, build_demo_registry
@@ -121,8 +124,11 @@ class TestWalk:
     def test_it_goes_to_its_end_and_leaves_nothing(self, run: Run, tmp_path: Path) -> None:
         said = run("demo")
         assert said.code == 0, said
-        commands = re.findall(r"^\$ regstore (\w+)", said.out, re.MULTILINE)
-        assert commands == ["ls", "tags", "inspect", "gc", "gc", "gc", "tags"]
+        commands = re.findall(r"^\$ regstore (\w+(?: (?:create|restore))?)", said.out, re.MULTILINE)
+        assert commands == [
+            *("ls", "tags", "inspect", "gc", "gc", "gc", "trash restore"),
+            *("backup create", "restore", "verify", "verify", "tags"),
+        ]
         assert "please report" not in said.err
         assert list(tmp_path.iterdir()) == []
 
@@ -133,15 +139,10 @@ class TestWalk:
         assert str(top / "registry") in said.out.splitlines()[-1]
         assert said.out.splitlines()[-2].endswith(f": regstore serve {top / 'registry'}")
         before, after = keys_of(demo_registry), keys_of(top / "registry")
-        registry_keys = {key for key in after if key.startswith(layout.PREFIX)}
-        assert registry_keys < before.keys()
-        gone = [layout.decode(key) for key in before.keys() - after.keys()]
-        assert not [key for key in gone if isinstance(key, layout.SeedKey | layout.TagCurrentKey)]
-        assert len([key for key in gone if isinstance(key, layout.RevisionLinkKey)]) == 2
-        assert len([key for key in gone if isinstance(key, layout.BlobKey)]) == 7
-        assert {key.name for key in gone if isinstance(key, layout.UploadKey)} == {"team/worker"}
-        protected = {key for key in before if f"/{CORRUPT_REPOSITORY}/" in key}
-        assert protected <= after.keys()
+        assert {key for key in before if key not in after} <= {
+            key for key in before if "/_uploads/" in key or "/index/" in key
+        }
+        assert all((top / name).is_dir() for name in ("backup", "restored"))
         for tag in (
             "team/app:1.0",
             "team/app:1.1",
@@ -150,3 +151,14 @@ class TestWalk:
             f"{CORRUPT_REPOSITORY}:2019",
         ):
             assert run("inspect", top / "registry", tag).code == 0
+
+    @pytest.mark.parametrize("wrong", [{"expected": 0}, {"told": ("what nobody says",)}])
+    def test_it_fails_where_something_is_not_as_told(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+    ) -> None:
+        steps = [replace(step, **wrong) if "--dry-run" in step.command else step for step in demo._STEPS]
+        monkeypatch.setattr(demo, "_STEPS", steps)
+        said = run("demo")
+        assert said.code == 1
+        assert said.out.count("$ regstore") == 4
+        assert "this is not as it should be: " in said.err

@@ -29,7 +29,7 @@ HTTP = ("--endpoint-url", "http://localhost:1")
             ["--dst-region has no effect: the second place"],
         ),
         (["migrate", "STORE", "OTHER", "-n", "--max-delete", "1%"], ["--max-delete has no effect: it is about"]),
-        (["verify", "STORE", "--grace", "1d", "--max-age", "1d"], ["--grace has no", "--max-age has no"]),
+        (["verify", "STORE", "--grace", "1d"], ["--grace has no effect: it is about --drop-broken-tags"]),
         (["verify", "STORE", "--dst-profile", "x"], ["--dst-profile has no effect: there is no second place"]),
         (["gc", "STORE", "-n", "--break-lock", "--settle", "1s"], ["--break-lock has no effect"]),
         (["gc", "STORE", "-n", "--offline", "--settle", "1s"], ["--settle has no effect: it is no wait"]),
