@@ -130,9 +130,14 @@ def test_another_name_is_another_certificate_by_the_same_authority(init: Init, r
 
 def test_another_form_takes_the_old_ones_files_away(init: Init, run: Run, place: Path) -> None:
     init()
-    assert run("init", place, "--for", "compose", "--yes").code == 0
-    assert not (place / "systemd").exists()
-    assert "/etc/registry/tls/server.key" in (place / "config.yml").read_text()
+    for form, folder in (("compose", ""), ("kubernetes", "kubernetes"), ("systemd", "systemd")):
+        assert run("init", place, "--for", form, "--with-serve", "--registry", "v3", "--yes").code == 0
+        folders = {path.name for path in place.iterdir() if path.is_dir()} - {"auth", "authority", "secrets", "tls"}
+        assert folders == ({folder} if folder else set())
+        assert (place / "compose.yaml").exists() == (form == "compose")
+        where = place if form == "systemd" else Path("/etc/registry")
+        assert f"{where}/tls/server.key" in (place / "config.yml").read_text()
+        assert "nothing to change" in run("init", place).out
 
 
 # -- what people did

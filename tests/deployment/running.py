@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
 import re
 import shlex
 import ssl
@@ -52,6 +53,9 @@ class Unit:
                 name, sign, value = line.partition("=")
                 if sign and not line.startswith("#"):
                     found[name] = value
+        if found.get("XDG_CACHE_HOME") == "/var/cache":  # the folder that systemd would make
+            assert self.all("CacheDirectory") == ["regstore"]
+            found["XDG_CACHE_HOME"] = str(home / "cache")
         return found
 
     @contextmanager
@@ -190,15 +194,21 @@ class Client:
 
 @contextmanager
 def command_lines() -> Iterator[set[bytes]]:
-    """Those of all processes of this computer, as whoever is logged in sees them, until the end."""
+    """Those of all that this process starts, and what these start, as whoever is logged in sees them, until the end."""
     seen: set[bytes] = set()
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(0.02):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(OSError):
-                    seen.add(path.read_bytes())
+        while not ended.wait(0.05):
+            parents, lines = {}, {}
+            for path in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError, IndexError):
+                    parents[path.name] = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                    lines[path.name] = (path / "cmdline").read_bytes()
+            ours = {str(os.getpid())}
+            while more := {each for each, parent in parents.items() if parent in ours} - ours:
+                ours |= more
+            seen.update(line for each, line in lines.items() if each in ours)
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

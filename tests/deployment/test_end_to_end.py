@@ -23,7 +23,7 @@ from regstore.deployment.environment_files import variables
 from tests.deployment.running import Client, Registry, Unit, command_lines, install, registry_of, regstore
 from tests.servers import images
 from tests.servers.debian import require
-from tests.servers.process import free_port
+from tests.servers.process import free_port, wait_until
 from tests.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
@@ -198,12 +198,16 @@ def test_users_count_at_once_and_a_renewed_certificate_after_a_restart(place: Pl
     place.init(
         folder,
         *("--host", "::1", "--port", free_port(), "--debug-port", free_port(), "--store", place.home / "store"),
-        *("--create", "--user", "ann", "--password-stdin"),
+        *("--create", "--user", "ann", "--password-stdin", "--with-serve", "--serve-port", free_port()),
         input=PASSWORD,
     )
+    (serve,) = (folder / "systemd").glob("*-serve.service")
     ca, cert = ((folder / "tls" / name).read_bytes() for name in ("ca.crt", "server.crt"))
     with registry_of(folder, place.home, "[::1]") as registry:
-        assert registry.health() == (200, b"{}")
+        with Unit.read(serve).started(place.home) as child:
+            wait_until(lambda: "is served" in child.log.read_text(), "serve to listen")
+            said = place.init(folder, "--check", "--user", "ann", "--password-stdin", input=PASSWORD)
+            assert "18 ok\n" in said
         place.init(folder, "--add-user", "bob", "--password-stdin", input="b\n")
         assert registry.status("bob", "b") == 200
         assert registry.status("ann", PASSWORD) == 200
@@ -245,6 +249,7 @@ def test_no_secret_is_where_others_see_it(place: Place, registry: Registry) -> N
 
     logs = [path.read_bytes() for path in place.home.glob("*.log")]
     assert any(b"listening" in log for log in logs)
+    assert any(b"--password-stdin" in line for line in place.seen)
     for text in (*(text.encode() for text in place.said), *logs, *place.seen):
         assert not [word for word in words if word in text], text
     kept = set()
