@@ -45,8 +45,8 @@ STORE_PATHS: Final = ("registry_config", "ca_bundle")
 STORE_SECRETS: Final = ("secret_access_key", "session_token")
 STORE_KEYS: Final = ("url", *STORE_PATHS, *STORE_TEXTS, *STORE_SECRETS, "path_style", "registry_debug_url")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-#: What ends with the process, asks, or is about all this itself.
-NO_STEPS: Final = frozenset({"run", "demo", "serve", "init", "config show", "config check"})
+#: What does not end, asks, is about one moment, or about all this itself.
+NO_STEPS: Final = frozenset({"run", "demo", "serve", "init", "import", "config show", "config check"})
 
 #: Of `run`.
 JOB_OPTIONS: Final = ("metrics_file", "ping_url", "log_format", "json", "quiet", "verbose")
