@@ -95,7 +95,7 @@ class _Asked:
 async def _export(
     settings: StoreSettings, asked: _Asked, on_event: OnEvent
 ) -> tuple[ExportPlan, ExportResult | None]:
-    from regstore.exchange.exporting import check_target, export
+    from regstore.exchange.exporting import check_target, export, refuse_within
     from regstore.exchange.gathering import ExportOptions, plan_export
     from regstore.exchange.places import open_target
     from regstore.reference import Reference
@@ -113,6 +113,7 @@ async def _export(
         plan = await plan_export(source, options, on_event=on_event)
         if asked.target is None:
             return plan, None
+        refuse_within(storage, asked.target)
         async with open_target(asked.target) as there:
             await check_target(there)
             done = await export(source, plan, there, concurrency=options.concurrency, on_event=on_event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from regstore import layout
@@ -24,6 +25,7 @@ from regstore.exchange.image_layout import (
 )
 from regstore.exchange.tar_writing import TarTarget
 from regstore.storage.base import Storage
+from regstore.storage.optional import IsFolder
 from regstore.storage.streams import verified_size
 from regstore.storage.transfer import Attempts, Carrier, each_blob, in_order
 
@@ -43,6 +45,12 @@ class ExportResult:
     @property
     def partial(self) -> bool:
         return bool(self.left_out)
+
+
+def refuse_within(storage: Storage, target: Path) -> None:
+    """InputError where a layout would lie in the folder of the store itself."""
+    if isinstance(storage, IsFolder) and target.resolve().is_relative_to(storage.folder.resolve()):
+        raise InputError(f"{target} lies within the store {storage.url}: give another place")
 
 
 async def check_target(target: Storage) -> list[Mapping[str, Any]]:

@@ -94,7 +94,9 @@ class _Gathering:
         self._referrers = referrers
         self._subjects = Subjects()
         self._known: dict[Digest, KnownManifest] = {}
-        self._sparse: dict[Digest, set[Digest]] = {}
+        self._found: dict[Digest, Content] = {}
+        #: Tags, and digests without one, that have an entry.
+        self._entered: set[str | Digest] = set()
 
     async def gather(self, wanted: Sequence[Reference]) -> None:
         repository, plan = self._repository, self._plan
@@ -146,9 +148,9 @@ class _Gathering:
                 f"{name}:{tag}: {error}" if tag else f"{name}@{digest}: {error}" for tag in names
             ]
             return
-        there = {(entry.repository, entry.tag or entry.digest) for entry in self._plan.entries}
         for tag in names:
-            if (name, tag or digest) not in there:
+            if (tag or digest) not in self._entered:
+                self._entered.add(tag or digest)
                 self._plan.entries.append(_entry(name, digest, tag, known))
 
     async def _follow(self, tags: dict[str, Digest | None]) -> None:
@@ -246,19 +248,22 @@ class _Gathering:
         return found
 
     async def _blob(self, target: Descriptor, foreign: bool) -> Content | None:
-        try:
-            info = await self._repository.blobs.stat(target.digest)
-        except BlobUnknown as error:
-            if foreign:  # it lies elsewhere, as its descriptor says
-                return None
-            raise _NotWhole(str(error)) from error
-        except StorageError as error:
-            if is_fatal(error):
-                raise
-            raise _NotWhole(str(error)) from error
-        if target.size not in (-1, info.size):
-            raise _NotWhole(f"{target.digest} has {info.size:,} bytes, and its manifest says {target.size:,}")
-        return Content(info.stored_as, info.size)
+        found = self._found.get(target.digest)
+        if found is None:
+            try:
+                info = await self._repository.blobs.stat(target.digest)
+            except BlobUnknown as error:
+                if foreign:  # it lies elsewhere, as its descriptor says
+                    return None
+                raise _NotWhole(str(error)) from error
+            except StorageError as error:
+                if is_fatal(error):
+                    raise
+                raise _NotWhole(str(error)) from error
+            found = self._found[target.digest] = Content(info.stored_as, info.size)
+        if target.size not in (-1, found.size):
+            raise _NotWhole(f"{target.digest} has {found.size:,} bytes, and its manifest says {target.size:,}")
+        return found
 
 
 def _entry(name: str, digest: Digest, tag: str, known: KnownManifest) -> Entry:

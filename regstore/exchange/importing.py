@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from regstore import layout
 from regstore.backup.asked import without_lost
 from regstore.backup.format import Pack
+from regstore.backup.opening import check_marker
 from regstore.backup.options import RestoreOptions
 from regstore.backup.restore import seed_empty
 from regstore.backup.restore_links import Conflict, Guard, LinkUnreadable, LinkWriter, plan_links
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, NoSuchBucket, NotFound
+from regstore.errors import InputError, IntegrityError, NoSuchBucket, NotFound
 from regstore.events import OnEvent, Progress, ignore
 from regstore.exchange.choosing import choose
 from regstore.exchange.image_layout import blob_path
@@ -90,8 +91,10 @@ async def plan_import(
     InputError where the source is no layout, or has nothing of what was asked for.
     """
     on_event(Progress(phase="reading manifests", done=0, unit="manifests"))
-    chosen = choose(await read_layout(source), options.what, source.url)
     missing = not await _is_there(store)
+    if not missing and await check_marker(store):
+        raise InputError(f"{store.url} is a backup, which must not become a registry: give another place")
+    chosen = choose(await read_layout(source), options.what, source.url)
     packed = await pack_layout(source, chosen, await source.now() if missing else await store.now())
     contents = {digest: size for pack in packed.packs for digest, size in pack.blobs.items()}
     links = tags = 0

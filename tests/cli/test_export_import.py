@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from regstore.backup.format import MARKER, marker_body
 from tests.cli.conftest import Run
 from tests.exchange.stores import APP, OLD, OTHER, WORKER, fill, keys, tags
 from tests.servers import images
@@ -136,6 +137,8 @@ def test_a_registrys_configuration_says_the_store(run: Run, store: Path, copy: P
         (("export", "STORE", "team/app", "x.tar.gz"), 2, "compress it afterwards"),
         (("export", "STORE", "team/app", "no/such/folder/x"), 2, "can't be made"),
         (("export", "STORE", "team/app", "no/such/folder/x.tar"), 2, "can't be written"),
+        (("export", "STORE", "team/app", "store/x"), 2, "lies within the store"),
+        (("import", "LAYOUT", "BACKUP", "a"), 2, "is a backup"),
         (("import", "nowhere", "STORE"), 2, "nowhere can't be read"),
         (("import", "STORE", "STORE"), 2, "no oci-layout"),
         (("import", "nowhere"), 2, "say what to import and where to"),
@@ -154,7 +157,10 @@ def test_words_that_do_not_do(
     monkeypatch.chdir(tmp_path)
     before = keys(store)
     layout = images.write_oci_layout(tmp_path / "layout", {"1": OTHER})
-    places = {"STORE": store, "LAYOUT": layout, "NOWHERE": tmp_path / "nowhere"}
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    (backup / MARKER).write_bytes(marker_body(0))
+    places = {"STORE": store, "LAYOUT": layout, "NOWHERE": tmp_path / "nowhere", "BACKUP": backup}
     run(*(places.get(word, word) for word in words)).failed(code, what)
     assert keys(store) == before and not (tmp_path / "x").exists()
 
