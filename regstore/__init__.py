@@ -12,6 +12,7 @@ regstore.open             a registry as objects: Registry, Repository, Tag, Stor
 regstore.gc               collect garbage, look into the trash, give back what lies there
 regstore.migrate          copy a registry to another store
 regstore.backup           snapshots: create, check, restore, prune
+regstore.exchange         OCI image layouts: export, import
 regstore.verify           find damage, repair it, examine a store
 regstore.seed             make an empty place a healthy store
 regstore.storage          the store itself, which all of these take: `open_storage`, or `Registry.storage`
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING
 from regstore.lazy import lazily
 
 if TYPE_CHECKING:
-    from regstore import backup, errors, events, gc, migrate, seed, storage, sync, verify
+    from regstore import backup, errors, events, exchange, gc, migrate, seed, storage, sync, verify
     from regstore.digest import Digest
     from regstore.errors import RegstoreError
     from regstore.manifest import Manifest, Platform
@@ -69,6 +70,7 @@ __all__ = [
     "backup",
     "errors",
     "events",
+    "exchange",
     "gc",
     "migrate",
     "open",

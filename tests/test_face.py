@@ -37,6 +37,7 @@ PACKAGES = (
     "regstore.backup",
     "regstore.errors",
     "regstore.events",
+    "regstore.exchange",
     "regstore.gc",
     "regstore.migrate",
     "regstore.registry",
@@ -49,6 +50,7 @@ PACKAGES = (
 #: Of these, every name in `__all__` has a blocking twin where it needs one.
 WITH_TWINS = (
     "regstore.backup",
+    "regstore.exchange",
     "regstore.gc",
     "regstore.migrate",
     "regstore.seed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,21 +18,21 @@ _COMPRESSED = (".tgz", ".tar.gz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
 
 @asynccontextmanager
-async def open_target(path: Path) -> AsyncIterator[Storage]:
+async def open_target(path: str | os.PathLike[str]) -> AsyncIterator[Storage]:
     """A folder, made where it is not there, or by its name's end `.tar` a file. InputError where neither can be."""
-    target, is_new = _made(path)
+    target, is_new = _made(Path(path))
     try:
         async with target:
             yield target
     finally:
         if is_new:
-            _remove_empty(path)
+            _remove_empty(Path(path))
 
 
 @asynccontextmanager
-async def open_source(path: Path) -> AsyncIterator[Storage]:
+async def open_source(path: str | os.PathLike[str]) -> AsyncIterator[Storage]:
     """InputError where there is neither a folder nor a tar archive."""
-    async with await asyncio.to_thread(_found, path) as source:
+    async with await asyncio.to_thread(_found, Path(path)) as source:
         yield source
 
 

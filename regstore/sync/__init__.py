@@ -12,8 +12,8 @@
             print(run.summary.blobs.dead, "blobs are dead")
 
 The objects of `open`: Registry, Repository, Tags, Manifests, Blobs, StoreBlobs, Uploads, BlobReader. Modules: backup,
-gc, migrate, seed, storage, verify; what is a coroutine in `regstore.gc` is a plain function in `regstore.sync.gc`, and
-options and results are the same.
+exchange, gc, migrate, seed, storage, verify; what is a coroutine in `regstore.gc` is a plain function in
+`regstore.sync.gc`, and options and results are the same.
 
 What is open shares an event loop in a thread of its own, which ends with the last of it; use it from as many threads as
 you like. An iterator is driven lazily, by growing batches: what is read ahead is at most some hundred items.
@@ -43,7 +43,7 @@ from regstore.sync.registry import (
 )
 
 if TYPE_CHECKING:
-    from regstore.sync import backup, gc, migrate, seed, storage, verify
+    from regstore.sync import backup, exchange, gc, migrate, seed, storage, verify
 else:
     __getattr__, __dir__ = lazily(__name__)
 
@@ -57,6 +57,7 @@ __all__ = [
     "Tags",
     "Uploads",
     "backup",
+    "exchange",
     "gc",
     "migrate",
     "open",
