@@ -391,6 +391,11 @@ def _night(deployment: Deployment) -> Parts:
             "The registry has its descriptor cache in memory, and answers for removed blobs until it is restarted. So "
             "gc frees their space only in a night after a restart of every registry process."
         )
+    yield (
+        "To be told of a night that failed, or did not come, add a line to "
+        f"{REGSTORE_ENV}: a monitor such as healthchecks.io then hears of start, success and failure."
+    )
+    yield _commands("REGSTORE_RUN_PING_URL=https://hc-ping.com/UUID")
     yield "Start it now, and see what it said:"
     yield _commands(*_RUN_NIGHTLY[deployment.form](deployment))
 
