@@ -42,10 +42,28 @@ def locked(folder: Path, *, create: bool) -> Iterator[None]:
 
     LockHeld where another run does; InputError where it is no folder, or everybody may write there.
     """
+    handle = _open_folder(folder, create=create)
+    try:
+        if os.fstat(handle).st_mode & stat.S_IWOTH:
+            raise InputError(f"everybody may write in {folder}, so nothing in it is safe: use a folder of your own")
+        held = f"another `regstore init` is at work in {folder}: wait until it has ended"
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockHeld(held) from error
+        # Who made it for nothing takes it away again: then this lock is on a folder that is no more.
+        if not _is_at(handle, folder):
+            raise LockHeld(held)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_folder(folder: Path, *, create: bool) -> int:
     try:
         if create:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise InputError(
             f"there is no {folder}: `regstore init {folder} --host ... --store ...` makes it"
@@ -54,16 +72,13 @@ def locked(folder: Path, *, create: bool) -> Iterator[None]:
         raise InputError(f"{folder} is no folder") from error
     except OSError as error:
         _refused(error, folder)
+
+
+def _is_at(handle: int, folder: Path) -> bool:
     try:
-        if os.fstat(handle).st_mode & stat.S_IWOTH:
-            raise InputError(f"everybody may write in {folder}, so nothing in it is safe: use a folder of your own")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockHeld(f"another `regstore init` is at work in {folder}: wait until it has ended") from error
-        yield
-    finally:
-        os.close(handle)
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def read_record(folder: Path) -> Record | None:

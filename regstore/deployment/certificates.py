@@ -40,9 +40,11 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificates:
-    """files: wanted; none where there is no TLS. shown: what the server's says."""
+    """files: wanted; none where there is no TLS. unwanted: what must not stand there any more. shown: what the server's
+    says."""
 
     files: tuple[WantedFile, ...] = ()
+    unwanted: tuple[str, ...] = ()
     shown: Shown | None = None
 
     def ends_soon(self, now: datetime) -> bool:
@@ -111,7 +113,9 @@ def _from_files(
         if ca is None and authority.issued_by(given.pair.cert, given.pair.cert):
             ca = given.pair.cert  # its own authority
         files = [_key(SERVER_KEY, given.pair.key), _cert(SERVER_CERT, given.pair.cert)]
-        return Certificates(files=(*files, *([_cert(CA_CERT, ca)] if ca is not None else [])), shown=shown)
+        if ca is None:
+            return Certificates(files=tuple(files), unwanted=(CA_CERT,), shown=shown)
+        return Certificates(files=(*files, _cert(CA_CERT, ca)), shown=shown)
     key, cert, ca = (_content(standing, path) for path in (SERVER_KEY, SERVER_CERT, CA_CERT))
     if key is None or cert is None:
         raise InputError("--tls files needs them: give --tls-cert and --tls-key")

@@ -104,10 +104,12 @@ def plan(
     before: Record | None,
     *,
     overwrite: Collection[str] = (),
+    unwanted: Collection[str] = (),
     is_part: bool = False,
 ) -> Plan:
-    """overwrite: paths whose conflicts are resolved for regstore. standing: of the wanted files and those in `before`.
-    is_part: what is not in `wanted` stays as it is, rather than being no longer wanted.
+    """overwrite: paths whose conflicts are resolved for regstore. unwanted: certificates that are to go, whoever put
+    them there. standing: of all these files, and those in `before`. is_part: what is not in `wanted` stays as it is,
+    rather than being no longer wanted.
 
     Raises ValueError where two files are wanted at one path.
     """
@@ -116,6 +118,17 @@ def plan(
         raise ValueError(f"two files are wanted at one path: {sorted(paths)}")
     known = before.written if before is not None else {}
     changes = [_change(file, standing.get(file.path), known.get(file.path, ()), overwrite) for file in wanted]
+    changes += [
+        Change(
+            path=path,
+            action=Action.REMOVED,
+            kind=Kind.CERTIFICATE,
+            mode=standing[path].mode,
+            before=standing[path].content,
+        )
+        for path in unwanted
+        if path in standing
+    ]
     if not is_part:
         changes += _no_longer_wanted(set(paths), standing, known)
     changes.sort(key=lambda change: (_ORDER.index(change.kind), change.mode != PRIVATE, change.path))

@@ -16,6 +16,7 @@ from regstore.deployment import nightly
 from regstore.deployment.config_yml import registry_environment
 from regstore.deployment.containers import serve_arguments, store_folder
 from regstore.deployment.wanted import CONFIG, REGISTRY_ENV, REGSTORE_ENV, Deployment, WantedFile
+from regstore.errors import InputError
 
 FOLDER: Final = "systemd"
 #: Ports below need a right of their own.
@@ -39,6 +40,11 @@ _MADE: Final = "# Made by `regstore init`: run that again to change it."
 
 
 def files(deployment: Deployment) -> list[WantedFile]:
+    """InputError where a path has control characters, such as the end of a line: no unit can have them."""
+    programs = (deployment.registry_program, deployment.regstore_program)
+    for path in (str(deployment.folder), deployment.store, deployment.backup or "", *programs):
+        if not path.isprintable():
+            raise InputError(f"{path!r} has control characters, which no unit can have")
     prefix = unit_prefix(deployment)
     found = {
         f"{prefix}.service": _registry(deployment),

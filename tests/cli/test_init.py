@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -18,7 +19,7 @@ import yaml
 from regstore.deployment import applying, authority, users
 from regstore.deployment.authority import Pair
 from regstore.htpasswd import parse_htpasswd
-from tests.cli.conftest import Run, Said
+from tests.cli.conftest import Run, Said, Start
 from tests.cli.terminal import on_terminal
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
@@ -269,6 +270,9 @@ def test_given_certificates(init: Init, run: Run, place: Path, tmp_path: Path) -
     assert (place / "tls/server.crt").read_bytes() == cert
     assert stat.S_IMODE((place / "tls/server.key").stat().st_mode) == 0o600
     assert run("init", place).code == 0
+    assert (place / "tls/ca.crt").read_bytes() == ca
+    assert init(*given[:4], "--tls-key", tmp_path / "k", "--yes").code == 0
+    assert not (place / "tls/ca.crt").exists()
     run("init", place, "--host", "other.example").failed(2, "not for other.example", "--tls-cert")
     run("init", place, "--renew").failed(2, "own authority")
 
@@ -368,6 +372,17 @@ def test_a_bucket_that_may_not_be_written(
     run("init", place, "--host", "a", "--store", "s3://not-there").failed(1, "no bucket not-there", "--create")
 
 
+def test_keys_of_a_session_are_not_for_a_deployment(
+    run: Run, place: Path, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (moto.environment() | {"AWS_SESSION_TOKEN": "of-an-hour"}).items():
+        monkeypatch.setenv(name, value)
+    said = run("init", place, "--host", "a", "--store", f"s3://{moto_bucket}")
+    assert said.code == 0
+    assert "are for a session" in said.err
+    assert "ACCESS" not in (place / "secrets/registry.env").read_text()
+
+
 def test_another_store_is_warned_of(init: Init, run: Run, place: Path, tmp_path: Path) -> None:
     init()
     said = run("init", place, "--store", tmp_path / "other", "--create", "--yes")
@@ -396,11 +411,32 @@ def test_no_permission(init: Init, place: Path, tmp_path: Path) -> None:
     said.failed(1, "root owns the files")
 
 
-def test_two_at_once(init: Init, place: Path) -> None:
+def test_two_at_once(init: Init, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.mkdir()
     with applying.locked(place, create=False):
         init().failed(5, "another `regstore init`")
     assert init().code == 0
+    lock = fcntl.flock
+
+    def after_the_other(handle: int, how: int) -> None:
+        """The other one had it, failed, and took the folder away: there is another one now, or none."""
+        lock(handle, how)
+        shutil.rmtree(place)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_other)
+    init().failed(5, "another `regstore init`")
+    assert not place.exists()
+
+
+@pytest.mark.long
+def test_two_processes_at_once(start: Start, place: Path, tmp_path: Path) -> None:
+    words = ("init", place, "--host", "a", "--store", tmp_path / "store", "--create", "--yes", "--json")
+    both = [start(*words) for _ in range(2)]
+    codes = {process.wait(60) for process in both}
+    assert 0 in codes
+    assert codes <= {0, 5}
+    cert, key = ((place / "tls" / name).read_bytes() for name in ("server.crt", "server.key"))
+    assert authority.belongs(cert, key)
 
 
 # -- cut short

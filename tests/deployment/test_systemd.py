@@ -11,6 +11,7 @@ import pytest
 
 from regstore.deployment import systemd
 from regstore.deployment.wanted import Deployment
+from regstore.errors import InputError
 from tests.deployment.asked import CASES, ODD, case
 from tests.deployment.running import Unit
 from tests.deployment.test_wanted import deployment
@@ -55,6 +56,13 @@ def test_odd_paths_are_words_of_their_own(tmp_path: Path) -> None:
     (registry,) = (unit for unit in units.values() if "docker-registry" in unit.path.read_text())
     assert registry.command[-1] == f"{ODD}/config.yml"
     assert registry.all("EnvironmentFile") == [f"{ODD}/secrets/registry.env".replace("%", "%%")]
+
+
+@pytest.mark.parametrize("name", ["folder", "backup"])
+def test_no_path_ends_a_line(name: str) -> None:
+    path = "/srv/a\nExecStart=/bin/evil"
+    with pytest.raises(InputError, match="control characters"):
+        systemd.files(deployment(**{name: PurePosixPath(path) if name == "folder" else path}))
 
 
 def test_temporary_folders_are_its_own_unless_it_lies_there(tmp_path: Path) -> None:

@@ -155,7 +155,12 @@ def _made(
     if chosen.store_ca is not None:
         wanted.append(WantedFile(path=STORE_CA, content=chosen.store_ca, kind=Kind.CERTIFICATE))
     if certs.ends_soon(now) and certs.shown is not None:
-        warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: --renew makes a new one")
+        cure = (
+            "--renew makes a new one"
+            if deployment.tls is Tls.OWN_CA
+            else "give another, with --tls-cert and --tls-key"
+        )
+        warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: {cure}")
     warnings += _missing_programs(deployment)
     missing = _missing_backup_folder(deployment)
     if missing is not None and not doing.create:
@@ -167,7 +172,7 @@ def _made(
     overwrite = set(doing.overwrite or ())
     if unknown := overwrite - {file.path for file in wanted}:
         raise InputError(f"--overwrite {min(unknown)}: no such file is wanted in DIR")
-    planned = plan(deployment, wanted, standing, before, overwrite=overwrite)
+    planned = plan(deployment, wanted, standing, before, overwrite=overwrite, unwanted=certs.unwanted)
     return _Made(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
 
 
