@@ -92,6 +92,11 @@ class Manifests:
         TagUnknown; ManifestUnknown when it is no revision of this repository, or its blob is gone;
         IntegrityError when a link or the bytes are damaged; InvalidManifest when they can't be understood.
         """
+        return await self.read(await self.require(reference))
+
+    async def require(self, reference: Digest | str) -> Digest:
+        """The digest of a revision of this repository, whose manifest is not read. TagUnknown; ManifestUnknown;
+        IntegrityError when a link is damaged."""
         digest = await self.resolve(reference)
         key = layout.RevisionLinkKey(self._name, digest)
         try:
@@ -101,10 +106,17 @@ class Manifests:
             raise ManifestUnknown(f"{self._name} has no manifest {digest} in {self._storage.url}") from error
         if linked != digest:
             raise IntegrityError(f"the link {layout.encode(key)} names {linked}, not its own digest")
-        return await self.read(digest)
+        return digest
 
     async def read(self, digest: Digest) -> StoredManifest:
         """As `get`, of a digest that is known to be a revision: one request, the link is not looked at."""
+        data = await self.data(digest)
+        if len(data) > _LARGE:
+            return await in_thread(self._parsed, digest, data)
+        return self._parsed(digest, data)
+
+    async def data(self, digest: Digest) -> bytes:
+        """As `read`, but only its bytes, verified; what they say is not looked at."""
         key = layout.encode(layout.BlobKey(digest))
         try:
             async with self._storage.open_read(key) as handle:
@@ -117,9 +129,7 @@ class Manifests:
             ) from error
         if not digest.matches(data):
             raise IntegrityError(f"{key}: expected {digest}, but its {len(data):,} bytes have {Digest.of(data)}")
-        if len(data) > _LARGE:
-            return await in_thread(self._parsed, digest, data)
-        return self._parsed(digest, data)
+        return data
 
     async def put(
         self, data: bytes, media_type: str | None = None, *, tag: str | None = None, sparse: bool = False

@@ -23,10 +23,11 @@ from regstore.digest import Digest
 from regstore.errors import BlobUnknown, ManifestUnknown, NotFound, RegstoreError, Unsupported
 from regstore.manifest import DOCKER_LIST, OCI_INDEX
 from regstore.reference import is_tag
-from regstore.registry import Repository, StoredManifest
-from regstore.serve.accept import Accepts, default_image
+from regstore.registry import Repository
+from regstore.serve.accept import Accepts
 from regstore.serve.answers import JSON, TOLD, ApiError, api_error, error_response
 from regstore.serve.bodies import Bodies
+from regstore.serve.manifests import Facts, ManifestFacts
 from regstore.serve.mounts import Mounts
 from regstore.serve.referrers import ReferrersMemory
 from regstore.storage.optional import Presigns
@@ -57,6 +58,7 @@ class RegistryApi:
         self._redirect = redirect
         self._referrers = ReferrersMemory()
         self._bodies = Bodies()
+        self._manifests = ManifestFacts()
 
     def add_to(self, application: web.Application) -> None:
         for path, handler in (
@@ -109,20 +111,29 @@ class RegistryApi:
         reference = request.match_info["reference"]
         if ":" not in reference and not is_tag(reference):
             raise ApiError(HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN", "no such tag: this can't be one")
-        stored = _acceptable(
-            await repository.manifests.get(reference),
-            Accepts(request.headers.getall(hdrs.ACCEPT, ())),
-            by_digest=":" in reference,
-        )
-        if isinstance(stored, Digest):
-            stored = await repository.manifests.get(stored)
-        headers = _headers(stored.digest) | {hdrs.VARY: hdrs.ACCEPT}
+        digest = await repository.manifests.require(reference)
+        facts, data = await self._manifests.of(repository, digest)
+        accepts = Accepts(request.headers.getall(hdrs.ACCEPT, ()))
+        image = _instead(digest, facts, accepts, by_digest=":" in reference)
+        if image is not None:
+            digest = await repository.manifests.require(image)
+            facts, data = await self._manifests.of(repository, digest)
+        headers = _headers(digest) | {hdrs.VARY: hdrs.ACCEPT}
         if ":" in reference:
             headers[hdrs.CACHE_CONTROL] = _FOR_EVER
-        if _has_it(request, stored.digest):
+        if _has_it(request, digest):
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-        headers[hdrs.CONTENT_TYPE] = stored.media_type
-        return web.Response(body=stored.data, headers=headers)
+        headers[hdrs.CONTENT_TYPE] = facts.media_type
+        if data is not None:
+            return web.Response(body=data, headers=headers)
+        key = layout.encode(layout.BlobKey(digest))
+        try:
+            if request.method == hdrs.METH_HEAD:
+                size = (await repository.storage.stat(key)).size
+                return web.Response(headers=headers | {hdrs.CONTENT_LENGTH: str(size)})
+            return await self._bodies.send(request, repository.storage, key, None, headers)
+        except NotFound as error:
+            raise ManifestUnknown(f"{repository.name} links the manifest {digest}, but {key} is gone") from error
 
     async def blob(self, request: web.Request) -> web.StreamResponse:
         repository = await self._repository(request)
@@ -195,15 +206,14 @@ def guarded(handler: Handler) -> Handler:
     return handle
 
 
-def _acceptable(stored: StoredManifest, accepts: Accepts, *, by_digest: bool) -> StoredManifest | Digest:
-    """The manifest, or the digest of the one to give in its place, never where a digest was asked for: as Distribution,
+def _instead(digest: Digest, facts: Facts, accepts: Accepts, *, by_digest: bool) -> Digest | None:
+    """The manifest to give in place of one, None for itself, and never where a digest was asked for: as Distribution,
     which gives a Docker list then whatever is accepted. ManifestUnknown where the client takes neither."""
-    if accepts.takes(stored.media_type) or (by_digest and stored.media_type == DOCKER_LIST):
-        return stored
-    image = default_image(stored.manifest)
-    if image is not None and accepts.takes(image.media_type):
-        return image.digest
-    raise ManifestUnknown(f"{stored.digest} is {stored.media_type}, which the client does not accept")
+    if accepts.takes(facts.media_type) or (by_digest and facts.media_type == DOCKER_LIST):
+        return None
+    if facts.image is not None and accepts.takes(facts.image.media_type):
+        return facts.image.digest
+    raise ManifestUnknown(f"{digest} is {facts.media_type}, which the client does not accept")
 
 
 def _what_fits(found: list[dict[str, Any]], last: str) -> tuple[list[dict[str, Any]], bool]:

@@ -313,3 +313,87 @@ async def test_tags_that_name_a_digest_are_folded_where_it_is_there_however_they
         attached = await view.rows("attached", {"repository": repository, "subjects": [long.raw], "limit": 9})
         assert [row[1] for row in attached] == ["sha512-" + "ab" * 32, "sha512-" + "ab" * 32 + ".sig"]
     await kept.close()
+
+
+class TestLarge:
+    async def test_an_index_of_very_many_entries_is_parsed_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of 100,000 took seconds of each HEAD."""
+        from regstore.registry import manifests
+
+        entries = [
+            {"mediaType": images.OCI_MANIFEST, "digest": f"sha256:{number:064x}", "size": 1234}
+            for number in range(10_000)
+        ]
+        document = {"schemaVersion": 2, "mediaType": images.OCI_INDEX, "manifests": entries}
+        index = images.Document(json.dumps(document).encode(), images.OCI_INDEX)
+        assert len(index.data) > 1024 * 1024
+        storage = memory()
+        await put_unasked(storage, "many", index, "x")
+        parsed: list[int] = []
+        parse = manifest.parse_manifest
+
+        def note(data: bytes) -> Any:
+            parsed.append(len(data))
+            return parse(data)
+
+        async with pages_of(storage) as client:
+            page = words(await look(client, f"/images/many@{index.digest}"))
+            assert "and 9,000 more" in page
+            monkeypatch.setattr(manifests, "parse_manifest", note)
+            for method, body in (("HEAD", b""), ("GET", index.data), ("GET", index.data)):
+                for reference in ("x", index.digest):
+                    answer = await client.ask(f"/v2/many/manifests/{reference}", method)
+                    assert (answer.status, answer.body) == (200, body)
+                    assert answer.headers["Content-Length"] == str(len(index.data))
+                    assert answer.headers["Content-Type"] == images.OCI_INDEX
+            assert parsed == [len(index.data)]
+            assert (await client.ask("/v2/many/manifests/x", Accept=images.OCI_MANIFEST)).status == 404
+            await storage.delete_many([layout.encode(layout.BlobKey(Digest.parse(index.digest)))])
+            for method in ("HEAD", "GET"):
+                assert (await client.ask("/v2/many/manifests/x", method)).status == 404
+
+    async def test_a_config_that_is_none_is_not_read(self) -> None:
+        config = images.Blob(b" " * 50_000_000, images.OCI_CONFIG)
+        storage = memory()
+        document = with_config(config, len(config.data))
+        await put_unasked(storage, "large", document, "x")
+        async with pages_of(storage) as client:
+            await look(client, "/")
+            before = storage.counters.bytes_read
+            assert "application/vnd.oci.image.manifest.v1+json" in words(
+                await look(client, f"/images/large@{document.digest}")
+            )
+            assert storage.counters.bytes_read - before < 100_000
+            answer = await client.ask(f"/v2/large/blobs/{config.digest}", Range="bytes=-3")
+            assert (answer.status, answer.body) == (206, b"   ")
+
+
+async def test_odd_paths_of_pages_are_pages_that_say_so() -> None:
+    storage = memory()
+    await fill(storage)
+    async with pages_of(storage) as client:
+        await look(client, "/")
+        for path in (
+            "/repositories/..",
+            "/repositories/%2e%2e/%2e%2e/etc/passwd",
+            "/repositories/a%2f..%2f..%2fb",
+            "/repositories/a%00b",
+            f"/images/..%2f..%2fteam/app@{APP.digest}",
+            f"/images/a%00b@{APP.digest}",
+            "/images/team/app:%00",
+            "/images/team/app:..%2f..",
+            "/images/team/app@sha256:%00",
+            "/blobs/sha256:..%2f..",
+            "/why/%00",
+            "/static/..%2fpages.py",
+            "/static/%2e%2e/pages.py",
+            "/static/%00",
+            "/?path=%00&sort=%00&page=%00",
+            "/search?q=%00%ff",
+            "/repositories/%ff%fe",
+            "/garbage?policy=%00",
+        ):
+            answer = await client.ask(path)
+            assert answer.status in (200, 400, 404), path
+            assert b"Traceback" not in answer.body, path
+            assert b"root:" not in answer.body, path
