@@ -14,6 +14,9 @@ def main() -> NoReturn:
     # What is imported lives to the end, and looking through it for garbage again and again takes a tenth of a run.
     set_threshold(50_000, 20, 20)
     try:
+        from regstore.cli.completing import prepare
+
+        prepare()
         from regstore.cli.app import app
 
         for stream in (sys.stdout, sys.stderr):

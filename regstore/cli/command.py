@@ -17,6 +17,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from regstore.cli import underway
+from regstore.cli.completing import completed
 from regstore.cli.conduct import conduct, name_of
 from regstore.cli.helping import in_section
 from regstore.cli.no_effect import without_effect
@@ -73,6 +74,7 @@ def _made(function: Function, answers: bool, as_json: bool) -> Callable[..., Non
     last = [each for each in first if parts[0].group is not None and not _is_argument(each)]
     shown = [each for each in first if each not in last]
     shown += [each for part in parts[1:] for each in part.parameters] + last + common
+    shown = [completed(each) for each in shown]
 
     def run(context: typer.Context, **given: Any) -> None:
         underway.begin(function.__name__)

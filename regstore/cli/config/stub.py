@@ -47,8 +47,8 @@ class Configured(Sections):
     _current = Current()
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
+        if ctx.resilient_parsing:  # a shell completes; an option whose value is still to come would end the parsing
+            return super().parse_args(ctx, args[:-1] if args and args[-1].startswith("-") else args)
         words, named = self._without_config(args)
         try:
             self._configure(ctx, words, named)
