@@ -15,13 +15,14 @@ from regstore.errors import (
 )
 from regstore.events import OnEvent, Progress, ignore
 from regstore.exchange.image_layout import Entry
-from regstore.manifest import Descriptor, EdgeKind, Manifest
+from regstore.manifest import DOCKER_LIST, DOCKER_MANIFEST, Descriptor, EdgeKind, Manifest
 from regstore.reference import Reference, digests_named
 from regstore.registry import Registry, Repository
 from regstore.registry.referrers import KnownManifest, Subjects, read_subjects
 from regstore.registry.workers import run_all
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
+from regstore.words import counted
 
 _BLOBS = frozenset({EdgeKind.CONFIG, EdgeKind.LAYER, EdgeKind.FOREIGN_LAYER, EdgeKind.BLOB})
 
@@ -78,6 +79,12 @@ async def plan_export(storage: Storage, options: ExportOptions, *, on_event: OnE
         await _Gathering(repository, plan, options.referrers).gather(wanted)
     used = {digest for entry in plan.entries for digest in plan.needs[entry.digest]}
     plan.contents = {digest: content for digest, content in plan.contents.items() if digest in used}
+    docker = [entry.name for entry in plan.entries if entry.media_type in (DOCKER_MANIFEST, DOCKER_LIST)]
+    if docker:
+        plan.notes.append(
+            f"{counted(len(docker), 'image')} of Docker's own media types, such as {docker[0]}, go as they are, for "
+            "another type is another digest: skopeo, podman and umoci pass over such ones in a layout"
+        )
     return plan
 
 

@@ -29,7 +29,7 @@ def copy(tmp_path: Path, run: Run) -> Path:
 def test_there_and_back(run: Run, store: Path, copy: Path, tmp_path: Path) -> None:
     layout = tmp_path / "images.tar"
     said = run("export", store, "team/app", "team/worker:stable", layout)
-    assert (said.code, said.err) == (0, "")
+    assert said.code == 0 and "1 image of Docker's own media types, such as team/app:old" in said.err
     first, *images_ = said.out.splitlines()
     assert first.startswith(f"{layout}: 3 images, ") and first.endswith(" written")
     assert images_ == [

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.exchange.stores import APP, OLD, SBOM, WORKER, exported, imported
+from regstore.storage import open_storage
+from tests.exchange.stores import APP, OLD, SBOM, WORKER, export_from, exported, fill, import_into, imported
 from tests.servers import images, skopeo
 from tests.servers.api import Api, pull_complete, push_api
 from tests.servers.debian import require
 from tests.servers.distribution import Registry
 from tests.servers.process import clean_environment
+from tests.servers.s3 import S3Server
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 START = Callable[..., Registry]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return fill(tmp_path / "store", ("team/app", APP, "1.0"), ("team/app", SBOM, ""))
 
 
 @pytest.fixture
@@ -130,3 +138,25 @@ def test_from_registry_to_registry_over_an_air_gap(
         assert set(pull_complete(other.host, name, tag)) == set(document.closure())
     assert pull_complete(other.host, "team/app", SBOM.digest)
     assert images.sha256(SBOM.data) == SBOM.digest
+
+
+async def test_to_a_bucket_and_from_it(
+    store: Path, ceph: S3Server, ceph_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ceph.environment().items():
+        monkeypatch.setenv(name, value)
+    large = images.image("large", size=20 << 20)
+    fill(store, ("large", large, "1"))
+    async with open_storage(store) as storage:
+        await export_from(storage, ("team/app", "large"), tmp_path / "one.tar")
+    async with open_storage(f"s3://{ceph_bucket}/reg") as bucket:
+        result = await import_into(bucket, tmp_path / "one.tar")
+        assert not result.partial and result.seeded
+        await export_from(bucket, ("team/app", "large"), tmp_path / "two.tar")
+        again = await import_into(bucket, tmp_path / "two.tar")
+        assert (again.blobs, again.links, again.tags) == (0, 0, 0)
+    found = []
+    for name in ("one", "two"):
+        with tarfile.open(tmp_path / f"{name}.tar") as archive:
+            found.append({member.name: member.size for member in archive})
+    assert found[0] == found[1]
