@@ -188,6 +188,21 @@ def test_lines_of_secrets_and_users_are_the_operators(init: Init, run: Run, plac
     assert after["secrets/registry.env"][1] == 0o600
 
 
+def test_paths_are_taken_from_here_and_a_folder_may_move(
+    run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run("init", "../registry", "--host", "a", "--store", "../store", "--create", "--backup", "b").code == 0
+    assert f"rootdirectory: {tmp_path}/store\n" in (place / "config.yml").read_text()
+    assert f'"{tmp_path}/here/b"' in (place / "deployment.json").read_text()
+    monkeypatch.chdir(place)
+    assert "nothing to change" in run("init", ".").out
+    moved = place.rename(tmp_path / "moved")
+    assert run("init", moved, "--yes").code == 0
+    assert str(place) not in (moved / "config.yml").read_text()
+
+
 def test_a_stricter_mode_stays(init: Init, run: Run, place: Path) -> None:
     init()
     (place / "config.yml").chmod(0o640)
@@ -381,6 +396,24 @@ def test_keys_of_a_session_are_not_for_a_deployment(
     assert said.code == 0
     assert "are for a session" in said.err
     assert "ACCESS" not in (place / "secrets/registry.env").read_text()
+
+
+def test_a_named_store_with_keys_of_its_own(
+    run: Run, place: Path, moto: S3Server, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both go where what is deployed finds them."""
+    config = tmp_path / "regstore.toml"
+    config.write_text(
+        f'[stores.prod]\nurl = "s3://{moto_bucket}/a"\nendpoint_url = "{moto.endpoint_url}"\nregion = "us-east-1"\n'
+        'access_key_id = "AKIAOWN"\nsecret_access_key = { env = "OWN_SECRET" }\n'
+    )
+    monkeypatch.setenv("OWN_SECRET", "own+secret")
+    said = run("--config", config, "init", place, "--host", "a", "--store", "prod")
+    assert said.code == 0, said
+    assert "REGISTRY_STORAGE_S3_SECRETKEY=own+secret\n" in (place / "secrets/registry.env").read_text()
+    storage = yaml.safe_load((place / "config.yml").read_text())["storage"]["s3"]
+    assert (storage["bucket"], storage["rootdirectory"]) == (moto_bucket, "/a")
+    assert storage["regionendpoint"] == moto.endpoint_url
 
 
 def test_another_store_is_warned_of(init: Init, run: Run, place: Path, tmp_path: Path) -> None:

@@ -50,11 +50,12 @@ def init(
     Exit codes: 0 done; 3 done, but for files that were edited by hand; 4 nothing done without a yes; 5 another init is
     at work in DIR.
     """
+    from regstore.cli.init.choosing import whole_path
     from regstore.cli.init.making import View, change_part, make
 
     if folder is None:
         raise InputError("no folder: give DIR, where all of it is to be")
-    place = folder.absolute()
+    place = whole_path(folder)
     view = View(dry_run=dry_run, yes=yes)
     modes = [name for name, on in _modes(doing, checking).items() if on]
     if len(modes) > 1:

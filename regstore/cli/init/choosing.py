@@ -134,6 +134,11 @@ def _changes(asked: Asked, known: Deployment | None, terminal: Terminal) -> dict
     return found
 
 
+def whole_path(path: Path) -> Path:
+    """Absolute, and without `..`; a symbolic link stays the name that people gave it."""
+    return Path(os.path.normpath(path.absolute()))
+
+
 def parse_nightly(text: str) -> time:
     try:
         hour, minute = map(int, text.split(":"))
@@ -171,7 +176,7 @@ def _backup(text: str) -> str | None:
     if text == _NO_BACKUP:
         return None
     location = parse_location(text)
-    return str(location.root.absolute()) if isinstance(location, DiskLocation) else str(location)
+    return str(whole_path(location.root) if isinstance(location, DiskLocation) else location)
 
 
 def open_store(
@@ -208,7 +213,7 @@ def open_store(
     )
     location = parse_location(store.store) if store.store is not None else None
     if isinstance(location, DiskLocation):
-        location = DiskLocation(location.root.absolute())
+        location = DiskLocation(whole_path(location.root))
     if known is None or (location is not None and known.driver != _driver_of(location.scheme)):
         assert location is not None
         return open_location(location, options), put, None
