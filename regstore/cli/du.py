@@ -44,7 +44,7 @@ def du(
     scanning: Scanning,
 ) -> Result:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
-    settings, repository = settings.shifted(repository)
+    settings, repository = settings.shifted(repository, name=True)
     if sort not in ("size", "name"):
         raise InputError(f"--sort is size or name, not {sort}")
     with progress() as on_event:

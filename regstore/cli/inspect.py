@@ -38,7 +38,7 @@ def inspect(
     ] = False,
 ) -> Result:
     """Show a repository, or a manifest of it with its layers, platforms and referrers."""
-    settings, reference = settings.shifted(reference)
+    settings, reference = settings.shifted(reference, name=True)
     if reference is None:
         raise InputError("no repository: say its name after the store, with :tag or @digest for one manifest")
     url, facts = run_async(meaning(settings, [reference], _read(settings, reference, with_config=config)))

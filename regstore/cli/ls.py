@@ -31,7 +31,7 @@ def ls(
     ] = False,
 ) -> Result:
     """List the repositories of a store."""
-    settings, prefix = settings.shifted(prefix)
+    settings, prefix = settings.shifted(prefix, name=True)
     with progress() as on_event:
         url, database, rows = run_async(_read(settings, prefix or "", long, on_event))
     say_whose(url, database, to_stderr=True)

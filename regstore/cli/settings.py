@@ -131,10 +131,16 @@ class StoreSettings:
             return replace(self, store=None), [self.store, *(arguments or [])]
         return self, arguments or []
 
-    def shifted(self, argument: str | None) -> tuple[StoreSettings, str | None]:
-        """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second."""
-        if self.registry_config is not None and argument is None:
-            return replace(self, store=None), self.store
+    def shifted(self, argument: str | None, *, name: bool = False) -> tuple[StoreSettings, str | None]:
+        """For a command `STORE ARGUMENT`: with --registry-config the only argument given is the second. name: where
+        that is of a repository, and what can only be a store is one."""
+        from regstore.cli.config.current import named_store
+
+        word = self.store
+        if self.registry_config is not None and argument is None and word is not None:
+            if name and (word.startswith(("/", ".", "@")) or "://" in word or named_store(word) is not None):
+                return self, None
+            return replace(self, store=None), word
         return self, argument
 
 

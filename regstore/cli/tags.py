@@ -42,7 +42,7 @@ def tags(
     ] = False,
 ) -> Result:
     """List the tags of a repository: digest, kind, size, platforms, referrers."""
-    settings, repository = settings.shifted(repository)
+    settings, repository = settings.shifted(repository, name=True)
     if repository is None:
         raise InputError("no repository: say its name after the store")
     if sort not in _ORDERS:

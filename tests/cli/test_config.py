@@ -238,7 +238,8 @@ def test_both_places_by_name(demo_copy: Path, run: Run, write: Write, here: Path
     assert run("backup", "check", "backups").code == 0
     refused(run("backup", "create", "backups", "prod"), "registry's own store")
     refused(run("backup", "check", "prod"), "not a backup")
-    refused(run("locks", "prod", "--registry-config", config), "two stores")
+    for command in ("locks", "ls", "du"):
+        refused(run(command, "prod", "--registry-config", config), "two stores")
 
 
 def opened(words: list[str], environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, run: Run) -> list[Any]:
