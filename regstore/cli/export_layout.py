@@ -12,7 +12,7 @@ from regstore.cli.command import command
 from regstore.cli.naming import full_in, meaning
 from regstore.cli.options import DryRun
 from regstore.cli.outcome import Result
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_some, warn_some
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_rows, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -134,7 +134,7 @@ async def _source(storage: Storage, snapshot: str) -> Storage:
 
 def _print(target: Path, plan: ExportPlan, result: ExportResult | None) -> None:
     entries = plan.entries if result is None else result.entries
-    lines = [f"  {_name(entry)}  {entry.digest}" for entry in entries]
+    rows = [[_name(entry), str(entry.digest)] for entry in entries]
     if result is None:
         emit(f"would go to {target}: {counted(len(entries), 'image')}, {blobs(len(plan.contents), plan.bytes)}")
     elif entries:
@@ -142,7 +142,7 @@ def _print(target: Path, plan: ExportPlan, result: ExportResult | None) -> None:
         emit(f"{target}: {counted(len(entries), 'image')}, {blobs(result.written, result.bytes)} written{there}")
     else:
         emit_error("nothing was exported")
-    emit_some(lines, "  … and {} more (--json names them all)")
+    emit_rows(["IMAGE", "DIGEST"], rows)
 
 
 def _name(entry: Entry) -> str:

@@ -14,7 +14,7 @@ from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import refuse_missing
 from regstore.cli.options import BreakLock, DryRun, NewObjects
 from regstore.cli.outcome import Result
-from regstore.cli.output import blobs, counted, emit, emit_error, emit_some, warn_some
+from regstore.cli.output import blobs, counted, emit, emit_error, emit_rows, emit_some, warn_some
 from regstore.cli.progress import Shown, progress
 from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
@@ -185,10 +185,10 @@ def _print(layout: Path, plan: ImportPlan, result: ImportResult | None) -> None:
             f"{layout}: to write: {blobs(len(plan.lacking), sum(plan.lacking.values()))}, "
             f"{counted(plan.links, 'link')}, {counted(plan.tags, 'tag')}"
         )
-        emit_some(
-            [f"  {pack.name}:{tag}  {packed.digest}" for pack in plan.packs for tag, packed in pack.tags.items()],
-            "  … and {} more",
-        )
+        rows = [
+            [f"{pack.name}:{tag}", str(packed.digest)] for pack in plan.packs for tag, packed in pack.tags.items()
+        ]
+        emit_rows(["IMAGE", "DIGEST"], rows)
         _warn(plan.conflicts, plan.left_out)
         return
     emit(

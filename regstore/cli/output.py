@@ -111,6 +111,14 @@ def emit_some(lines: Sequence[str], more: str) -> None:
         emit(line)
 
 
+def emit_rows(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout of the first of many rows, and how many more there are; nothing of none."""
+    if rows:
+        emit(table(headings, rows[:_SHOWN]))
+    if len(rows) > _SHOWN:
+        emit(f"… and {count(len(rows) - _SHOWN)} more (--json names them all)")
+
+
 def warn_some(lines: Sequence[str], more: str = "… and {} more (--json names them all)") -> None:
     """`some`, as warnings on stderr."""
     for line in some(lines, more):

@@ -9,6 +9,7 @@ import pytest
 
 from regstore.backup.format import MARKER, marker_body
 from tests.cli.conftest import Run
+from tests.cli.terminal import on_terminal
 from tests.exchange.stores import APP, OLD, OTHER, WORKER, fill, keys, tags
 from tests.servers import images
 
@@ -30,20 +31,33 @@ def test_there_and_back(run: Run, store: Path, copy: Path, tmp_path: Path) -> No
     layout = tmp_path / "images.tar"
     said = run("export", store, "team/app", "team/worker:stable", layout)
     assert said.code == 0 and "1 image of Docker's own media types, such as team/app:old" in said.err
-    first, *images_ = said.out.splitlines()
+    first, heading, *images_ = said.out.splitlines()
     assert first.startswith(f"{layout}: 3 images, ") and first.endswith(" written")
-    assert images_ == [
-        f"  team/app:1.0  {APP.digest}",
-        f"  team/app:old  {OLD.digest}",
-        f"  team/worker:stable  {WORKER.digest}",
+    assert heading.split() == ["IMAGE", "DIGEST"]
+    assert [line.split() for line in images_] == [
+        ["team/app:1.0", APP.digest],
+        ["team/app:old", OLD.digest],
+        ["team/worker:stable", WORKER.digest],
     ]
     said = run("import", layout, copy, "--dry-run")
-    assert said.code == 0 and said.out.splitlines()[1:] == images_ and tags(copy) == {}
+    assert said.code == 0 and said.out.splitlines()[1:] == [heading, *images_] and tags(copy) == {}
     said = run("import", layout, copy)
     assert said.code == 0 and said.out.endswith(", 3 tags\n"), said
     assert tags(copy) == tags(store)
     assert not list(copy.glob("regstore/locks/*"))
     assert run("import", layout, copy).out == f"imported {layout}: 0 blobs (0 B), 0 links, 0 tags\n"
+
+
+@pytest.mark.long
+def test_on_a_terminal_all_fits(store: Path, copy: Path, tmp_path: Path) -> None:
+    fill(copy, ("team/worker", OTHER, "stable"))
+    shown = on_terminal("export", store, "team/app", "team/worker", tmp_path / "f.tar")
+    assert shown.code == 0 and max(len(line) for line in shown.text.splitlines() if "sha256:" in line) <= 80
+    asked = on_terminal("import", tmp_path / "f.tar", copy, "--overwrite-tags", answer="n")
+    assert asked.code == 0 and "nothing was imported" in asked.text
+    assert tags(copy) == {"team/worker:stable": OTHER.digest}
+    asked = on_terminal("import", tmp_path / "f.tar", copy, "--overwrite-tags", answer="y")
+    assert asked.code == 0 and tags(copy) == tags(store)
 
 
 def test_json(run: Run, store: Path, copy: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import typer
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.options import InitStore, Keys
 from regstore.cli.outcome import Result
-from regstore.cli.output import counted, emit, emit_error, emit_problem
+from regstore.cli.output import counted, emit, emit_error, emit_problem, printable
+from regstore.cli.tables import Painted, state
 from regstore.cli.voice import voice
 from regstore.errors import InputError
 
@@ -153,7 +154,7 @@ def _print(result: CheckResult) -> None:
     emit(result.url)
     for line in result.lines:
         say = emit if line.outcome is Outcome.OK else emit_problem
-        say(f"{line.outcome:<{_WIDTH}}  {line.name}: {line.detail}")
+        say(Painted(f"{state(str(line.outcome), _WIDTH)}  {printable(f'{line.name}: {line.detail}')}"))
         if line.cure:
             say(f"{'':<{_WIDTH}}  {line.cure}")
     words = [f"{result.count(Outcome.OK)} ok"]
