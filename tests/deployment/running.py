@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import pwd
 import re
 import shlex
 import ssl
@@ -60,7 +61,12 @@ class Unit:
 
     @contextmanager
     def started(self, home: Path) -> Iterator[Child]:
-        child = Child(self.command, home / f"{self.path.name}.log", self.environment(home))
+        (user,) = self.all("User")
+        found = pwd.getpwnam(user)
+        who = [] if found.pw_uid == os.geteuid() else ["setpriv", f"--reuid={user}", f"--regid={found.pw_gid}"]
+        if who:
+            who += ["--clear-groups", "--bounding-set=-all", "--no-new-privs"]
+        child = Child([*who, *self.command], home / f"{self.path.name}.log", self.environment(home))
         try:
             yield child
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import socket
@@ -218,6 +219,28 @@ def test_users_count_at_once_and_a_renewed_certificate_after_a_restart(place: Pl
     assert (folder / "tls/server.crt").read_bytes() != cert
     with registry_of(folder, place.home, "[::1]") as registry:
         assert registry.status("ann", PASSWORD) == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to become somebody else")
+def test_it_runs_as_another_user_than_who_made_it(place: Place, layout: Path) -> None:
+    folder = place.home / "theirs"
+    place.home.chmod(0o711)
+    place.init(
+        folder,
+        *("--host", "localhost", "--port", free_port(), "--debug-port", free_port(), "--run-as", "daemon"),
+        *("--store", place.home / "theirs-store", "--create", "--user", "ann", "--password-stdin"),
+        input=PASSWORD,
+    )
+    assert (folder / "secrets/registry.env").owner() == "daemon"
+    with registry_of(folder, place.home, "localhost") as registry:
+        assert (registry.health(), Path(f"/proc/{registry.child.pid}").owner()) == ((200, b"{}"), "daemon")
+        client = place.client("c-theirs", registry)
+        assert client.login("skopeo", registry, "ann", PASSWORD).returncode == 0
+        pushed = client.run("skopeo", "copy", f"oci:{layout}:1", f"docker://{registry.address}/app:1")
+        assert pushed.returncode == 0, pushed.stderr
+        # root adds a user, and the file stays theirs.
+        place.init(folder, "--add-user", "bob", "--password-stdin", input="b\n")
+        assert registry.status("bob", "b") == 200
 
 
 def test_the_readmes_three_commands(place: Place) -> None:
