@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import os
 import signal
 import tempfile
@@ -51,6 +52,7 @@ _UNMEASURED = (
     "verify/test_against_oracle.py",
     "verify/test_killed.py",
 )
+_homes = itertools.count()
 _PROGRAMS: pytest.StashKey[set[str]] = pytest.StashKey()
 _FORGOTTEN_PREFIXES = ("AWS_", "REGISTRY_", "REGSTORE_", "BOTO_", "XDG_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
@@ -195,7 +197,8 @@ def _isolate(environment: Any, home: Path) -> None:
 def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home of its own for every test; whatever it does to the environment is undone."""
     before = dict(os.environ)
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp() / f"home{next(_homes)}"  # mktemp would look through those of all tests
+    home.mkdir()
     _isolate(os.environ, home)
     try:
         yield home
