@@ -98,6 +98,10 @@ COMMANDS: Final = {
         "regstore.cli.job:run_job",
         "Run a job of the configuration: its commands in order, with one summary and one exit code.",
     ),
+    "schema": Later(
+        "regstore.cli.schema:schema",
+        "Print the JSON Schema of what commands print with --json, of all or of one.",
+    ),
     "doctor": Later(
         "regstore.cli.doctor:doctor",
         "Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.",

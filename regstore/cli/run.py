@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import typer
 
+from regstore import errors
 from regstore.cli import underway
 from regstore.cli.outcome import Failure, Outcome, Result
 from regstore.cli.output import emit_error
@@ -194,7 +195,8 @@ def _explain(error: BaseException, debug: bool) -> Outcome:
 def _in_words(cause: BaseException, debug: bool) -> tuple[Failure, int]:
     """And the exit code."""
     if isinstance(cause, RegstoreError):
-        return Failure(kind=type(cause).__name__, message=str(cause)), cause.exit_code
+        kind = next(each.__name__ for each in type(cause).__mro__ if each.__name__ in errors.__all__)
+        return Failure(kind=kind, message=str(cause)), cause.exit_code
     if isinstance(cause, typer.BadParameter):  # of a value that is read within the command
         return Failure(kind="InputError", message=cause.format_message()), EXIT_USAGE
     if isinstance(cause, MemoryError):

@@ -10,17 +10,32 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 from typer.testing import CliRunner
 
 from regstore.cli.app import app
 from regstore.cli.run import run_async
 from regstore.demo_registry import build_demo_registry
+from tests.schema import FILE
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(orjson.loads(FILE.read_bytes()))
+
+
+def hold_to_schema(document: dict[str, Any]) -> None:
+    """What any test sees of --json is as the published schema says it."""
+    error = best_match(_validator().iter_errors(document))
+    assert error is None, f"{error.json_path}: {error.message}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Said:
         """The object of --json."""
         document: dict[str, Any] = orjson.loads(self.out)
         assert document["exit_code"] == self.code
+        hold_to_schema(document)
         return document
 
     @property

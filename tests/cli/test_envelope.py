@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
+from regstore.cli.config.look import every_command
 from regstore.cli.voice import Voice, speaking
 from tests.cli.conftest import Run
+from tests.schema import FILE, RESULTS, text
 
 KEYS = {"schema", "command", "store", "exit_code", "error", "result"}
 
@@ -92,3 +98,64 @@ def test_a_voice_is_the_runs_own() -> None:
             assert voice().quiet and not voice().as_json
         assert voice().as_json
     assert not voice().as_json
+
+
+# -- the schema
+
+
+def test_the_schema_is_made_of_the_code() -> None:
+    assert FILE.read_text() == text(), "say: python -m tests.schema"
+
+
+def test_every_command_that_has_json_is_in_it() -> None:
+    commands = {name for name, each in every_command().items() if "as_json" in signature(each.load()).parameters}
+    assert commands == set(RESULTS)
+
+
+def test_it_is_printed(run: Run) -> None:
+    whole = orjson.loads(run("schema").out)
+    Draft202012Validator.check_schema(whole)
+    assert whole == orjson.loads(FILE.read_bytes())
+    one = orjson.loads(run("schema", "backup", "create").out)
+    Draft202012Validator.check_schema(one)
+    assert list(one["$defs"]["results"]) == ["backup create"] and len(one["allOf"]) == 1
+    assert run("schema", "gc", "--json").json["properties"]["command"] == {"const": "gc"}
+    run("schema", "gcc").failed(2, "no command 'gcc'", "did you mean")
+
+
+def numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from numbers(each)
+    elif isinstance(value, int):
+        yield value
+
+
+def test_no_time_is_a_number(run: Run, demo_copy: Path, tmp_path: Path) -> None:
+    """Of microseconds since 1970; and what these print is as the schema says, as in all tests."""
+    backup = tmp_path / "backup"
+    store, json = str(demo_copy), "--json"
+    seen = [
+        run(*words, json).envelope
+        for words in (
+            ("gc", store, "--dry-run", "--delete-untagged", "--keep-newest", "1"),
+            ("gc", store, "--offline", "--delete-untagged", "--yes"),
+            ("trash", "list", store),
+            ("trash", "restore", store, "--yes"),
+            ("trash", "empty", store, "--dry-run", "--registry-cache", "none", "--offline"),
+            ("heal", store),
+            ("tags", store, "team/app"),
+            ("inspect", store, "team/app:1.1", "--config"),
+            ("inspect", store, "team/worker"),
+            ("verify", store, "--read-data", "all"),
+            ("backup", "create", store, backup, "--create"),
+            ("backup", "list", backup),
+            ("backup", "show", backup),
+            ("backup", "prune", backup, "--keep-last", "1", "--yes"),
+            ("locks", store),
+            ("report", store, "--html", tmp_path / "report.html"),
+            ("config", "show"),
+        )
+    ]
+    assert [each["error"] for each in seen if each["error"]] == []
+    assert not [number for each in seen for number in numbers(each) if abs(number) > 10**14]

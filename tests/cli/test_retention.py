@@ -134,7 +134,7 @@ def test_a_pattern_that_matches_nothing(gc: Run, registry: Path, tmp_path: Path)
         keep_newest = 1
         """
     )
-    plan = gc("-n", "--policy", policy, "--json").json
+    plan = gc("-n", "--policy", policy, "--json").plan
     assert [(one["rule"], one["key"], one["wanted"]) for one in plan["unmatched_patterns"]] == [
         ("archive", "repositories", True)
     ]
