@@ -80,29 +80,33 @@ def _first_words(group: type[Any]) -> str:
     return (group.__doc__ or "Options").strip().partition(".")[0]
 
 
+def sections_of(command: Any, context: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Of a command's arguments and options: each section's title, and names with their help, in the order of the
+    help."""
+    arguments: list[tuple[str, str]] = []
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is None:
+            continue
+        if parameter.param_type_name == "argument":
+            arguments.append(record)
+        else:
+            title = getattr(parameter, "rich_help_panel", None) or _OPTIONS[0]
+            sections.setdefault(title, []).append(record)
+    ordered = sorted(sections.items(), key=lambda item: _RANKS.get(item[0], _BETWEEN))
+    return [*([("Arguments", arguments)] if arguments else []), *ordered]
+
+
 class Sections(TyperCommand):
     """A command whose help has its options in sections, after examples."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         from regstore.cli.examples import EXAMPLES
 
-        arguments: list[tuple[str, str]] = []
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is None:
-                continue
-            if parameter.param_type_name == "argument":
-                arguments.append(record)
-            else:
-                title = getattr(parameter, "rich_help_panel", None) or _OPTIONS[0]
-                sections.setdefault(title, []).append(record)
-        if arguments:
-            with formatter.section("Arguments"):
-                formatter.write_dl(arguments)
-        for title in sorted(sections, key=lambda title: _RANKS.get(title, _BETWEEN)):
+        for title, records in sections_of(self, ctx):
             with formatter.section(title):
-                formatter.write_dl(sections[title])
+                formatter.write_dl(records)
         examples = EXAMPLES.get(" ".join(ctx.command_path.split()[1:]), ())
         if examples:
             with formatter.section("Examples"):
