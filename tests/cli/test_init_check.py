@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from regstore.cli.app import app
 from regstore.deployment import users
 from tests.cli.conftest import Run
+from tests.deployment.fake_registry import FakeRegistry, served
 from tests.deployment.running import registry_of
 from tests.servers.debian import require
 from tests.servers.process import free_port
@@ -86,6 +90,43 @@ def test_json_and_no_password_is_not_all(run: Run, place: Path) -> None:
 )
 def test_words_that_do_not_go_together(run: Run, place: Path, words: tuple[str, ...], what: str) -> None:
     run("init", place, *words).failed(2, what)
+
+
+def test_a_health_check_that_somebody_switched_off(run: Run, place: Path) -> None:
+    config = place / "config.yml"
+    before = config.read_text()
+    config.write_text(before.replace("storagedriver:\n    enabled: true", "storagedriver:\n    enabled: false"))
+    try:
+        assert config.read_text() != before
+        said = run("init", place, "--check", "--address", "127.0.0.1", "--without-store")
+    finally:
+        config.write_text(before)
+    assert "warn       storage health: its storage health check is switched off" in said.out
+
+
+@pytest.fixture
+def plain(run: Run, tmp_path: Path) -> Path:
+    """A deployment without TLS, which does not run."""
+    folder = tmp_path / "registry"
+    words = ("--host", "127.0.0.1", "--tls", "none", "--store", tmp_path / "store", "--create")
+    assert run("init", folder, *words).code == 0
+    return folder
+
+
+async def test_interrupted_it_removes_what_it_pushed(plain: Path) -> None:
+    async with served(FakeRegistry(hang_at="GET /v2/regstore-check/probe/tags")) as fake:
+        program = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "regstore", "init", plain, "--check", "--url", fake.url, "--without-store"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await asyncio.wait_for(fake.hung.wait(), 60)
+        assert len(fake.tags) == 1
+        program.send_signal(signal.SIGINT)
+        _, said = await asyncio.wait_for(program.communicate(), 60)
+    assert (program.returncode, fake.tags) == (130, {}), said
+    assert b"interrupted: what was pushed is removed again" in said and b"Traceback" not in said
 
 
 def test_what_is_no_deployment(run: Run, tmp_path: Path) -> None:

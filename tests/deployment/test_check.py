@@ -320,6 +320,13 @@ async def test_a_debug_server_that_is_none(tmp_path: Path) -> None:
         assert "answered 200" in line(await asked(registry, health_url=other.url), "storage health").detail
 
 
+async def test_a_health_check_that_is_switched_off_is_no_green() -> None:
+    result = await asked(FakeRegistry(), health_checked=False)
+    assert "switched off" in line(result, "storage health", Outcome.WARN).detail
+    result = await check(CheckOptions(url="http://127.0.0.1:9", health_checked=False))
+    line(result, "storage health", Outcome.NOT_TRIED)
+
+
 async def test_serve_beside_it() -> None:
     async with served(FakeRegistry()) as open_to_all:
         registry = FakeRegistry(edit=_wants_password)

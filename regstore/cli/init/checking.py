@@ -90,10 +90,26 @@ def _options(folder: Path, deployment: Deployment, keys: Keys, asked: Checking, 
         password=password,
         # In a container it is on the container's own loopback.
         health_url=debug_url(deployment, "") if deployment.form is Form.SYSTEMD else None,
+        health_checked=_health_checked(folder),
         serve_url=f"{scheme}://{bracketed(deployment.host)}:{deployment.serve_port}"
         if deployment.with_serve
         else None,
     )
+
+
+def _health_checked(folder: Path) -> bool:
+    """As config.yml says, which people edit; where it says nothing, the registry checks nothing."""
+    import yaml
+
+    from regstore.deployment.wanted import CONFIG
+
+    try:
+        tree = yaml.safe_load((folder / CONFIG).read_bytes())
+        return bool(tree["health"]["storagedriver"]["enabled"])
+    except (KeyError, TypeError):
+        return False
+    except (OSError, yaml.YAMLError):  # it is not known here
+        return True
 
 
 def _who(folder: Path, keys: Keys, terminal: Terminal) -> tuple[str, str]:

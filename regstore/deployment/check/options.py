@@ -21,7 +21,8 @@ class CheckOptions:
     timeout: seconds that any one request may take.
 
     store: of the registry, open; then it is looked at, too, and what was pushed is looked for in it.
-    health_url: of the registry's debug server; where it can't be reached, the API tells.
+    health_url: of the registry's debug server; where it can't be reached, the API tells. health_checked: its
+    configuration has the storage health check on, as far as is known.
     serve_url: of `regstore serve` beside it, with the same users and the same authority.
 
     InputError: what is no address, a user without a password, a file that holds no certificate.
@@ -35,6 +36,7 @@ class CheckOptions:
     timeout: float = 10.0
     store: Storage | None = None
     health_url: str | None = None
+    health_checked: bool = True
     serve_url: str | None = None
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ class _Check:
         options = self._options
         self._skip(skipped, why)
         self._say("looking at its storage")
-        self._lines.append(await look_at_health(options.health_url, root, self._reached, options.timeout))
+        self._lines.append(await look_at_health(options, root, self._reached))
         if options.store is not None:
             self._lines.append(await look_at_store(options.store))
         if options.serve_url is not None:

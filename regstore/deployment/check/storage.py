@@ -7,9 +7,10 @@ from typing import Final
 
 from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, storage_cure
 from regstore.deployment.check.client import Answer, Client
+from regstore.deployment.check.options import CheckOptions
 from regstore.deployment.check.place import Place
 from regstore.deployment.check.reaching import Reached, is_here, is_loopback
-from regstore.deployment.check.result import CheckLine, fail, not_tried, ok
+from regstore.deployment.check.result import CheckLine, Outcome, fail, not_tried, ok, warn
 from regstore.errors import NoSuchBucket, RegstoreError, Unreachable
 from regstore.seed import Outcome as Seeded
 from regstore.seed import SeedOptions, seed
@@ -21,7 +22,19 @@ STORE: Final = "store"
 _PATH: Final = "/debug/health"
 
 
-async def look_at_health(
+async def look_at_health(options: CheckOptions, root: Answer | None, reached: Reached | None) -> CheckLine:
+    """Where nothing fails, but nothing is checked, that is told."""
+    line = await _health(options.health_url, root, reached, options.timeout)
+    if options.health_checked or line.outcome is not Outcome.OK:
+        return line
+    return warn(
+        HEALTH,
+        "its storage health check is switched off in its configuration, so nobody learns when the store is gone",
+        "set health.storagedriver.enabled: true in config.yml; `regstore seed-bucket` makes an empty store pass it",
+    )
+
+
+async def _health(
     health_url: str | None, root: Answer | None, reached: Reached | None, timeout: float
 ) -> CheckLine:
     """By the debug server; where it can't be asked, by the API's answer to `GET /v2/`. root: that, None for none.
