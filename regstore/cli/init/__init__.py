@@ -4,6 +4,7 @@ options     what may be asked, in groups
 choosing    what is asked for, of the command line, what was recorded, and answers on a terminal (`asking`)
 passwords   of users: from standard input, asked for, or made up
 checking    --check: a running deployment is proved
+gathering   what that needs, of DIR and of secrets from elsewhere; the plan
 making      the run itself
 showing     what it says
 """

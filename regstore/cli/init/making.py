@@ -10,46 +10,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from regstore.cli.confirm import confirm
 from regstore.cli.init import showing
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.choosing import Chosen, choose
+from regstore.cli.init.gathering import Gathered, gather, missing_backup_folder, users_only
 from regstore.cli.init.options import Asked, Doing, InitStore, Keys
-from regstore.cli.init.passwords import Passwords, passwords_of
+from regstore.cli.init.passwords import Passwords
 from regstore.cli.outcome import Result
 from regstore.cli.output import emit, emit_error
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.voice import voice
-from regstore.deployment import applying, environment_files, nightly, users
-from regstore.deployment.authority import Pair
-from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
-from regstore.deployment.environment_files import Secrets, StoreKeys
-from regstore.deployment.forms import generated_files
-from regstore.deployment.planning import Action, Plan, Standing, plan
-from regstore.deployment.record import Record
+from regstore.deployment import applying
+from regstore.deployment.certificates import PATHS, Certificates, certificates
+from regstore.deployment.planning import Action, Plan, plan
 from regstore.deployment.wanted import (
     HTPASSWD,
-    PRIVATE,
-    REGISTRY_ENV,
-    REGSTORE_ENV,
-    STORE_CA,
-    Cache,
     Deployment,
-    Form,
-    Kind,
     Tls,
-    WantedFile,
 )
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, AccessDenied, InputError, NoSuchBucket, Refused, StorageError
 
 if TYPE_CHECKING:
     from regstore.seed import SeedOptions, SeedResult
     from regstore.storage.base import PutOptions
-
-_FIRST_USER: Final = "admin"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +45,6 @@ class View:
 
     dry_run: bool
     yes: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What is to be written, and what is to be told of it."""
-
-    plan: Plan
-    passwords: Passwords
-    certificates: Certificates
-    warnings: tuple[str, ...] = ()
 
 
 def make(
@@ -81,7 +58,7 @@ def make(
             _owner(before.deployment)  # whoever may not write it says so before what is secret is read
         chosen = choose(folder, store, asked, put, before, terminal)
         owner = _owner(chosen.deployment)
-        made = _made(folder, chosen, keys, doing, before, terminal)
+        made = gather(folder, chosen, keys, doing, before, terminal)
         _refuse_foreign(folder, made.plan)
         run_async(_look(chosen, doing, terminal, view))
         showing.show_plan(folder, made.plan)
@@ -115,13 +92,13 @@ def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> Result:
             made = certificates(deployment, standing, datetime.now(UTC), renew=True)
             wanted = list(made.files)
         else:
-            passwords, wanted = _users_only(folder, standing, keys, doing, terminal)
+            passwords, wanted = users_only(folder, standing, keys, doing, terminal)
         planned = plan(deployment, wanted, standing, before, is_part=True)
         showing.show_plan(folder, planned)
         if not view.dry_run:
             applying.apply(folder, planned, _owner(deployment))
         return _finish(
-            folder, _Made(plan=planned, passwords=passwords, certificates=made), view, None, is_part=True
+            folder, Gathered(plan=planned, passwords=passwords, certificates=made), view, None, is_part=True
         )
 
 
@@ -141,66 +118,9 @@ def _place(folder: Path, view: View) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _made(
-    folder: Path, chosen: Chosen, keys: Keys, doing: Doing, before: Record | None, terminal: Terminal
-) -> _Made:
-    deployment, now = chosen.deployment, datetime.now(UTC)
-    generated = generated_files(deployment)
-    fixed = [*PATHS, HTPASSWD, REGISTRY_ENV, REGSTORE_ENV, STORE_CA, *(file.path for file in generated)]
-    standing = applying.read_standing(folder, {*fixed, *(before.written if before is not None else ())})
-    certs = certificates(deployment, standing, now, given=_given(keys))
-    secrets, warnings = _secrets(chosen, keys, standing)
-    passwords, htpasswd = _users(folder, standing, keys, terminal)
-    wanted = [*generated, *certs.files, *secrets, htpasswd]
-    if chosen.store_ca is not None:
-        wanted.append(WantedFile(path=STORE_CA, content=chosen.store_ca, kind=Kind.CERTIFICATE))
-    if certs.ends_soon(now) and certs.shown is not None:
-        cure = (
-            "--renew makes a new one"
-            if deployment.tls is Tls.OWN_CA
-            else "give another, with --tls-cert and --tls-key"
-        )
-        warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: {cure}")
-    warnings += _missing_programs(deployment)
-    missing = _missing_backup_folder(deployment)
-    if missing is not None and not doing.create:
-        warnings.append(f"there is no folder {missing} for backups yet, and no night makes it: --create does")
-    if before is not None and before.deployment.store != deployment.store:
-        warnings.append(
-            f"the store changes, and nothing is moved: `regstore migrate {before.deployment.store} {deployment.store}`"
-        )
-    overwrite = set(doing.overwrite or ())
-    if unknown := overwrite - {file.path for file in wanted}:
-        raise InputError(f"--overwrite {min(unknown)}: no such file is wanted in DIR")
-    planned = plan(deployment, wanted, standing, before, overwrite=overwrite, unwanted=certs.unwanted)
-    return _Made(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
-
-
-def _missing_programs(deployment: Deployment) -> list[str]:
-    """The units may be for another host, so this is no error."""
-    found = []
-    if deployment.form is Form.SYSTEMD:
-        if not Path(deployment.registry_program).exists():
-            found.append(
-                f"there is no {deployment.registry_program} here yet: install the registry (Debian: docker-registry), "
-                "or say --registry-program"
-            )
-        if not Path(deployment.regstore_program).exists():
-            found.append(f"there is no {deployment.regstore_program} here yet, which the nightly job runs")
-    return found
-
-
-def _missing_backup_folder(deployment: Deployment) -> Path | None:
-    """In Kubernetes it is a claim."""
-    folder = nightly.backup_folder(deployment)
-    if folder is None or deployment.form is Form.KUBERNETES or Path(folder).is_dir():
-        return None
-    return Path(folder)
-
-
 def _make_backup_folder(deployment: Deployment, owner: applying.Owner | None) -> None:
     """Once, and here: where it is missing later, its disk is not mounted."""
-    folder = _missing_backup_folder(deployment)
+    folder = missing_backup_folder(deployment)
     if folder is None:
         return
     try:
@@ -209,91 +129,6 @@ def _make_backup_folder(deployment: Deployment, owner: applying.Owner | None) ->
         raise StorageError(f"the folder {folder} for backups can't be made: {error.strerror}") from error
     if owner is not None:
         applying.give(folder, owner)
-
-
-def _given(keys: Keys) -> Given | None:
-    if keys.tls_cert is None and keys.tls_key is None:
-        if keys.tls_ca is not None:
-            raise InputError("--tls-ca goes with --tls-cert and --tls-key")
-        return None
-    if keys.tls_cert is None or keys.tls_key is None:
-        raise InputError("--tls-cert and --tls-key go together")
-    pair = Pair(cert=_read(keys.tls_cert), key=_read(keys.tls_key))
-    return Given(pair=pair, ca=_read(keys.tls_ca) if keys.tls_ca is not None else None)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {(error.strerror or str(error)).lower()}") from error
-
-
-def _secrets(chosen: Chosen, keys: Keys, standing: dict[str, Standing]) -> tuple[list[WantedFile], list[str]]:
-    """The files, and what to warn of."""
-    there: dict[str, bytes] = {
-        path: standing[path].content for path in (REGISTRY_ENV, REGSTORE_ENV) if path in standing
-    }
-    password = os.environ.get("REGISTRY_REDIS_PASSWORD") if chosen.deployment.cache is Cache.REDIS else None
-    of_registry, of_regstore, warnings = None, None, []
-    if not chosen.deployment.on_disk and len(there) < 2:
-        of_regstore, why = _store_keys(chosen, None)
-        of_registry, why = (
-            _store_keys(chosen, keys.registry_profile) if keys.registry_profile else (of_regstore, why)
-        )
-        if why:
-            warnings.append(f"{why}: write keys that last into {REGISTRY_ENV} and {REGSTORE_ENV}")
-    given = Secrets(registry=of_registry, regstore=of_regstore, redis_password=password)
-    return environment_files.files(chosen.deployment, given, there), warnings
-
-
-def _store_keys(chosen: Chosen, profile: str | None) -> tuple[StoreKeys | None, str]:
-    from regstore.deployment.credentials import lasting_keys
-
-    if profile is None and chosen.keys is not None:
-        return chosen.keys, ""
-    found = lasting_keys(profile or chosen.profile)
-    return found.keys, found.why
-
-
-def _users(
-    folder: Path, standing: dict[str, Standing], keys: Keys, terminal: Terminal
-) -> tuple[Passwords, WantedFile]:
-    where = str(folder / HTPASSWD)
-    content = standing[HTPASSWD].content if HTPASSWD in standing else b""
-    known = users.users_of(content, where)
-    names = keys.user or []
-    if keys.password_stdin and not names:
-        raise InputError("--password-stdin needs to know whose: name users with --user")
-    if not names and not known:
-        names = [
-            terminal.ask("Who is the first user", _user, default=_FIRST_USER) if terminal.asks else _FIRST_USER
-        ]
-    passwords = passwords_of(names, known, terminal, from_stdin=keys.password_stdin)
-    return passwords, _htpasswd(passwords.into(content, where))
-
-
-def _users_only(
-    folder: Path, standing: dict[str, Standing], keys: Keys, doing: Doing, terminal: Terminal
-) -> tuple[Passwords, list[WantedFile]]:
-    where = str(folder / HTPASSWD)
-    content = standing[HTPASSWD].content if HTPASSWD in standing else b""
-    if doing.remove_user is not None:
-        return Passwords(), [_htpasswd(users.without_user(content, doing.remove_user, where))]
-    assert doing.add_user is not None
-    known = users.users_of(content, where)
-    names = [doing.add_user]
-    passwords = passwords_of(names, known, terminal, from_stdin=keys.password_stdin, anew=True)
-    return passwords, [_htpasswd(passwords.into(content, where))]
-
-
-def _user(text: str) -> str:
-    users.check_name(text)
-    return text
-
-
-def _htpasswd(content: bytes) -> WantedFile:
-    return WantedFile(path=HTPASSWD, content=content, mode=PRIVATE, kind=Kind.USERS)
 
 
 def _refuse_foreign(folder: Path, planned: Plan) -> None:
@@ -362,7 +197,9 @@ async def _seed(chosen: Chosen, options: SeedOptions, view: View) -> SeedResult:
             return await seed(storage, options, on_event=on_event)
 
 
-def _finish(folder: Path, made: _Made, view: View, seeded: SeedResult | None, *, is_part: bool = False) -> Result:
+def _finish(
+    folder: Path, made: Gathered, view: View, seeded: SeedResult | None, *, is_part: bool = False
+) -> Result:
     made_up = {} if view.dry_run else made.passwords.made_up
     shown = made.certificates.shown
     warnings = list(made.warnings)
