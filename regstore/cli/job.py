@@ -204,7 +204,6 @@ class _Running:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if self._as_json else None,
                 env=_environment(),
-                process_group=0,
             )
         except OSError as error:  # no memory, no process: the next may have some
             emit_error(f"step {step.number}, {step.command}, can't be started: {error.strerror}")
