@@ -3,8 +3,10 @@
 Each step is a process of its own: one that runs out of memory, or is killed, ends alone; what it keeps (memory, caches,
 how it allocates) is gone when the next begins; and a lock that it held goes with it. That process reads the
 configuration itself (`regstore run JOB --step N`), so that no secret stands in a command line, or in an environment,
-for others to see. It has a process group of its own, so that Ctrl-C reaches the job alone, which tells the step once,
-waits until that has tidied up, and starts no other.
+for others to see.
+
+A signal to the job is passed on to its step, the job waits until that has tidied up, and starts no other. A terminal
+and systemd tell both of them, so the step hears of it twice, and takes that for once (`run.hearing_echoes`).
 """
 
 from __future__ import annotations

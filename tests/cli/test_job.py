@@ -19,6 +19,7 @@ from regstore.cli.config.model import Step, parse
 from regstore.cli.config.place import Place
 from regstore.cli.job import GRAVEST
 from tests.cli.conftest import Monitor, Run
+from tests.cli.terminal import on_terminal
 from tests.deployment.running import Unit
 
 pytestmark = pytest.mark.long
@@ -250,6 +251,20 @@ def test_a_step_that_is_killed_ends_alone(folder: Path, run: Run, monkeypatch: p
     assert [each["exit_code"] for each in said.report["steps"]] == [137, PARTIAL]
     assert said.code == 1
     assert "SIGKILL" in said.err
+
+
+def test_on_a_terminal(folder: Path) -> None:
+    path = job_file(folder, step("verify", store="prod", read_data="all") + step("ls", store="prod"))
+    shown = on_terminal("--config", path, "run", "nightly")
+    assert shown.code == 0
+    assert "\r" in shown.raw.replace("\r\n", "")  # a step's bar moves
+    assert "\nstep 2 of 2: regstore ls @prod\n" in shown.text
+    *_, head, first, second, last, _ = shown.text.split("\n")
+    assert [line.split()[:3] for line in (first, second)] == [["1", "verify", "0"], ["2", "ls", "0"]]
+    assert max(map(len, (head, first, second, last))) <= 80
+    wide = on_terminal("--config", path, "config", "show", "verify", "--store", "prod")
+    assert wide.code == 0
+    assert wide.widest <= 80
 
 
 def test_the_gravest_code_is_that_of_the_job() -> None:

@@ -135,6 +135,7 @@ def _of_command(command: str, found: Configuration | None, store: NamedStore | N
                 "source": _DEFAULT if one is None else one.source,
             }
         )
+    options.sort(key=lambda each: each["source"] == _DEFAULT)  # what somebody says comes first
     return {
         "file": None if found is None else str(found.place.path),
         "command": command,
