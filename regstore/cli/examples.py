@@ -84,6 +84,7 @@ EXAMPLES: Final = {
         "init /srv/deployment --check",
     ),
     "run": ("run nightly", "run nightly --dry-run"),
+    "schema": ("schema", "schema backup create"),
     "config show": ("config show", "config show gc --store prod"),
     "config check": ("config check", "config check --json"),
     "demo": ("demo", "demo --keep"),

@@ -17,7 +17,7 @@ SECTIONS: Final = {
     "Clean up": ("gc", "rm", "untag", "tag", "trash", "heal"),
     "Move and back up": ("backup", "restore", "migrate", "export", "import"),
     "Health": ("verify", "doctor", "locks"),
-    "Set up": ("init", "seed-bucket", "config", "run", "demo", "help"),
+    "Set up": ("init", "seed-bucket", "config", "run", "schema", "demo", "help"),
     "Other": (),
 }
 #: How a group of options (a class of `command.command`) is headed, and the place of that in the help: 0 first. What is
