@@ -392,9 +392,11 @@ def test_a_file_that_cant_be_read_is_no_missing_one(run: Run, here: Path) -> Non
     refused(run("ls", here), "not UTF-8")
 
 
-def test_help_does_without_a_configuration(run: Run, write: Write) -> None:
-    write("[stores")
+def test_help_and_init_do_without_a_configuration(run: Run, write: Write) -> None:
+    path = write("[stores")
     assert run("ls", "--help").code == 0
+    assert "TOML" not in run("init", path.parent / "nowhere", "--check").err
+    refused(run("--config", path, "init", path.parent / "nowhere", "--check"), "not TOML")
 
 
 # -- references

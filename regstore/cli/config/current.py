@@ -45,11 +45,13 @@ def holding(current: Current) -> Iterator[None]:
         _CURRENT.reset(token)
 
 
-def load(named: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Configuration | None:
+def load(
+    named: str | os.PathLike[str] | None, environ: Mapping[str, str], *, look: bool = True
+) -> Configuration | None:
     """The configuration that counts, with its problems; None where there is none. InputError where it can't be read."""
     from regstore.cli.config.place import find, read
 
-    place = find(named, environ)
+    place = find(named, environ, look=look)
     if place is None:
         return None
     from regstore.cli.config.look import every_command

@@ -54,11 +54,13 @@ def places(environ: Mapping[str, str]) -> Iterator[Place]:
     yield Place(path=SYSTEM, how="system")
 
 
-def find(named: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Place | None:
-    """The file that counts. None: there is none."""
+def find(named: str | os.PathLike[str] | None, environ: Mapping[str, str], *, look: bool = True) -> Place | None:
+    """The file that counts. None: there is none. look: also where nobody names it."""
     chosen = named or environ.get(VARIABLE)
     if chosen:
         return Place(path=Path(chosen), how="named")
+    if not look:
+        return None
     for place in places(environ):
         try:
             place.path.lstat()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Click's, which typer has for itself.
 _UsageError: Final[type[Any]] = typer.BadParameter.__mro__[1]
 _TOLD: Final = "regstore.told"
+#: They are about none of the stores that a file names, and `init` is at work where it has written one for others.
+_OF_NO_STORE: Final = frozenset({"demo", "init"})
 _SOURCES: Final = "regstore.sources"
 
 
@@ -73,7 +75,7 @@ class Configured(Sections):
         command = " ".join(ctx.command_path.split()[1:])
         told: Told | None = ctx.meta.pop(_TOLD, None)
         if told is None:
-            found = load(named or ctx.find_root().params.get("config"), environ)
+            found = load(named or ctx.find_root().params.get("config"), environ, look=command not in _OF_NO_STORE)
             if not command.startswith("config "):
                 refuse_problems(found)
             told = Told(configuration=found)
