@@ -83,18 +83,13 @@ def _is_at(handle: int, folder: Path) -> bool:
 
 def read_record(folder: Path) -> Record | None:
     """None where there is none yet."""
-    found = _read(folder / RECORD)
+    found = _read(folder, RECORD)
     return None if found is None else decode(found.content, str(folder / RECORD))
 
 
 def read_standing(folder: Path, paths: Iterable[str]) -> dict[str, Standing]:
     """Of those files that are there. InputError where one is no plain file, or lies in a folder that is elsewhere."""
-    found = {}
-    for path in paths:
-        for part in PurePosixPath(path).parents:
-            if (folder / part).is_symlink() and part != PurePosixPath():
-                raise InputError(f"{folder / part} is a symbolic link: move it away")
-        found[path] = _read(folder / path)
+    found = {path: _read(folder, path) for path in paths}
     return {path: standing for path, standing in found.items() if standing is not None}
 
 
@@ -118,10 +113,46 @@ def give(folder: Path, owner: Owner) -> None:
         os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
 
-def _read(path: Path) -> Standing | None:
-    """Symbolic links are not followed: what is written goes to the file itself."""
+@contextmanager
+def _within(folder: Path, name: str, *, make: bool = False, owner: Owner | None = None) -> Iterator[int]:
+    """The folder of a file, by its handle: no symbolic link leads elsewhere, whoever puts one there meanwhile."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        for part in PurePosixPath(name).parent.parts:
+            is_new = make and _make_folder(part, handle)
+            try:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=handle)
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    raise InputError(
+                        f"{folder / name} would lie beyond a symbolic link, or in what is no folder: move {part} away"
+                    ) from error
+                raise
+            os.close(handle)
+            handle = inner
+            if is_new:
+                if owner is not None:
+                    os.fchown(handle, owner.uid, owner.gid)
+                os.fchmod(handle, 0o700 if part in _PRIVATE_FOLDERS else 0o755)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _make_folder(part: str, handle: int) -> bool:
+    try:
+        os.mkdir(part, 0o700, dir_fd=handle)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _read(folder: Path, name: str) -> Standing | None:
+    """Symbolic links are not followed: what is written goes to the file itself."""
+    path = folder / name
+    try:
+        with _within(folder, name) as place:
+            handle = os.open(path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -138,45 +169,34 @@ def _read(path: Path) -> Standing | None:
 def _write(folder: Path, name: str, content: bytes, mode: int, owner: Owner | None) -> None:
     """Whole or not at all, and never readable by more than in the end."""
     path = folder / name
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
+    temporary = f"{_TEMPORARY}{secrets.token_hex(8)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        _make_folders(folder, PurePosixPath(name).parent, owner)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                if owner is not None:
-                    os.fchown(file.fileno(), owner.uid, owner.gid)
-                os.fchmod(file.fileno(), mode)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        _sync(path.parent)
+        with _within(folder, name, make=True, owner=owner) as place:
+            try:
+                with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=place), "wb") as file:
+                    file.write(content)
+                    if owner is not None:
+                        os.fchown(file.fileno(), owner.uid, owner.gid)
+                    os.fchmod(file.fileno(), mode)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path.name, src_dir_fd=place, dst_dir_fd=place)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=place)
+                raise
+            os.fsync(place)
     except OSError as error:
         _refused(error, path)
-
-
-def _make_folders(folder: Path, below: PurePosixPath, owner: Owner | None) -> None:
-    for part in (*reversed(below.parents), below):
-        if part == PurePosixPath():
-            continue
-        path = folder / part
-        if not path.is_dir():
-            path.mkdir(mode=0o700)
-            if owner is not None:
-                os.chown(path, owner.uid, owner.gid)
-            path.chmod(0o700 if str(part) in _PRIVATE_FOLDERS else 0o755)
 
 
 def _remove(folder: Path, name: str) -> None:
     path = folder / name
     try:
-        path.unlink(missing_ok=True)
-        _sync(path.parent)
+        with _within(folder, name) as place, suppress(FileNotFoundError):
+            os.unlink(path.name, dir_fd=place)
+            os.fsync(place)
         with suppress(OSError):  # others' files are in it
             if path.parent != folder:
                 path.parent.rmdir()
@@ -186,18 +206,10 @@ def _remove(folder: Path, name: str) -> None:
 
 def _forget_temporary(folder: Path, changes: Iterable[Change]) -> None:
     """Of a run that was killed."""
-    for place in {folder, *((folder / change.path).parent for change in changes)}:
-        for path in place.glob(f"{_TEMPORARY}*"):
-            with suppress(OSError):
-                path.unlink()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    for name in {RECORD, *(change.path for change in changes)}:
+        with suppress(OSError), _within(folder, name) as place, os.scandir(place) as entries:
+            for left in [entry.name for entry in entries if entry.name.startswith(_TEMPORARY)]:
+                os.unlink(left, dir_fd=place)
 
 
 def _refused(error: OSError, path: Path) -> Never:

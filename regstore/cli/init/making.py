@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regstore.cli.confirm import confirm
+from regstore.cli.confirm import OR_LOOK, confirm, refuse_unasked
 from regstore.cli.init import showing
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.choosing import Chosen, choose
@@ -142,6 +142,7 @@ def _refuse_foreign(folder: Path, planned: Plan) -> None:
 
 
 def _consent(view: View) -> None:
+    refuse_unasked(yes=view.yes, else_say=OR_LOOK)
     if not confirm("Change these files?", yes=view.yes):
         raise Refused("nothing was changed")
 
