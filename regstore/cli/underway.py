@@ -23,6 +23,8 @@ _NEXT: Final = {
     "verify": "run it again: it goes on with what is still damaged",
     "migrate": "run it again: only what DST lacks is copied, and DST is a correct registry meanwhile",
     "backup_restore": "run it again: only what STORE lacks is written; let no garbage-collect run before that",
+    "import_layout": "run it again: only what STORE lacks is written",
+    "export_layout": "run it again",
     "backup_create": "there is no new snapshot; run it again: what was copied stays, and is not copied again",
     "backup_prune": "run it again for the rest: every snapshot that is still listed is complete",
     "trash_empty": "run it again for the rest",

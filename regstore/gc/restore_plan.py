@@ -14,6 +14,7 @@ from regstore.gc.restore_taken import (
     LinkKey,
     Manifests,
     Moved,
+    Selected,
     Taken,
     TakenLink,
     body_of,
@@ -25,6 +26,8 @@ from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLin
 from regstore.state.journal import RunRecord, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
 
+#: Repositories that a sentence names.
+_NAMED: Final = 5
 _ORDER: Final[Sequence[type[LinkKey]]] = (
     LayerLinkKey,
     SignatureLinkKey,
@@ -102,7 +105,8 @@ class RestorePlan:
 
 
 async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Collection[str] = ()) -> RestorePlan:
-    """Look at the journal, the trash and what stands; nothing is written. InputError for a run that is not there.
+    """Look at the journal, the trash and what stands; nothing is written. InputError for a run that is not there,
+    or that took nothing of what is asked for.
     damaged: copies in the trash that are no good.
 
     Reads: one LIST of the trash, one of each repository concerned, one GET a revision, one HEAD a blob.
@@ -111,6 +115,7 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
     taken = await read_taken(storage, record, damaged=damaged)
     manifests = Manifests(storage, taken.copies, concurrency=options.concurrency)
     selected = await select(taken, manifests, repository=options.repository, digest=options.digest)
+    _refuse_nothing(record.run, taken, selected, options)
     void = await read_seen(storage, record)
     blobs = await _plan_blobs(storage, taken, selected.wanted, damaged, concurrency=options.concurrency)
     standing = await _find_standing(storage, selected.links, concurrency=options.concurrency)
@@ -127,6 +132,18 @@ async def plan_restore(storage: Storage, options: RestoreOptions, *, damaged: Co
         standing=tuple(sorted(links.standing)),
         conflicts=tuple(sorted([*blobs.conflicts, *links.conflicts], key=lambda conflict: conflict.key)),
     )
+
+
+def _refuse_nothing(run: str, taken: Taken, selected: Selected, options: RestoreOptions) -> None:
+    """InputError where what was asked for is nothing that the run took: it is a mistake."""
+    if selected.links or any(digest in taken.blobs for digest in selected.wanted):
+        return
+    asked = " and ".join(str(each) for each in (options.repository, options.digest) if each is not None)
+    if asked:
+        names = sorted({place.name for place in taken.links})
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        took = f", but of {', '.join(names[:_NAMED])}{more}" if names else ""
+        raise InputError(f"run {run} took nothing of {asked}{took}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,11 @@ def test_short_digests_wherever_a_digest_is(run: Run, demo_copy: Path, tmp_path:
     assert run("tag", demo_copy, f"team/app@{short}", "short", "--json").json["plan"]["digest"] == whole
     removed = run("rm", demo_copy, f"team/app@{short}", "--yes", "--settle", "0s")
     assert removed.code == 0, removed
+    nothing = run("trash", "restore", demo_copy, "--repo", "team/ap", "--yes")
+    nothing.failed(2, "took nothing of team/ap, but of team/app")
+    run("trash", "restore", demo_copy, "--digest", f"sha256:{'0' * 64}", "--yes").failed(
+        2, "took nothing of sha256:0"
+    )
     assert run("trash", "restore", demo_copy, "--digest", short, "--yes").code == 0
     assert run("inspect", demo_copy, f"team/app@{short}").code == 0
     run("inspect", demo_copy, "team/app@sha256:0123").failed(2, "no digest in team/app", "begins with sha256:0123")
