@@ -144,6 +144,7 @@ async def _serve(
 ) -> Result:
     import asyncio
     import signal
+    import sys
 
     from regstore.serve.connections import more_files
     from regstore.serve.mounts import open_mounts
@@ -165,7 +166,10 @@ async def _serve(
             for look_again in application[LOOKS]:
                 look_again()
 
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look)
+        if not (
+            sys.stdin.isatty() or sys.stderr.isatty()
+        ):  # there it says that the terminal is gone, and ends the run
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, look)
         urls = [url_of(options, address) for address in addresses]
         emit_note(f"{storage.url} is served, read-only, at {' and '.join(urls)}; Ctrl-C ends it")
         answer_now({"urls": urls})

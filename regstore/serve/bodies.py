@@ -156,7 +156,10 @@ class Bodies:
         if transport is None:
             raise ConnectionResetError("the client went away")
         # A descriptor of our own: the transport's is closed, and its number another's, whenever a client goes away.
-        connection = os.dup(transport.get_extra_info("socket").fileno())
+        number = transport.get_extra_info("socket").fileno()
+        if number < 0:
+            raise ConnectionResetError("the client went away")
+        connection = os.dup(number)
         try:
             async with asyncio.timeout(STALLED) as patience:
                 while transport.get_write_buffer_size():
