@@ -65,11 +65,11 @@ def gc(
     a later gc or `regstore trash empty` deletes them.
     """
     if questions.policy_example:
-        from regstore.gc.policy import EXAMPLE
+        from regstore.gc.policy import example
 
         voice().answers = True
-        emit(EXAMPLE.rstrip())
-        return Result(data={"policy_example": EXAMPLE})
+        emit(example().rstrip())
+        return Result(data={"policy_example": example()})
     options = run_options(
         plan_options(garbage, tags),
         scanning.of(settings, inventory=inventory),

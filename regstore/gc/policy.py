@@ -62,7 +62,7 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: What Python's regular expressions have and RE2's have not.
 _NOT_RE2: Final = re.compile(r"\(\?(?:[=!>(]|<[=!]|P=|#)|(?<!\\)(?:\\\\)*\\(?:[1-9]|Z)|[*+?}]\+")
-#: What the module's docstring shows, as `gc --policy-example` prints it.
+#: What the module's docstring shows.
 EXAMPLE: Final = """\
 # policy.toml
 delete_untagged = true            # what no tag reaches any more goes too; otherwise only the tags go
@@ -85,7 +85,29 @@ keep_younger_than = "30d"
 keep = ["stable-*"]
 newest_by = "created"
 """
+#: What it says of a rule's keys.
+KEYS: Final = """\
+name                for the output; otherwise "rule 1", "rule 2" …
+repositories        globs of repository names: `*` within a component, `**` across them; default ["**"]
+tags                patterns of the tags that the rule is about; default ["*"]
+keep_newest         the newest so many of these tags stay, in each repository
+keep_younger_than   tags younger than this stay: 12h, 30d, 4w
+keep                patterns of tags that stay, and do not count in keep_newest
+drop                patterns of the tags that may go; otherwise any, where keep_newest or keep_younger_than stands
+protect             patterns of tags that never go in these repositories, whichever rule is about them
+newest_by           what "newest" and "younger" go by: "tag", when the tag was last set (default), or "created",
+                    when its image was made
+"""
 _FILE_KEYS: Final = ("delete_untagged", "protect", "rule")
+
+
+def example() -> str:
+    """A file to begin with, and its keys as comments."""
+    keys = "".join(f"#   {line}\n" for line in KEYS.splitlines())
+    heading = (
+        "# The first rule that is about a tag decides; a tag that no rule is about stays. Keys of a rule:\n#\n"
+    )
+    return f"{EXAMPLE}\n{heading}{keys}"
 
 
 def parse_duration(text: str) -> int:
