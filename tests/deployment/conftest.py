@@ -10,9 +10,12 @@ from typing import Final
 
 import pytest
 
+from regstore.cli.run import run_async
 from regstore.deployment import authority, config_yml, users
 from regstore.deployment.authority import Pair
 from regstore.deployment.wanted import CA_CERT, CONFIG, HTPASSWD, SERVER_CERT, SERVER_KEY, Deployment
+from regstore.seed import SeedOptions, seed
+from regstore.storage import OpenOptions, open_storage
 from tests.deployment.test_wanted import deployment
 from tests.servers import debian
 from tests.servers.process import Child, clean_environment, free_port, wait_until
@@ -59,7 +62,13 @@ def asked(tmp_path: Path) -> Deployment:
     (folder / SERVER_KEY).write_bytes(key)
     (folder / HTPASSWD).write_bytes(users.with_user(b"", USER, PASSWORD, HTPASSWD))
     (folder / CONFIG).write_text(config_yml.render(made))
+    run_async(_seed(made.store))
     return made
+
+
+async def _seed(store: str) -> None:
+    async with open_storage(store, OpenOptions(create=True)) as storage:
+        await seed(storage, SeedOptions())
 
 
 def _listens(port: int) -> bool:

@@ -123,6 +123,8 @@ def test_what_is_published() -> None:
     # Who is not root listens at a port below 1024 in a network of its own only.
     assert everything["registry"]["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": 0}
     assert "sysctls" not in everything["nightly"]
+    assert "sysctls" in written("plain", port=1023)["services"]["registry"]
+    assert "sysctls" not in written("plain", port=1024)["services"]["registry"]
     assert "5001" not in json.dumps([service.get("ports") for service in everything.values()])
 
 

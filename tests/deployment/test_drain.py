@@ -27,13 +27,13 @@ def test_a_push_that_is_under_way_ends_well(asked: Deployment, process: Child) -
         place = urlsplit(answer.headers["Location"])
         answer.read()
     connection.putrequest("PATCH", f"{place.path}?{place.query}")
-    for name, value in {
-        **authorization,
-        "Content-Length": "10",
-        "Content-Type": "application/octet-stream",
-    }.items():
+    headers = {"Content-Length": "10", "Content-Type": "application/octet-stream", "Expect": "100-continue"}
+    for name, value in {**authorization, **headers}.items():
         connection.putheader(name, value)
-    connection.endheaders(b"12345")
+    connection.endheaders()
+    # It is under way: a connection that is idle is closed at once.
+    assert connection.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.send(b"12345")
     os.kill(process.pid, signal.SIGTERM)
     wait_until(lambda: "stopping server gracefully" in process.log.read_text(), "the registry to have heard it")
     connection.send(b"67890")

@@ -131,6 +131,9 @@ def test_replicas_follow_the_store() -> None:
     spec = one("everything", "Deployment", "registry")["spec"]
     assert (spec["replicas"], spec["strategy"]["type"]) == (2, "RollingUpdate")
     assert one("everything", "PodDisruptionBudget", "registry")["spec"]["minAvailable"] == 1
+    assert "podAntiAffinity" in spec["template"]["spec"]["affinity"]
+    assert "affinity" not in pod_of("everything", "registry-serve")
+    assert "affinity" not in pod_of("folders", "registry")
     spec = one("folders", "Deployment", "registry")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     # Its claim is one node's, so the job goes there.
@@ -152,6 +155,53 @@ def test_what_is_reached() -> None:
     policy = one("everything", "NetworkPolicy", "registry")["spec"]
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 443}]}]
     assert one("everything", "NetworkPolicy", "registry-nightly")["spec"]["ingress"] == []
+
+
+def pod_of(name: str, part: str) -> Manifest:
+    kind = "CronJob" if part == "registry-nightly" else "Deployment"
+    spec: Manifest = one(name, kind, part)["spec"]
+    pod: Manifest = (spec["jobTemplate"]["spec"] if kind == "CronJob" else spec)["template"]["spec"]
+    return pod
+
+
+def test_the_pages_are_there_where_they_are_asked_for() -> None:
+    assert "kubernetes/serve.yaml" not in written("plain")
+    (container,) = pod_of("folders", "registry-serve")["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+    assert mounts["/var/lib/registry"] is True
+    assert mounts["/var/cache/regstore"] is False
+    assert container["args"][0] == "serve"
+    (job,) = pod_of("folders", "registry-nightly")["containers"]
+    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in job["volumeMounts"]}
+    assert (mounts["/var/lib/registry"], mounts["/var/lib/regstore-backup"]) == (False, False)
+    assert job["args"] == ["run", "nightly"]
+
+
+def test_whose_keys_and_environment() -> None:
+    """A role is of an account, so the registry's and regstore's are two."""
+    for part, account, secret in (
+        ("registry", "registry", "registry-env"),
+        ("registry-serve", "regstore", "regstore-env"),
+        ("registry-nightly", "regstore", "regstore-env"),
+    ):
+        pod = pod_of("everything", part)
+        (container,) = pod["containers"]
+        assert pod["serviceAccountName"] == account
+        assert container["envFrom"] == [{"secretRef": {"name": secret}}]
+    (registry,) = pod_of("everything", "registry")["containers"]
+    said = {each["name"]: each["value"] for each in registry["env"]}
+    assert said == {"OTEL_TRACES_EXPORTER": "none", "SSL_CERT_FILE": "/etc/registry/tls/store-ca.crt"}
+    assert "env" not in pod_of("plain", "registry")["containers"][0]
+    (job,) = pod_of("everything", "registry-nightly")["containers"]
+    said = {each["name"]: each["value"] for each in job["env"]}
+    assert said["REGSTORE_CONFIG"] == "/etc/registry/regstore.toml"
+    assert said["AWS_CA_BUNDLE"] == "/etc/registry/tls/store-ca.crt"
+
+
+def test_an_image_that_is_not_published_is_never_pulled() -> None:
+    assert pod_of("plain", "registry-nightly")["containers"][0]["imagePullPolicy"] == "Never"
+    assert "imagePullPolicy" not in pod_of("behind a proxy", "registry-nightly")["containers"][0]
+    assert "imagePullPolicy" not in pod_of("plain", "registry")["containers"][0]
 
 
 def test_a_failed_night_is_not_repeated_at_once() -> None:

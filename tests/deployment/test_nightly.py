@@ -83,6 +83,7 @@ def test_without_a_backup_there_is_gc_and_verify() -> None:
 def test_a_backup_that_fails_ends_the_job_and_nothing_else_does() -> None:
     first, *others, last = written("folders")["jobs"]["nightly"]["step"]
     assert (first["command"], first.get("on_failure", "stop")) == ("backup create", "stop")
+    assert "on_failure" not in written("folders")["jobs"]["nightly"]
     assert [step["on_failure"] for step in others] == ["continue", "continue"]
     assert last["command"] == "backup check"
 
