@@ -1,12 +1,15 @@
-"""Numbers, sizes, times and odd text as people read them, on a terminal and on a page."""
+"""Numbers, sizes, times, odd text and misspelled names as people read them, on a terminal and on a page."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Final
 
 #: A time that is shown, or goes into JSON, as `moment` says it.
 Moment = Annotated[int, "microseconds since 1970, UTC"]
 
+#: Names that a suggestion has at most.
+_SUGGESTED: Final = 3
 _UNITS: Final = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -55,3 +58,13 @@ def moment(microseconds: int) -> str:
     except OverflowError:
         return "-"
     return time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def meant(word: str, among: Collection[str]) -> str:
+    """`; did you mean …?` with what there is that looks like the word; "" where nothing does."""
+    import difflib
+
+    close = difflib.get_close_matches(word, among, n=_SUGGESTED, cutoff=0.6)
+    last = word.rpartition("/")[2]
+    close += [name for name in sorted(among) if name.rpartition("/")[2] == last and name not in close]
+    return f"; did you mean {' or '.join(map(printable, close[:_SUGGESTED]))}?" if close else ""

@@ -11,6 +11,7 @@ from regstore.backup.intent import LEASE
 from regstore.errors import InputError
 from regstore.state.lock import LONGEST_LEASE
 from regstore.storage.base import PutOptions
+from regstore.words import meant
 
 HOUR: Final = 3600 * 1_000_000
 DAY: Final = 24 * HOUR
@@ -89,4 +90,6 @@ def refuse_unmatched(what: str, patterns: Sequence[str], names: Collection[str],
     """InputError where a pattern matches none of the names: it is a mistake. what: what they are names of."""
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise InputError(f"{where} has no {what} {pattern}: correct the pattern, or leave it out")
+            raise InputError(
+                f"{where} has no {what} {pattern}{meant(pattern, names) or ': correct the pattern, or leave it out'}"
+            )

@@ -11,6 +11,7 @@ from regstore import layout
 from regstore.cli.run import run_async
 from regstore.digest import HEX_LENGTH, Digest
 from regstore.errors import InputError, NameUnknown, RegstoreError, TagUnknown
+from regstore.words import meant as meant
 
 if TYPE_CHECKING:
     from regstore.cli.settings import StoreSettings
@@ -21,7 +22,6 @@ T = TypeVar("T")
 
 #: A digest's beginning: of fewer characters too many would have it.
 _SHORT: Final = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{4,})")
-_SUGGESTED: Final = 3
 
 
 def is_short(text: str) -> bool:
@@ -38,16 +38,6 @@ def the_one(short: str, among: Iterable[Digest], where: str) -> Digest:
         more = f" and {len(found) - 2:,} more" if len(found) > 2 else ""
         raise InputError(f"{short} is the beginning of {found[0]}, {found[1]}{more} in {where}: give more of it")
     return found[0]
-
-
-def meant(word: str, among: Collection[str]) -> str:
-    """`; did you mean …?` with what there is that looks like the word; "" where nothing does."""
-    import difflib
-
-    close = difflib.get_close_matches(word, among, n=_SUGGESTED, cutoff=0.6)
-    last = word.rpartition("/")[2]
-    close += [name for name in sorted(among) if name.rpartition("/")[2] == last and name not in close]
-    return f"; did you mean {' or '.join(close[:_SUGGESTED])}?" if close else ""
 
 
 async def full_references(settings: StoreSettings, words: list[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -12,6 +12,7 @@ from regstore.inventory.statements import Statements
 from regstore.migrate.options import MigrateOptions
 from regstore.migrate.result import Problem
 from regstore.reference import is_name
+from regstore.words import meant
 
 _SQL: Final = Statements("regstore.migrate", "scope.sql")
 
@@ -64,13 +65,14 @@ def _check_repositories(
         there += [origin for (origin,) in rows]
     wrong = [each for each in options.repositories if not any(fnmatchcase(name, each) for name in there)]
     if wrong:
-        raise InputError(f"{source} has no repository {' and no '.join(wrong)}")
+        raise InputError(f"{source} has no repository {' and no '.join(wrong)}{meant(wrong[0], there)}")
 
 
-def _check_renamed(options: MigrateOptions, names: Iterable[str]) -> None:
+def _check_renamed(options: MigrateOptions, names: Collection[str]) -> None:
     missing = sorted(options.rename.keys() - set(names))
     if missing:
-        raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope")
+        close = meant(missing[0], list(names))
+        raise InputError(f"nothing to rename: there is no repository {missing[0]} in the scope{close}")
 
 
 def _check_tags(inventory: Inventory, options: MigrateOptions, source: str) -> None:

@@ -88,10 +88,13 @@ def test_a_short_digest_of_two_is_refused() -> None:
         (["untag", "STORE", "team/wroker:stable", "--yes"], "team/worker"),
         (["tag", "STORE", "team/app:latst", "new"], "latest"),
         (["gc", "STORE", "--explain", "team/app:latst"], "latest"),
+        (["migrate", "STORE", "NEW", "--create", "--repo", "team/ap"], "team/app"),
+        (["migrate", "STORE", "NEW", "--create", "--rename", "team/ap=b"], "team/app"),
+        (["backup", "create", "STORE", "NEW", "--create", "--tag", "latst"], "latest"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_did_you_mean(run: Run, demo_registry: Path, words: list[str], meant: str) -> None:
-    said = run(*[demo_registry if word == "STORE" else word for word in words])
-    assert said.code == 1
+def test_did_you_mean(run: Run, demo_copy: Path, tmp_path: Path, words: list[str], meant: str) -> None:
+    said = run(*[{"STORE": demo_copy, "NEW": tmp_path / "new"}.get(word, word) for word in words])
+    assert said.code in (1, 2)
     assert f"did you mean {meant}" in said.err, said

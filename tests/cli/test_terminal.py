@@ -38,6 +38,21 @@ def test_what_is_cut_short_before_it_changes_anything_says_so(demo_copy: Path, t
     assert not list((demo_copy / "regstore").rglob("*.json")), "a lock or a journal is left"
 
 
+def test_a_prune_on_a_terminal_asks_once_and_takes_no_for_an_answer(
+    run: Run, demo_copy: Path, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup"
+    for _ in range(2):
+        assert run("backup", "create", demo_copy, backup, "--create").code == 0
+    snapshots = sorted((backup / "snapshots").iterdir())
+    for answer, left in (("n", 2), ("y", 1)):
+        shown = on_terminal("backup", "prune", backup, "--keep-last", "1", answer=answer)
+        assert shown.code == 0, shown
+        assert shown.text.count("Delete this for good? [y/N]") == 1
+        assert ("nothing was deleted" in shown.text) is (answer == "n")
+        assert sorted((backup / "snapshots").iterdir()) == snapshots[-left:]
+
+
 def test_tables_fit_a_terminal_and_a_pipe_has_all_of_it(run: Run, demo_registry: Path) -> None:
     for words in (
         ("tags", demo_registry, "team/app", "--long", "--all"),
