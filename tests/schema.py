@@ -118,6 +118,7 @@ def planned(plan: Shape, report: Shape, /, **others: Shape) -> Shape:
 
 
 DATABASE = or_null(TEXT)
+STEP = obj(command=TEXT, on_failure=one_of("stop", "continue"), options=by_name(ANY))
 DESCRIPTION = obj(
     digest=TEXT,
     media_type=TEXT,
@@ -476,7 +477,7 @@ RESULTS: dict[str, Shape] = {
                 stores=by_name(by_name(ANY)),
                 options=OPTIONS,
                 policies=many(TEXT),
-                jobs=by_name(many(obj(command=TEXT, on_failure=TEXT, options=by_name(ANY)))),
+                jobs=by_name(also(STEP, steps=many(STEP))),
                 environment=by_name(TEXT),
             ),
             obj(file=or_null(TEXT), command=TEXT, store=or_null(TEXT), options=OPTIONS),

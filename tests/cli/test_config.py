@@ -477,6 +477,8 @@ def test_show_says_where_each_value_is_from(run: Run, write: Write) -> None:
     }
     assert options["endpoint_url"]["source"] == "[stores.prod] of regstore.toml"
     assert options["concurrency"]["source"] == "default"
+    write("[[jobs.n.step]]\ncommand = 'ls'\nstore = '/x'\n")
+    assert run("config", "show", "--json").json["jobs"]["n"]["steps"][0]["options"] == {"store": "/x"}
 
 
 def test_show_and_check_hide_secrets(run: Run, write: Write) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from regstore.cli.config.model import Step, parse
 from regstore.cli.config.place import Place
 from regstore.cli.job import GRAVEST
-from tests.cli.conftest import Monitor, Run
+from tests.cli.conftest import Monitor, Run, hold_to_schema
 from tests.cli.terminal import on_terminal
 from tests.deployment.running import Unit
 
@@ -110,6 +110,7 @@ def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Ru
     second = bare(path, "nightly", "--json", "--log-format", "json", **ping)
     assert second.returncode == 0, second
     document = json.loads(second.stdout)
+    hold_to_schema(document)
     steps = document["result"]["report"]["steps"]
     commands = ["backup create", "gc", "backup check", "backup prune", "verify"]
     assert [(each["command"], each["exit_code"]) for each in steps] == [(command, 0) for command in commands]
