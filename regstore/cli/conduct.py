@@ -19,7 +19,7 @@ from regstore.cli.progress import has_bar
 from regstore.cli.run import guard
 from regstore.cli.telling import Telling
 from regstore.cli.voice import Voice, speaking, voice
-from regstore.errors import EXIT_USAGE
+from regstore.errors import EXIT_USAGE, InputError
 
 #: What the environment says for yes.
 _YES: Final = ("1", "true", "yes", "on")
@@ -39,16 +39,34 @@ def conduct(
         answers=answers,
         command=command,
         store=store,
+        metrics_file=telling.metrics_file,
+        job=voice().job,
     )
     monitors = Monitors(telling.metrics_file, telling.ping_url) if monitored else Monitors(None, None)
     with speaking(own), _listening(own):
         outcome = guard(monitors.start, debug=telling.debug)
-        if not outcome.exit_code:
+        if outcome.error is None or outcome.error.kind != "Interrupted":
             outcome = guard(lambda: _checked(work, telling), debug=telling.debug)
+        if not own.opened and own.store is not None:
+            own.store = _as_opened(own.store)
         outcome = _print(outcome, debug=telling.debug)
-        monitors.end(outcome)
+        guard(lambda: monitors.end(outcome), debug=telling.debug)  # whatever becomes of that
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+def _as_opened(store: str) -> str | None:
+    """What the command line says of a place that was not opened, as an opened one is called; None where it is none, for
+    there may be a secret in it then."""
+    from regstore.cli.config.current import named_store
+    from regstore.storage.opening import DiskLocation, parse_location
+
+    try:
+        named = named_store(store)
+        location = parse_location(store if named is None else named.url or "")
+    except InputError:
+        return None
+    return str(location.root.absolute() if isinstance(location, DiskLocation) else location)
 
 
 def _checked(work: Work, telling: Telling) -> Result | int | None:

@@ -11,10 +11,13 @@ and systemd tell both of them, so the step hears of it twice, and takes that for
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ import typer
 import regstore
 from regstore.cli.command import command
 from regstore.cli.config.complete import job_names
-from regstore.cli.config.current import configuration, of_the_file
+from regstore.cli.config.current import configuration, of_the_file, said
 from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, emit_error, emit_problem, table
 from regstore.cli.run import give_signals_back, hearing_echoes, take_signals
@@ -137,7 +140,10 @@ def _run_here(step: Step, found: Configuration) -> None:
     """Run the step's command. Ends as that does: by typer.Exit."""
     from regstore.cli.config.stub import Told, context_of
 
-    context = context_of(step.command, Told(configuration=found, step=step), _how_to_speak())
+    words = _how_to_speak()
+    if voice().metrics_file is not None and "metrics_file" in said():  # by the job's own process
+        words.append(f"--metrics-file={voice().metrics_file}")
+    context = context_of(step.command, Told(configuration=found, step=step), words)
     with context, hearing_echoes():
         context.command.invoke(context)
     raise typer.Exit(EXIT_OK)
@@ -163,6 +169,36 @@ class _Done:
     printed: Any
 
 
+class _Metrics:
+    """What the steps tell of themselves, for the metrics of the job. Nothing where it has none."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def __enter__(self) -> None:
+        if voice().metrics_file is not None:
+            with contextlib.suppress(OSError):  # the job goes on without
+                self._folder = Path(tempfile.mkdtemp(prefix="regstore-job-"))
+
+    def __exit__(self, *exc: object) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def words(self) -> list[str]:
+        """For the step that begins."""
+        return [] if self._folder is None else [f"--metrics-file={self._folder / 'step.prom'}"]
+
+    def take(self) -> None:
+        """That step has ended."""
+        if self._folder is None:
+            return
+        file = self._folder / "step.prom"
+        with contextlib.suppress(OSError):  # it was killed
+            voice().steps.append(file.read_text(encoding="utf-8"))
+            file.unlink()
+
+
 class _Running:
     """A job under way."""
 
@@ -174,19 +210,24 @@ class _Running:
         self._received = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._began = time.monotonic()
+        self._metrics = _Metrics()
 
     def run(self) -> None:
         before = take_signals(self._pass_on)
         try:
-            for step in self._job.steps:
-                if self._received:
-                    break
-                self._done.append(self._one(step))
-                failed = self._done[-1].exit_code not in (EXIT_OK, EXIT_PARTIAL)
-                if failed and step.on_failure == "stop":
-                    break
+            with self._metrics:
+                self._each()
         finally:
             give_signals_back(before)
+
+    def _each(self) -> None:
+        for step in self._job.steps:
+            if self._received:
+                break
+            self._done.append(self._one(step))
+            failed = self._done[-1].exit_code not in (EXIT_OK, EXIT_PARTIAL)
+            if failed and step.on_failure == "stop":
+                break
 
     def _pass_on(self, number: int, frame: object) -> None:
         """The first asks the step to end, the second ends it, as if it had been sent to that."""
@@ -215,6 +256,7 @@ class _Running:
             process.send_signal(self._received)
         printed, _ = process.communicate()
         self._process = None
+        self._metrics.take()
         code = process.returncode
         if code < 0:
             emit_error(f"step {step.number}, {step.command}, was ended by {signal.Signals(-code).name}")
@@ -226,7 +268,7 @@ class _Running:
         place = self._found.place
         named = ["--config", str(place.path)] if place.how == "named" else []
         words = [sys.executable, "-P", "-m", "regstore", *named, "run", self._job.name, "--step", str(step.number)]
-        return [*words, *_how_to_speak()]
+        return [*words, *self._metrics.words, *_how_to_speak()]
 
     @property
     def exit_code(self) -> int:

@@ -57,6 +57,6 @@ class Monitors:
             numbers=outcome.result.numbers if outcome.result is not None else {},
         )
         try:
-            write_metrics(path, ran)
+            write_metrics(path, ran, own.steps)
         except OSError as error:
             emit_error(f"the metrics can't be written to {path}: {error.strerror or error}")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from regstore.events import OnEvent
@@ -24,8 +25,9 @@ class Voice:
     """as_json: standard output is one object. answers: what the command prints is what was asked for, also with -q.
     log_json: standard error has events. command: such as `backup create`; None where it is not known. store: the first
     place that the run has opened, else what it was told. job: that it is, whose steps are processes of their own;
-    others_speak: while one of these does. answered: the object of --json is printed, or would be, while
-    the command waits for its clients. hear: takes the run's events, where no bar does."""
+    others_speak: while one of these does. answered: the object of --json is printed, or would be, while the command
+    waits for its clients. hear: takes the run's events, where no bar does. metrics_file: where the run's metrics go;
+    steps: those of a job's steps."""
 
     as_json: bool = False
     quiet: bool = False
@@ -34,10 +36,12 @@ class Voice:
     answers: bool = False
     command: str | None = None
     store: str | None = None
-    job: str | None = field(default=None, init=False)
+    job: str | None = None
     others_speak: bool = field(default=False, init=False)
     answered: bool = field(default=False, init=False)
     hear: OnEvent | None = field(default=None, init=False)
+    metrics_file: Path | None = None
+    steps: list[str] = field(default_factory=list, init=False)
     opened: bool = field(default=False, init=False)
 
     def prints(self, *, problem: bool) -> bool:

@@ -35,6 +35,8 @@ def test_of_a_result(run: Run, demo_registry: Path) -> None:
         (("inspect", "STORE", "team/app:nope"), "inspect", "STORE", 1, "TagUnknown"),
         (("gc", "STORE", "--offline"), "gc", "STORE", 4, "Refused"),
         (("gc", "STORE", "--grace", "soon"), "gc", None, 2, "InputError"),
+        (("tags", "s3://my-bucket/a/"), "tags", "s3://my-bucket/a", 2, "InputError"),
+        (("ls", "s4://key:geheim@host/x"), "ls", None, 2, "InputError"),
         (("backup", "list", "--nope"), "backup list", None, 2, "InputError"),
         (("nope",), None, None, 2, "InputError"),
         (("trash", "nope"), "trash", None, 2, "InputError"),

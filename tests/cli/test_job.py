@@ -121,10 +121,11 @@ def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Ru
 
 
 def samples(path: Path) -> dict[str, float]:
-    """As Prometheus' own parser reads them."""
+    """As Prometheus' own parser reads them; of two of one name that of the job itself, which is last."""
     families = text_string_to_metric_families(path.read_text())
     found = [sample for family in families for sample in family.samples]
-    assert all(sample.labels == {"command": "run", "store": "", "job": "nightly"} for sample in found)
+    assert all(sample.labels["job"] == "nightly" for sample in found)
+    assert found[0].labels["command"] != "run"
     return {sample.name: sample.value for sample in found}
 
 
@@ -169,6 +170,9 @@ def test_what_fails_ends_it_or_not_as_said(folder: Path, monitor: Monitor) -> No
         "regstore_run_failed_steps",
     )
     assert [told[name] for name in names] == [DAMAGE, 3, 2, 2]
+    text = (folder / "night.prom").read_text()
+    assert f'regstore_run_exit_code{{command="gc",store="{folder}/../registry",job="nightly"}} {REFUSED}' in text
+    assert told["regstore_verify_faults"] == 1
     assert [each for each, _ in monitor.asked] == ["/uuid/start", f"/uuid/{DAMAGE}"]
     went_on = bare(job_file(folder, refused + look, "on_failure = 'continue'"), "nightly")
     assert went_on.returncode == REFUSED

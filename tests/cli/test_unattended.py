@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from regstore.cli.lines import Lines
-from regstore.cli.metrics import Ran, exposition
+from regstore.cli.metrics import Ran, exposition, merged
 from regstore.cli.ping import Ping, parse_ping_url
 from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry
@@ -200,11 +200,33 @@ def test_metrics_of_odd_names() -> None:
     ran = Ran(
         command="backup create", store='a\\b"c\n\x1b', exit_code=3, began=1.0, ended=3.5, numbers={"new_blobs": 7}
     )
-    text = exposition(ran, "regstore_run_last_success_time_seconds{} junk\n")
+    text = merged([exposition(ran)], "regstore_run_last_success_time_seconds{} junk\n")
     (exit_code, *_, number) = text_string_to_metric_families(text)
     assert exit_code.samples[0].labels == {"command": "backup create", "store": 'a\\b"c\n\\x1b'}
     assert (number.name, number.samples[0].value) == ("regstore_backup_create_new_blobs", 7)
     assert "last_success" not in text
+
+
+def test_metrics_of_a_job_are_those_of_its_steps_too() -> None:
+    def ran(command: str, exit_code: int, ended: float = 9.0, **numbers: float) -> str:
+        return exposition(
+            Ran(command=command, store="s", job="n", exit_code=exit_code, began=1.0, ended=ended, numbers=numbers)
+        )
+
+    before = merged([ran("gc", 0, 5.0), ran("ls", 0, 6.0), ran("run", 0, 7.0)])
+    text = merged([ran("gc", 1), ran("verify", 0, tags=1), ran("verify", 0, tags=2), ran("run", 1)], before)
+    found = {
+        (family.name, sample.labels["command"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    codes = {command: value for (name, command), value in found.items() if name == "regstore_run_exit_code"}
+    assert codes == {"gc": 1, "verify": 0, "run": 1}
+    assert found["regstore_verify_tags", "verify"] == 2
+    ends = {command: value for (name, command), value in found.items() if "last_success" in name}
+    assert ends == {"gc": 5.0, "verify": 9.0, "run": 7.0}
+    names = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(names) == len(set(names)) == 5
 
 
 def test_metrics_that_can_not_be_written_are_told_and_no_more(
