@@ -122,7 +122,7 @@ def refuse_usage(error: Any, words: Sequence[str]) -> None:
 
 def _said(option: str, words: Sequence[str]) -> str | None:
     """The value of an option where the others are not understood."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):  # of no words, none
         if word == f"--{option}" and following:
             return following
         if word.startswith(f"--{option}="):

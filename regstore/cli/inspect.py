@@ -12,11 +12,11 @@ from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, iso, moment, printable, size, table
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
-from regstore.cli.tags import description_json, kind
+from regstore.cli.tags import description_json, kind, say_hidden
 from regstore.cli.whose import database_of, say_whose, whose_json
 from regstore.digest import Digest
 from regstore.errors import InputError, NameUnknown
-from regstore.reference import parse_tag
+from regstore.reference import is_digest_tag, parse_tag
 
 if TYPE_CHECKING:
     from regstore.manifest import Edge
@@ -217,8 +217,10 @@ def _print_repository(url: str, facts: dict[str, Any]) -> None:
     )
     if facts["tags"]:
         emit()
-        rows = [[tag["tag"], str(tag["digest"] or "damaged")] for tag in facts["tags"]]
+        shown = [tag for tag in facts["tags"] if not (tag["digest"] and is_digest_tag(tag["tag"]))]
+        rows = [[tag["tag"], str(tag["digest"] or "damaged")] for tag in shown]
         emit(table(["TAG", "DIGEST"], rows))
+        say_hidden(len(facts["tags"]) - len(shown), "regstore tags --all")
 
 
 def _print_pairs(pairs: list[tuple[str, str]]) -> None:

@@ -56,9 +56,7 @@ def tags(
     if shown:
         headings = ["TAG", "DIGEST", "TYPE", "SIZE", "CREATED", "REFERRERS", "PLATFORMS"]
         emit(table(headings, _cells(shown, long=long), right=(3, 5)))
-    if len(shown) < len(rows):
-        left = counted(len(rows) - len(shown), "more tag names", "more tags name")
-        emit(f"({left} a digest, as of signatures: --all)")
+    say_hidden(len(rows) - len(shown), "--all")
     for row in damaged:
         emit_error(f"{repository}:{row['tag']} is damaged: {row['problem']}")
     if not rows:
@@ -68,6 +66,12 @@ def tags(
         data=whose_json(database) | {"repository": repository, "tags": list(map(_row_json, rows))},
         numbers={"tags": len(rows), "damaged_tags": len(damaged)},
     )
+
+
+def say_hidden(number: int, way: str) -> None:
+    """Of tags that name a digest, and are not shown. way: what shows them."""
+    if number:
+        emit(f"({counted(number, 'more tag names', 'more tags name')} a digest, as of signatures: {way})")
 
 
 def _row_json(row: dict[str, Any]) -> dict[str, Any]:

@@ -503,6 +503,25 @@ def test_check_tells_of_variables_that_say_nothing(run: Run, here: Path) -> None
     assert run("config", "check").code == 0
 
 
+def test_check_tells_of_steps_that_would_ask(run: Run, write: Write) -> None:
+    steps = {
+        "verify": "drop_broken_tags",
+        "migrate": "overwrite_tags",
+        "backup prune": "",
+        "doctor": "",
+    }
+    text = "[stores.p]\nurl = '/x'\n"
+    for command, option in steps.items():
+        place = "backup" if command.startswith("backup") else "store"
+        text += f"[[jobs.n.step]]\ncommand = '{command}'\n{place} = 'p'\n"
+        text += f"{option} = true\n" if option else ""
+        text += "dst = '/y'\n" if command == "migrate" else "keep_last = 1\n" if place == "backup" else ""
+    write(text)
+    said = run("config", "check")
+    told = [command for command in steps if f"without yes = true {command} removes nothing" in said.err + said.out]
+    assert told == ["verify", "migrate", "backup prune"], said
+
+
 @pytest.mark.long
 def test_nothing_of_it_is_loaded_without_a_file(tmp_path: Path) -> None:
     program = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"

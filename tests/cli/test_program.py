@@ -69,7 +69,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("ls", "--nonsense"), ("ls", "a", "b"), ("ls", ".", "--concurrency", "0")]
+    "arguments", [("nonsense",), ("ls", "--nonsense"), ("ls", "a", "b", "c"), ("ls", ".", "--concurrency", "0")]
 )
 def test_usage_errors_are_2(run: Run, arguments: tuple[str, ...]) -> None:
     said = run(*arguments)

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 #: What always asks before it begins.
 ASK: Final = frozenset({"gc", "rm", "untag", "backup prune", "trash empty", "trash restore"})
+#: What asks where one of these options is given.
+ASK_FOR: Final = {
+    "verify": ("drop_broken_tags",),
+    "restore": ("overwrite_tags",),
+    "backup restore": ("overwrite_tags",),
+    "migrate": ("overwrite_tags", "delete"),
+}
 
 
 @command
@@ -120,7 +127,8 @@ def _notes(found: Configuration | None) -> Iterator[str]:
         return
     for job in found.jobs.values():
         for step in job.steps:
-            if step.command in ASK and not step.options.get("yes") and not step.options.get("dry_run"):
+            asks = step.command in ASK or any(map(step.options.get, ASK_FOR.get(step.command, ())))
+            if asks and not step.options.get("yes") and not step.options.get("dry_run"):
                 yield f"{step.where}: without yes = true {step.command} removes nothing, for nobody is asked at night"
     for other in places(os.environ):
         if other.path.exists() and other.path.absolute() != found.place.path.absolute():
