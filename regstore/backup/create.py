@@ -215,7 +215,7 @@ class _Run:
         )
         await self._list_backup()
         await self._source.load()
-        if not self._inventory.key_count():
+        if not self._inventory.key_count() and not await self._is_new():
             raise _no_registry(self._storage)
         await self._copy_all()
         await self._write_packs()
@@ -232,6 +232,18 @@ class _Run:
             reread=self._reread,
             damaged=self._copying.damaged,
         )
+
+    async def _is_new(self) -> bool:
+        """A store that was seeded for a registry, of which nothing was ever saved. One that lost all, or whose disk is
+        not mounted, has no seeds, or has blobs in its backup."""
+        if self._inventory.count("backup_blob"):
+            return False
+        try:
+            for key in layout.SEEDS:
+                await self._storage.stat(layout.encode(key))
+        except NotFound:
+            return False
+        return True
 
     async def _list_backup(self) -> None:
         self._inventory.execute("delete from backup_blob")

@@ -287,10 +287,20 @@ def _pod(
         "volumes": volumes,
     }
     if deployment.on_disk and part != "registry":
+        pod["initContainers"] = [_seeding(deployment)]
         # The store's claim is of one node: that of the registry.
         term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": _labels("registry")}}
         pod["affinity"] = {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
     return pod
+
+
+def _seeding(deployment: Deployment) -> Manifest:
+    """A new claim is empty, and to regstore no registry's store; where it is one, this does nothing."""
+    arguments = ["seed-bucket", "--registry-config", deployment.seen(CONFIG)]
+    return {
+        **_regstore(deployment, "seed", arguments, nightly.environment(deployment)),
+        "volumeMounts": [*_mounts(deployment, "store"), {"name": "tmp", "mountPath": "/tmp"}],
+    }
 
 
 def _disruption(part: str) -> Manifest:

@@ -10,6 +10,7 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, InputError, NotARegistry, Refused
 from regstore.layout import (
     REGISTRY,
+    SEEDS,
     BlobKey,
     LayerLinkKey,
     RevisionLinkKey,
@@ -289,3 +290,19 @@ async def test_where_a_backup_may_not_be_made() -> None:
         await take(memory(small()), within)
     with pytest.raises(NotARegistry, match="no backup"):
         await read_all(memory())
+
+
+async def test_a_store_that_was_seeded_is_saved_from_the_first_night_on() -> None:
+    """And not once it has lost what the backup has: it may be another's, or a disk that is not mounted."""
+    store, backup = ModelStore(), ModelStore()
+    for seed in SEEDS:
+        await memory(store).put(encode(seed), b"kept healthy")
+    for _ in range(2):
+        assert not (await take(memory(store), memory(backup))).snapshot.repositories
+    pushed(store, "1", b"layer")
+    assert len((await take(memory(store), memory(backup))).snapshot.repositories) == 1
+    lost = ModelStore()
+    for seed in SEEDS:
+        await memory(lost).put(encode(seed), b"kept healthy")
+    with pytest.raises(NotARegistry):
+        await take(memory(lost), memory(backup))

@@ -177,6 +177,19 @@ def test_the_pages_are_there_where_they_are_asked_for() -> None:
     assert job["args"] == ["run", "nightly"]
 
 
+def test_a_new_claim_is_made_a_store() -> None:
+    for part in ("registry-serve", "registry-nightly"):
+        (seed,) = pod_of("folders", part)["initContainers"]
+        assert seed["args"] == ["seed-bucket", "--registry-config", "/etc/registry/config.yml"]
+        (mount,) = (each for each in seed["volumeMounts"] if each["name"] == "store")
+        assert "readOnly" not in mount
+        assert {each["name"] for each in seed["volumeMounts"]} <= {
+            each["name"] for each in pod_of("folders", part)["volumes"]
+        }
+        assert "initContainers" not in pod_of("everything", part)
+    assert "initContainers" not in pod_of("folders", "registry")  # it needs no image of regstore
+
+
 def test_whose_keys_and_environment() -> None:
     """A role is of an account, so the registry's and regstore's are two."""
     for part, account, secret in (
