@@ -56,6 +56,9 @@ class How:
     overwrite_tags: Annotated[
         bool, typer.Option("--overwrite-tags", help="Also tags that name something else in STORE.")
     ] = False
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Also an index that lists images which the layout lacks.")
+    ] = False
     create: Annotated[
         bool, typer.Option("--create", help="Create and seed STORE first where it is missing, as seed-bucket does.")
     ] = False
@@ -97,6 +100,7 @@ def import_layout(
     options = ImportOptions(
         what=tuple(Reference.parse(word) for word in words),
         overwrite_tags=how.overwrite_tags,
+        sparse=how.sparse,
         put=new_objects.put_options(),
         concurrency=settings.concurrency,
     )

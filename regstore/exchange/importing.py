@@ -32,10 +32,12 @@ from regstore.storage.transfer import Attempts, Carrier, each_blob, largest_firs
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """what: where to, see `choosing.choose`. overwrite_tags: also tags that name something else in the store."""
+    """what: where to, see `choosing.choose`. overwrite_tags: also tags that name something else in the store. sparse:
+    an index may list manifests that the layout lacks, as of platforms that were left out."""
 
     what: tuple[Reference, ...] = ()
     overwrite_tags: bool = False
+    sparse: bool = False
     put: PutOptions | None = None
     concurrency: int = 128
 
@@ -95,7 +97,8 @@ async def plan_import(
     if not missing and await check_marker(store):
         raise InputError(f"{store.url} is a backup, which must not become a registry: give another place")
     chosen = choose(await read_layout(source), options.what, source.url)
-    packed = await pack_layout(source, chosen, await source.now() if missing else await store.now())
+    now = await source.now() if missing else await store.now()
+    packed = await pack_layout(source, chosen, now, sparse=options.sparse)
     contents = {digest: size for pack in packed.packs for digest, size in pack.blobs.items()}
     links = tags = 0
     conflicts: list[Conflict] = []

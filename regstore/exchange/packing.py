@@ -47,9 +47,9 @@ class Packed:
     left_out: list[str] = field(default_factory=list)
 
 
-async def pack_layout(source: Storage, chosen: Chosen, now: int) -> Packed:
-    """now: the time that the tags get, in microseconds."""
-    reader, building = _Reader(source), dict[str, _Building]()
+async def pack_layout(source: Storage, chosen: Chosen, now: int, *, sparse: bool = False) -> Packed:
+    """now: the time that the tags get, in microseconds. sparse: an index may list manifests that are not there."""
+    reader, building = _Reader(source, sparse), dict[str, _Building]()
     packed = Packed(left_out=list(chosen.left_out))
     for image in chosen.images:
         if not is_name(image.repository):
@@ -156,8 +156,9 @@ class _Building:
 class _Reader:
     """Manifests and sizes of one layout."""
 
-    def __init__(self, source: Storage) -> None:
+    def __init__(self, source: Storage, sparse: bool) -> None:
         self.url = source.url
+        self._sparse = sparse
         self._source = source
         self._manifests: dict[Digest, tuple[int, Manifest]] = {}
         self._sizes: dict[Digest, int] = {}
@@ -186,7 +187,8 @@ class _Reader:
             stack.append((target, True))
             for edge in manifest.edges:
                 if edge.kind is EdgeKind.MANIFEST:
-                    stack.append((edge.target, False))
+                    if not self._sparse or await self._size(edge.target.digest) is not None:
+                        stack.append((edge.target, False))
                 elif edge.kind in _BLOBS:
                     await self._blob(edge.target, edge.kind is EdgeKind.FOREIGN_LAYER, found)
         return found
@@ -205,7 +207,7 @@ class _Reader:
     async def _read(self, digest: Digest) -> tuple[int, Manifest]:
         size = await self._size(digest)
         if size is None:
-            raise InvalidManifest(f"the layout lacks the manifest {digest}")
+            raise InvalidManifest(f"the layout lacks the manifest {digest} (--sparse: an index may list more)")
         if size > MAX_SIZE:
             raise InvalidManifest(f"{digest} has {size:,} bytes: no manifest")
         data = await self._source.get(blob_path(digest))

@@ -87,20 +87,20 @@ def exported(store: Path, target: Path, *what: str, **more: Any) -> ExportResult
     return asyncio.run(work())
 
 
-async def import_into(storage: Storage, layout: Path, *what: str, overwrite_tags: bool = False) -> ImportResult:
-    options = ImportOptions(what=tuple(map(Reference.parse, what)), overwrite_tags=overwrite_tags)
+async def import_into(storage: Storage, layout: Path, *what: str, **more: Any) -> ImportResult:
+    options = ImportOptions(what=tuple(map(Reference.parse, what)), **more)
     async with open_source(layout) as source:
         plan = await plan_import(source, storage, options)
         async with hold_lock(storage, command="import") as lock:
             return await import_layout(source, storage, plan, options, lock=lock)
 
 
-def imported(layout: Path, store: Path, *what: str, overwrite_tags: bool = False) -> ImportResult:
+def imported(layout: Path, store: Path, *what: str, **more: Any) -> ImportResult:
     store.mkdir(exist_ok=True)
 
     async def work() -> ImportResult:
         async with open_storage(store) as storage:
-            return await import_into(storage, layout, *what, overwrite_tags=overwrite_tags)
+            return await import_into(storage, layout, *what, **more)
 
     return asyncio.run(work())
 

@@ -98,6 +98,8 @@ def test_all_of_several_repositories(store: Path, tmp_path: Path, where: str) ->
     assert all(keys(store)[key] == body for key, body in blobs.items())
     again = imported(layout, copy)
     assert (again.blobs, again.links, again.tags) == (0, 0, 0)
+    assert not imported(layout, copy, sparse=True).left_out
+    assert tags(copy) == tags(store)
 
 
 def _of(document: images.Document, key: str) -> bool:
