@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from regstore.cli.lines import Lines
+from regstore.cli.lines import Lines, looking
 from regstore.cli.metrics import Ran, exposition, merged
 from regstore.cli.ping import Ping, parse_ping_url
 from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry
 from tests.cli.conftest import Monitor, Run
+from tests.cli.terminal import on_terminal
 
 NIGHT = 1_800_000_000_000_000
 
@@ -297,3 +299,37 @@ def test_quiet_hears_nothing(stderr: Callable[[], str]) -> None:
         voice.log("warning", "retry", "x")
         voice.log("error", "problem", "wrong")
     assert stderr() == "regstore: wrong\n"
+
+
+# -- a terminal, and an endpoint that is silent
+
+
+@pytest.mark.long
+def test_on_a_terminal_of_80_columns(demo_registry: Path) -> None:
+    shown = on_terminal("gc", demo_registry, "--dry-run", "-v")
+    assert shown.code == 3 and " took " in shown.text
+    assert shown.text.count("listing blobs") >= 1 and '"event"' not in shown.text
+    shown = on_terminal("du", demo_registry, "-v", "--log-format", "json", "--json")
+    told = [line for line in shown.text.splitlines() if '"event"' in line]
+    assert told and all(json.loads(line)["event"] == "phase" for line in told)
+    asked = on_terminal("gc", demo_registry, "--offline", "-q")
+    assert asked.code == 4 and "with -q no plan is shown" in asked.text and "[y/N]" not in asked.text
+
+
+def test_somebody_looks_where_nothing_comes(monkeypatch: pytest.MonkeyPatch, stderr: Callable[[], str]) -> None:
+    monkeypatch.setattr("regstore.cli.lines._LOOK", 0.001)
+    clock = Clock()
+    lines = lines_of(clock)
+    looked = threading.Event()
+    look = lines.look
+
+    def noted() -> None:
+        look()
+        looked.set()
+
+    monkeypatch.setattr(lines, "look", noted)
+    with looking(lines):
+        clock.now += 125
+        looked.clear()
+        assert looked.wait(10)
+    assert "nothing was heard for 125 s" in stderr()
