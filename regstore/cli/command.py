@@ -22,8 +22,8 @@ from regstore.cli.conduct import conduct, name_of
 from regstore.cli.helping import in_section
 from regstore.cli.no_effect import without_effect
 from regstore.cli.outcome import Result
+from regstore.cli.output import emit_warning
 from regstore.cli.telling import Telling
-from regstore.cli.voice import voice
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def _made(function: Function, answers: bool, as_json: bool) -> Callable[..., Non
 
         def work() -> Result | int | None:
             for sentence in without_effect(function.__name__, given):
-                voice().log("warning", "no effect", sentence)
+                emit_warning(sentence)
             return function(**{part.name: part.value(given) for part in parts})
 
         conduct(

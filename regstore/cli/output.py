@@ -40,6 +40,11 @@ def emit_error(text: str) -> None:
     voice().log("error", "problem", text)
 
 
+def emit_warning(text: str) -> None:
+    """The same, of what may be a mistake: -q leaves it."""
+    voice().log("warning", "warning", text)
+
+
 def emit_note(text: str) -> None:
     """The same, of what is no problem: -q leaves it out."""
     voice().log("info", "note", text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from regstore.cli.output import count, counted, emit, emit_error, emit_some, moment, table
+from regstore.cli.output import count, counted, emit, emit_error, emit_some, emit_warning, moment, table
 from regstore.cli.whose import whose_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _broken_text(one: BrokenRevision) -> str:
 
 def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -> None:
     for one in summary.unmatched:
-        emit_error(str(one))
+        emit_warning(str(one))
     if not summary.rules:
         return
     from regstore.gc.explain import iter_dropped

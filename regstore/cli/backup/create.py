@@ -12,7 +12,7 @@ from regstore.cli.command import command
 from regstore.cli.making import is_there, refuse_missing
 from regstore.cli.options import NewObjects, Scanning, Scope, SecondStore, ToBackup
 from regstore.cli.outcome import Result
-from regstore.cli.output import blobs, counted, emit, emit_error, warn_some
+from regstore.cli.output import blobs, counted, emit, emit_warning, warn_some
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -144,7 +144,7 @@ def _created_json(backup: str, result: CreateResult) -> dict[str, Any]:
 def _print_created(backup: str, result: CreateResult) -> None:
     snapshot = result.snapshot
     if result.begins:
-        emit_error(f"{backup} was empty: this is the first snapshot of a new backup")
+        emit_warning(f"{backup} was empty: this is the first snapshot of a new backup")
     emit(
         f"snapshot {snapshot.run}: {counted(len(snapshot.repositories), 'repository', 'repositories')}, "
         f"{counted(snapshot.tags, 'tag')}, {blobs(snapshot.blobs, snapshot.bytes)}"
