@@ -84,6 +84,7 @@ def run_job(
     step: Annotated[
         int | None, typer.Option(metavar="N", min=1, show_default=False, help="Only this step, in this process.")
     ] = None,
+    unchanged: Annotated[str | None, typer.Option(metavar="DIGEST", hidden=True)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show the steps as command lines; run none.")
     ] = False,
@@ -99,6 +100,10 @@ def run_job(
     found = configuration()
     job = _job(name, found)
     assert found is not None
+    if not found.place.path.is_file():
+        raise InputError(f"{found.place.path} is no file that each step of a job could read again")
+    if unchanged not in (None, found.digest):
+        raise InputError(f"{found.place.path} was changed since the job began: its other steps are not run")
     voice().job = job.name
     if step is not None:
         _run_here(_step(job, step), found)
@@ -268,7 +273,7 @@ class _Running:
         place = self._found.place
         named = ["--config", str(place.path)] if place.how == "named" else []
         words = [sys.executable, "-P", "-m", "regstore", *named, "run", self._job.name, "--step", str(step.number)]
-        return [*words, *self._metrics.words, *_how_to_speak()]
+        return [*words, "--unchanged", self._found.digest, *self._metrics.words, *_how_to_speak()]
 
     @property
     def exit_code(self) -> int:

@@ -15,9 +15,10 @@ from unittest import mock
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from regstore.cli.config.current import load
 from regstore.cli.config.model import Step, parse
 from regstore.cli.config.place import Place
-from regstore.cli.job import GRAVEST
+from regstore.cli.job import GRAVEST, _Running
 from tests.cli.conftest import Monitor, Run, hold_to_schema
 from tests.cli.terminal import on_terminal
 from tests.deployment.running import Unit
@@ -208,6 +209,15 @@ def test_a_step_alone_runs_here(folder: Path, run: Run) -> None:
     path = job_file(folder, step("ls", store="prod") + step("gc", store="prod", settle="0s"))
     assert run("--config", path, "run", "nightly", "--step", "1").out == run("ls", folder.parent / "registry").out
     assert run("--config", path, "run", "nightly", "--step", "2").code == REFUSED
+    # A number may be another step's once the file has changed.
+    found = load(path, {})
+    assert found is not None
+    same = ("--config", path, "run", "nightly", "--step", "1", "--unchanged", found.digest)
+    assert run(*same).code == 0
+    path.write_text(path.read_text() + "\n")
+    run(*same).failed(USAGE, "was changed since the job began")
+    assert "--unchanged" not in run("run", "--help").out
+    assert found.digest in _Running(found.jobs["nightly"], found)._words(found.jobs["nightly"].steps[0])
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -92,9 +92,11 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """options: by command, "" for those of all. policies: as tables. problems: what is wrong anywhere in it."""
+    """options: by command, "" for those of all. policies: as tables. problems: what is wrong anywhere in it. digest: of
+    its text."""
 
     place: Place
+    digest: str = ""
     stores: Mapping[str, NamedStore] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -113,13 +115,15 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
 def parse(text: str, place: Place, commands: Iterable[str]) -> Configuration:
     """The whole of it, with all that is wrong. InputError only where it is no TOML. commands: that there are."""
+    import hashlib
     import tomllib
 
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"the configuration {place.path} is not TOML: {error}") from error
-    return _Reader(place, frozenset(commands)).read(document)
+    found = _Reader(place, frozenset(commands)).read(document)
+    return replace(found, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 class _Reader:
