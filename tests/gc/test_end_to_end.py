@@ -137,7 +137,7 @@ async def test_exactly_the_dead_goes_and_every_tag_pulls(
         skopeo.pull(registry.host, repository, tag)
         pull_complete(registry.host, repository, tag)
     code, again = run_gc(url, "--dry-run")
-    assert (code, again["blobs"]["dead"], again["layer_links"]["dead"], again["revisions"]["dead"]) == (3, 0, 0, 0)
+    assert (code, *(again["plan"][what]["dead"] for what in ("blobs", "layer_links", "revisions"))) == (3, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
