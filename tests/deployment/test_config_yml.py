@@ -81,6 +81,7 @@ def test_only_3_x_sends_traces() -> None:
 _BOTH = {
     "version", "log.level", "log.fields.*", "storage.filesystem.rootdirectory", "storage.delete.enabled",
     "storage.cache.blobdescriptor", "auth.htpasswd.realm", "auth.htpasswd.path", "http.addr", "http.relativeurls",
+    "http.draintimeout",
     "http.headers.*", "http.debug.addr", "http.debug.prometheus.enabled", "http.debug.prometheus.path",
     "http.tls.certificate", "http.tls.key", "http.tls.minimumtls", "redis.db", "redis.dialtimeout", "redis.readtimeout",
     "redis.writetimeout", "health.storagedriver.enabled", "health.storagedriver.interval",
