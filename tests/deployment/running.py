@@ -12,14 +12,16 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.servers.process import Child, ServerError, clean_environment, tail, wait_until
 
+_ATTEMPTS: Final = 5
 PROGRAM: Final = (sys.executable, "-m", "regstore")
 
 
@@ -134,6 +136,15 @@ class Registry:
         finally:
             connection.close()
 
+    def answers(self) -> bool:
+        """ServerError, with what it said, where it has ended."""
+        if not self.child.running:
+            raise ServerError(tail(self.child.log))
+        try:
+            return self.status() == 401
+        except ConnectionError:
+            return False
+
     def health(self) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.debug_port, timeout=20)
         try:
@@ -151,18 +162,21 @@ def registry_of(folder: Path, home: Path, host: str = "127.0.0.1") -> Iterator[R
     config = (folder / "config.yml").read_text()
     port = int(re.search(r"addr: '?:(\d+)", config)[1])  # type: ignore[index]
     debug_port = int(re.search(r"addr: 127\.0\.0\.1:(\d+)", config)[1])  # type: ignore[index]
-    with Unit.read(path).started(home) as child:
-        registry = Registry(folder, host, port, debug_port, child)
-
-        def answers() -> bool:
-            if not child.running:
-                raise ServerError(tail(child.log))
+    unit = Unit.read(path)
+    with ExitStack() as stack:
+        for _ in range(_ATTEMPTS):
+            child = stack.enter_context(unit.started(home))
+            registry = Registry(folder, host, port, debug_port, child)
             try:
-                return registry.status() == 401
-            except ConnectionError:
-                return False
-
-        wait_until(answers, f"{registry.address} to answer", 30)
+                wait_until(registry.answers, f"{registry.address} to answer", 30)
+                break
+            except ServerError as error:
+                # Others have ports, too, for a moment; systemd would start it again as well.
+                if "address already in use" not in str(error):
+                    raise
+                time.sleep(1)
+        else:
+            raise ServerError(tail(child.log))
         yield registry
 
 
