@@ -313,7 +313,7 @@ def wait_for_index(server: Server) -> None:
     """Until the pages have all that they show, the garbage of `/metrics` too. docker-registry has no pages."""
     if server.name.startswith("regstore"):
         while b"regstore_reclaimable_bytes" not in get(server.url + "/metrics"):
-            time.sleep(0.1)
+            time.sleep(0.5)
 
 
 def page_times(server: Server, what: str, paths: Sequence[str]) -> list[list[str]]:
