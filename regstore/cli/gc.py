@@ -71,7 +71,7 @@ def gc(
         emit(example().rstrip())
         return Result(data={"policy_example": example()})
     options = run_options(
-        plan_options(garbage, tags),
+        plan_options(garbage, tags.with_full_digests(settings)),
         scanning.of(settings, inventory=inventory),
         way,
         consent,

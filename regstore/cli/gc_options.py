@@ -121,6 +121,12 @@ class TagsToGo:
         )
         return Policy(rules=(rule,), protect=tuple(map(Pattern.tag, protect)))
 
+    def with_full_digests(self, settings: StoreSettings) -> TagsToGo:
+        """With whole digests where the beginning of one was said."""
+        from regstore.cli.naming import full
+
+        return replace(self, drop_broken_revisions=full(settings, self.drop_broken_revisions or []))
+
     def broken(self) -> tuple[BrokenScope, ...]:
         if not self.drop_broken_revisions:
             return ()

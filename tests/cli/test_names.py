@@ -56,6 +56,8 @@ def test_short_digests_wherever_a_digest_is(run: Run, demo_copy: Path, tmp_path:
     assert run("inspect", demo_copy, f"team/app@{short}", "--json").json["digest"] == whole
     assert f"{whole}\n" in run("gc", demo_copy, "--why", short, "--cache-dir", tmp_path).out
     assert run("tag", demo_copy, f"team/app@{short}", "short", "--json").json["plan"]["digest"] == whole
+    broken = run("gc", demo_copy, "-n", "--drop-broken-revisions", f"team/app@{short}", "--cache-dir", tmp_path)
+    assert f"--drop-broken-revisions team/app@{whole}: nothing broken there" in broken.err
     removed = run("rm", demo_copy, f"team/app@{short}", "--yes", "--settle", "0s")
     assert removed.code == 0, removed
     nothing = run("trash", "restore", demo_copy, "--repo", "team/ap", "--yes")
