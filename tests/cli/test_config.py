@@ -297,7 +297,7 @@ def test_the_first_file_counts(here: Path, tmp_path: Path, monkeypatch: pytest.M
     user.parent.mkdir(parents=True)
 
     def how(named: str | None = None, **environ: str) -> str:
-        found = find(named, {"XDG_CONFIG_HOME": str(tmp_path / "config"), **environ})
+        found = find(named, {"XDG_CONFIG_HOME": str(tmp_path / "config")} | environ)
         return "" if found is None else f"{found.how} {found.path.name}"
 
     assert how() == ""
@@ -308,6 +308,11 @@ def test_the_first_file_counts(here: Path, tmp_path: Path, monkeypatch: pytest.M
     ):
         path.touch()
         assert how() == expected
+    (here / "regstore.toml").unlink()
+    (here / ".config/regstore").mkdir(parents=True)
+    (here / ".config/regstore/regstore.toml").touch()
+    with mock.patch.dict(os.environ, {"HOME": ""}):
+        assert how(XDG_CONFIG_HOME=".config") == "system etc.toml"
     assert how(REGSTORE_CONFIG="/a.toml") == "named a.toml"
     assert how("/b.toml", REGSTORE_CONFIG="/a.toml") == "named b.toml"
 

@@ -10,6 +10,8 @@ In the order to read them:
     sources    the values of one command's options, and who said each
     current    what holds for the command under way; names of stores and of policies
     stub       where Click takes all that in
+    lines      a step of a job as a command line
+    complete   names of stores and jobs, for shells
     show, check    the commands of `regstore config`; `regstore run` is in `cli.job`
 """
 

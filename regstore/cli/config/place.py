@@ -6,6 +6,7 @@ $XDG_CONFIG_HOME or ~/.config, and /etc/regstore.toml. One file counts; others a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -43,14 +44,12 @@ class Place:
 def places(environ: Mapping[str, str]) -> Iterator[Place]:
     """Where it is looked for while nobody names a file, in this order."""
     yield Place(path=Path(NAME), how="here")
-    base = environ.get("XDG_CONFIG_HOME")
-    if base and Path(base).is_absolute():
-        yield Place(path=Path(base) / "regstore" / NAME, how="user")
-    else:
-        try:
-            yield Place(path=Path.home() / ".config" / "regstore" / NAME, how="user")
-        except RuntimeError:  # a user without a home, as in a container
-            pass
+    base = Path(environ.get("XDG_CONFIG_HOME", ""))
+    if not base.is_absolute():
+        with contextlib.suppress(RuntimeError):  # a user without a home, as in a container
+            base = Path.home() / ".config"
+    if base.is_absolute():  # what lies below the current folder is not the user's own
+        yield Place(path=base / "regstore" / NAME, how="user")
     yield Place(path=SYSTEM, how="system")
 
 
