@@ -79,7 +79,7 @@ class Retries:
         self._next = now + self._pause
         more = f", and {counted(self._untold, 'more request')} since the last line" if self._untold else ""
         self._voice.log(
-            "warning",
+            "info",
             "retry",
             f"{_words(event)}, trying again{more}",
             operation=event.operation,

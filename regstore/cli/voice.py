@@ -50,11 +50,10 @@ class Voice:
 
     def log(self, level: Level, event: str, text: str, **facts: Any) -> None:
         """A line on standard error. facts: of the event, for programs."""
-        if level == "error":
+        if level == "info" and self.quiet:
+            return
+        with contextlib.nullcontext() if level == "error" else contextlib.suppress(OSError):  # the terminal is gone
             _line(self._text(level, event, text, facts))
-        elif not self.quiet:
-            with contextlib.suppress(OSError):  # the terminal may be gone
-                _line(self._text(level, event, text, facts))
 
     def _text(self, level: Level, event: str, text: str, facts: dict[str, Any]) -> str:
         words = " ".join(text.split())

@@ -135,7 +135,7 @@ def test_as_events(stderr: Callable[[], str]) -> None:
     lines.show(listing(300, 600))
     notice, again, progress = map(json.loads, stderr().splitlines())
     assert (notice["event"], notice["level"], notice["message"]) == ("notice", "info", "odd")
-    assert (again["event"], again["level"], again["key"], again["attempt"]) == ("retry", "warning", "k", 1)
+    assert (again["event"], again["level"], again["key"], again["attempt"]) == ("retry", "info", "k", 1)
     assert (
         progress.items()
         >= {
@@ -293,12 +293,13 @@ def test_what_is_no_url_is_refused_and_not_shown(run: Run, demo_registry: Path, 
     assert "heim" not in said.err
 
 
-def test_quiet_hears_nothing(stderr: Callable[[], str]) -> None:
+def test_quiet_leaves_what_may_be_wrong(stderr: Callable[[], str]) -> None:
     with speaking(Voice(quiet=True)) as voice:
         voice.log("info", "note", "x")
-        voice.log("warning", "retry", "x")
+        voice.log("info", "retry", "x")
+        voice.log("warning", "warning", "odd")
         voice.log("error", "problem", "wrong")
-    assert stderr() == "regstore: wrong\n"
+    assert stderr() == "regstore: odd\nregstore: wrong\n"
 
 
 # -- a terminal, and an endpoint that is silent
