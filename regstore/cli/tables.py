@@ -31,9 +31,16 @@ _WORDS: Final = {
 
 
 class Painted(str):
-    """Text that may be printed as it is: nothing in it is from outside but what `printable` has made."""
+    """Text that may be printed as it is: nothing in it is from outside but what `printable` has made. What is put
+    before it or after it is made so, too."""
 
     __slots__ = ()
+
+    def __add__(self, other: str) -> Painted:
+        return Painted(str(self) + (other if isinstance(other, Painted) else printable(other)))
+
+    def __radd__(self, other: str) -> Painted:
+        return Painted(printable(other) + str(self))
 
 
 def is_terminal() -> bool:

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from regstore.cli import output, progress
+from regstore.cli import output, progress, tables
 from regstore.cli.confirm import confirm
 from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry, ignore
@@ -68,6 +68,14 @@ def test_a_table_is_aligned_and_has_no_trailing_space() -> None:
         "long name  1.5 KiB",
         "bell\\x07",
     ]
+
+
+def test_colours_are_no_way_in_for_what_a_store_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "has_colours", lambda: True)
+    output.emit("\n" + output.table(["A"], [["fail"], ["\x1b[31mred"]]) + "\x1b[0m")
+    assert capsys.readouterr().out == "\n\x1b[1mA\x1b[0m\n\x1b[31mfail\x1b[0m\n\\x1b[31mred\\x1b[0m\n"
 
 
 def test_json_is_sorted_and_values_of_ours_are_text(capsys: pytest.CaptureFixture[str]) -> None:
