@@ -199,6 +199,70 @@ async def test_a_push_that_fails_on_its_way_is_tidied_up() -> None:
     assert registry.uploads == {} and registry.tags == {}
 
 
+BAD = [
+    "http://[",
+    "//",
+    "file:///etc/passwd",
+    "http://a:b@c/",
+    "http://x:99999/",
+    "\x7f",
+    "javascript:1",
+    "/" * 9000,
+]
+
+
+@pytest.mark.parametrize("location", BAD)
+async def test_a_location_that_is_none(location: str) -> None:
+    def lead(request: web.Request, answer: web.Response) -> web.Response | None:
+        if request.method == "POST":
+            answer.headers["Location"] = location
+        return None
+
+    registry = FakeRegistry(edit=lead)
+    result = await asked(registry)
+    line(result, "push")
+    line(result, "removal", Outcome.NOT_TRIED)
+
+    def astray(request: web.Request, answer: web.Response) -> web.Response | None:
+        if request.method == "GET" and "/blobs/" in request.path:
+            return web.Response(status=307, headers={"Location": location})
+        return None
+
+    registry = FakeRegistry(edit=astray)
+    result = await asked(registry)
+    line(result, "pull")
+    assert registry.tags == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 100_000,
+        '{"errors":' + "[" * 5_000 + "]" * 5_000 + "}",
+        '{"errors":[{"code":1,"message":{},"detail":' + '{"a":' * 900 + "1" + "}" * 900 + "}]}",
+        '{"errors":{}}',
+        '{"errors":[null,1]}',
+        '{"repositories":1,"tags":1}',
+        "\x1b[2J" * 100_000,
+        "null",
+    ],
+)
+@pytest.mark.parametrize("path", ["/v2/_catalog", "/tags/list", "/uploads/", "/v2/"])
+async def test_answers_that_are_odd(body: str, path: str) -> None:
+    """Each is a line that fails, short, and with nothing in it that a terminal would obey."""
+
+    def odd(request: web.Request, answer: web.Response) -> web.Response | None:
+        if request.path.endswith(path):
+            return web.Response(text=body, content_type="application/json", status=500 if "errors" in body else 200)
+        return None
+
+    async with served(FakeRegistry(edit=lambda *_: web.Response(text=body, status=503))) as debug:
+        registry = FakeRegistry(edit=odd)
+        result = await asked(registry, health_url=debug.url)
+    assert len(failed(result)) >= 2 and registry.tags == {}
+    assert all(len(each.detail) < 700 and each.detail.isprintable() for each in result.lines)
+
+
 @pytest.mark.parametrize("where", ["PATCH", f"PUT /v2/{PROBE}/manifests", f"GET /v2/{PROBE}/blobs", "DELETE"])
 async def test_interrupted_it_tidies_up(where: str) -> None:
     registry = FakeRegistry(hang_at=where)

@@ -72,15 +72,15 @@ def said(answer: Answer) -> str:
     words = ""
     if is_page(answer):
         title = _TITLE.search(answer.body)
-        words = "a page of HTML" + (f", {_text(title[1].decode(errors='replace'))!r}" if title else "")
+        words = "a page of HTML" + (f", {shortened(title[1].decode(errors='replace'))!r}" if title else "")
     elif errors := errors_of(answer):
         error = errors[0]
         detail = error.get("detail")
-        shown = detail if isinstance(detail, str) else json.dumps(detail) if detail else ""
+        shown = detail if isinstance(detail, str) else _dumped(detail) if detail else ""
         words = ": ".join(filter(None, (str(error.get("code", "")), str(error.get("message", "")), shown)))
     elif answer.body and answer.status >= 300:
         words = answer.body[:_LONGEST].decode(errors="replace")
-    return f"{answer.request} was answered {answer.status}" + (f" ({_text(words)})" if words else "")
+    return f"{answer.request} was answered {answer.status}" + (f" ({shortened(words)})" if words else "")
 
 
 def refusal(answer: Answer, right: str) -> Red:
@@ -123,6 +123,14 @@ def _driver(answer: Answer) -> str:
     return str(detail.get("DriverName", "")) if isinstance(detail, dict) else ""
 
 
-def _text(words: str) -> str:
+def _dumped(detail: object) -> str:
+    try:
+        return json.dumps(detail)
+    except RecursionError:
+        return ""
+
+
+def shortened(words: str) -> str:
+    """One line that can be shown, of no more than a few."""
     short = " ".join(words.split())
     return printable(short if len(short) <= _LONGEST else short[: _LONGEST - 1] + "…")

@@ -29,6 +29,8 @@ _UNTRUSTED: Final = frozenset({2, 18, 19, 20, 21, 27})
 _OTHER_KEY: Final = frozenset({6, 7, 30, 31})
 #: Names that are told.
 _NAMED: Final = 8
+#: Characters of one name.
+_LONGEST: Final = 100
 _RENEW: Final = "`regstore init DIR --renew`, then start the registry again"
 
 
@@ -128,7 +130,7 @@ async def _chain(place: Place, reached: Reached, ca: Path | None, timeout: float
     context.verify_flags |= _ANY_TIME
     problem = await _handshake(place, reached, context, timeout)
     whom = f"the authorities in {ca}" if ca is not None else "the authorities that this computer trusts"
-    issuer = repr(printable(issuer))
+    issuer = repr(printable(issuer[:_LONGEST]))
     if problem is None:
         return ok("certificate", f"signed by {issuer}, which is among {whom}")
     code = problem.verify_code if isinstance(problem, ssl.SSLCertVerificationError) else None
@@ -150,7 +152,7 @@ def _names(host: str, shown: Shown) -> CheckLine:
     if not shown.names:
         return fail("host name", "the certificate has no name that clients look at (a SAN)", cure)
     more = f" and {len(shown.names) - _NAMED} more" if len(shown.names) > _NAMED else ""
-    names = printable(", ".join(shown.names[:_NAMED])) + more
+    names = printable(", ".join(name[:_LONGEST] for name in shown.names[:_NAMED])) + more
     if uncovered(shown, [host]):
         return fail("host name", f"the certificate is for {names}, not for {host}", cure)
     return ok("host name", f"the certificate is for {names}")

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from regstore.errors import InputError
+from regstore.words import printable
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -22,7 +23,10 @@ class Place:
     @classmethod
     def of(cls, url: str, *, with_path: bool = False) -> Place:
         """Of a URL; one without a scheme is of HTTPS. with_path: it may have a path. InputError where it has more."""
-        parts = urlsplit(url if "//" in url else f"https://{url}")
+        try:
+            parts = urlsplit(url if "//" in url else f"https://{url}")
+        except ValueError as error:
+            raise InputError(f"{printable(url[:80])!r} is no address: {error}") from error
         host, port = _host(parts.netloc, url)
         if parts.scheme not in _PORTS:
             raise InputError(f"{url!r} is neither https:// nor http://")
@@ -45,8 +49,13 @@ class Place:
         return f"{self.scheme}://{self.authority}"
 
     def join(self, path: str, location: str) -> str:
-        """The whole URL of a Location that came in the answer to a request for the path."""
-        return urljoin(f"{self.origin}{path}", location)
+        """The whole URL of a Location in the answer to a request for the path. InputError where it is none."""
+        try:
+            url = urljoin(f"{self.origin}{path}", location)
+            Place.of(url, with_path=True)
+        except ValueError as error:  # InputError is one
+            raise InputError(f"{printable(location[:80])!r} is no address") from error
+        return url
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, storage_cure
+from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, shortened, storage_cure
 from regstore.deployment.check.client import Answer, Client
 from regstore.deployment.check.options import CheckOptions
 from regstore.deployment.check.place import Place
@@ -15,7 +15,6 @@ from regstore.errors import NoSuchBucket, RegstoreError, Unreachable
 from regstore.seed import Outcome as Seeded
 from regstore.seed import SeedOptions, seed
 from regstore.storage.base import Storage
-from regstore.words import printable
 
 HEALTH: Final = "storage health"
 STORE: Final = "store"
@@ -65,7 +64,7 @@ def _by_checks(answer: Answer) -> CheckLine:
         return fail(HEALTH, said(answer), "see what listens at the debug server's address")
     if answer.status == 200 and not failing:
         return ok(HEALTH, "no health check of the registry fails, its debug server says")
-    shown = printable(" ".join("; ".join(f"{name}: {words}" for name, words in failing.items()).split()))
+    shown = shortened("; ".join(f"{name}: {words}" for name, words in failing.items()))
     return fail(HEALTH, f"the registry's health check fails: {shown}", storage_cure(shown))
 
 

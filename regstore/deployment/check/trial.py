@@ -22,7 +22,7 @@ from regstore.deployment.check.place import Place
 from regstore.deployment.check.result import CheckLine, Outcome, Red, fail, not_tried, ok, warn
 from regstore.deployment.check.tiny import MANIFEST_TYPE, TinyImage, digest_of, is_left_over
 from regstore.digest import Digest
-from regstore.errors import RegstoreError, Unreachable
+from regstore.errors import InputError, RegstoreError, Unreachable
 from regstore.events import Notice, OnEvent
 from regstore.storage.base import Storage
 from regstore.words import counted, printable, size
@@ -34,6 +34,7 @@ _MANIFESTS: Final = f"/v2/{REPOSITORY}/manifests"
 _BYTES: Final = {"Content-Type": "application/octet-stream"}
 _ACCEPT: Final = {"Accept": MANIFEST_TYPE}
 _HOPS: Final = 5
+_BEFORE: Final = "see what stands before the registry"
 _SAME: Final = "see that nothing between changes what goes through it, and look for damage with `regstore verify`"
 
 
@@ -119,15 +120,15 @@ class Trial:
             raise refusal(answer, "write")
         location = answer.headers.get("location", "")
         if not location:
-            raise Red(f"{answer.request} was answered without a Location", "see what stands before the registry")
+            raise Red(f"{answer.request} was answered without a Location", _BEFORE)
         own = self._client.place
-        url = own.join(answer.request.partition(" ")[2], location)
         try:
+            url = own.join(answer.request.partition(" ")[2], location)
             place = Place.of(url, with_path=True)
-        except RegstoreError:
-            place = None
+        except InputError as error:
+            raise Red(f"{answer.request} was answered with a Location that is none: {error}", _BEFORE) from error
         if place != own:
-            where = place.origin if place is not None else printable(location[:80])
+            where = place.origin
             raise Red(
                 f"the registry sends uploads to {where}, and it was asked at {own.origin}",
                 "have what stands before it pass on Host and X-Forwarded-Proto, or set `http.host` in config.yml",
@@ -163,6 +164,8 @@ class Trial:
                     break
                 elsewhere = self._client.place.join(target, answer.headers["location"])
                 answer = await self._client.follow(elsewhere, {})
+        except InputError as error:
+            raise Red(f"{answer.request} sends clients to a place that is none: {error}", _BEFORE) from error
         except Unreachable as error:
             raise _not_there(elsewhere, str(error)) from error
         if answer.status == 200:
@@ -198,7 +201,7 @@ class Trial:
         if answer.status != 200:
             raise refusal(answer, "list")
         if not _list_in(answer, "repositories") and pushed:
-            raise Red("the catalogue is empty, and an image was just pushed", "see what stands before the registry")
+            raise Red("the catalogue is empty, and an image was just pushed", _BEFORE)
         return "the repositories can be listed"
 
     # -- removal
@@ -291,4 +294,4 @@ def _list_in(answer: Answer, key: str) -> list[str]:
     try:
         return [str(name) for name in json.loads(answer.body)[key] or []]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Red(f"{said(answer)}, which is no list of {key}", "see what stands before the registry") from None
+        raise Red(f"{said(answer)}, which is no list of {key}", _BEFORE) from None
