@@ -38,7 +38,7 @@ where {reached}
 
 union all -- revisions
 select 'damaged', m.name, 'revision ' || digest_text(x.digest), case
-    when x.target is distinct from x.digest then 'its link ' || link_fault(x.size, x.target, x.unread)
+    when x.target is distinct from x.digest then 'has a link that ' || link_fault(x.size, x.target, x.unread)
     else 'can''t be read: ' || d.reason end
 from revision_link x join migrate_repository m on m.id = x.repository left join manifest d using (digest)
 where {reached} and (x.target is distinct from x.digest
@@ -46,7 +46,7 @@ where {reached} and (x.target is distinct from x.digest
 
 union all -- tags
 select 'damaged', m.name, 'tag ' || t.name, case
-    when t.target is null then 'its link ' || link_fault(t.size, t.target, t.unread)
+    when t.target is null then 'has a link that ' || link_fault(t.size, t.target, t.unread)
     else 'names ' || digest_text(t.target) || ', which is no readable revision here' end
 from tag t join migrate_repository m on m.id = t.repository
 semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
