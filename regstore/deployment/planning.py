@@ -19,6 +19,9 @@ from regstore.deployment.wanted import PRIVATE, Deployment, Kind, WantedFile
 _ORDER: Final = (Kind.SECRET, Kind.CERTIFICATE, Kind.USERS, Kind.GENERATED)
 
 
+_OTHERS_READ: Final = 0o044
+
+
 class Action(StrEnum):
     NEW = "new"
     SAME = "same"
@@ -39,12 +42,13 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """before, after: None where there is none."""
+    """before, after: None where there is none. hidden: nobody else may read what stands there."""
 
     path: str
     action: Action
     kind: Kind
     mode: int
+    hidden: bool = False
     before: bytes | None = field(default=None, repr=False)
     after: bytes | None = field(default=None, repr=False)
 
@@ -59,7 +63,7 @@ class Change:
 
     def diff(self) -> str:
         """For people, as `diff -u` has it; "" where a secret is, or nothing of it is text."""
-        if self.mode == PRIVATE or self.kind in (Kind.SECRET, Kind.USERS, Kind.CERTIFICATE):
+        if self.hidden or self.mode == PRIVATE or self.kind in (Kind.SECRET, Kind.USERS, Kind.CERTIFICATE):
             return ""
         before, after = (_lines(content) for content in (self.before, self.after))
         return "".join(difflib.unified_diff(before, after, f"{self.path} (now)", f"{self.path} (wanted)"))
@@ -144,14 +148,16 @@ def _change(
             path=file.path,
             action=action,
             kind=file.kind,
-            mode=file.mode,
+            mode=file.mode if standing is None else (file.mode & standing.mode) | PRIVATE,
+            hidden=standing is not None and not standing.mode & _OTHERS_READ,
             before=standing.content if standing is not None else None,
             after=standing.content if standing is not None and action is Action.MODE else file.content,
         )
 
     if standing is None:
         return change(Action.NEW)
-    is_open = bool(standing.mode & ~file.mode)  # fewer rights than wanted are somebody's wish
+    # Fewer rights than wanted are somebody's wish, also where the content changes.
+    is_open = bool(standing.mode & ~file.mode)
     if standing.content == file.content or file.kind is Kind.SECRET:
         if is_open:
             return change(Action.MODE)

@@ -107,6 +107,7 @@ def test_a_change_is_shown_and_asked_for(init: Init, run: Run, place: Path) -> N
     refused = run("init", place, "--port", "5443")
     assert (refused.code, files(place)) == (4, before)
     assert "-  addr: :5000\n+  addr: :5443" in refused.out
+    assert "docker push" not in refused.out
     assert "say --yes" in refused.err
     assert run("init", place, "--port", "5443", "--dry-run").code == 0
     assert files(place) == before
@@ -163,6 +164,15 @@ def test_an_edited_file_is_kept_while_nothing_new_is_wanted_of_it(init: Init, ru
     assert run("init", place).code == 0
 
 
+def test_what_only_its_owner_reads_is_not_shown(init: Init, run: Run, place: Path) -> None:
+    init()
+    config = place / "config.yml"
+    config.write_text(config.read_text() + "# hunter2\n")
+    config.chmod(0o600)
+    said = run("init", place, "--port", "5443", "--yes")
+    assert (said.code, "hunter2" in said.out + said.err) == (3, False)
+
+
 def test_files_of_others_are_left_alone_or_refused(init: Init, place: Path) -> None:
     place.mkdir()
     (place / "notes").write_text("mine")
@@ -207,6 +217,8 @@ def test_a_stricter_mode_stays(init: Init, run: Run, place: Path) -> None:
     init()
     (place / "config.yml").chmod(0o640)
     assert run("init", place).code == 0
+    assert files(place)["config.yml"][1] == 0o640
+    assert run("init", place, "--port", "5443", "--yes").code == 0
     assert files(place)["config.yml"][1] == 0o640
 
 

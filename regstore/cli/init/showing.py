@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regstore.cli.output import emit, emit_problem, table
 from regstore.deployment.planning import Action
 from regstore.deployment.policies import FOLDER as POLICIES
+from regstore.deployment.readme_txt import README
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,9 @@ def show_plan(folder: Path, plan: Plan) -> None:
     emit(f"{folder}:")
     emit(table(["FILE", "IS", ""], [[change.path, change.action.value, _why(change)] for change in shown]))
     for change in plan.changes:
-        if change.action in (Action.CHANGED, Action.CONFLICT, Action.REMOVED) and (diff := change.diff()):
+        # README.txt says in other words what the others say.
+        is_told = change.path == README and change.action is Action.CHANGED
+        if (change.touches or change.action is Action.CONFLICT) and not is_told and (diff := change.diff()):
             emit(f"\n{diff.rstrip()}")
 
 
