@@ -17,8 +17,9 @@ from regstore.registry import Registry
 from regstore.serve import bodies
 from regstore.serve.mounts import StoreMount
 from regstore.storage.disk import DiskStorage
-from tests.backup.places import memory
+from tests.backup.places import memory, open_place
 from tests.serve.served import Served, served
+from tests.servers.s3 import S3Root, S3Server
 
 NAME = "team/app"
 BODY = os.urandom(3_000_001)
@@ -122,6 +123,22 @@ class TestReadAhead:
             assert storage.counters.requests["get"] - before == 1 + -(-len(BODY) // 400_000), (
                 "a link, and the parts"
             )
+
+    @pytest.mark.servers
+    async def test_from_real_servers(self, s3_server: S3Server) -> None:
+        """An empty object has no range that they would give."""
+        bucket = s3_server.create_bucket()
+        async with open_place(S3Root(s3_server, bucket, "/root")) as storage:
+            blobs = Registry(storage).repository(NAME).blobs
+            await blobs.put(BODY)
+            empty = await blobs.put(b"")
+            async with served(StoreMount(Registry(storage))) as client:
+                await ask_for_all(client)
+                for wanted, status in ((None, 200), ("bytes=x", 200), ("bytes=0-", 416)):
+                    answer = await client.ask(
+                        f"/v2/{NAME}/blobs/{empty.digest}", **({"Range": wanted} if wanted else {})
+                    )
+                    assert (wanted, answer.status) == (wanted, status)
 
     async def test_only_some_clients_have_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         storage = memory()
