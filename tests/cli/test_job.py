@@ -112,6 +112,7 @@ def test_the_readmes_night_and_the_next(tmp_path: Path, demo_copy: Path, run: Ru
     assert second.returncode == 0, second
     document = json.loads(second.stdout)
     hold_to_schema(document)
+    hold_to_schema(document)
     steps = document["result"]["report"]["steps"]
     commands = ["backup create", "gc", "backup check", "backup prune", "verify"]
     assert [(each["command"], each["exit_code"]) for each in steps] == [(command, 0) for command in commands]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run, Start
+from tests.cli.conftest import Run, Start, hold_to_schema
 
 
 def test_it_says_where_it_listens_serves_and_ends_cleanly(start: Start, demo_copy: Path) -> None:
@@ -32,7 +32,10 @@ def test_it_can_say_so_to_machines(start: Start, demo_copy: Path) -> None:
     text = ""
     while not text.rstrip().endswith("}"):
         text += process.stdout.readline()
-    (url,) = json.loads(text)["result"]["urls"]
+    document = json.loads(text)
+    hold_to_schema(document)
+    assert document["exit_code"] is None
+    (url,) = document["result"]["urls"]
     with urllib.request.urlopen(f"{url}/healthz") as answer:
         assert answer.read() == b"ok\n"
 
