@@ -104,6 +104,7 @@ def test_lists_of_what_is_ambient_name_options_that_there_are() -> None:
 
 
 DANGEROUS = {
+    "acl", "sse", "sse_kms_key_id", "storage_class", "max_age", "time_limit",
     "allow_empty", "allow_gone", "apply_settings", "break_lock", "copied_times", "create", "delete",
     "delete_untagged", "drop_broken_revisions", "drop_broken_tags", "drop_tag", "follow", "force", "forget",
     "keep_daily", "keep_last", "keep_monthly", "keep_newest", "keep_weekly", "keep_within", "keep_younger_than",

@@ -35,9 +35,9 @@ SHARED: Final = frozenset(
         "verbose",
     }
 )
-#: How the run works, what it shows, and how what it writes is kept.
+#: How the run works, and what it shows. Not how what it writes is kept (an ACL may show it to all, a storage class put
+#: it out of reach), and not what makes a verification read less.
 OPEN: Final = SHARED | {
-    "acl",
     "dry_run",
     "dst_ca_bundle",
     "dst_endpoint_url",
@@ -49,20 +49,14 @@ OPEN: Final = SHARED | {
     "limit",
     "listen",
     "long",
-    "max_age",
     "new",
     "older_than",
     "read_data",
     "redirect",
-    "referrers",
     "refresh",
     "registry_url",
     "server_side",
     "sort",
-    "sse",
-    "sse_kms_key_id",
-    "storage_class",
-    "time_limit",
     "tls_cert",
     "tls_key",
     "verify",
