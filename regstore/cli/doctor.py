@@ -32,7 +32,8 @@ def doctor(
 ) -> Result:
     """Take a quick look at a store's health: access, seeds, locks, runs cut short, trash, odd keys, uploads.
 
-    Each line is ok, warn or fail, with what to do. Exit code 1 when one fails. `regstore verify` looks deeper.
+    Each line is ok, warn, fail or skip (not tried), with what to do. Exit code 1 when one fails. `regstore verify`
+    looks deeper.
     """
     with progress() as on_event:
         url, found = run_async(_examine(settings, write_probe, on_event))
@@ -45,7 +46,9 @@ def doctor(
         say(Painted(f"{state(str(line.state), 5)} {printable(f'{line.name}: {line.detail}')}"))
         if line.advice:
             say(f"      {line.advice}")
-    emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}")
+    untried = sum(line.state == "skip" for line in lines)
+    left = f", {untried:,} not tried" if untried else ""
+    emit(f"\n{url}: {counted(failed, 'failure')}, {counted(warned, 'warning')}{left}")
     checks = [
         {"name": line.name, "outcome": str(line.state), "detail": line.detail, "advice": line.advice or None}
         for line in lines

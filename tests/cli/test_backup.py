@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.backup.reader import problems, snapshots
 from tests.backup.test_interrupted import small
 from tests.cli.conftest import Run, Start
 from tests.servers.process import wait_until
+from tests.servers.s3 import S3Server
 
 
 def objects_of(folder: Path) -> dict[str, bytes]:
@@ -212,6 +214,22 @@ def test_wrong_words_leave_nothing_behind(run: Run, demo_registry: Path, tmp_pat
         said.failed(code)
     assert "--create makes it" in run("restore", backup, new).err
     assert "--create makes it" in run("backup", "create", demo_registry, new).err
+
+
+def test_a_missing_bucket_is_made_only_where_that_is_said(
+    run: Run, moto: S3Server, demo_registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket, restored = f"s3://backup-{uuid.uuid4().hex[:12]}", f"s3://restored-{uuid.uuid4().hex[:12]}"
+    run("backup", "create", demo_registry, f"{bucket}/b").failed(1, "--create makes it")
+    run("backup", "create", demo_registry, f"{bucket}/b", "--create", "--repo", "typo").failed(2, "typo")
+    run("backup", "list", f"{bucket}/b").failed(1, "there is no bucket")
+    assert run("backup", "create", demo_registry, f"{bucket}/b", "--create").code == 3
+    assert not [key for key in moto.keys(bucket[5:]) if "docker/" in key], "a backup has no seeds of a registry"
+    assert moto.client().get_public_access_block(Bucket=bucket[5:])["PublicAccessBlockConfiguration"]
+    run("restore", f"{bucket}/b", restored).failed(1, "--create makes it")
+    assert run("restore", f"{bucket}/b", restored, "--create", "--repo", "team/*").code == 0
 
 
 def test_what_removes_asks_first(run: Run, demo_registry: Path, tmp_path: Path) -> None:
