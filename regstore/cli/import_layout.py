@@ -86,7 +86,8 @@ def import_layout(
 
     Safe while the registry serves. Every digest is verified; blobs come before links, links before tags. A tag that
     names something else in STORE is a conflict, and stays unless --overwrite-tags. An image of which something is
-    missing or wrong is left out and named. Run again after an interruption, it writes the rest.
+    missing or wrong is left out and named. Run again after an interruption, it writes the rest. Until it is done, no
+    registry's own garbage-collect may run on STORE: it deletes blobs that nothing links yet.
 
     A layout of one repository goes to REPOSITORY, where one is given; one made by skopeo or umoci has tags only, and
     needs it. Of a layout with several, the names say which are meant.

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import InputError, NotARegistry
+from regstore.errors import InputError, NotARegistry, RegstoreError
 from regstore.exchange import (
     ExportOptions,
     ImportOptions,
     Reference,
     export,
     import_layout,
+    open_source,
+    open_target,
     plan_export,
     plan_import,
 )
@@ -104,3 +108,53 @@ def test_any_registry(store: ModelStore) -> None:
 async def test_the_example() -> None:
     arrived, left = await there_and_back(example_registry())
     assert arrived > 3 and left >= 0
+
+
+async def whole_layout(path: Path) -> bytes:
+    source = memory(example_registry())
+    plan = await plan_export(source, ExportOptions(what=(Reference.parse("team/app"), Reference.parse("b"))))
+    async with open_target(path) as target:
+        await export(source, plan, target)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return asyncio.run(whole_layout(tmp_path_factory.mktemp("whole") / "f.tar"))
+
+
+@settings(
+    max_examples=examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    print_blob=True,
+)
+@given(st.data())
+def test_an_archive_with_any_bytes_changed(archive: bytes, tmp_path: Path, data: st.DataObject) -> None:
+    """A sentence, or what is whole; never a blob that is not as its digest says, and never a link to nothing."""
+    changed = bytearray(archive)
+    for place, byte in data.draw(
+        st.lists(st.tuples(st.integers(0, len(archive) - 1), st.integers(0, 255)), max_size=4)
+    ):
+        changed[place] = byte
+    if data.draw(st.booleans()):
+        changed = changed[: data.draw(st.integers(0, len(archive)))]
+    path = tmp_path / "changed.tar"
+    path.write_bytes(changed)
+
+    async def work() -> dict[str, bytes]:
+        target = memory()
+        try:
+            async with open_source(path) as source:
+                plan = await plan_import(source, target, ImportOptions())
+                async with hold_lock(target, command="import") as lock:
+                    await import_layout(source, target, plan, ImportOptions(), lock=lock)
+        except RegstoreError as error:
+            assert str(error).isprintable() and len(str(error)) < 1000
+        return await contents(target)
+
+    there = asyncio.run(work())
+    assert not incomplete_tags(there)
+    for key, body in there.items():
+        decoded = layout.decode(key)
+        assert not isinstance(decoded, layout.BlobKey) or decoded.digest.matches(body)
