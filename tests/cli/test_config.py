@@ -29,6 +29,7 @@ from regstore.cli.options import SecondStore
 from regstore.cli.settings import StoreSettings
 from regstore.errors import InputError
 from tests.cli.conftest import Run, Said
+from tests.servers.s3 import S3Server
 
 USAGE = 2
 EVERY = {name: {look.word: look for look in looks_of(each.load())} for name, each in every_command().items()}
@@ -651,3 +652,24 @@ def test_no_document_is_beyond_words(document: dict[str, Any]) -> None:
         if step is not None and not found.problems:
             with contextlib.suppress(InputError):
                 command_line(step, found)
+
+
+def test_on_s3_by_name_with_keys_by_reference(
+    moto: S3Server, moto_bucket: str, demo_copy: Path, write: Write, run: Run, here: Path
+) -> None:
+    """Nothing of AWS is around."""
+    reached = f"endpoint_url = '{moto.endpoint_url}'\nregion = 'us-east-1'\n"
+    keys = "access_key_id = { env = 'OUR_KEY' }\nsecret_access_key = { file = 'secret' }\n"
+    (here / "secret").write_text("geheim\n")
+    write(
+        f"[stores.disk]\nurl = '{demo_copy}'\n[stores.prod]\nurl = 's3://{moto_bucket}/prod'\n{reached}{keys}"
+        f"[stores.kept]\nurl = 's3://{moto_bucket}/kept'\n{reached}{keys}[stores.bare]\nurl = 's3://{moto_bucket}/prod'\n{reached}"
+    )
+    with mock.patch.dict(os.environ, {"OUR_KEY": "AKIAOURS", "AWS_EC2_METADATA_DISABLED": "true"}):
+        assert run("migrate", "disk", "prod", "--create", "--repo", "library/*").code == 0
+        assert "library/base" in run("ls", "prod").out
+        assert run("backup", "create", "prod", "kept", "--create").code == 0
+        assert run("backup", "check", "kept", "--repair-from", "prod").code == 0
+        run("ls", "bare").failed(1, "no AWS credentials")
+        # A second place that has no name is as the first, keys too.
+        assert run("backup", "create", "prod", f"s3://{moto_bucket}/other", "--create").code == 0
