@@ -80,7 +80,8 @@ def render(deployment: Deployment) -> str:
     parts = [_HEAD.format(version=_named(deployment.registry), secrets=REGISTRY_ENV)]
     for name, section in configuration(deployment).items():
         parts.extend(f"# {line}\n" for line in comments.get(name, ()))
-        parts.append(yaml.safe_dump({name: section}, sort_keys=False, default_flow_style=False, allow_unicode=True))
+        # What is not ASCII is escaped: PyYAML takes U+0085, which it writes as it is, for the end of a line.
+        parts.append(yaml.safe_dump({name: section}, sort_keys=False, default_flow_style=False))
     return "".join(parts)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from regstore.deployment import config_yml
 from regstore.deployment.wanted import Cache, Form, RegistryVersion, Tls
@@ -114,3 +116,12 @@ def _paths(tree: dict[str, Any], above: str = "") -> Iterator[str]:
             yield from _paths(value, f"{above}{name}.")
         else:
             yield f"{above}{name}"
+
+
+@settings(max_examples=50)
+@example("\x85")
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
+def test_any_folder_is_named_as_it_is(text: str) -> None:
+    storage = {"filesystem": {"rootdirectory": f"/srv/{text}"}}
+    made = yaml.safe_load(config_yml.render(deployment(store="/srv/x", storage=storage)))
+    assert made["storage"]["filesystem"] == storage["filesystem"]
