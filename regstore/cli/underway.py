@@ -25,6 +25,7 @@ _NEXT: Final = {
     "backup_restore": "run it again: only what STORE lacks is written; let no garbage-collect run before that",
     "import_layout": "run it again: only what STORE lacks is written",
     "export_layout": "run it again",
+    "backup_check": "run it again: what was written anew stays",
     "backup_create": "there is no new snapshot; run it again: what was copied stays, and is not copied again",
     "backup_prune": "run it again for the rest: every snapshot that is still listed is complete",
     "trash_empty": "run it again for the rest",

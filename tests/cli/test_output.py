@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from regstore.cli import output, progress, tables
+from regstore.cli import output, progress, tables, underway
+from regstore.cli.app import COMMANDS, GROUPS
 from regstore.cli.confirm import confirm
 from regstore.cli.voice import Voice, speaking
 from regstore.events import Notice, Progress, Retry, ignore
@@ -157,3 +158,29 @@ def test_confirm_needs_a_terminal_or_a_yes(monkeypatch: pytest.MonkeyPatch) -> N
 )
 def test_the_bar_names_what_it_has_room_for(room: int, shown: str) -> None:
     assert progress.fitting("1/3 blobs; abc (5 B); def (4 B)", room) == shown
+
+
+def test_what_was_interrupted_says_how_far_it_is() -> None:
+    functions = {each.place.partition(":")[2] for each in COMMANDS.values()}
+    functions |= {each.place.partition(":")[2] for _, commands in GROUPS.values() for each in commands.values()}
+    assert underway._NEXT.keys() <= functions
+    underway.begin("ls")
+    underway.note(Progress(phase="listing blobs", done=3))
+    assert underway.how_far() == ""
+    underway.begin("migrate")
+    assert underway.how_far() == ""
+    for event in (
+        Progress(phase="reading manifests", done=3, total=3, unit="manifests"),
+        Progress(phase="copying blobs", done=1 << 20, total=1 << 21, unit="B"),
+        Progress(phase="setting tags", done=1, total=2, unit="tags"),
+        Notice(message="something"),
+    ):
+        underway.note(event)
+    said = underway.how_far()
+    assert said.startswith(", after copying blobs (1.0 MiB of 2.0 MiB); setting tags (1 of 2 tags): run it again: ")
+    underway.begin("gc")
+    underway.note_run("RUN")
+    assert underway.how_far() == " in run RUN, before it changed anything"
+    underway.note(Progress(phase="unlinking", done=1, total=2, unit="links"))
+    assert underway.how_far().endswith("`regstore trash restore --run RUN` undoes what it did")
+    underway.begin("")
