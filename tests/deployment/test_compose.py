@@ -167,6 +167,7 @@ def test_cron_gets_at_the_folder() -> None:
 
 @settings(max_examples=50)
 @example("\x85")
+@example("")
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_any_folder_is_mounted_as_it_is_named(text: str) -> None:
     folder = f"/srv/of {text}"

@@ -120,8 +120,9 @@ def _paths(tree: dict[str, Any], above: str = "") -> Iterator[str]:
 
 @settings(max_examples=50)
 @example("\x85")
+@example("")
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_any_folder_is_named_as_it_is(text: str) -> None:
-    storage = {"filesystem": {"rootdirectory": f"/srv/{text}"}}
+    storage = {"filesystem": {"rootdirectory": f"/data/{text}"}}
     made = yaml.safe_load(config_yml.render(deployment(store="/srv/x", storage=storage)))
     assert made["storage"]["filesystem"] == storage["filesystem"]

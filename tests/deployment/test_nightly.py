@@ -117,6 +117,7 @@ def test_a_backup_needs_a_folder_that_means_the_same_everywhere() -> None:
 
 @settings(max_examples=50)
 @example("\x7f\x85\u2028\\\"'\n\U0001f600")
+@example("")
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20))
 def test_any_folder_is_named_as_it_is(text: str) -> None:
     asked: Deployment = case("plain", backup=f"/srv/of {text}")
