@@ -102,7 +102,7 @@ def test_one_manifest_that_is_not_given_stops_no_command(
     assert run("inspect", str(tmp_path / "moved"), "good:latest").code == 0
 
 
-@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
+@pytest.mark.parametrize("storage_class", ["GLACIER", pytest.param("DEEP_ARCHIVE", marks=pytest.mark.slow)])
 def test_an_archived_layer_makes_its_tags_unpullable(
     storage_class: str, bucket: Bucket, run: Run, tmp_path: Path
 ) -> None:

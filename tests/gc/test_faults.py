@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
+from typing import Literal
 
 import pytest
 
@@ -46,10 +48,8 @@ def no_dangling_links(before: ModelStore, after: ModelStore) -> None:
 
 
 @serving
-@pytest.mark.parametrize("error", [StorageError, StorageFull, AccessDenied])
-async def test_each_mutation_fails_once(
-    offline: bool, error: Callable[[str], StorageError], request: pytest.FixtureRequest
-) -> None:
+async def test_each_mutation_fails_once(offline: bool, request: pytest.FixtureRequest) -> None:
+    """One kind of error after the other; with --slow each at every point."""
     before = small_registry()
     run = options(offline=offline, concurrency=1)
     dead, watch = wanted(before, run).dead, Watch(before)
@@ -57,8 +57,10 @@ async def test_each_mutation_fails_once(
     await collect(whole, run)
     total = len(whole.mutations)
     every = request.config.getoption("--slow")
-    for number in points(total, 3):
-        for when in ("before", "after") if every else ("before",):
+    errors: list[Callable[[str], StorageError]] = [StorageError, StorageFull, AccessDenied]
+    whens: tuple[Literal["before", "after"], ...] = ("before", "after") if every else ("before",)
+    for place, number in enumerate(points(total, 5)):
+        for when, error in product(whens, errors if every else [errors[place % 3]]):
             storage = model_storage(before)
             faulty = FaultyStorage(storage, fail_at=number, when=when, error=error)
             try:
@@ -225,7 +227,7 @@ async def test_credentials_that_expire_half_way(offline: bool) -> None:
         assert registry(storage.store).bodies() == before.without(dead).bodies()
 
 
-@both
+@serving
 async def test_a_manifest_that_can_not_be_read_is_none_that_is_missing(offline: bool) -> None:
     """A GET that fails keeps what the manifest may name, in every repository that has it; the rest is collected."""
     before = small_registry()

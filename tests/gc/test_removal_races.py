@@ -245,13 +245,20 @@ async def still_there(storage: Storage, words: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("case", [0, 1, 2])
-@pytest.mark.parametrize("error", [StorageError, StorageFull, AccessDenied])
-async def test_each_change_fails_once(case: int, error: Callable[[str], StorageError]) -> None:
+async def test_each_change_fails_once(case: int, request: pytest.FixtureRequest) -> None:
+    """One kind of error after the other; with --slow each at every point."""
+    errors: list[Callable[[str], StorageError]] = [StorageError, StorageFull, AccessDenied]
+    every = request.config.getoption("--slow")
     scene = Scene()
     before, watch = scene.store, Watch(scene.store)
     words, recursive = cases(scene)[case]
     _, total = await fault_free(before, *words, recursive=recursive)
-    for number in points(total, 3):
+    failing = [
+        (number, error)
+        for place, number in enumerate(points(total, 4))
+        for error in (errors if every else [errors[place % 3]])
+    ]
+    for number, error in failing:
         storage = model_storage(before)
         faulty = FaultyStorage(storage, fail_at=number, when="before", error=error)
         try:

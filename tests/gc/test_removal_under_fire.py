@@ -279,5 +279,5 @@ async def test_on_ceph(ceph: S3Server, ceph_bucket: str, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 4])
 async def test_with_many(ceph: S3Server, ceph_bucket: str, tmp_path: Path, seed: int) -> None:
-    await burn(S3Root(ceph, ceph_bucket, "/reg"), tmp_path / "oci", actions=600, seed=seed)
-    await burn(tmp_path / "registry", tmp_path / "oci", actions=600, seed=seed)
+    await burn(S3Root(ceph, ceph_bucket, "/reg"), tmp_path / "oci", actions=150, seed=seed)
+    await burn(tmp_path / "registry", tmp_path / "oci", actions=150, seed=seed)
