@@ -52,10 +52,14 @@ def emit_note(text: str) -> None:
 
 def emit_json(document: Mapping[str, Any]) -> None:
     """One JSON object on stdout, keys sorted, as `plain` makes it."""
+    print(encoded(document))
+
+
+def encoded(document: Mapping[str, Any]) -> str:
     import orjson
 
     options = orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATACLASS
-    print(orjson.dumps(document, default=_plain, option=options).decode())
+    return orjson.dumps(document, default=_plain, option=options).decode()
 
 
 def plain(value: object) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from regstore.cli.gc_notes import notes_json, plan_notes
+from regstore.cli.output import encoded
 from regstore.digest import Digest
 from regstore.errors import StorageError
 from regstore.gc.plan import GcOptions
@@ -197,7 +198,7 @@ async def test_a_marker_with_content_is_unknown_and_what_it_holds_is_told() -> N
     told = next(iter(plan_notes(summary)))
     assert told.startswith("2 unknown keys, not touched. Nothing but these holds 1 dead blob (24 B)")
     assert marker in told and other not in told
-    assert json.loads(json.dumps(notes_json(summary)))["held_by_unknown_keys"]["keys"] == [marker]
+    assert json.loads(encoded(notes_json(summary)))["held_by_unknown_keys"]["keys"] == [marker]
     await collect(storage, RUN)
     assert encode(BlobKey(held)) in storage.store and encode(BlobKey(dead)) not in storage.store
 

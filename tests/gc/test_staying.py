@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
+from regstore.cli.output import encoded
 from regstore.gc.plan import GcOptions
 from regstore.layout import BlobKey, encode
 from regstore.storage.base import Storage
@@ -34,7 +36,7 @@ async def test_a_store_that_was_copied_yesterday() -> None:
         "23 blobs (3.6 KiB) and 27 links are younger than the grace and stay for now, the oldest from "
         "2023-11-14T17:13:20Z (--grace says how long)"
     )
-    assert notes_json(summary)["young"]["oldest"] == "2023-11-14T17:13:20Z"
+    assert json.loads(encoded(notes_json(summary)))["young"]["oldest"] == "2023-11-14T17:13:20Z"
 
 
 async def test_nothing_is_said_where_age_keeps_little() -> None:
