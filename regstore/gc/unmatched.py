@@ -15,6 +15,9 @@ from typing import Final, Literal
 from regstore.gc.policy import Pattern, Policy, Rule
 from regstore.gc.retention import any_of
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.statements import Statements
+
+_SQL: Final = Statements("regstore.gc", "unmatched.sql")
 
 Key = Literal["repositories", "tags", "keep", "drop", "protect"]
 
@@ -92,17 +95,11 @@ class _Search:
                 )
 
     def _has_repository(self, condition: str) -> bool:
-        return bool(
-            self._inventory.one(f"select count(*) from (select name as repo from repository) where {condition}")
-        )
+        return self._has("repositories", condition)
 
     def _has_tag(self, condition: str) -> bool:
-        return bool(
-            self._inventory.one(
-                "select count(*) from ("
-                "select r.name as repo, t.name, t.rule, d.name is not null as goes from gc_tag_rule t "
-                "join repository r on r.id = t.repository "
-                "left join gc_dropped_tag d on d.repository = t.repository and d.name = t.name"
-                f") where {condition}"
-            )
-        )
+        return self._has("tags", condition)
+
+    def _has(self, what: str, condition: str) -> bool:
+        [(number,)] = _SQL.run(self._inventory, what, None, condition=condition).fetchall()
+        return bool(number)
