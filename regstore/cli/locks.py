@@ -80,9 +80,9 @@ async def break_locks_openly(storage: Storage) -> None:
 
 
 @asynccontextmanager
-async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[Lock]:
+async def hold_lock_openly(storage: Storage, *, command: str, way_out: str = WAY_OUT) -> AsyncIterator[Lock]:
     """Hold the store's lock, and say so where it stands afterwards: the store would not delete it. Of one that is full,
-    say what frees space."""
+    say what frees space (way_out)."""
     from regstore.state.elsewhere import StateElsewhere
     from regstore.state.lock import find_locks, hold_lock
 
@@ -95,7 +95,7 @@ async def hold_lock_openly(storage: Storage, *, command: str) -> AsyncIterator[L
     except StorageFull as error:
         if storage.url not in str(error):
             raise  # of a temporary folder
-        raise StorageFull(f"{error}; {NEEDS_ROOM if isinstance(storage, StateElsewhere) else WAY_OUT}") from error
+        raise StorageFull(f"{error}; {NEEDS_ROOM if isinstance(storage, StateElsewhere) else way_out}") from error
     finally:
         with suppress(StorageError):
             if run and any(found.holder.run == run for found in await find_locks(storage)):

@@ -6,10 +6,15 @@ import re
 import shutil
 import signal
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from regstore.errors import StorageFull
+from regstore.state import lock
+from regstore.storage.base import Storage
 from tests.backup.reader import problems, snapshots
 from tests.backup.test_interrupted import small
 from tests.cli.conftest import Run, Start
@@ -230,6 +235,23 @@ def test_a_missing_bucket_is_made_only_where_that_is_said(
     assert moto.client().get_public_access_block(Bucket=bucket[5:])["PublicAccessBlockConfiguration"]
     run("restore", f"{bucket}/b", restored).failed(1, "--create makes it")
     assert run("restore", f"{bucket}/b", restored, "--create", "--repo", "team/*").code == 0
+
+
+def test_a_full_backup_is_no_case_for_gc(
+    run: Run, demo_registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def full(storage: Storage, *, command: str) -> AsyncIterator[None]:
+        if storage.url:
+            raise StorageFull(f"{storage.url} is full")
+        yield
+
+    backup = tmp_path / "backup"
+    run("backup", "create", demo_registry, backup, "--create")
+    monkeypatch.setattr(lock, "hold_lock", full)
+    said = run("backup", "prune", backup, "--keep-last", "1", "--yes")
+    said.failed(1, "is full", "make a little room in another way")
+    assert "regstore gc" not in said.err
 
 
 def test_what_removes_asks_first(run: Run, demo_registry: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,10 @@ from regstore.events import OnEvent
 
 if TYPE_CHECKING:
     from regstore.backup import PruneOptions, PrunePlan, PruneResult
+
+
+#: What the error of a full backup says besides.
+_WAY_OUT: Final = "a prune writes a lock before it deletes anything: make a little room in another way"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,7 @@ async def _prune(
             raise NotARegistry(f"{backup.url} is no backup: nothing is deleted there")
         if break_lock:
             await break_locks_openly(backup)
-        async with hold_lock_openly(backup, command="backup prune") as lock:
+        async with hold_lock_openly(backup, command="backup prune", way_out=_WAY_OUT) as lock:
             return await prune(backup, options, lock=lock, agree=agree, on_event=on_event)
 
 
