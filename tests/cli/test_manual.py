@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tomllib
+import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,42 @@ def test_groff_has_no_complaint(tmp_path: Path) -> None:
     assert said.stderr == ""
 
 
-def test_the_wheel_is_built_with_them() -> None:
+@pytest.mark.long
+def test_the_wheel_has_them_and_a_program_that_runs(tmp_path: Path) -> None:
+    """What `pip install`, `pipx install` and `uv tool install` do: the wheel into an environment of its own. What it
+    depends on is taken from the one that the tests run in."""
     root = Path(__file__).parents[2]
-    build = tomllib.loads((root / "pyproject.toml").read_text())
-    assert "custom" in build["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
-    assert any(each.startswith("typer") for each in build["build-system"]["requires"])
-    assert "share/man/man1/" in (root / "hatch_build.py").read_text()
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(root / name, source / name)
+    for name in (".ci", "regstore"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=source,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    place = tmp_path / "tool"
+    venv.create(place, with_pip=False)
+    target = next(place.glob("lib/python3*/site-packages"))
+    (target / "depends.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--no-index", "--quiet", str(wheel)], check=True, capture_output=True
+    )
+    assert {page.name for page in (place / "share/man/man1").iterdir()} == set(dict(pages()))
+    said = subprocess.run(
+        [place / "bin" / "regstore", "init", "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "Usage: regstore init" in said.stdout
+    where = "import regstore, sys; print(regstore.__file__)"
+    found = subprocess.run([place / "bin" / "python", "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout.startswith(str(target))
+    for path in (root / "regstore").rglob("*"):  # nothing that a command reads is left out
+        if path.is_file() and "__pycache__" not in path.parts:
+            assert (target / path.relative_to(root)).is_file(), path
