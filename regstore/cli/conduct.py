@@ -107,7 +107,8 @@ def refuse_usage(error: Any, words: Sequence[str]) -> None:
     to tell that, and whom."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     command = None if context is None else name_of(context)
-    as_json, log_json = "--json" in words or _said("json", words) in _YES, _said("log-format", words) == "json"
+    as_json = "--json" in words or os.environ.get("REGSTORE_JSON", "").lower() in _YES
+    log_json = _said("log-format", words) == "json"
     file = _said("metrics-file", words)
     outcome = Outcome(exit_code=EXIT_USAGE, error=Failure(kind="InputError", message=message))
     with speaking(Voice(as_json=as_json, log_json=log_json, command=command)):

@@ -259,6 +259,22 @@ def test_a_monitor_is_told(run: Run, demo_registry: Path, monitor: Monitor) -> N
     ]
 
 
+def test_it_is_told_of_an_interruption_and_as_the_environment_says(
+    run: Run, demo_registry: Path, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("regstore.cli.ls.progress", interrupted)
+        assert run("ls", demo_registry, "--ping-url", f"{monitor.url}/uuid").code == 130
+    assert [path for path, _ in monitor.asked] == ["/uuid/start", "/uuid/130"]
+    monkeypatch.setenv("REGSTORE_PING_URL", f"{monitor.url}/other")
+    assert run("ls", "--nope").code == 2
+    assert run("ls", demo_registry).code == 0
+    assert [path for path, _ in monitor.asked[2:]] == ["/other/2", "/other/start", "/other"]
+
+
 def test_it_is_told_again_and_with_credentials(monitor: Monitor) -> None:
     monitor.answers = [500, 503]
     said: list[str] = []
