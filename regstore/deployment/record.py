@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from regstore.deployment.wanted import Cache, Deployment, Form, RegistryVersion, Tls
+from regstore.deployment.wanted import Cache, Deployment, Form, RegistryVersion, Tls, is_within
 from regstore.errors import InputError
 
 FORMAT: Final = 1
@@ -72,6 +72,11 @@ def decode(content: bytes, where: str) -> Record:
         asked["names"] = tuple(asked.get("names", ()))
         asked["folder"] = PurePosixPath(asked["folder"])
         asked["nightly"] = time.fromisoformat(asked["nightly"])
+        for path in written:
+            if not is_within(path):  # what is no longer wanted is removed: nothing elsewhere may be named
+                raise InputError(
+                    f"{where} names {path!r}, which is not in its folder: move it away, and init begins anew"
+                )
         return Record(
             deployment=Deployment(**asked),
             written={str(path): tuple(map(str, digests)) for path, digests in written.items()},

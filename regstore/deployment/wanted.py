@@ -107,8 +107,7 @@ class WantedFile:
     kind: Kind = Kind.GENERATED
 
     def __post_init__(self) -> None:
-        parts = PurePosixPath(self.path).parts
-        if not parts or self.path.startswith("/") or ".." in parts:
+        if not is_within(self.path):
             raise ValueError(f"{self.path!r} is not within the deployment's folder")
         if self.kind in (Kind.SECRET, Kind.USERS) and self.mode != PRIVATE:
             raise ValueError(f"{self.path} must be private")
@@ -239,6 +238,12 @@ class Deployment:
     def seen_store(self) -> str:
         """`store`, as what runs sees it: for regstore's own command lines."""
         return str(CONTAINER_STORE) if self.on_disk and self.in_containers else self.store
+
+
+def is_within(path: str) -> bool:
+    """Whether a path is that of something in DIR."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts
 
 
 def parse_host(text: str) -> str:
