@@ -83,6 +83,11 @@ def _own(deployment: Deployment, standing: Mapping[str, Standing], now: datetime
                 f"{CA_KEY} is gone, and without it no certificate can be made that clients trust by {CA_CERT}: put it "
                 f"back from a backup, or move {CA_CERT} away for a new authority"
             )
+    elif renew and ca_key is None:
+        raise InputError(
+            f"{CA_KEY} and {CA_CERT} are gone, and a new authority is one that no client trusts: put them back from a "
+            "backup, or run init without --renew, which makes a new authority"
+        )
     else:
         ca_key = ca_key or authority.new_key()
         ca_cert = ca_cert or authority.make_authority(ca_key, deployment.host, now)
