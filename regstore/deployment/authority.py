@@ -7,6 +7,7 @@ gives `now`.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -27,6 +28,11 @@ RENEW_WITHIN: Final = timedelta(days=30)
 #: Clocks of clients may be behind.
 _BACKDATED: Final = timedelta(hours=1)
 _LONGEST_COMMON_NAME: Final = 64
+#: Of keys of every kind, and with a passphrase.
+_PRIVATE_BLOCK: Final = b"PRIVATE KEY-----"
+_CERTIFICATE_BLOCK: Final = re.compile(
+    rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----.*?-----END (?:X509 |TRUSTED )?CERTIFICATE-----", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,13 @@ def issue(authority: Pair, key: bytes, names: Sequence[str], now: datetime) -> b
 def look_at(cert: bytes, where: str = "the certificate") -> Shown:
     """At the first certificate of a chain. InputError where it is none."""
     return _shown(_certificates(cert, where)[0])
+
+
+def certificates_of(pem: bytes) -> bytes:
+    """What is left of a file for all to read: one that has a private key, too, is left without it."""
+    if _PRIVATE_BLOCK not in pem:
+        return pem
+    return b"".join(block + b"\n" for block in _CERTIFICATE_BLOCK.findall(pem))
 
 
 def belongs(cert: bytes, key: bytes) -> bool:

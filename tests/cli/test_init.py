@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
@@ -279,6 +281,46 @@ def test_without_the_authoritys_key_what_stands_is_used_and_no_more(init: Init, 
     (place / "authority/ca.key").unlink()
     assert run("init", place).code == 0
     run("init", place, "--renew").failed(2, "authority/ca.key is gone")
+
+
+def test_without_any_authority_renew_makes_no_other(init: Init, run: Run, place: Path) -> None:
+    init()
+    (place / "authority/ca.key").unlink()
+    (place / "tls/ca.crt").unlink()
+    before = files(place)
+    run("init", place, "--renew").failed(2, "a new authority is one that no client trusts")
+    assert files(place) == before
+
+
+def test_a_key_in_a_given_certificates_file_is_not_for_all_to_read(init: Init, place: Path, tmp_path: Path) -> None:
+    key, ca_key = authority.new_key(), authority.new_key()
+    now = datetime.now(UTC)
+    ca = authority.make_authority(ca_key, "x", now)
+    cert = authority.issue(Pair(cert=ca, key=ca_key), key, ["registry.example.org"], now)
+    (tmp_path / "both.pem").write_bytes(key + cert + ca)
+    (tmp_path / "ca.pem").write_bytes(ca + ca_key)
+    given = (
+        "--tls-cert",
+        tmp_path / "both.pem",
+        "--tls-key",
+        tmp_path / "both.pem",
+        "--tls-ca",
+        tmp_path / "ca.pem",
+    )
+    assert init("--tls", "files", *given).code == 0
+    assert (place / "tls/server.crt").read_bytes() == cert + ca
+    assert (place / "tls/ca.crt").read_bytes() == ca
+
+
+def test_a_record_names_no_file_elsewhere(init: Init, run: Run, place: Path, tmp_path: Path) -> None:
+    """Whoever may write it is not always who runs init, who may be root."""
+    init()
+    (tmp_path / "theirs").write_bytes(b"x")
+    record = json.loads((place / "deployment.json").read_bytes())
+    record["written"]["../theirs"] = [hashlib.sha256(b"x").hexdigest()]
+    (place / "deployment.json").write_text(json.dumps(record))
+    run("init", place, "--yes").failed(2, "'../theirs'", "not in its folder")
+    assert (tmp_path / "theirs").exists()
 
 
 def test_given_certificates(init: Init, run: Run, place: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from regstore.cli.init.choosing import Chosen
 from regstore.cli.init.options import Doing, Keys
 from regstore.cli.init.passwords import Passwords, passwords_of
 from regstore.deployment import applying, environment_files, nightly, users
-from regstore.deployment.authority import Pair
+from regstore.deployment.authority import Pair, certificates_of
 from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
 from regstore.deployment.environment_files import Secrets, StoreKeys
 from regstore.deployment.forms import generated_files
@@ -60,7 +60,7 @@ def gather(
     passwords, htpasswd = _users(folder, standing, keys, terminal)
     wanted = [*generated, *certs.files, *secrets, htpasswd]
     if chosen.store_ca is not None:
-        wanted.append(WantedFile(path=STORE_CA, content=chosen.store_ca, kind=Kind.CERTIFICATE))
+        wanted.append(WantedFile(path=STORE_CA, content=certificates_of(chosen.store_ca), kind=Kind.CERTIFICATE))
     warnings += _warnings(deployment, doing, before)
     if certs.ends_soon(now) and certs.shown is not None:
         is_own = deployment.tls is Tls.OWN_CA
@@ -108,8 +108,8 @@ def _given(keys: Keys) -> Given | None:
         return None
     if keys.tls_cert is None or keys.tls_key is None:
         raise InputError("--tls-cert and --tls-key go together")
-    pair = Pair(cert=_read(keys.tls_cert), key=_read(keys.tls_key))
-    return Given(pair=pair, ca=_read(keys.tls_ca) if keys.tls_ca is not None else None)
+    pair = Pair(cert=certificates_of(_read(keys.tls_cert)), key=_read(keys.tls_key))
+    return Given(pair=pair, ca=certificates_of(_read(keys.tls_ca)) if keys.tls_ca is not None else None)
 
 
 def _read(path: Path) -> bytes:
