@@ -26,6 +26,8 @@ from regstore.deployment.wanted import (
 )
 from regstore.errors import InputError
 
+#: What each file calls the access key of the store.
+ACCESS_KEYS: Final = {REGISTRY_ENV: "REGISTRY_STORAGE_S3_ACCESSKEY", REGSTORE_ENV: "AWS_ACCESS_KEY_ID"}
 HTTP_SECRET: Final = "REGISTRY_HTTP_SECRET"
 #: Printable ASCII without space, quotes, backslash, `$`, `#` and the backquote.
 _ALIKE: Final = re.compile(r"[!%&()*+,\-./0-9:;<=>?@A-Z\[\]^_a-z{|}~]+")
@@ -64,10 +66,10 @@ def files(deployment: Deployment, given: Secrets, standing: Mapping[str, bytes])
     registry: dict[str, str] = {HTTP_SECRET: secrets.token_hex(32)}
     regstore: dict[str, str] = {}
     if given.registry is not None:
-        registry["REGISTRY_STORAGE_S3_ACCESSKEY"] = given.registry.access_key
+        registry[ACCESS_KEYS[REGISTRY_ENV]] = given.registry.access_key
         registry["REGISTRY_STORAGE_S3_SECRETKEY"] = given.registry.secret_key
     if given.regstore is not None:
-        regstore["AWS_ACCESS_KEY_ID"] = given.regstore.access_key
+        regstore[ACCESS_KEYS[REGSTORE_ENV]] = given.regstore.access_key
         regstore["AWS_SECRET_ACCESS_KEY"] = given.regstore.secret_key
     if deployment.cache is Cache.REDIS:
         password = given.redis_password or _redis_password(standing.get(REGISTRY_ENV, b""))

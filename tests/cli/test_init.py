@@ -452,6 +452,30 @@ def test_keys_of_a_session_are_not_for_a_deployment(
     assert "ACCESS" not in (place / "secrets/registry.env").read_text()
 
 
+def test_a_bucket_in_the_place_of_a_folder_has_its_keys(
+    init: Init, run: Run, place: Path, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init()
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = ("--endpoint-url", moto.endpoint_url, "--store", f"s3://{moto_bucket}")
+    assert run("init", place, *bucket, "--yes").code == 0
+    before = {name: (place / f"secrets/{name}.env").read_text() for name in ("registry", "regstore")}
+    access_key = moto.environment()["AWS_ACCESS_KEY_ID"]
+    assert f"\nREGISTRY_STORAGE_S3_ACCESSKEY={access_key}\n" in before["registry"]
+    assert f"\nAWS_ACCESS_KEY_ID={access_key}\n" in before["regstore"]
+
+    # Lines that were taken out stay out, and others stay: the second is told.
+    (place / "secrets/registry.env").write_text("REGISTRY_HTTP_SECRET=x\n")
+    assert run("init", place).code == 0
+    assert (place / "secrets/registry.env").read_text() == "REGISTRY_HTTP_SECRET=x\n"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOTHER")
+    said = run("init", place, "--store", f"s3://{moto_bucket}-2", "--create", "--yes")
+    assert said.code == 0, said
+    assert "secrets/regstore.env keeps the S3 keys that it has" in said.err
+    assert (place / "secrets/regstore.env").read_text() == before["regstore"]
+
+
 def test_a_named_store_with_keys_of_its_own(
     run: Run, place: Path, moto: S3Server, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

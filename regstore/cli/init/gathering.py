@@ -56,7 +56,7 @@ def gather(
     fixed = [*PATHS, HTPASSWD, REGISTRY_ENV, REGSTORE_ENV, STORE_CA, *(file.path for file in generated)]
     standing = applying.read_standing(folder, {*fixed, *(before.written if before is not None else ())})
     certs = certificates(deployment, standing, now, given=_given(keys))
-    secrets, warnings = _secrets(chosen, keys, standing)
+    secrets, warnings = _secrets(chosen, keys, standing, before)
     passwords, htpasswd = _users(folder, standing, keys, terminal)
     wanted = [*generated, *certs.files, *secrets, htpasswd]
     if chosen.store_ca is not None:
@@ -119,22 +119,42 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} can't be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def _secrets(chosen: Chosen, keys: Keys, standing: dict[str, Standing]) -> tuple[list[WantedFile], list[str]]:
+def _secrets(
+    chosen: Chosen, keys: Keys, standing: dict[str, Standing], before: Record | None
+) -> tuple[list[WantedFile], list[str]]:
     """The files, and what to warn of."""
     there: dict[str, bytes] = {
         path: standing[path].content for path in (REGISTRY_ENV, REGSTORE_ENV) if path in standing
     }
     password = os.environ.get("REGISTRY_REDIS_PASSWORD") if chosen.deployment.cache is Cache.REDIS else None
     of_registry, of_regstore, warnings = None, None, []
-    if not chosen.deployment.on_disk and len(there) < 2:
+    if not chosen.deployment.on_disk and (len(there) < 2 or _is_elsewhere(chosen.deployment, before)):
         of_regstore, why = _store_keys(chosen, None)
         of_registry, why = (
             _store_keys(chosen, keys.registry_profile) if keys.registry_profile else (of_regstore, why)
         )
-        if why:
+        kept = {path: _access_key(path, there) for path in (REGISTRY_ENV, REGSTORE_ENV)}
+        if why and None in kept.values():
             warnings.append(f"{why}: write keys that last into {REGISTRY_ENV} and {REGSTORE_ENV}")
+        for path, found in ((REGISTRY_ENV, of_registry), (REGSTORE_ENV, of_regstore)):
+            if found is not None and kept[path] not in (None, found.access_key):
+                warnings.append(
+                    f"{path} keeps the S3 keys that it has: change them, where they are not the store's"
+                )
     given = Secrets(registry=of_registry, regstore=of_regstore, redis_password=password)
     return environment_files.files(chosen.deployment, given, there), warnings
+
+
+def _is_elsewhere(deployment: Deployment, before: Record | None) -> bool:
+    """Whether the bucket is another than it was, or the store was no bucket: then keys are lacking, not left out."""
+    if before is None or before.deployment.driver != deployment.driver:
+        return True
+    was, now = (each.storage[each.driver] for each in (before.deployment, deployment))
+    return any(was.get(name) != now.get(name) for name in ("bucket", "regionendpoint"))
+
+
+def _access_key(path: str, there: dict[str, bytes]) -> str | None:
+    return environment_files.variables(there.get(path, b"")).get(environment_files.ACCESS_KEYS[path])
 
 
 def _store_keys(chosen: Chosen, profile: str | None) -> tuple[StoreKeys | None, str]:
