@@ -112,10 +112,11 @@ def refuse_usage(error: Any, words: Sequence[str]) -> None:
     file = _said("metrics-file", words)
     outcome = Outcome(exit_code=EXIT_USAGE, error=Failure(kind="InputError", message=message))
     with speaking(Voice(as_json=as_json, log_json=log_json, command=command)):
-        if as_json or log_json:
-            emit_error(message)
-        else:
-            error.show()
+        with contextlib.suppress(OSError):  # a log on a full disk: the exit code, and who is told of it, remain
+            if as_json or log_json:
+                emit_error(message)
+            else:
+                error.show()
         outcome = _print(outcome, debug=False)
         if type(error).__name__ != "NoArgsIsHelpError":
             Monitors(Path(file) if file else None, _said("ping-url", words)).end(outcome)

@@ -15,6 +15,7 @@ job's file has all this of each of its steps, too.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tempfile
@@ -113,6 +114,8 @@ def _parts(line: str) -> tuple[str, str, str]:
 def write_metrics(path: Path, ran: Ran, steps: Sequence[str] = ()) -> None:
     """OSError where it can't be written. Readable for the exporter, which is another user. steps: of a job, what they
     told."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no plain file")  # root would put one in the place of /dev/null
     try:
         before = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

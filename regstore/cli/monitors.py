@@ -5,6 +5,7 @@ Neither ever makes a run fail, or changes its exit code: what could not be told 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ class Monitors:
             from regstore.cli.ping import Ping, parse_ping_url
 
             try:
-                self._ping = Ping(url=parse_ping_url(ping_url), say=emit_error)
+                self._ping = Ping(url=parse_ping_url(ping_url), say=_say)
             except InputError:  # which ends the run
                 return
 
@@ -59,4 +60,9 @@ class Monitors:
         try:
             write_metrics(path, ran, own.steps)
         except OSError as error:
-            emit_error(f"the metrics can't be written to {path}: {error.strerror or error}")
+            _say(f"the metrics can't be written to {path}: {error.strerror or error}")
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # a log on a full disk
+        emit_error(text)

@@ -1,9 +1,9 @@
 """`--ping-url`: a monitor is told that a run begins, and how it ended, in the way of healthchecks.io.
 
 URL/start at the beginning; URL itself where the exit code is 0; URL/EXITCODE where it is any other: also 3, for what
-was left out (from a backup, say) is to be looked at. A GET each, tried three times with ten seconds' time, and never a
-failure of the run: what can't be sent is told. No message has the URL, whose path is a secret, nor what stands before
-its host.
+was left out (from a backup, say) is to be looked at. A GET each, tried three times, ten seconds each with all that it
+waits for, and never a failure of the run: what can't be sent is told. No message has the URL, whose path is a secret,
+nor what stands before its host.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Thread
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -19,7 +20,7 @@ from regstore.errors import InputError
 if TYPE_CHECKING:
     from urllib.request import Request
 
-#: Seconds for an answer; tries; seconds between two.
+#: Seconds for the whole of a try; tries; seconds between two.
 TIMEOUT: Final = 10.0
 TRIES: Final = 3
 PAUSE: Final = 1.0
@@ -64,14 +65,22 @@ class Ping:
         self.say(f"{self.url.hostname} could not be told of {what} of this run: {problem}")
 
     def _try(self, word: str) -> str:
-        """Why not; "" where it is told. Never with the URL in it."""
+        """Why not; "" where it is told. Never with the URL in it. In a thread, for nothing else ends all that a try
+        may wait for."""
+        found: list[str] = []
+        trying = Thread(target=lambda: found.append(self._ask(word)), daemon=True)
+        trying.start()
+        trying.join(TIMEOUT)
+        return found[0] if found else "no answer in time"
+
+    def _ask(self, word: str) -> str:
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
         from urllib.request import urlopen
 
         try:
-            with urlopen(self._request(word), timeout=TIMEOUT) as response:
-                response.read(1 << 16)
+            with urlopen(self._request(word), timeout=TIMEOUT):
+                pass  # its status says all
         except HTTPError as error:
             error.close()
             return f"HTTP {error.code}"

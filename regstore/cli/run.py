@@ -178,12 +178,13 @@ def give_up(error: OSError) -> int:
 def _explain(error: BaseException, debug: bool) -> Outcome:
     """Say it in one sentence."""
     cause = _first(error)
-    if debug:
-        import traceback
-
-        traceback.print_exception(error, file=sys.stderr)
     failure, code = _in_words(cause, debug)
-    emit_error(failure.message)
+    with contextlib.suppress(OSError):  # where nothing can be said, the exit code and who is told of it remain
+        if debug:
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+        emit_error(failure.message)
     if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
         try:
             sys.stdout.flush()

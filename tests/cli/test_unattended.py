@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -242,6 +244,33 @@ def test_metrics_that_can_not_be_written_are_told_and_no_more(
     )
 
 
+def test_metrics_never_take_a_devices_place(run: Run, demo_registry: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x.prom"
+    path.symlink_to("/dev/null")
+    said = run("ls", demo_registry, "--metrics-file", path)
+    assert (said.code, said.err) == (
+        0,
+        f"regstore: the metrics can't be written to {path}: it is no plain file\n",
+    )
+    assert path.is_symlink()
+
+
+def test_a_log_on_a_full_disk_hides_no_end(
+    run: Run, demo_registry: Path, tmp_path: Path, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("regstore.cli.voice._line", full)
+    monkeypatch.setattr("regstore.cli.run._forget_stdout", pytest.fail)
+    nowhere, url = tmp_path / "nowhere/x.prom", f"{monitor.url}/uuid"
+    assert run("ls", demo_registry, "--metrics-file", nowhere, "--ping-url", url).code == 0
+    assert run("ls", demo_registry / "nowhere", "--ping-url", url, "--json").envelope["exit_code"] == 1
+    assert run("ls", "--nope", "--ping-url", url, "--json").envelope["exit_code"] == 2
+    ends = [path for path, _ in monitor.asked if not path.endswith("/start")]
+    assert ends == ["/uuid", "/uuid/1", "/uuid/2"]
+
+
 # -- pings
 
 
@@ -298,6 +327,30 @@ def test_a_monitor_that_is_not_there_is_no_failure(
         f"regstore: 127.0.0.1 could not be told of the {what} of this run: Connection refused"
         for what in ("start", "end")
     ]
+
+
+def test_an_answer_that_drips_has_no_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regstore.cli.ping.TIMEOUT", 0.2)
+    monkeypatch.setattr("regstore.cli.ping.TRIES", 1)
+    said: list[str] = []
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            with suppress(OSError), server.accept()[0] as connection:
+                connection.send(b"HTTP/1.1 200 OK\r\nX: ")
+                for _ in range(100):
+                    if over.wait(0.05):
+                        break
+                    connection.send(b"x")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/uuid"
+        Ping(url=parse_ping_url(url), say=said.append).end(0)
+        over.set()
+        dripping.join()
+    assert said == ["127.0.0.1 could not be told of the end of this run: no answer in time"]
 
 
 @pytest.mark.parametrize(
