@@ -97,9 +97,9 @@ def _plain(value: object) -> object:
 
 def emit_yaml(document: Mapping[str, Any]) -> None:
     """As a configuration file has it, in its own order."""
-    import yaml
+    from regstore.storage import registry_yaml
 
-    emit(yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=False).rstrip())
+    emit(registry_yaml.dump([dict(document)]).rstrip())
 
 
 def blobs(number: int, total: int) -> str:

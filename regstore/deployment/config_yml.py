@@ -23,6 +23,7 @@ from regstore.deployment.wanted import (
     Tls,
     WantedFile,
 )
+from regstore.storage import registry_yaml
 
 REALM: Final = "registry"
 #: Seconds in which what is under way may end when the registry is told to: less than who runs it waits.
@@ -74,14 +75,11 @@ def configuration(deployment: Deployment) -> dict[str, Any]:
 
 
 def render(deployment: Deployment) -> str:
-    import yaml
-
     comments = {"storage": _OF_CACHE[deployment.cache], "http": _OF_HTTP, "health": _OF_HEALTH}
     parts = [_HEAD.format(version=_named(deployment.registry), secrets=REGISTRY_ENV)]
     for name, section in configuration(deployment).items():
         parts.extend(f"# {line}\n" for line in comments.get(name, ()))
-        # What is not ASCII is escaped: PyYAML takes U+0085, which it writes as it is, for the end of a line.
-        parts.append(yaml.safe_dump({name: section}, sort_keys=False, default_flow_style=False))
+        parts.append(registry_yaml.dump([{name: section}]))
     return "".join(parts)
 
 

@@ -16,6 +16,7 @@ from regstore.deployment.wanted import (
     RegistryVersion,
     Tls,
 )
+from regstore.storage import registry_yaml
 
 _REGISTRY_IMAGES: Final = {
     RegistryVersion.V2: "docker.io/library/registry:2.8.3",
@@ -103,16 +104,7 @@ def folders(deployment: Deployment) -> dict[str, tuple[PurePosixPath, PurePosixP
 
 
 def render(documents: list[dict[str, Any]], comment: str) -> bytes:
-    """As YAML that readers of 1.1 and of 1.2 understand alike: what is not ASCII is escaped, for PyYAML takes a
-    next-line character (U+0085) that stands for itself for the end of the line."""
-    import yaml
-
-    class Plain(yaml.SafeDumper):
-        """Without anchors, which few expect in such files."""
-
-        def ignore_aliases(self, data: object) -> bool:
-            return True
-
-    text = yaml.dump_all(documents, Dumper=Plain, sort_keys=False, default_flow_style=False, width=1_000_000)
+    """As YAML, headed by a comment."""
+    text = registry_yaml.dump(documents, width=1_000_000)
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     return f"{head}{text}".encode()

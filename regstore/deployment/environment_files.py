@@ -25,16 +25,13 @@ from regstore.deployment.wanted import (
     WantedFile,
 )
 from regstore.errors import InputError
+from regstore.storage.registry_yaml import GO_READS_OTHERWISE
 
 #: What each file calls the access key of the store.
 ACCESS_KEYS: Final = {REGISTRY_ENV: "REGISTRY_STORAGE_S3_ACCESSKEY", REGSTORE_ENV: "AWS_ACCESS_KEY_ID"}
 HTTP_SECRET: Final = "REGISTRY_HTTP_SECRET"
 #: Printable ASCII without space, quotes, backslash, `$`, `#` and the backquote.
 _ALIKE: Final = re.compile(r"[!%&()*+,\-./0-9:;<=>?@A-Z\[\]^_a-z{|}~]+")
-#: What Go's YAML takes for a number or a truth, and PyYAML for text.
-_GO: Final = re.compile(
-    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?0[xXoObB]?[0-9a-fA-F_]*|[-+]?[0-9][0-9_]*|[yYnN]"
-)
 _LINE: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 _HEAD: Final = """\
@@ -123,7 +120,7 @@ def _check(name: str, value: str) -> None:
         read = yaml.safe_load(value)
     except yaml.YAMLError:
         read = None
-    if read != value or _GO.fullmatch(value):
+    if read != value or GO_READS_OTHERWISE.fullmatch(value):
         raise InputError(
             f"the registry reads the value of {name} as YAML, and this one would be something else than its text (a "
             "number, a date, a list): use another one"

@@ -126,3 +126,12 @@ def test_any_folder_is_named_as_it_is(text: str) -> None:
     storage = {"filesystem": {"rootdirectory": f"/data/{text}"}}
     made = yaml.safe_load(config_yml.render(deployment(store="/srv/x", storage=storage)))
     assert made["storage"]["filesystem"] == storage["filesystem"]
+
+
+@pytest.mark.parametrize("bucket", ["123e4", "1.5e3", "0o17"])
+def test_a_bucket_that_looks_like_a_number_to_go_is_quoted(bucket: str) -> None:
+    """Go's YAML reads 123e4 as 1230000, and the registry would use another bucket."""
+    storage = {"s3": {"bucket": bucket, "region": "us-east-1"}}
+    text = config_yml.render(deployment(store=f"s3://{bucket}", storage=storage))
+    assert f"bucket: '{bucket}'\n" in text
+    assert yaml.safe_load(text)["storage"]["s3"] == storage["s3"]
