@@ -378,6 +378,7 @@ def test_a_strangers_file_is_a_trap_unless_it_is_named(demo_registry: Path, run:
         ("[options.gc]\ngrace = { env = 'HOME' }", ("grace",)),
         ("[options.gc]\ndry_run = 'yes'", ("dry_run is true or false",)),
         ("[stores.p]\nurl = '/x'\nredis_url = 'redis://:geheim@h/0'", ("stores.p.redis_url holds a password",)),
+        ("[stores.p]\nurl = '/x'\nredis_url = 'redis://:ge@heim@h/0'", ("stores.p.redis_url holds a password",)),
         ("[[jobs.n.step]]\ncommand = 'verfiy'", ("[jobs.n], step 1", "did you mean verify?")),
         ("[[jobs.n.step]]\ncommand = 'gc'\nbreak_lock = true", ("break_lock is for one moment",)),
         ("[jobs.n]\non_failure = 'go'\nstep = []", ("on_failure")),
@@ -468,6 +469,12 @@ def test_the_policys_example_is_one(run: Run) -> None:
         assert f"`{key}" in readme
 
 
+def test_a_list_of_nothing_is_not_all(run: Run, write: Write, here: Path) -> None:
+    write("[[jobs.n.step]]\ncommand = 'gc'\nstore = '/x'\ndrop_tag = ['pr-*']\nrepo = []\n")
+    refused(run("config", "check"), "[jobs.n], step 1 repo is an empty list")
+    refused(run("run", "n"), "[jobs.n], step 1 repo is an empty list")
+
+
 def test_show_says_where_each_value_is_from(run: Run, write: Write) -> None:
     write(S3)
     with mock.patch.dict(os.environ, {"REGSTORE_LS_LONG": "1", "REGSTORE_PROFILE": "p"}):
@@ -502,6 +509,19 @@ def test_show_and_check_hide_secrets(run: Run, write: Write) -> None:
         said = run("run", "n", "--dry-run")
         assert "geheim" not in said.out
         assert "the variable SECRET" in said.out
+
+
+def test_what_is_secret_is_shown_nowhere_also_where_it_should_not_be(run: Run, write: Write) -> None:
+    write(
+        "[stores.p]\nurl = 's3://me:ge@heim@bucket'\n"
+        "[[jobs.n.step]]\ncommand = 'gc'\nstore = 'q'\nregistry_debug_url = ['http://me:geheim@h:5001']\n"
+    )
+    for words in (["config", "show"], ["config", "show", "--json"]):
+        said = run(*words)
+        assert (said.code, "heim" in said.out + said.err) == (0, False), said
+    refused(run("config", "check"), "stores.p.url holds a password")
+    write("[[jobs.n.step]]\ncommand = 'ls'\nstore = '/x'\nping_url = 'https://hc-ping.com/geheim'\n")
+    assert run("run", "n", "--dry-run").out == "regstore ls /x --ping-url 'https://hc-ping.com/***'\n"
 
 
 def test_check_tells_of_variables_that_say_nothing(run: Run, here: Path) -> None:

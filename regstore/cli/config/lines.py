@@ -8,7 +8,7 @@ from typing import Any
 
 from regstore.cli.config.look import Look, every_command, looks_of
 from regstore.cli.config.model import Configuration, Step
-from regstore.cli.config.reference import Reference, without_password
+from regstore.cli.config.reference import Reference, without_secret
 from regstore.cli.config.sources import Elsewhere, given_elsewhere
 
 
@@ -22,7 +22,7 @@ def command_line(step: Step, configuration: Configuration) -> str:
         if look.name in given and given[look.name].source == step.where
     ]
     words = ["regstore", *step.command.split()]
-    words += [word for look, value in own if look.argument for word in _texts(value)]
+    words += [word for look, value in own if look.argument for word in _texts(look.word, value)]
     words += [word for look, value in own if not look.argument for word in _option(look, value)]
     return " ".join(words)
 
@@ -32,11 +32,13 @@ def _option(look: Look, value: Any) -> Iterator[str]:
         if value or look.off:
             yield look.shown if value else look.off or ""
         return
-    for text in _texts(value):
+    for text in _texts(look.word, value):
         yield from (look.shown, text)
 
 
-def _texts(value: Any) -> list[str]:
+def _texts(word: str, value: Any) -> list[str]:
     if isinstance(value, Reference):
         return [f"({value})"]
-    return [shlex.quote(without_password(str(each))) for each in (value if isinstance(value, list) else [value])]
+    return [
+        shlex.quote(without_secret(word, str(each))) for each in (value if isinstance(value, list) else [value])
+    ]

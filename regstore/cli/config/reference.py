@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from regstore.errors import InputError
 
 _SECONDS: Final = 60
 _LARGEST: Final = 2**16
-_PASSWORD: Final = re.compile(r"(://[^/@:\s]*:)([^/@\s]+)@")
+#: Up to the last @ before the path: one that is not written as %40 is of the password.
+_PASSWORD: Final = re.compile(r"(://[^/@:\s]*:)([^/\s]+)@")
 HIDDEN: Final = "***"
 
 
@@ -104,3 +106,17 @@ def has_password(text: str) -> bool:
 def without_password(text: str) -> str:
     """As it may be shown."""
     return _PASSWORD.sub(rf"\1{HIDDEN}@", text)
+
+
+def without_secret(word: str, text: str) -> str:
+    """The value of this option, as it may be shown: the path of a monitor's URL is a secret."""
+    if word == "ping_url":
+        return f"{text.partition('://')[0]}://{_host(text)}/{HIDDEN}"
+    return without_password(text)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""

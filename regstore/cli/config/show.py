@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 
@@ -16,7 +15,7 @@ from regstore.cli.config.current import configuration, of_the_file
 from regstore.cli.config.look import Look, every_command, looks_of, names_of, variable
 from regstore.cli.config.model import suggestion
 from regstore.cli.config.place import VARIABLE
-from regstore.cli.config.reference import HIDDEN, Reference, reference_of, without_password
+from regstore.cli.config.reference import HIDDEN, Reference, reference_of, without_secret
 from regstore.cli.config.sources import Elsewhere, Given, given_elsewhere
 from regstore.cli.outcome import Result
 from regstore.cli.output import emit, table
@@ -83,7 +82,7 @@ def _all(found: Configuration | None) -> dict[str, Any]:
     return {
         "file": str(found.place.path),
         "stores": {
-            name: {"url": each.url} | {key: _shown(key, value) for key, value in each.said.items()}
+            name: {"url": _shown("url", each.url)} | {key: _shown(key, value) for key, value in each.said.items()}
             for name, each in found.stores.items()
         },
         "options": options,
@@ -162,11 +161,9 @@ def _shown(word: str, value: Any) -> Any:
         return f"(from {value})"
     if isinstance(value, Path):
         return str(value)
-    if not isinstance(value, str):
-        return value
-    if word == "ping_url":
-        return f"{urlsplit(value).scheme}://{urlsplit(value).hostname}/{HIDDEN}"
-    return without_password(value)
+    if isinstance(value, list):
+        return [_shown(word, each) for each in value]
+    return without_secret(word, value) if isinstance(value, str) else value
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -216,6 +216,8 @@ def _of_toml(look: Look, value: Any, configuration: Configuration) -> Any:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
             raise InputError(f"is text or a list of texts, not {value!r}")
+        if not texts:
+            raise InputError("is an empty list, which would be as if nothing were said: leave it out")
         return texts
     if look.kind == "flag":
         if not isinstance(value, bool):
