@@ -63,6 +63,7 @@ PRIVATE: Final = 0o600
 _LABEL: Final = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 _NAME: Final = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*(?=[a-z0-9-]*[a-z]){_LABEL}")
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,31}|\d{1,10}")
+_REDIS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}")
 
 
 class Form(StrEnum):
@@ -168,6 +169,10 @@ class Deployment:
             )
         if (self.cache is Cache.REDIS) != bool(self.redis):
             raise InputError("a cache in Redis needs the address of Redis, and no other cache has one")
+        if self.redis and not _REDIS.fullmatch(self.redis):  # not shown: a URL has the password in it
+            raise InputError(
+                "the address of Redis is HOST:PORT, such as cache.example.org:6379; its password is apart"
+            )
         if not self.folder.is_absolute():
             raise InputError(f"the deployment's folder must be absolute, not {self.folder}")
         if not _USER.fullmatch(self.user):

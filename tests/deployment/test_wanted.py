@@ -80,6 +80,8 @@ def test_a_container_has_the_files_and_the_folder_elsewhere() -> None:
         {"with_serve": True, "serve_port": 5000},
         {"cache": Cache.REDIS},
         {"redis": "cache:6379"},
+        {"cache": Cache.REDIS, "redis": "cache"},
+        {"cache": Cache.REDIS, "redis": "redis://:hunter2@cache:6379"},
         {"folder": PurePosixPath("registry")},
         {"user": "a b"},
         {"storage": {}},
@@ -92,8 +94,9 @@ def test_a_container_has_the_files_and_the_folder_elsewhere() -> None:
     ],
 )
 def test_what_can_t_be_asked_for(changed: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         deployment(**changed)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_without_tls_it_listens_on_loopback_only() -> None:
