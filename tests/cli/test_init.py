@@ -187,6 +187,27 @@ def test_files_of_others_are_left_alone_or_refused(init: Init, place: Path) -> N
     assert "storagedriver" in (place / "config.yml").read_text()
 
 
+def test_certificates_of_others_are_not_replaced_by_a_yes(init: Init, place: Path) -> None:
+    """A first run's: they may be the only copy."""
+    key, ca_key = authority.new_key(), authority.new_key()
+    now = datetime.now(UTC)
+    ca = authority.make_authority(ca_key, "x", now)
+    (place / "tls").mkdir(parents=True)
+    (place / "tls/server.crt").write_bytes(
+        authority.issue(Pair(cert=ca, key=ca_key), key, ["registry.example.org"], now)
+    )
+    before = files(place)
+    init("--yes").failed(4, "tls/server.crt", "--overwrite")
+    assert files(place) == before
+    assert init("--yes", "--overwrite", "tls/server.crt").code == 0
+
+
+def test_an_address_of_this_computer_is_no_containers(init: Init) -> None:
+    words = ("--run-as", "1000", "--cache", "redis", "--redis", "[::1]:6379", "--dry-run")
+    assert "[::1]:6379 is this computer's own address" in init(*words, "--for", "compose").err
+    assert "own address" not in init(*words).err
+
+
 def test_lines_of_secrets_and_users_are_the_operators(init: Init, run: Run, place: Path) -> None:
     init()
     for path in ("secrets/registry.env", "auth/htpasswd"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from regstore.cli.init.asking import Terminal
 from regstore.cli.init.choosing import Chosen
@@ -15,6 +16,7 @@ from regstore.cli.init.passwords import Passwords, passwords_of
 from regstore.deployment import applying, environment_files, nightly, users
 from regstore.deployment.authority import Pair, certificates_of
 from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
+from regstore.deployment.check.reaching import is_loopback
 from regstore.deployment.environment_files import Secrets, StoreKeys
 from regstore.deployment.forms import generated_files
 from regstore.deployment.planning import Plan, Standing, plan
@@ -67,7 +69,7 @@ def gather(
         cure = "--renew makes a new one" if is_own else "give another, with --tls-cert and --tls-key"
         warnings.append(f"the certificate ends on {certs.shown.not_after:%Y-%m-%d}: {cure}")
     overwrite = set(doing.overwrite or ())
-    if unknown := overwrite - {file.path for file in wanted}:
+    if unknown := overwrite - {file.path for file in wanted} - set(certs.unwanted):
         raise InputError(f"--overwrite {min(unknown)}: no such file is wanted in DIR")
     planned = plan(deployment, wanted, standing, before, overwrite=overwrite, unwanted=certs.unwanted)
     return Gathered(plan=planned, passwords=passwords, certificates=certs, warnings=tuple(warnings))
@@ -86,11 +88,24 @@ def _warnings(deployment: Deployment, doing: Doing, before: Record | None) -> li
     missing = missing_backup_folder(deployment)
     if missing is not None and not doing.create:
         found.append(f"there is no folder {missing} for backups yet, and no night makes it: --create does")
+    found += [
+        f"{place} is this computer's own address, and in a container the container's: say one that it reaches"
+        for place in _own_addresses(deployment)
+    ]
     if before is not None and before.deployment.store != deployment.store:
         found.append(
             f"the store changes, and nothing is moved: `regstore migrate {before.deployment.store} {deployment.store}`"
         )
     return found
+
+
+def _own_addresses(deployment: Deployment) -> list[str]:
+    """Those of the store and of Redis that are on loopback, where what runs has another."""
+    if not deployment.in_containers:
+        return []
+    endpoint = str(deployment.storage[deployment.driver].get("regionendpoint", ""))
+    places = (endpoint, f"//{deployment.redis}")
+    return [place.removeprefix("//") for place in places if is_loopback(urlsplit(place).hostname or "")]
 
 
 def missing_backup_folder(deployment: Deployment) -> Path | None:

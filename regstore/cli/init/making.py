@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from regstore.deployment.planning import Action, Plan, plan
 from regstore.deployment.wanted import (
     HTPASSWD,
     Deployment,
+    Kind,
     Tls,
 )
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, AccessDenied, InputError, NoSuchBucket, Refused, StorageError
@@ -59,7 +60,7 @@ def make(
         chosen = choose(folder, store, asked, put, before, terminal)
         owner = _owner(chosen.deployment)
         made = gather(folder, chosen, keys, doing, before, terminal)
-        _refuse_foreign(folder, made.plan)
+        _refuse_foreign(folder, made.plan, doing.overwrite or ())
         run_async(_look(chosen, doing, terminal, view))
         showing.show_plan(folder, made.plan)
         if view.dry_run:
@@ -131,13 +132,17 @@ def _make_backup_folder(deployment: Deployment, owner: applying.Owner | None) ->
         applying.give(folder, owner)
 
 
-def _refuse_foreign(folder: Path, planned: Plan) -> None:
-    """On a first run nothing in DIR is regstore's."""
-    if planned.before is None and planned.conflicts:
-        names = ", ".join(change.path for change in planned.conflicts)
+def _refuse_foreign(folder: Path, planned: Plan, overwrite: Collection[str]) -> None:
+    """On a first run nothing in DIR is regstore's, and a key or a certificate may be the only copy: --yes is no word
+    about these."""
+    if planned.before is not None:
+        return
+    certificates = [change for change in planned.to_do if change.kind is Kind.CERTIFICATE and change.touches]
+    foreign = [change.path for change in (*planned.conflicts, *certificates) if change.path not in overwrite]
+    if foreign:
         raise Refused(
-            f"{folder} has files that regstore did not make: {names}. Move them away, use another folder, or say "
-            f"--overwrite {planned.conflicts[0].path}"
+            f"{folder} has files that regstore did not make: {', '.join(foreign)}. Move them away, use another folder, "
+            f"or say --overwrite {foreign[0]}"
         )
 
 
