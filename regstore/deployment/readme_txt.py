@@ -160,11 +160,14 @@ def _who(deployment: Deployment) -> str:
 
 
 def _start_compose(deployment: Deployment) -> Parts:
+    from regstore.deployment.systemd import unit_prefix
+
     yield "With Docker and its compose plugin (docker-compose 1.29, as Debian 12 has it, reads the file, too):"
     yield _commands(f"cd {shlex.quote(str(deployment.folder))}", "docker compose up -d", "docker compose ps")
     yield f"The containers run as {_who(deployment)}, who must own this folder and those of the store and the backup."
     yield "Once, for the nightly job:"
-    yield _commands(f"sudo install -m 644 {_in(deployment, compose.CRON)} /etc/cron.d/regstore")
+    # Of this deployment alone: another one's job on this host has another name.
+    yield _commands(f"sudo install -m 644 {_in(deployment, compose.CRON)} /etc/cron.d/{unit_prefix(deployment)}")
 
 
 def _start_systemd(deployment: Deployment) -> Parts:

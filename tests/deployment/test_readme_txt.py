@@ -178,3 +178,12 @@ def test_a_given_certificate_may_need_trust_too() -> None:
     text = readme_txt.render(deployment(tls=Tls.FILES, form=Form.COMPOSE))
     assert "public authority already" in " ".join(text.split())
     assert CA_KEY not in text
+
+
+def test_the_nightly_jobs_of_two_deployments_are_two_files() -> None:
+    """Else the second would take the first one's place, and its backups would end."""
+    texts = [
+        readme_txt.render(deployment(form=Form.COMPOSE, user="1000", folder=PurePosixPath(folder)))
+        for folder in ("/srv/a", "/srv/b")
+    ]
+    assert [re.findall(r"/etc/cron.d/(\S+)", text) for text in texts] == [["regstore-a"], ["regstore-b"]]
