@@ -20,6 +20,7 @@ import yaml
 
 from regstore.deployment import applying, authority, users
 from regstore.deployment.authority import Pair
+from regstore.errors import StorageFull
 from regstore.htpasswd import parse_htpasswd
 from tests.cli.conftest import Run, Said, Start
 from tests.cli.terminal import on_terminal
@@ -495,6 +496,33 @@ def test_a_bucket_in_the_place_of_a_folder_has_its_keys(
     assert said.code == 0, said
     assert "secrets/regstore.env keeps the S3 keys that it has" in said.err
     assert (place / "secrets/regstore.env").read_text() == before["regstore"]
+
+
+def test_a_change_of_store_that_is_cut_short_brings_its_keys_later(
+    init: Init, run: Run, place: Path, moto: S3Server, moto_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init()
+    for name, value in moto.environment().items():
+        monkeypatch.setenv(name, value)
+    bucket = ("--endpoint-url", moto.endpoint_url, "--store", f"s3://{moto_bucket}")
+    write = applying._write
+
+    def full(folder: Path, name: str, *rest: Any) -> None:
+        if name.startswith("secrets/"):
+            raise StorageFull("no space")
+        write(folder, name, *rest)
+
+    monkeypatch.setattr(applying, "_write", full)
+    assert run("init", place, *bucket, "--yes").code == 1
+    monkeypatch.setattr(applying, "_write", write)
+    assert run("init", place, "--yes").code == 0
+    assert "REGISTRY_STORAGE_S3_ACCESSKEY=" in (place / "secrets/registry.env").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_new_folder_is_whose_the_files_are(init: Init, place: Path, tmp_path: Path) -> None:
+    assert init("--run-as", "65534").code == 0
+    assert {path.stat().st_uid for path in (place, *place.rglob("*"))} == {65534}
 
 
 def test_a_named_store_with_keys_of_its_own(

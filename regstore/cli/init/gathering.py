@@ -164,6 +164,8 @@ def _is_elsewhere(deployment: Deployment, before: Record | None) -> bool:
     """Whether the bucket is another than it was, or the store was no bucket: then keys are lacking, not left out."""
     if before is None or before.deployment.driver != deployment.driver:
         return True
+    if any(len(digests) > 1 for digests in before.written.values()):
+        return True  # a run that was cut short: it may not have come to them
     was, now = (each.storage[each.driver] for each in (before.deployment, deployment))
     return any(was.get(name) != now.get(name) for name in ("bucket", "regionendpoint"))
 

@@ -53,7 +53,7 @@ def make(
 ) -> Result:
     """All of a deployment, new or changed."""
     terminal = Terminal.here(wanted=not (view.yes or voice().as_json or voice().quiet))
-    with _place(folder, view):
+    with _place(folder, view) as is_new:
         before = applying.read_record(folder)
         if before is not None:
             _owner(before.deployment)  # whoever may not write it says so before what is secret is read
@@ -70,6 +70,8 @@ def make(
         seeded = run_async(_seed_all(chosen, view, owner))
         if doing.create:
             _make_backup_folder(chosen.deployment, owner)
+        if is_new and owner is not None:
+            os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
         applying.apply(folder, made.plan, owner)
         return _finish(folder, made, view, seeded)
 
@@ -104,15 +106,15 @@ def change_part(folder: Path, keys: Keys, doing: Doing, view: View) -> Result:
 
 
 @contextmanager
-def _place(folder: Path, view: View) -> Iterator[None]:
-    """Locked, and made; a dry run makes nothing, and what was made for nothing goes again."""
+def _place(folder: Path, view: View) -> Iterator[bool]:
+    """Whether it is new. Locked, and made; a dry run makes nothing, and what was made for nothing goes again."""
     is_new = not folder.exists()
     if is_new and view.dry_run:
-        yield
+        yield is_new
         return
     with applying.locked(folder, create=True):
         try:
-            yield
+            yield is_new
         finally:
             if is_new:
                 with suppress(OSError):
