@@ -153,7 +153,8 @@ class _Importing:
         if not self.how.create:
             await refuse_missing(storage, made="makes it, and seeds it")
         plan = await plan_import(source, storage, self.options, on_event=self.shown.show)
-        if self.options.overwrite_tags and not await self._agreed(source, storage):
+        options = await self._agreed(source, storage) if self.options.overwrite_tags else self.options
+        if options is None:
             return plan, None
         store_with(storage, self.options.put)  # the lock and the journal too
         if self.how.create:
@@ -161,22 +162,22 @@ class _Importing:
         if self.how.break_lock:
             await break_locks_openly(storage)
         async with hold_lock_openly(storage, command="import") as lock:
-            return plan, await import_layout(
-                source, storage, plan, self.options, lock=lock, on_event=self.shown.show
-            )
+            return plan, await import_layout(source, storage, plan, options, lock=lock, on_event=self.shown.show)
 
-    async def _agreed(self, source: Storage, storage: Storage) -> bool:
+    async def _agreed(self, source: Storage, storage: Storage) -> ImportOptions | None:
+        """None where somebody said no. Where there was nothing to ask, nothing is overwritten, whatever comes."""
         from regstore.exchange.importing import plan_import
 
         if self.how.yes:
-            return True
-        plan = await plan_import(source, storage, replace(self.options, overwrite_tags=False))
+            return self.options
+        as_they_are = replace(self.options, overwrite_tags=False)
+        plan = await plan_import(source, storage, as_they_are)
         self.shown.clear()
         if not plan.conflicts:
-            return True
+            return as_they_are
         emit(f"{counted(len(plan.conflicts), 'tag')} to overwrite in {storage.url}:")
         emit_some([f"  {_conflict(one)}" for one in plan.conflicts], "  … and {} more")
-        return await confirm_shown("Overwrite these tags?", yes=False)
+        return self.options if await confirm_shown("Overwrite these tags?", yes=False) else None
 
 
 def _conflict(one: Conflict) -> str:

@@ -40,6 +40,7 @@ class EmptyOptions:
     restarted_after: every registry process was started after this time (microseconds by the store's clock).
     offline: the registry is stopped or read-only.
     settle: seconds between the cache's forgetting and the last look.
+    agreed: only these runs, which somebody was shown; None: all that may go.
     """
 
     run: str | None = None
@@ -47,6 +48,7 @@ class EmptyOptions:
     restarted_after: int | None = None
     offline: bool = False
     settle: float = 60.0
+    agreed: frozenset[str] | None = None
     scan: ScanOptions = field(default_factory=ScanOptions.default)
 
     def __post_init__(self) -> None:
@@ -111,6 +113,8 @@ async def choose_runs(
         raise Refused(f"nothing is emptied: run {young[0].run} stays: {young[0].reason}")
     if kept and not ready:
         raise _may_answer(known, len(kept), restarted=options.restarted_after is not None)
+    if options.agreed is not None:
+        ready = [run for run in ready if run.run in options.agreed]
     return ready, kept + young
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from regstore.backup.format import MARKER, marker_body
+from regstore.storage.base import Storage
 from tests.cli.conftest import Run
 from tests.cli.terminal import on_terminal
 from tests.exchange.stores import APP, OLD, OTHER, WORKER, fill, keys, tags
@@ -93,6 +95,29 @@ def test_a_conflict_is_told_and_overwritten_only_with_a_yes(
     assert tags(copy) == {"team/worker:stable": OTHER.digest}
     assert run("import", layout, copy, "--overwrite-tags", "--yes").code == 0
     assert tags(copy) == {"team/worker:stable": WORKER.digest}
+
+
+@pytest.mark.parametrize("command", ["import", "restore"])
+def test_where_nothing_was_asked_nothing_is_overwritten(
+    command: str, run: Run, store: Path, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody sets the tag after it was looked whether there is anything to ask."""
+    module, place = "regstore.cli.import_layout", tmp_path / "layout"
+    if command == "import":
+        run("export", store, "team/worker", place)
+    else:
+        module = "regstore.cli.backup.restore"
+        run("backup", "create", "--create", store, place)
+    hold = importlib.import_module(module).hold_lock_openly
+
+    def pushed_meanwhile(storage: Storage, **more: str) -> object:
+        fill(copy, ("team/worker", OTHER, "stable"))
+        return hold(storage, **more)
+
+    monkeypatch.setattr(f"{module}.hold_lock_openly", pushed_meanwhile)
+    said = run(command, place, copy, "--overwrite-tags")
+    assert said.code == 3 and f"team/worker:stable is {OTHER.digest[:19]} in the store" in said.err
+    assert tags(copy)["team/worker:stable"] == OTHER.digest
 
 
 def test_what_is_damaged_is_told_and_left_out(run: Run, store: Path, copy: Path, tmp_path: Path) -> None:

@@ -203,6 +203,28 @@ def test_empty_after_a_restart(run: Run, store: Path) -> None:
     assert (document["blobs"], document["kept"], document["versioned"]) == (BLOBS, [], False)
 
 
+def test_what_was_agreed_to_goes_and_what_ended_meanwhile_stays(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the question waits for its answer, another run's trash becomes old enough; or another run ends."""
+    collect(run, store)
+    end_long_ago(store)
+    [first] = {key.removeprefix(TRASH).partition("/")[0] for key in in_trash(store)}
+
+    def untag(*_: object, **__: object) -> bool:
+        (tag,) = run("tags", store, "team/app", "--json").json["tags"][:1]
+        assert run("untag", store, f"team/app:{tag['tag']}", "--yes").code == 0
+        end_long_ago(store)
+        return True
+
+    monkeypatch.setattr("regstore.cli.trash.empty.confirm", untag)
+    said = run("trash", "empty", store, "--registry-cache", "none", "--yes", "--json")
+    assert said.code == 0 and said.report["runs"] == [first], said
+    [second] = [each["run"] for each in run("trash", "list", store, "--json").json["runs"]]
+    monkeypatch.setattr("regstore.cli.trash.restore.confirm", untag)
+    assert run("trash", "restore", store, "--yes", "--json").report["run"] == second
+
+
 def test_empty_by_age(run: Run, store: Path) -> None:
     collect(run, store)
     document = run("trash", "empty", store, "--older-than", "7d", "--dry-run", "--json").plan

@@ -161,31 +161,35 @@ class _Restoring:
             if not self.how.create:
                 await refuse_missing(store, made="makes it, and seeds it")
             doubtful = bool(options.tags) or (options.overwrite_tags and not self.how.yes)
-            if doubtful and not await self._agreed(backup, store):
+            agreed = await self._agreed(backup, store) if doubtful else options
+            if agreed is None:
                 return None
             store_with(store, options.put)  # the lock and the journal too
             await _seed_empty(store, options, self.shown.show)
             if self.how.break_lock:
                 await break_locks_openly(store)
             async with hold_lock_openly(store, command="backup restore") as lock:
-                return await restore(backup, store, options, lock=lock, on_event=self.shown.show)
+                return await restore(backup, store, agreed, lock=lock, on_event=self.shown.show)
 
-    async def _agreed(self, backup: Storage, store: Storage) -> bool:
-        """Whether the tags that would be overwritten may be. InputError for a pattern of tags that matches none."""
+    async def _agreed(self, backup: Storage, store: Storage) -> RestoreOptions | None:
+        """None where the tags that would be overwritten may not be. Where there was nothing to ask, none is, whatever
+        comes. InputError for a pattern of tags that matches none."""
         from regstore.backup import plan_restore
 
         as_they_are = replace(self.options, overwrite_tags=False)
         plan = await plan_restore(backup, store, as_they_are, on_event=self.shown.show)
         self.shown.clear()
-        if not (self.options.overwrite_tags and plan.conflicts) or self.how.yes:
-            return True
+        if self.how.yes:
+            return self.options
+        if not (self.options.overwrite_tags and plan.conflicts):
+            return as_they_are
         emit(f"{counted(len(plan.conflicts), 'tag')} to overwrite in {store.url}:")
         lines = [
             f"  {one.repository}:{one.tag}  {one.there[:19] or 'unreadable'}  becomes  {one.snapshot[:19]}"
             for one in plan.conflicts
         ]
         emit_some(lines, "  … and {} more")
-        return await confirm_shown("Overwrite these tags?", yes=self.how.yes)
+        return self.options if await confirm_shown("Overwrite these tags?", yes=self.how.yes) else None
 
 
 async def _seed_empty(store: Storage, options: RestoreOptions, on_event: OnEvent) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -107,6 +107,7 @@ def trash_empty(
     if not confirm("Delete this for good?", yes=yes):
         emit_error("nothing was deleted")
         return Result()
+    options = replace(options, agreed=frozenset(run.run for run in ready))
     with progress() as on_event:
         emptied, versioned, left = run_async(_empty(settings, options, told, on_event))
     _print_emptied(emptied, left, [each for each in emptied.kept if each not in kept])

@@ -59,6 +59,7 @@ def trash_restore(
     if not confirm("Put this back?", yes=yes):
         emit_error("nothing was put back")
         return Result()
+    options = replace(options, run=plan.run)  # a newer one may have ended since
     with progress() as on_event:
         restored = run_async(_restore(settings, options, on_event))
     emit(
