@@ -108,9 +108,11 @@ def apply(folder: Path, plan: Plan, owner: Owner | None = None) -> None:
 
 
 def give(folder: Path, owner: Owner) -> None:
-    """All of a folder that was made just now."""
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+    """All of a folder that was made just now. No symbolic link leads elsewhere, whoever puts one there meanwhile."""
+    for _, folders, names, handle in os.fwalk(folder, follow_symlinks=False):
+        os.fchown(handle, owner.uid, owner.gid)
+        for name in (*folders, *names):
+            os.chown(name, owner.uid, owner.gid, dir_fd=handle, follow_symlinks=False)
 
 
 @contextmanager

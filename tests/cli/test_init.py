@@ -525,6 +525,20 @@ def test_a_new_folder_is_whose_the_files_are(init: Init, place: Path, tmp_path: 
     assert {path.stat().st_uid for path in (place, *place.rglob("*"))} == {65534}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_nothing_beyond_a_link_is_given_away(tmp_path: Path) -> None:
+    (tmp_path / "theirs/below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("theirs")
+    (tmp_path / "new/below").mkdir(parents=True)
+    (tmp_path / "new/below/file").touch()
+    (tmp_path / "new/link").symlink_to("../theirs")
+    owner = applying.Owner(uid=65534, gid=65534)
+    applying.give(tmp_path / "link", owner)
+    applying.give(tmp_path / "new", owner)
+    assert {path.stat().st_uid for path in (tmp_path / "theirs", tmp_path / "theirs/below")} == {0}
+    assert {path.lstat().st_uid for path in (tmp_path / "new", *(tmp_path / "new").rglob("*"))} == {65534}
+
+
 def test_a_named_store_with_keys_of_its_own(
     run: Run, place: Path, moto: S3Server, moto_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
