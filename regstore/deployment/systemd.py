@@ -74,6 +74,11 @@ def _word(text: object) -> str:
     return f'"{escaped}"' if not escaped or re.search(r"[\s'\";\\]", escaped) else escaped
 
 
+def _pattern(path: str) -> str:
+    """A file where systemd reads a pattern, as glob(3) has it; it takes all to the end of the line, quotes too."""
+    return re.sub(r"[\\*?\[]", r"\\\g<0>", path).replace("%", "%%")
+
+
 def _registry(deployment: Deployment) -> str:
     store = store_folder(deployment)
     return _unit(
@@ -179,7 +184,7 @@ def _as_who(
     lines = [
         f"User={deployment.user}",
         f"PrivateTmp={'no' if is_there else 'yes'}",
-        f"EnvironmentFile={deployment.seen(secrets).replace('%', '%%')}",
+        f"EnvironmentFile={_pattern(deployment.seen(secrets))}",
         *(f"Environment={_word(f'{name}={value}')}" for name, value in sorted(environment.items())),
         f"CapabilityBoundingSet={' '.join(rights)}",
     ]

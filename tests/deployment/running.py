@@ -52,7 +52,7 @@ class Unit:
             name, _, value = shlex.split(line)[0].replace("%%", "%").partition("=")
             found[name] = value
         for path in self.all("EnvironmentFile"):
-            for line in Path(path.replace("%%", "%")).read_text().splitlines():
+            for line in Path(re.sub(r"\\(.)", r"\1", path.replace("%%", "%"))).read_text().splitlines():
                 name, sign, value = line.partition("=")
                 if sign and not line.startswith("#"):
                     found[name] = value

@@ -55,7 +55,15 @@ def test_odd_paths_are_words_of_their_own(tmp_path: Path) -> None:
     assert f"REGSTORE_CONFIG={ODD}/regstore.toml" in settings
     (registry,) = (unit for unit in units.values() if "docker-registry" in unit.path.read_text())
     assert registry.command[-1] == f"{ODD}/config.yml"
-    assert registry.all("EnvironmentFile") == [f"{ODD}/secrets/registry.env".replace("%", "%%")]
+    as_pattern = ODD.replace("\\", "\\\\").replace("%", "%%")
+    assert registry.all("EnvironmentFile") == [f"{as_pattern}/secrets/registry.env"]
+
+
+def test_the_file_of_secrets_is_no_pattern() -> None:
+    """Of `[1]`, `*` and a backslash systemd would look for other files, and the registry would not start."""
+    made = systemd.files(deployment(folder=PurePosixPath("/srv/a[1]*?\\")))
+    text = next(file.content.decode() for file in made if b"docker-registry" in file.content)
+    assert "\nEnvironmentFile=/srv/a\\[1]\\*\\?\\\\/secrets/registry.env\n" in text
 
 
 @pytest.mark.parametrize("name", ["folder", "backup"])
