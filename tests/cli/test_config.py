@@ -411,6 +411,12 @@ def test_help_and_init_do_without_a_configuration(run: Run, write: Write) -> Non
 # -- references
 
 
+def test_a_value_that_looks_like_help_is_none(run: Run, write: Write, here: Path) -> None:
+    write("[stores")
+    for words in (("--region", "--help"), ("--", "--help")):
+        refused(run("ls", here, *words), "is not TOML")
+
+
 def test_secrets_come_by_reference(write: Write, here: Path) -> None:
     (here / "secret").write_text("redis://:geheim@h/0\n")
     commands = {

@@ -52,18 +52,23 @@ class Configured(Sections):
         if ctx.resilient_parsing:  # a shell completes; an option whose value is still to come would end the parsing
             return super().parse_args(ctx, args[:-1] if args and args[-1].startswith("-") else args)
         words, named = self._without_config(args)
+        refused: InputError | None = None
         try:
             self._configure(ctx, words, named)
         except InputError as error:
             if not set(ctx.help_option_names) & set(words):
                 raise _refusal(str(error), ctx) from error
+            refused = error
         try:
-            return super().parse_args(ctx, words)
+            rest = super().parse_args(ctx, words)  # which ends by itself where help is asked for
         except typer.BadParameter as error:
             source = ctx.meta.get(_SOURCES, {}).get(getattr(error.param, "name", ""))
             if source is not None:
                 error.message = f"{error.message} (as {source} says)"
             raise
+        if refused is not None:
+            raise _refusal(str(refused), ctx) from refused
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         with holding(self._current):
