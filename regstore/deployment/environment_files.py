@@ -80,6 +80,13 @@ def files(deployment: Deployment, given: Secrets, standing: Mapping[str, bytes])
     ]
 
 
+def overrides(content: bytes) -> list[str]:
+    """Names of what the registry's file says about its storage that is no secret: regstore's jobs, which go by
+    config.yml, do not see it. A cache that gc knows nothing of answers for blobs that gc took away."""
+    secret = tuple(f"REGISTRY_STORAGE_S3_{name}" for name in ("ACCESSKEY", "SECRETKEY", "SESSIONTOKEN"))
+    return sorted(name for name in variables(content) if name.startswith("REGISTRY_STORAGE") and name not in secret)
+
+
 def variables(content: bytes) -> dict[str, str]:
     """What such a file says. Lines that say nothing are passed over."""
     found = (_LINE.fullmatch(line.strip()) for line in content.decode(errors="replace").splitlines())

@@ -222,6 +222,15 @@ def test_lines_of_secrets_and_users_are_the_operators(init: Init, run: Run, plac
     assert after["secrets/registry.env"][1] == 0o600
 
 
+def test_a_cache_that_gc_would_not_see_is_told_of(init: Init, run: Run, place: Path) -> None:
+    init()
+    with (place / "secrets/registry.env").open("a") as file:
+        file.write("REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR=inmemory\nREGISTRY_LOG_LEVEL=debug\n")
+    said = run("init", place)
+    assert said.code == 0
+    assert "says REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR, and gc" in said.err
+
+
 def test_paths_are_taken_from_here_and_a_folder_may_move(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -156,6 +156,10 @@ def _secrets(
                 warnings.append(
                     f"{path} keeps the S3 keys that it has: change them, where they are not the store's"
                 )
+    if hidden := environment_files.overrides(there.get(REGISTRY_ENV, b"")):
+        warnings.append(
+            f"{REGISTRY_ENV} says {', '.join(hidden)}, and gc, which goes by config.yml, does not see it: say it there"
+        )
     given = Secrets(registry=of_registry, regstore=of_regstore, redis_password=password)
     return environment_files.files(chosen.deployment, given, there), warnings
 
