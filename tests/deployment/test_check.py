@@ -396,6 +396,8 @@ async def test_serve_beside_it() -> None:
         registry = FakeRegistry(edit=_wants_password)
         result = await asked(registry, user="ann", password="ü:x", serve_url=open_to_all.url)
         assert line(result, "serve").detail == "it asks nobody for a password"
+        result = await asked(FakeRegistry(edit=_wants_password), serve_url=open_to_all.url)
+        assert line(result, "serve").detail == "it asks nobody for a password"  # nor does it need one to be seen
     async with served(FakeRegistry(edit=_wants_password)) as guarded:
         registry = FakeRegistry(edit=_wants_password)
         result = await asked(registry, user="ann", password="ü:x", serve_url=guarded.url)

@@ -93,12 +93,16 @@ async def _try_wrong(client: Client, credentials: Credentials) -> CheckLine:
     return refusal(answer, "read").line(name)
 
 
-async def look_at_serve(client: Client, options: CheckOptions, credentials: Credentials | None) -> CheckLine:
-    """`regstore serve` beside it: it answers, and guards what the registry guards."""
+async def look_at_serve(
+    client: Client, root: Answer | None, options: CheckOptions, credentials: Credentials | None
+) -> CheckLine:
+    """`regstore serve` beside it: it answers, and guards what the registry guards. root: the registry's answer to who
+    has no password."""
+    is_guarded = bool(options.user) or (root is not None and root.status == 401)
     name, cure = "serve", "start `regstore serve`; its log says why it does not answer"
     try:
         answer = await client.ask("GET", ROOT)
-        if options.user and answer.status == 200:
+        if is_guarded and answer.status == 200:
             return fail(name, "it asks nobody for a password", "give `regstore serve` the registry's --htpasswd")
         if answer.status == 401 and credentials is not None:
             answer = await client.ask("GET", ROOT, credentials=credentials)

@@ -122,7 +122,7 @@ class _Check:
             host = self._reached.host if self._reached is not None and same else place.host
             context = certificate.client_context(options.ca) if place.tls else None
             async with Client(place, Reached(host, place.port), context, options.timeout) as client:
-                self._lines.append(await look_at_serve(client, options, credentials))
+                self._lines.append(await look_at_serve(client, root, options, credentials))
 
     def _skip(self, names: Sequence[str], why: str) -> None:
         names = [name for name in names if name != "same store" or self._options.store is not None]
