@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Final
 
@@ -65,7 +66,16 @@ def refuse_unasked(*, yes: bool, else_say: str = "") -> None:
 
 def _ask(question: str) -> None:
     refuse_unasked(yes=False)
+    _forget_typed()
     print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+
+
+def _forget_typed() -> None:
+    """What was typed before the question is no answer to it."""
+    import termios
+
+    with contextlib.suppress(OSError, ValueError, termios.error):
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
 
 def _is_yes(answer: str) -> bool:

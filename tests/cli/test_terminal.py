@@ -45,8 +45,11 @@ def test_a_prune_on_a_terminal_asks_once_and_takes_no_for_an_answer(
     for _ in range(2):
         assert run("backup", "create", demo_copy, backup, "--create").code == 0
     snapshots = sorted((backup / "snapshots").iterdir())
+    typed_before = ("", "y")  # which is no answer
     for answer, left in (("n", 2), ("y", 1)):
-        shown = on_terminal("backup", "prune", backup, "--keep-last", "1", answer=answer)
+        shown = on_terminal(
+            *("backup", "prune", backup, "--keep-last", "1"), answers=(typed_before, ("[y/N]", answer))
+        )
         assert shown.code == 0, shown
         assert shown.text.count("Delete this for good? [y/N]") == 1
         assert ("nothing was deleted" in shown.text) is (answer == "n")
