@@ -209,6 +209,18 @@ def test_an_address_of_this_computer_is_no_containers(init: Init) -> None:
     assert "own address" not in init(*words).err
 
 
+def test_a_unit_of_that_name_that_is_anothers_is_told_of(
+    init: Init, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.cli.init.gathering._UNITS", tmp_path)
+    installed = tmp_path / "regstore-registry.service"
+    init()
+    shutil.copy(place / "systemd/regstore-registry.service", installed)
+    assert "another folder" not in init().err
+    installed.write_text("[Service]\nExecStart=/usr/bin/docker-registry serve /elsewhere/registry/config.yml\n")
+    assert f"{installed} is of another folder" in init().err
+
+
 def test_lines_of_secrets_and_users_are_the_operators(init: Init, run: Run, place: Path) -> None:
     init()
     for path in ("secrets/registry.env", "auth/htpasswd"):

@@ -22,6 +22,7 @@ from regstore.deployment.forms import generated_files
 from regstore.deployment.planning import Plan, Standing, plan
 from regstore.deployment.record import Record
 from regstore.deployment.wanted import (
+    CONFIG,
     HTPASSWD,
     PRIVATE,
     REGISTRY_ENV,
@@ -37,6 +38,8 @@ from regstore.deployment.wanted import (
 from regstore.errors import InputError
 
 _FIRST_USER: Final = "admin"
+#: Where README.txt says to install units.
+_UNITS: Final = Path("/etc/systemd/system")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,11 @@ def _warnings(deployment: Deployment, doing: Doing, before: Record | None) -> li
             )
         if not Path(deployment.regstore_program).exists():
             found.append(f"there is no {deployment.regstore_program} here yet, which the nightly job runs")
+        if (unit := _unit_of_another(deployment)) is not None:
+            found.append(
+                f"{unit} is of another folder: where that is another deployment, give this folder another name, or "
+                "its units take the other's place"
+            )
     missing = missing_backup_folder(deployment)
     if missing is not None and not doing.create:
         found.append(f"there is no folder {missing} for backups yet, and no night makes it: --create does")
@@ -97,6 +105,18 @@ def _warnings(deployment: Deployment, doing: Doing, before: Record | None) -> li
             f"the store changes, and nothing is moved: `regstore migrate {before.deployment.store} {deployment.store}`"
         )
     return found
+
+
+def _unit_of_another(deployment: Deployment) -> Path | None:
+    """The installed unit that has the name of this deployment's, and starts a registry elsewhere."""
+    from regstore.deployment.systemd import quoted, unit_prefix
+
+    path = _UNITS / f"{unit_prefix(deployment)}.service"
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return None
+    return None if f" {quoted([deployment.seen(CONFIG)])}\n" in text else path
 
 
 def _own_addresses(deployment: Deployment) -> list[str]:
