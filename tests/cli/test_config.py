@@ -379,6 +379,7 @@ def test_a_strangers_file_is_a_trap_unless_it_is_named(demo_registry: Path, run:
         ("[options.gc]\ndry_run = 'yes'", ("dry_run is true or false",)),
         ("[stores.p]\nurl = '/x'\nredis_url = 'redis://:geheim@h/0'", ("stores.p.redis_url holds a password",)),
         ("[stores.p]\nurl = '/x'\nredis_url = 'redis://:ge@heim@h/0'", ("stores.p.redis_url holds a password",)),
+        ("[stores.p]\nurl = '/x'\nredis_url = 'redis://h/0?password=geheim'", ("redis_url holds a password",)),
         ("[[jobs.n.step]]\ncommand = 'verfiy'", ("[jobs.n], step 1", "did you mean verify?")),
         ("[[jobs.n.step]]\ncommand = 'gc'\nbreak_lock = true", ("break_lock is for one moment",)),
         ("[jobs.n]\non_failure = 'go'\nstep = []", ("on_failure")),

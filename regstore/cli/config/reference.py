@@ -16,8 +16,8 @@ from regstore.errors import InputError
 
 _SECONDS: Final = 60
 _LARGEST: Final = 2**16
-#: Up to the last @ before the path: one that is not written as %40 is of the password.
-_PASSWORD: Final = re.compile(r"(://[^/@:\s]*:)([^/\s]+)@")
+#: Up to the last @ before the path: one that is not written as %40 is of the password. Redis takes one as a parameter.
+_PASSWORD: Final = re.compile(r"(://[^/@:\s]*:)[^/\s]+(@)|([?&]password=)[^&\s]+")
 HIDDEN: Final = "***"
 
 
@@ -105,7 +105,7 @@ def has_password(text: str) -> bool:
 
 def without_password(text: str) -> str:
     """As it may be shown."""
-    return _PASSWORD.sub(rf"\1{HIDDEN}@", text)
+    return _PASSWORD.sub(rf"\1\3{HIDDEN}\2", text)
 
 
 def without_secret(word: str, text: str) -> str:
