@@ -527,6 +527,9 @@ def test_what_is_secret_is_shown_nowhere_also_where_it_should_not_be(run: Run, w
         said = run(*words)
         assert (said.code, "heim" in said.out + said.err) == (0, False), said
     refused(run("config", "check"), "stores.p.url holds a password")
+    write("[[jobs.n.step]]\ncommand = 'gc'\nstore = '/x'\nredis_url = ['redis://:geheim@h']\n")
+    said = run("config", "check")
+    assert "redis_url is text, not ['redis://:***@h']" in said.err and "geheim" not in said.err
     write("[[jobs.n.step]]\ncommand = 'ls'\nstore = '/x'\nping_url = 'https://hc-ping.com/geheim'\n")
     assert run("run", "n", "--dry-run").out == "regstore ls /x --ping-url 'https://hc-ping.com/***'\n"
 

@@ -36,7 +36,7 @@ from typing import Any, Final, Literal
 
 from regstore.cli.config.ambient import NOT_OF_ALL, OF_THE_END, ONCE, SHARED
 from regstore.cli.config.place import Place
-from regstore.cli.config.reference import Reference, has_password, reference_of
+from regstore.cli.config.reference import Reference, as_written, has_password, reference_of
 from regstore.errors import InputError
 
 STORE_TEXTS: Final = ("endpoint_url", "region", "profile", "registry_cache", "redis_url", "access_key_id")
@@ -173,12 +173,12 @@ class _Reader:
         if key == "path_style":
             if isinstance(value, bool):
                 return value
-            return self._problem(section, f"{key} is true or false, not {value!r}")
+            return self._problem(section, f"{key} is true or false, not {as_written(value)}")
         if key == "registry_debug_url":
             texts = [value] if isinstance(value, str) else value
             if isinstance(texts, list) and texts and all(isinstance(each, str) and each for each in texts):
                 return texts
-            return self._problem(section, f"{key} is a list of addresses, not {value!r}")
+            return self._problem(section, f"{key} is a list of addresses, not {as_written(value)}")
         if key in STORE_TEXTS + STORE_SECRETS and isinstance(value, dict):
             return self._reference(key, value, section)
         if key in STORE_SECRETS:
@@ -186,7 +186,7 @@ class _Reader:
                 section, f'{key} is a secret: say {{ env = "NAME" }} or {{ file = "path" }} instead'
             )
         if not isinstance(value, str) or not value:
-            return self._problem(section, f"{key} is text, not {value!r}")
+            return self._problem(section, f"{key} is text, not {as_written(value)}")
         if key == "url":
             return value if "://" in value else str(self._place.folder / value)
         return str(self._place.folder / value) if key in STORE_PATHS else value
@@ -265,7 +265,7 @@ class _Reader:
         if value == "continue":
             return "continue"
         if value != "stop":
-            self._problem(section, f'on_failure is "stop" or "continue", not {value!r}')
+            self._problem(section, f'on_failure is "stop" or "continue", not {as_written(value)}')
         return "stop"
 
     # -- tables and what is wrong with them
@@ -274,7 +274,7 @@ class _Reader:
         value = document.get(key, {})
         if isinstance(value, dict):
             return value
-        self._problem(section, f"{key} is a table, not {value!r}")
+        self._problem(section, f"{key} is a table, not {as_written(value)}")
         return {}
 
     def _tables(self, document: Mapping[str, Any], key: str, section: str) -> dict[str, Mapping[str, Any]]:

@@ -108,6 +108,11 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub(rf"\1\3{HIDDEN}\2", text)
 
 
+def as_written(value: Any) -> str:
+    """A value that can't be taken, as a message may have it."""
+    return without_password(repr(value))
+
+
 def without_secret(word: str, text: str) -> str:
     """The value of this option, as it may be shown: the path of a monitor's URL is a secret."""
     if word == "ping_url":

@@ -17,7 +17,7 @@ from regstore.cli.config.ambient import ELSEWHERE, NOT_OF_ALL, OF_THE_END, SHARE
 from regstore.cli.config.look import Look, names_of, variable
 from regstore.cli.config.model import Configuration, Step, suggestion
 from regstore.cli.config.place import VARIABLE
-from regstore.cli.config.reference import Reference, reference_of
+from regstore.cli.config.reference import Reference, as_written, reference_of
 from regstore.errors import InputError
 
 #: What is a store, or a backup, and may so be the name of one.
@@ -215,24 +215,24 @@ def _of_toml(look: Look, value: Any, configuration: Configuration) -> Any:
     if look.many:
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
-            raise InputError(f"is text or a list of texts, not {value!r}")
+            raise InputError(f"is text or a list of texts, not {as_written(value)}")
         if not texts:
             raise InputError("is an empty list, which would be as if nothing were said: leave it out")
         return texts
     if look.kind == "flag":
         if not isinstance(value, bool):
-            raise InputError(f"is true or false, not {value!r}")
+            raise InputError(f"is true or false, not {as_written(value)}")
         return value
     if look.kind == "number":
         if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError(f"is a whole number, not {value!r}")
+            raise InputError(f"is a whole number, not {as_written(value)}")
         return str(value)
     place = configuration.place
     if isinstance(value, dict) and look.kind == "text":
         return reference_of(value, place.folder, may_run=place.may_run_commands)
     if not isinstance(value, str):
         like = f", such as {look.default!r}" if look.parse is not None and look.default else ""
-        raise InputError(f"is text{like}, not {value!r}")
+        raise InputError(f"is text{like}, not {as_written(value)}")
     if look.word in STORES:
         return _store(value, configuration)
     if look.word == "policy" and value in configuration.policies:
