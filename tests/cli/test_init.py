@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -586,24 +587,28 @@ def test_another_store_is_warned_of(init: Init, run: Run, place: Path, tmp_path:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="to become somebody else")
-def test_no_permission(init: Init, place: Path, tmp_path: Path) -> None:
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        said = init()
-        place_is_there = place.exists()
-    finally:
-        os.seteuid(0)
-    assert not place_is_there
-    said.failed(1, "permission denied", "as the user who owns")
-    assert init().code == 0
-    os.seteuid(65534)
-    try:
-        said = init("--port", "5443", "--yes")
-    finally:
-        os.seteuid(0)
-    said.failed(1, "root owns the files")
+def test_no_permission(init: Init, run: Run) -> None:
+    """In a folder that everybody may see into, as those of the tests are not."""
+    assert init().code == 0  # what is imported then, a stranger may not be able to read
+
+    def init_as(user: int, *words: object) -> Said:
+        os.seteuid(user)
+        try:
+            return run(
+                "init", home / "hub", "--host", "hub.example.org", "--store", home / "store", "--create", *words
+            )
+        finally:
+            os.seteuid(0)
+
+    with tempfile.TemporaryDirectory(prefix="regstore-init-") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        said = init_as(65534)
+        assert not (home / "hub").exists()
+        said.failed(1, "permission denied", "as the user who owns")
+        assert init_as(0).code == 0
+        said = init_as(65534, "--port", "5443", "--yes")
+        said.failed(1, "root owns the files")
 
 
 def test_two_at_once(init: Init, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

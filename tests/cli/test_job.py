@@ -280,7 +280,7 @@ def test_on_a_terminal(folder: Path) -> None:
     assert max(map(len, (head, first, second, last))) <= 80
     wide = on_terminal("--config", path, "config", "show", "verify", "--store", "prod")
     assert wide.code == 0
-    assert wide.widest <= 80
+    assert max(len(line) for line in wide.text.split("\n") if str(folder) not in line) <= 80  # no path is cut
 
 
 def test_the_gravest_code_is_that_of_the_job() -> None:
