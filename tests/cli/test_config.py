@@ -290,6 +290,17 @@ def test_a_name_is_one_place_whatever_is_around(monkeypatch: pytest.MonkeyPatch,
     assert opened(["ls", "s3://x"], {}, monkeypatch, run) == [("s3://x", "http://general", "general", None, None)]
 
 
+@pytest.mark.parametrize("name", ["REGSTORE_ENDPOINT_URL", "REGSTORE_LS_ENDPOINT_URL"])
+def test_the_environment_says_of_no_named_bucket_where_it_is(
+    name: str, monkeypatch: pytest.MonkeyPatch, run: Run, write: Write
+) -> None:
+    write("[stores.away]\nurl = 's3://two'\n")
+    monkeypatch.setenv(name, "http://around")
+    run("ls", "away").failed(2, f"says no endpoint_url, and {name} would make it a bucket of http://around")
+    said = ["ls", "away", "--endpoint-url", "http://said"]
+    assert opened(said, {}, monkeypatch, run) == [("s3://two", "http://said", None, None, None)]
+
+
 # -- the file: where, whose, and what is wrong with it
 
 

@@ -29,6 +29,7 @@ class Current:
     said: frozenset[str] = field(default_factory=frozenset)
 
 
+_PLACE: Final = "endpoint_url"
 #: Keys of a store's section, and what OpenOptions calls them.
 KEYS: Final = {"access_key_id": "access_key", "secret_access_key": "secret_key", "session_token": "session_token"}
 _NOTHING: Final = Current()
@@ -138,12 +139,24 @@ def _name(word: str, what: str, known: Mapping[str, Any]) -> str | None:
 
 def reached(store: NamedStore, said_here: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """How it is reached: by what the command line says, then by its section, then by what holds for any store.
-    said_here: the values of the options, from wherever. prefix: of the parameters that say them."""
+    said_here: the values of the options, from wherever. prefix: of the parameters that say them. InputError where the
+    environment alone says on which server its bucket is."""
     said = _CURRENT.get().said
+    if prefix + _PLACE not in said and _PLACE not in store.said and (store.url or "").startswith("s3://"):
+        _refuse_place_around(store, said_here.get(_PLACE))
     return {
         key: value if prefix + key in said or key not in store.said else _value(store, key)
         for key, value in said_here.items()
     }
+
+
+def _refuse_place_around(store: NamedStore, endpoint: Any) -> None:
+    for name, value in os.environ.items():
+        if endpoint and value == endpoint and name.startswith("REGSTORE_") and name.endswith("ENDPOINT_URL"):
+            raise InputError(
+                f"{store.where} says no endpoint_url, and {name} would make it a bucket of {value}: say endpoint_url "
+                "in that section, or --endpoint-url"
+            )
 
 
 def keys_of(store: NamedStore, prefix: str = "") -> dict[str, str]:
