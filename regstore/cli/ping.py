@@ -101,7 +101,7 @@ class Ping:
         path = self.url.path.rstrip("/") + (f"/{word}" if word else "")
         host = self.url.netloc.rpartition("@")[2]
         request = Request(urlunsplit(self.url._replace(netloc=host, path=path, fragment="")))
-        request.add_header("User-Agent", f"regstore/{regstore.__version__}")
+        request.add_header("User-Agent", "/".join(("regstore", regstore.__version__)))
         if self.url.username is not None:
             user = f"{unquote(self.url.username)}:{unquote(self.url.password or '')}"
             request.add_unredirected_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")

@@ -261,7 +261,7 @@ async def test_https_on_a_port_of_plain_http(fake: FakeS3) -> None:
         endpoint_url=fake.url.replace("http:", "https:"),
         access_key="key",
         secret_key="secret",
-        retries=RetryPolicy(base=0),
+        retries=RetryPolicy(base=0, tries=1),
     )
     async with S3Storage(settings) as storage:
         with pytest.raises(Unreachable, match="is it an http:// port"):
