@@ -15,7 +15,9 @@ import regstore
 
 ROOT = Path(regstore.__file__).parent
 
-PURE = frozenset({"digest", "reference", "events", "errors", "htpasswd", "layout", "lazy", "manifest", "words"})
+PURE = frozenset(
+    {"digest", "reference", "events", "errors", "hosts", "htpasswd", "layout", "lazy", "manifest", "words"}
+)
 #: Lowest first. Parts of one layer do not know each other, except in the pure one.
 LAYERS = (
     PURE,

@@ -32,6 +32,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from regstore.errors import InputError
+from regstore.hosts import bracketed
 
 CONFIG: Final = "config.yml"
 AUTH_FOLDER: Final = "auth"
@@ -274,10 +275,6 @@ def parse_host(text: str) -> str:
     if not _NAME.fullmatch(name):
         raise InputError(f"{text!r} is neither the name of a host, such as registry.example.org, nor an IP address")
     return name
-
-
-def bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _as_folder(place: str) -> PurePosixPath:

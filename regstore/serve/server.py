@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import logging
 import re
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from aiohttp import hdrs, web
 
 from regstore.errors import InputError, Refused, RegstoreError
 from regstore.events import Notice, OnEvent, ignore
+from regstore.hosts import bracketed, is_loopback
 from regstore.serve.access import Passwords
 from regstore.serve.answers import TOLD, ApiError, error_response
 from regstore.serve.api import RegistryApi
@@ -99,16 +99,6 @@ def parse_listen(text: str) -> tuple[str, int]:
             f"{text!r} is no address to listen on: give HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000"
         )
     return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this computer reaches it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class PagesOf(Protocol):
@@ -278,6 +268,4 @@ async def serving(
 def url_of(options: ServeOptions, address: tuple[str, int]) -> str:
     """How a client on this computer reaches it."""
     host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    shown = f"[{host}]" if family == socket.AF_INET6 else host
-    return f"{'https' if options.tls_cert else 'http'}://{shown}:{port}"
+    return f"{'https' if options.tls_cert else 'http'}://{bracketed(host)}:{port}"

@@ -14,10 +14,11 @@ from aiohttp import web
 
 from regstore.deployment.check import CheckLine, CheckOptions, CheckResult, Outcome, check
 from regstore.deployment.check.place import Place
-from regstore.deployment.check.reaching import is_here, is_loopback
+from regstore.deployment.check.reaching import is_here
 from regstore.deployment.check.tiny import is_left_over, make_image
 from regstore.errors import InputError
 from regstore.events import Event, Notice
+from regstore.hosts import is_loopback
 from tests.deployment.fake_registry import FakeRegistry, served
 
 PROBE = "regstore-check/probe"

@@ -16,12 +16,13 @@ import pytest
 from aiohttp import web
 
 from regstore.errors import InputError, Refused
+from regstore.hosts import is_loopback
 from regstore.registry import Registry
 from regstore.serve import access, bodies, server
 from regstore.serve.access import Passwords, read_htpasswd
 from regstore.serve.answers import ApiError
 from regstore.serve.mounts import StoreMount
-from regstore.serve.server import ServeOptions, is_loopback, parse_listen
+from regstore.serve.server import ServeOptions, parse_listen
 from regstore.storage.disk import DiskStorage
 from tests.backup.places import memory
 from tests.registry.stores import push

@@ -77,7 +77,8 @@ def check_deployment(folder: Path, settings: InitStore, keys: Keys, asked: Check
 def _options(folder: Path, deployment: Deployment, keys: Keys, asked: Checking, terminal: Terminal) -> CheckOptions:
     from regstore.deployment.check import CheckOptions
     from regstore.deployment.containers import debug_url
-    from regstore.deployment.wanted import CA_CERT, Form, Tls, bracketed
+    from regstore.deployment.wanted import CA_CERT, Form, Tls
+    from regstore.hosts import bracketed
 
     given = folder / CA_CERT
     user, password = _who(folder, keys, terminal)

@@ -16,7 +16,6 @@ from regstore.cli.init.passwords import Passwords, passwords_of
 from regstore.deployment import applying, environment_files, nightly, users
 from regstore.deployment.authority import Pair, certificates_of
 from regstore.deployment.certificates import PATHS, Certificates, Given, certificates
-from regstore.deployment.check.reaching import is_loopback
 from regstore.deployment.environment_files import Secrets, StoreKeys
 from regstore.deployment.forms import generated_files
 from regstore.deployment.planning import Plan, Standing, plan
@@ -36,6 +35,7 @@ from regstore.deployment.wanted import (
     WantedFile,
 )
 from regstore.errors import InputError
+from regstore.hosts import is_loopback
 
 _FIRST_USER: Final = "admin"
 #: Where README.txt says to install units.

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from regstore.deployment.check.place import Place, bracketed
+from regstore.deployment.check.place import Place
 from regstore.deployment.check.reaching import Reached
 from regstore.errors import Unreachable
+from regstore.hosts import bracketed
 
 #: Bytes of an answer. All that is asked for is far smaller.
 _MOST: Final = 4 << 20

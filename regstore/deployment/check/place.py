@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from regstore.errors import InputError
+from regstore.hosts import bracketed
 from regstore.words import printable
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -61,10 +62,6 @@ class Place:
 def split_address(text: str) -> tuple[str, int]:
     """`HOST[:PORT]`; 0 for no port. InputError."""
     return _host(text, text)
-
-
-def bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _host(netloc: str, text: str) -> tuple[str, int]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from regstore.deployment.check.options import CheckOptions
-from regstore.deployment.check.place import Place, bracketed, split_address
+from regstore.deployment.check.place import Place, split_address
 from regstore.deployment.check.result import CheckLine, Red, ok, warn
+from regstore.hosts import bracketed
 
 _FIREWALL: Final = "see that it is up, and that no firewall drops what is sent to the port"
 
@@ -76,13 +77,6 @@ async def connect(addresses: list[str], port: int, timeout: float) -> tuple[Chec
         cure = "take the address out of the DNS, or let the port through: clients that try it first wait"
         return warn("port", f"{detail}, but {'; '.join(problems)}", cure), reached
     return ok("port", detail), reached
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def is_here(address: str) -> bool:

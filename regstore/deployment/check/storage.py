@@ -9,9 +9,10 @@ from regstore.deployment.check.answers import AGAIN, LOG, code_of, said, shorten
 from regstore.deployment.check.client import Answer, Client
 from regstore.deployment.check.options import CheckOptions
 from regstore.deployment.check.place import Place
-from regstore.deployment.check.reaching import Reached, is_here, is_loopback
+from regstore.deployment.check.reaching import Reached, is_here
 from regstore.deployment.check.result import CheckLine, Outcome, fail, not_tried, ok, warn
 from regstore.errors import NoSuchBucket, RegstoreError, Unreachable
+from regstore.hosts import is_loopback
 from regstore.seed import Outcome as Seeded
 from regstore.seed import SeedOptions, seed
 from regstore.storage.base import Storage

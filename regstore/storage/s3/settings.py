@@ -12,6 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from regstore.errors import InputError
 from regstore.events import OnEvent, ignore
+from regstore.hosts import bracketed
 from regstore.storage.base import PutOptions
 from regstore.storage.s3.retry import RetryPolicy
 from regstore.storage.s3.sigv4 import encode_path
@@ -138,7 +139,7 @@ def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
         port = parts.port
     except ValueError as error:
         raise InputError(f"{shown!r} has no valid port") from error
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    name = bracketed(parts.hostname)
     is_aws = name.endswith((".amazonaws.com", ".amazonaws.com.cn"))
     # A dot in the bucket's name does not fit the wildcard of AWS' certificate.
     path_style = settings.path_style if settings.path_style is not None else not is_aws or "." in settings.bucket
