@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Current:
-    """said: parameters that the command line has, or the step of a job."""
+    """said: parameters that the command line has, or the step of a job. around: those that the environment says, and
+    its variable."""
 
     configuration: Configuration | None = None
     said: frozenset[str] = field(default_factory=frozenset)
+    around: Mapping[str, str] = field(default_factory=dict)
 
 
 _PLACE: Final = "endpoint_url"
@@ -141,22 +143,17 @@ def reached(store: NamedStore, said_here: Mapping[str, Any], prefix: str = "") -
     """How it is reached: by what the command line says, then by its section, then by what holds for any store.
     said_here: the values of the options, from wherever. prefix: of the parameters that say them. InputError where the
     environment alone says on which server its bucket is."""
-    said = _CURRENT.get().said
-    if prefix + _PLACE not in said and _PLACE not in store.said and (store.url or "").startswith("s3://"):
-        _refuse_place_around(store, said_here.get(_PLACE))
+    current = _CURRENT.get()
+    variable = current.around.get(prefix + _PLACE)
+    if variable is not None and _PLACE not in store.said and (store.url or "").startswith("s3://"):
+        raise InputError(
+            f"{store.where} says no endpoint_url, and {variable} would make it a bucket of {said_here[_PLACE]}: say "
+            "endpoint_url in that section, or --endpoint-url"
+        )
     return {
-        key: value if prefix + key in said or key not in store.said else _value(store, key)
+        key: value if prefix + key in current.said or key not in store.said else _value(store, key)
         for key, value in said_here.items()
     }
-
-
-def _refuse_place_around(store: NamedStore, endpoint: Any) -> None:
-    for name, value in os.environ.items():
-        if endpoint and value == endpoint and name.startswith("REGSTORE_") and name.endswith("ENDPOINT_URL"):
-            raise InputError(
-                f"{store.where} says no endpoint_url, and {name} would make it a bucket of {value}: say endpoint_url "
-                "in that section, or --endpoint-url"
-            )
 
 
 def keys_of(store: NamedStore, prefix: str = "") -> dict[str, str]:

@@ -102,7 +102,8 @@ class Configured(Sections):
             found_elsewhere = {name: each for name, each in found_elsewhere.items() if name not in OF_THE_END}
         if told.step is not None:
             said |= {name for name, given in found_elsewhere.items() if given.source == told.step.where}
-            self._current = Current(configuration=told.configuration, said=frozenset(said))
+        around = {name: given.source for name, given in found_elsewhere.items() if given.source in environ}
+        self._current = Current(configuration=told.configuration, said=frozenset(said), around=around)
         ctx.default_map = {
             name: given.got(environ).value
             for name, given in found_elsewhere.items()
