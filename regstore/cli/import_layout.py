@@ -12,7 +12,7 @@ from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import refuse_missing
-from regstore.cli.options import BreakLock, DryRun, NewObjects
+from regstore.cli.options import BreakLock, CreateStore, DryRun, NewObjects, YesToOverwrite
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_rows, emit_some, warn_some
 from regstore.cli.progress import Shown, progress
@@ -59,11 +59,9 @@ class How:
     sparse: Annotated[
         bool, typer.Option("--sparse", help="Also an index that lists images which the layout lacks.")
     ] = False
-    create: Annotated[
-        bool, typer.Option("--create", help="Create and seed STORE first where it is missing, as seed-bucket does.")
-    ] = False
+    create: CreateStore = False
     dry_run: DryRun = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --overwrite-tags.")] = False
+    yes: YesToOverwrite = False
     break_lock: BreakLock = False
 
 

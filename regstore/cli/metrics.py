@@ -16,14 +16,13 @@ job's file has all this of each of its steps, too.
 from __future__ import annotations
 
 import errno
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from regstore.cli.whole import write_whole
 from regstore.words import printable
 
 _SUCCESS: Final = "regstore_run_last_success_time_seconds"
@@ -120,19 +119,7 @@ def write_metrics(path: Path, ran: Ran, steps: Sequence[str] = ()) -> None:
         before = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         before = ""
-    # Only *.prom is read, so never this one.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    beside = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(merged([*steps, exposition(ran)], before))
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    write_whole(path, merged([*steps, exposition(ran)], before), mode=0o644)  # the exporter reads *.prom, not .tmp
 
 
 def _escaped(text: str) -> str:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Show what would be done; write nothing.")]
 PlanOnly = Annotated[bool, typer.Option("--dry-run", "-n", help="Show the plan; write nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesToOverwrite = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --overwrite-tags.")]
+CreateStore = Annotated[
+    bool, typer.Option("--create", help="Create and seed STORE first where it is missing, as seed-bucket does.")
+]
 BreakLock = Annotated[
     bool, typer.Option("--break-lock", help="Take the lock from another run; only when that is certainly dead.")
 ]

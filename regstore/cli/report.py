@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +14,7 @@ from regstore.cli.output import emit, size
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.whole import write_whole
 from regstore.errors import InputError, RegstoreError
 from regstore.events import OnEvent
 
@@ -60,14 +59,7 @@ async def _make(settings: StoreSettings, snapshot: str, on_event: OnEvent) -> st
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all; for this user alone, until he gives it to others."""
-    beside = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        beside = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        beside.replace(path)
+        write_whole(path, text, mode=0o600)
     except OSError as error:
-        if beside is not None:
-            beside.unlink(missing_ok=True)
         raise RegstoreError(f"the report can't be written to {path}: {error.strerror or error}") from error

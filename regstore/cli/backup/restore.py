@@ -14,7 +14,16 @@ from regstore.cli.command import command
 from regstore.cli.confirm import confirm_shown
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.making import is_there, refuse_missing
-from regstore.cli.options import BreakLock, DryRun, NewObjects, Scope, SecondStore, ToStore
+from regstore.cli.options import (
+    BreakLock,
+    CreateStore,
+    DryRun,
+    NewObjects,
+    Scope,
+    SecondStore,
+    ToStore,
+    YesToOverwrite,
+)
 from regstore.cli.outcome import Result
 from regstore.cli.output import blobs, counted, emit, emit_error, emit_some, plain, warn_some
 from regstore.cli.progress import Shown, progress
@@ -62,11 +71,9 @@ class RestoredScope(Scope):
 class How:
     """What is made, shown and asked first."""
 
-    create: Annotated[
-        bool, typer.Option("--create", help="Create and seed STORE first where it is missing, as seed-bucket does.")
-    ] = False
+    create: CreateStore = False
     dry_run: DryRun = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --overwrite-tags.")] = False
+    yes: YesToOverwrite = False
     break_lock: BreakLock = False
 
 
