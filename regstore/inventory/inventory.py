@@ -55,7 +55,6 @@ class Inventory:
     ) -> None:
         """place: of a later look, see `child`."""
         self._place = place or OwnFile(path, memory_limit)
-        self.connection: Final = self._place.connection
         #: Whether what was to be listed is in it; so it is at the end of a `with` that raised nothing.
         self.complete = False
         self.scanned_at = 0
@@ -64,6 +63,15 @@ class Inventory:
         self.multipart_uploads_unknown = ""
         #: What says that a database holds the metadata, when blobs were listed: then links are not the whole truth.
         self.database = ""
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        return self._place.connection
+
+    def open(self) -> None:
+        """Make the file and its tables now, in whatever thread this is; else the first statement does. RegstoreError
+        where that can't be done."""
+        self._place.open()
 
     def child(self) -> Inventory:
         """An inventory for a later look at the same store, or at a part of it: its own links, tags and uploads; the

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,40 +29,67 @@ _SHARED: Final = ("blob", "manifest", "edge")
 
 class OwnFile:
     """A file, temporary where `path` is None. Else it is made beside `path`, and put there at the end, in the place of
-    an older one, if it is to be kept. `folder` is for what lasts as long as it is open."""
+    an older one, if it is to be kept. `folder` is for what lasts as long as it is open.
+
+    It is made by `open`, or else by the first use, from any thread: loading DuckDB and making the tables take as long
+    as some requests do."""
 
     def __init__(self, path: Path | None, memory_limit: str) -> None:
-        import duckdb
-
         self.folder: Final = Path(tempfile.mkdtemp(prefix="regstore-"))
         self._path = path
         self._beside: Path | None = None
         self._file = self.folder / "inventory.duckdb"
+        self._memory_limit = memory_limit
         self._keys = 0
         self._schemas = 0
         self._threads = min(_THREADS, os.cpu_count() or 1)
-        try:
-            if path is not None:
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._opening = threading.Lock()
+        if path is not None:
+            with self._removed_on_failure():
                 _refuse_what_is_not_ours(path)
                 # DuckDB makes its files as the umask says; a folder of mkdtemp's is private.
                 self._beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
                 self._file = self._beside / "kept.duckdb"
-            self.connection: Final = _connect(self._file, self.folder / "spill", memory_limit, self._threads)
-            opening = [
-                "begin",  # one transaction: each statement would cost a flush
-                SCHEMA.text("shared"),
-                SCHEMA.text("own"),
-                VOCABULARY.text("macros"),
-                f"create table {_MARK} as select 1 as version",
-                "commit",
-            ]
-            if path is None:  # what is not kept is not written out at the end
-                opening.append("pragma disable_checkpoint_on_shutdown")
-            self.connection.execute(";\n".join(opening))
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        return self.open() if self._connection is None else self._connection
+
+    def open(self) -> duckdb.DuckDBPyConnection:
+        """The same connection each time; the first call makes it."""
+        with self._opening:
+            if self._connection is None:
+                with self._removed_on_failure():
+                    self._connection = self._opened()
+            return self._connection
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        connection = _connect(self._file, self.folder / "spill", self._memory_limit, self._threads)
+        opening = [
+            "begin",  # one transaction: each statement would cost a flush
+            SCHEMA.text("shared"),
+            SCHEMA.text("own"),
+            VOCABULARY.text("macros"),
+            f"create table {_MARK} as select 1 as version",
+            "commit",
+        ]
+        if self._path is None:  # what is not kept is not written out at the end
+            opening.append("pragma disable_checkpoint_on_shutdown")
+        connection.execute(";\n".join(opening))
+        return connection
+
+    @contextmanager
+    def _removed_on_failure(self) -> Iterator[None]:
+        import duckdb
+
+        try:
+            yield
         except BaseException as error:
             self._remove()
             if isinstance(error, duckdb.Error | OSError):
-                raise RegstoreError(f"the inventory {path or self.folder} can't be made: {error}") from error
+                where = self._path or self.folder
+                raise RegstoreError(f"the inventory {where} can't be made: {error}") from error
             raise
 
     def schema(self) -> Schema:
@@ -87,8 +116,13 @@ class OwnFile:
 
     def close(self, *, keep: bool) -> None:
         try:
-            self.connection.close()
-            if self._path is not None and keep and self._file.exists():
+            with self._opening:  # not while a thread opens it
+                connection = self._connection
+            if connection is None and keep and self._path is not None:
+                connection = self.open()
+            if connection is not None:
+                connection.close()
+            if keep and self._path is not None and self._file.exists():
                 self._file.chmod(0o600)
                 self._file.replace(self._path)
         finally:
@@ -118,6 +152,9 @@ class Schema:
             "commit",
         ]
         self.connection.execute(";\n".join(opening))
+
+    def open(self) -> duckdb.DuckDBPyConnection:
+        return self.connection
 
     def schema(self) -> Schema:
         return self._file.schema()

@@ -72,6 +72,14 @@ class _Intake:
         self._pages: list[Page] = []
         self._keys = 0
         self._lock = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Open the inventory, while the first requests are on their way."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(in_thread(self._inventory.open))
+            # `flush` raises what it does; where the listing has failed before, nobody asks.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def add(self, page: Page) -> None:
         self._pages.append(page)
@@ -83,6 +91,8 @@ class _Intake:
         async with self._lock:  # one thread at a time on the connection; who waits here slows the listing down
             if self._keys < least:
                 return  # who waited before has taken them along
+            if self._opening is not None:
+                await self._opening
             pages, self._pages, self._keys = self._pages, [], 0
             await in_thread(self._inventory.ingest, pages)  # it must not outlast the connection
 
@@ -111,6 +121,7 @@ class Scanner:
         )
 
     async def run(self) -> None:
+        self._intake.begin()
         self._inventory.scanned_at = await self._storage.now()
         await self.list_blobs()
         await self.list_links()
@@ -150,6 +161,7 @@ class Scanner:
 
     async def _list(self, prefix: str, phase: str, *, begin: str | None = None) -> None:
         done = 0
+        self._intake.begin()
 
         async def sink(page: Page) -> None:
             nonlocal done

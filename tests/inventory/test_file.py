@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from regstore.errors import InputError, Refused, StorageError, StorageFull
+from regstore.errors import InputError, Refused, RegstoreError, StorageError, StorageFull
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.place import OwnFile
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import model_storage, small_registry
@@ -62,6 +65,42 @@ async def test_a_scan_that_fails_leaves_the_older_inventory(tmp_path: Path) -> N
         assert older.execute("select count(*) from blob").fetchall() == [(blobs,)]
 
 
+# -- beside the first requests
+
+
+async def test_the_listing_begins_before_the_inventory_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Event()
+    opened = OwnFile._opened
+
+    async def note(operation: str, key: str) -> None:
+        asked.set()
+
+    def late(self: OwnFile) -> Any:
+        assert asked.wait(20), "the listing waits for the inventory"
+        return opened(self)
+
+    monkeypatch.setattr(OwnFile, "_opened", late)
+    async with scan(FaultyStorage(model_storage(small_registry()), before=note)) as inventory:
+        assert inventory.count("blob") > 0
+
+
+@pytest.mark.parametrize(("page", "told"), [(None, "can't be made: no room"), (1, "fault in page 1")])
+async def test_one_that_can_not_be_made_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: int | None, told: str
+) -> None:
+    def fail(self: OwnFile) -> Any:
+        raise duckdb.IOException("no room")
+
+    monkeypatch.setattr(OwnFile, "_opened", fail)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    storage = FaultyStorage(model_storage(small_registry()), fail_list_page=page)
+    with pytest.raises(RegstoreError, match=told):
+        async with scan(storage, ScanOptions(inventory=tmp_path / "kept")):
+            pass
+    assert [file.name for file in tmp_path.rglob("*")] == ["temporary"]
+
+
 # -- memory
 
 
@@ -88,8 +127,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inventory, ShortOfM
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     with Inventory() as inventory:
         connection = ShortOfMemory(inventory.connection)
-        inventory.connection = connection  # type: ignore[misc, assignment]
-        inventory._place.connection = connection  # type: ignore[misc, assignment]
+        inventory._place._connection = connection  # type: ignore[union-attr]
         yield inventory, connection
 
 
