@@ -25,6 +25,7 @@ LAYERS = (
     frozenset({"storage"}),
     frozenset({"tagging"}),
     frozenset({"registry", "state", "seed"}),
+    frozenset({"tasks"}),
     frozenset({"inventory"}),
     frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),

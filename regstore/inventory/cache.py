@@ -9,41 +9,21 @@ convenience: when it can't be read or written, `load` finds nothing and `save` d
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from regstore.digest import Digest
 from regstore.errors import InputError
-from regstore.manifest import PARSER_VERSION, Manifest
+from regstore.manifest import PARSER_VERSION
 from regstore.storage.private import open_private_database
+from regstore.tasks.manifests import RememberedManifest, checksum
 
-_HEAD: Final = struct.Struct("<BBq")
 _CHUNK: Final = 500
 _FORGOTTEN: Final = "manifests are not remembered between runs"
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedManifest:
-    """One readable manifest, ready for the inventory: digests as raw bytes, edges as (target, kind, size)."""
-
-    digest: bytes
-    size: int
-    media_type: str
-    artifact_type: str
-    edges: tuple[tuple[bytes, int, int], ...]
-
-    @classmethod
-    def of(cls, digest: Digest, size: int, manifest: Manifest) -> ParsedManifest:
-        edges = tuple((edge.target.digest.raw, int(edge.kind), edge.target.size) for edge in manifest.edges)
-        return cls(digest.raw, size, manifest.media_type, manifest.artifact_type, edges)
 
 
 def default_cache_dir() -> Path | None:
@@ -84,7 +64,7 @@ class ManifestCache:
         except (InputError, OSError, sqlite3.Error) as error:
             self._give_up("the manifest cache", error)
 
-    def load(self, digests: Sequence[bytes]) -> Iterator[ParsedManifest]:
+    def load(self, digests: Sequence[bytes]) -> Iterator[RememberedManifest]:
         """Those of the digests that are known, in no order."""
         remaining = iter(digests)
         while self._connection is not None and (chunk := list(islice(remaining, _CHUNK))):
@@ -101,20 +81,11 @@ class ManifestCache:
             except sqlite3.Error as error:
                 self._give_up("the manifest cache", error)
                 return
-            for *row, checksum in found:
-                if _checksum(row) != checksum:
-                    continue
-                digest, size, media_type, artifact_type, packed = row
-                yield ParsedManifest(digest, size, media_type, artifact_type, tuple(_unpack(packed)))
+            yield from (row for row in found if checksum(row[:-1]) == row[-1])
 
-    def save(self, manifests: Iterable[ParsedManifest]) -> None:
-        if self._connection is None:
+    def save(self, rows: Sequence[RememberedManifest]) -> None:
+        if self._connection is None or not rows:
             return
-        rows = []
-        for known in manifests:
-            edges = b"".join(_HEAD.pack(kind, len(target), size) + target for target, kind, size in known.edges)
-            row = [known.digest, known.size, known.media_type, known.artifact_type, edges]
-            rows.append([*row, _checksum(row)])
         try:
             self._connection.execute("begin immediate")
             self._connection.executemany("insert or replace into manifest values (?, ?, ?, ?, ?, ?)", rows)
@@ -138,7 +109,7 @@ class ManifestCache:
             except sqlite3.Error as error:
                 self._give_up("the manifest cache", error)
                 break
-            created |= {digest: time for digest, time, checksum in found if _checksum([digest, time]) == checksum}
+            created |= {digest: time for digest, time, told in found if checksum([digest, time]) == told}
         return created
 
     def save_created(self, created: Iterable[tuple[bytes, int | None]]) -> None:
@@ -149,7 +120,7 @@ class ManifestCache:
             self._connection.execute("begin immediate")
             self._connection.executemany(
                 "insert or replace into config values (?, ?, ?)",
-                [[digest, time, _checksum([digest, time])] for digest, time in created],
+                [[digest, time, checksum([digest, time])] for digest, time in created],
             )
             self._connection.execute("commit")
         except sqlite3.Error as error:
@@ -163,16 +134,3 @@ class ManifestCache:
     def _give_up(self, where: object, error: Exception) -> None:
         self.trouble = f"{_FORGOTTEN}: {where}: {error}"
         self.close()
-
-
-def _checksum(row: Sequence[Any]) -> bytes:
-    return hashlib.blake2b(repr(row).encode(), digest_size=16).digest()
-
-
-def _unpack(packed: bytes) -> Iterator[tuple[bytes, int, int]]:
-    position, end = 0, len(packed)
-    while position < end:
-        kind, length, size = _HEAD.unpack_from(packed, position)
-        position += _HEAD.size
-        yield packed[position : position + length], kind, size
-        position += length

@@ -16,13 +16,15 @@ import asyncio
 import bisect
 import re
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 from regstore.concurrency import task_group
 from regstore.storage.base import Page, Storage
+from regstore.tasks.listing import ListRange, list_range
+from regstore.tasks.runner import HERE, Runner
 
 Sink = Callable[[Page], Awaitable[None]]
 
@@ -39,6 +41,9 @@ _MAX_CUTS_BLIND: Final = 2
 _WORTH_PAGES: Final = 5
 #: A range must have been this long, in pages, before it is cut where nothing tells how much is left.
 _PROVEN_PAGES: Final = 3
+#: Keys after which a listing is long, and processes are worth their start.
+_LONG: Final = 30_000
+_TASK_PAGES: Final = 2
 
 
 @dataclass(slots=True)
@@ -51,7 +56,13 @@ class _Range:
 
 
 async def list_in_parallel(
-    storage: Storage, prefix: str, sink: Sink, *, concurrency: int, begin: str | None = None
+    storage: Storage,
+    prefix: str,
+    sink: Sink,
+    *,
+    concurrency: int,
+    begin: str | None = None,
+    runner: Runner = HERE,
 ) -> int:
     """Give every page below the prefix to `sink`, in no order; returns the number of ranges used.
 
@@ -67,20 +78,21 @@ async def list_in_parallel(
     used = 1
     idle = concurrency
     finished = asyncio.Event()
+    reader = _Reader(storage, prefix if begin is None else begin, runner)
 
     async def work() -> None:
         nonlocal open_ranges, idle, used
         while True:
             piece = await queue.get()
             idle -= 1
-            async for page in storage.list(prefix if begin is None else begin, start_after=piece.after):
+            async for page in reader.pages_of(piece):
                 kept = page.up_to(piece.last) if piece.last else page
                 await sink(kept)
                 if kept.complete or len(kept) < len(page):
                     break  # a page that ends at the bound goes on to one with nothing of it
                 if page.keys:
                     piece.after = page.keys[-1]
-                    piece.pages += 1
+                    piece.pages += -(-len(page) // 1000)
                     hands = idle - queue.qsize()
                     if hands > 0:
                         parts = _split(prefix, page.keys, piece, hands)
@@ -99,6 +111,33 @@ async def list_in_parallel(
         for worker in workers:
             worker.cancel()
     return used
+
+
+class _Reader:
+    """Lists ranges: here, and where the listing proves long by the runner."""
+
+    def __init__(self, storage: Storage, prefix: str, runner: Runner) -> None:
+        self._storage = storage
+        self._prefix = prefix
+        self._runner = runner
+        self._may_hand_out = runner.reaches(storage)
+        self._listed = 0
+
+    @property
+    def _hands_out(self) -> bool:
+        return self._may_hand_out and self._listed >= _LONG
+
+    async def pages_of(self, piece: _Range) -> AsyncIterator[Page]:
+        """Of a range that may become shorter meanwhile, and whose `after` goes on."""
+        if not self._hands_out:
+            async for page in self._storage.list(self._prefix, start_after=piece.after):
+                self._listed += len(page)
+                yield page
+                if self._hands_out:
+                    break
+        while True:
+            rest = ListRange(prefix=self._prefix, after=piece.after, last=piece.last, pages=_TASK_PAGES)
+            yield await self._runner.run(list_range, rest, self._storage)
 
 
 def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from regstore import layout
-from regstore.concurrency import for_each
-from regstore.digest import Digest
-from regstore.errors import InvalidManifest, NotFound, StorageError
-from regstore.events import Notice, OnEvent, Progress
-from regstore.inventory.cache import ManifestCache, ParsedManifest
+from regstore.concurrency import for_each, in_thread
+from regstore.errors import StorageError
+from regstore.events import Event, Notice, OnEvent, Progress
+from regstore.inventory.cache import ManifestCache
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import note_not_given, other_blobs
 from regstore.inventory.statements import EDGE_KINDS, Statements
-from regstore.manifest import MAX_SIZE, parse_manifest
+from regstore.manifest import MAX_SIZE
 from regstore.storage.base import Storage
 from regstore.storage.outage import OutageWatch
+from regstore.tasks.manifests import PHASE, ManifestRows, ReadManifests, read_manifests
+from regstore.tasks.packing import PackedError, unpack
+from regstore.tasks.runner import HERE, Here, Runner
 
 _BATCH_MANIFESTS: Final = 4_000
+#: In one task of another process.
+_TASK_MANIFESTS: Final = 400
+#: So many make up for the start of processes.
+_WORTH_WORKERS: Final = 3_000
 #: Digests held in memory at a time.
 _SLICE: Final = 50_000
 _SQL: Final = Statements("regstore.inventory", "manifests.sql", **EDGE_KINDS)
@@ -36,6 +44,7 @@ class ManifestReader:
         *,
         cache_dir: Path | None,
         concurrency: int,
+        runner: Runner = HERE,
         stored_at: Mapping[bytes, str],
         on_event: OnEvent,
     ) -> None:
@@ -43,6 +52,7 @@ class ManifestReader:
         self._inventory = inventory
         self._cache_dir = cache_dir
         self._concurrency = concurrency
+        self._runner = runner
         self._stored_at = stored_at
         self._on_event = on_event
         self._watch = OutageWatch(storage, other_blobs(inventory))
@@ -73,81 +83,77 @@ class ManifestReader:
         self._store_unreadable(
             [(digest, size, "too large", f"{size:,} bytes are too many for a manifest") for digest, size in large]
         )
-        chunk: list[ParsedManifest] = []
-        for known in cache.load(list(unread)):
-            if unread[known.digest] != known.size:
+        known = ManifestRows()
+        for row in cache.load(list(unread)):
+            if unread[row[0]] != row[1]:
                 continue  # another size than when it was verified: read it again
-            del unread[known.digest]
-            chunk.append(known)
-            if len(chunk) >= _BATCH_MANIFESTS:
-                self._store(chunk)
-                chunk = []
-        self._store(chunk)
+            del unread[row[0]]
+            known.add_remembered(row)
+            if len(known) >= _BATCH_MANIFESTS:
+                self._store(known)
+                known = ManifestRows()
+        self._store(known)
+        return await self._read_unknown(list(unread), cache, read_before)
 
-        total = read_before + len(unread)
-        done = read_before
-        fresh: list[ParsedManifest] = []
-        broken: list[tuple[bytes, int, str, str]] = []
+    async def _read_unknown(self, digests: list[bytes], cache: ManifestCache, read_before: int) -> int:
+        """In batches, each a task. Of a batch that stopped, since too much was not given, the rest is a batch again."""
+        total = read_before + len(digests)
+        progress = _Way(self._on_event, read_before, total)
+        many = self._runner.reaches(self._storage) and len(digests) >= _WORTH_WORKERS
+        size, at_once = (_TASK_MANIFESTS, 2 * self._runner.size) if many else (_BATCH_MANIFESTS, 1)
+        runner: Runner = self._runner if many else Here(self._concurrency)
+        batches = _Batches(digests, size)
+        storing = asyncio.Lock()
 
-        async def read(raw: bytes) -> None:
-            nonlocal done, fresh, broken
-            outcome = await self._read_manifest(raw)
-            if isinstance(outcome, ParsedManifest):
-                fresh.append(outcome)
-            else:
-                broken.append(outcome)
-            done += 1
-            self._on_event(Progress(phase="reading manifests", done=done, total=total, unit="manifests"))
-            if len(fresh) >= _BATCH_MANIFESTS:
-                ready, fresh = fresh, []
-                self._store(ready)
-                cache.save(ready)
+        async def read(batch: Sequence[bytes]) -> None:
+            keys = [self._stored_at.get(raw, "") for raw in batch]
+            with progress.of_one_batch() as on_event:
+                result = await runner.run(
+                    read_manifests, ReadManifests(batch, keys), self._storage, on_event=on_event
+                )
+                progress.done += len(batch) - len(result.left)
+            if result.left:
+                batches.add(result.left)
+            async with storing:
+                await in_thread(self._store, result.sound)
+                await in_thread(cache.save, result.sound.remembered)
+                self._store_unreadable(result.broken)
+                await self._note_not_given(len(batch) - len(result.left), result.not_given)
 
-        await for_each(unread, read, concurrency=self._concurrency)
-        self._store(fresh)
-        cache.save(fresh)
-        self._store_unreadable(broken)
+        await for_each(batches, read, concurrency=at_once)
         return total
 
-    async def _read_manifest(self, raw: bytes) -> ParsedManifest | tuple[bytes, int, str, str]:
-        digest = Digest.from_raw(raw)
-        key = self._stored_at.get(raw) or layout.encode(layout.BlobKey(digest))
-        try:
-            data = await self._storage.get(key)
-        except NotFound:
+    async def _note_not_given(self, asked: int, not_given: Sequence[tuple[bytes, str, PackedError]]) -> None:
+        """Raises where that is no damage of single ones."""
+        for _ in range(asked - len(not_given)):
             self._watch.good()
-            return raw, 0, "missing", "its blob is missing"
-        except StorageError as error:
+        for raw, key, packed in not_given:
+            error = unpack(packed)
+            assert isinstance(error, StorageError)
             await note_not_given(self._inventory, self._watch, key, error)
-            return raw, 0, "unreadable", str(error)
-        self._watch.good()
-        if not digest.matches(data):
-            what = "it is empty" if not data else f"its {len(data):,} bytes have another digest"
-            return raw, len(data), "mismatch", what
-        try:
-            return ParsedManifest.of(digest, len(data), parse_manifest(data))
-        except InvalidManifest as error:
-            return raw, len(data), "invalid", str(error)
+            self._store_unreadable([(raw, 0, "unreadable", str(error))])
 
-    def _store(self, manifests: Sequence[ParsedManifest]) -> None:
+    def _store(self, manifests: ManifestRows) -> None:
+        if not manifests:
+            return
+        digests, sizes, media_types, artifact_types, _, _ = zip(*manifests.remembered, strict=True)
         self._inventory.insert(
             "main.manifest",
             {
-                "digest": ("binary", [known.digest for known in manifests]),
+                "digest": ("binary", digests),
                 "state": ("utf8", ["ok"] * len(manifests)),
-                "media_type": ("utf8", [known.media_type for known in manifests]),
-                "artifact_type": ("utf8", [known.artifact_type for known in manifests]),
-                "size": ("int64", [known.size for known in manifests]),
+                "media_type": ("utf8", media_types),
+                "artifact_type": ("utf8", artifact_types),
+                "size": ("int64", sizes),
             },
         )
-        edges = [(known.digest, *edge) for known in manifests for edge in known.edges]
         self._inventory.insert(
             "main.edge",
             {
-                "source": ("binary", [edge[0] for edge in edges]),
-                "target": ("binary", [edge[1] for edge in edges]),
-                "kind": ("int8", [edge[2] for edge in edges]),
-                "size": ("int64", [edge[3] for edge in edges]),
+                "source": ("binary", manifests.sources),
+                "target": ("binary", manifests.targets),
+                "kind": ("int8", manifests.kinds),
+                "size": ("int64", manifests.sizes),
             },
         )
 
@@ -162,3 +168,55 @@ class ManifestReader:
                 "reason": ("utf8", [row[3] for row in rows]),
             },
         )
+
+
+class _Way:
+    """How far the reading is, of all batches that are under way."""
+
+    def __init__(self, on_event: OnEvent, done: int, total: int) -> None:
+        self._on_event = on_event
+        self._total = total
+        self._open: dict[int, int] = {}
+        self._batches = 0
+        self.done = done
+
+    @contextmanager
+    def of_one_batch(self) -> Iterator[OnEvent]:
+        self._batches += 1
+        number = self._batches
+        self._open[number] = 0
+
+        def tell(event: Event) -> None:
+            if isinstance(event, Progress):
+                self._open[number] = event.done
+                self._tell()
+            else:
+                self._on_event(event)
+
+        try:
+            yield tell
+        finally:
+            del self._open[number]
+        self._tell()
+
+    def _tell(self) -> None:
+        done = self.done + sum(self._open.values())
+        self._on_event(Progress(phase=PHASE, done=done, total=self._total, unit="manifests"))
+
+
+class _Batches:
+    """Those that are left, also such as were added meanwhile: an end is only for now."""
+
+    def __init__(self, digests: Sequence[bytes], size: int) -> None:
+        self._left = deque(digests[start : start + size] for start in range(0, len(digests), size))
+
+    def add(self, batch: Sequence[bytes]) -> None:
+        self._left.append(batch)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Sequence[bytes]:
+        if not self._left:
+            raise StopIteration
+        return self._left.popleft()

@@ -31,18 +31,21 @@ from regstore.inventory.listing import list_in_parallel
 from regstore.inventory.manifests import ManifestReader
 from regstore.inventory.whose import database_told_by
 from regstore.storage.base import MultipartUpload, Page, Storage
+from regstore.tasks.runner import HERE, Runner
 
 _BATCH_KEYS: Final = 40_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
-    """concurrency: requests in flight. cache_dir None: remember no manifests. inventory: keep the DuckDB file there."""
+    """concurrency: requests in flight. cache_dir None: remember no manifests. inventory: keep the DuckDB file there.
+    runner: who lists and reads what is much."""
 
     concurrency: int = 32
     cache_dir: Path | None = None
     inventory: Path | None = None
     memory_limit: str = "192MB"
+    runner: Runner = HERE
 
     @classmethod
     def default(cls) -> ScanOptions:
@@ -109,6 +112,7 @@ class Scanner:
         #: Where manifests are read that do not stand in their place: digest and key. Whoever knows any puts them here.
         self.stored_at: dict[bytes, str] = {}
         self._concurrency = options.concurrency
+        self._runner = options.runner
         self._intake = _Intake(inventory)
         self._links = LinkBodies(storage, inventory, options.concurrency, on_event)
         self._manifests = ManifestReader(
@@ -116,6 +120,7 @@ class Scanner:
             inventory,
             cache_dir=options.cache_dir,
             concurrency=options.concurrency,
+            runner=options.runner,
             stored_at=self.stored_at,
             on_event=on_event,
         )
@@ -174,7 +179,7 @@ class Scanner:
 
         concurrency = self._concurrency if self._storage.serves_in_parallel else 1
         self._inventory.ranges += await list_in_parallel(
-            self._storage, prefix, sink, concurrency=concurrency, begin=begin
+            self._storage, prefix, sink, concurrency=concurrency, begin=begin, runner=self._runner
         )
 
     async def _find_multipart_uploads(

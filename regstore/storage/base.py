@@ -122,6 +122,9 @@ class PutOptions:
         )
 
 
+_NUMBERS: Final = ("retries", "repeated_deletes", "bytes_read", "bytes_written")
+
+
 @dataclass(slots=True)
 class Counters:
     """Requests sent (retries too) and bytes moved since the storage was opened.
@@ -141,6 +144,21 @@ class Counters:
     @property
     def total(self) -> int:
         return sum(self.requests.values())
+
+    def add(self, other: Counters) -> None:
+        """What another one, of the same store, has counted."""
+        for operation, times in other.requests.items():
+            self.count(operation, times)
+        for name in _NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def since(self, before: Counters) -> Counters:
+        """What came after the state that `before` has."""
+        requests = {name: times - before.requests.get(name, 0) for name, times in self.requests.items()}
+        return Counters(
+            {name: times for name, times in requests.items() if times},
+            *(getattr(self, name) - getattr(before, name) for name in _NUMBERS),
+        )
 
 
 class Repeatable(ABC, AsyncIterable[bytes]):

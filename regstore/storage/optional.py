@@ -9,7 +9,7 @@ is, there is a function that asks: `store_with`, `keep_private`, `identity.keep_
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from regstore.digest import Digest
 from regstore.errors import RegstoreError, StorageError
+from regstore.events import OnEvent
 from regstore.storage.base import ObjectInfo, PutOptions, Storage
 
 
@@ -75,6 +76,23 @@ class TellsChanges(Protocol):
 
     async def changed_at(self, keys: Sequence[str]) -> Sequence[int]:
         """Of each key, in microseconds; 0 where it is absent, or can't be looked at."""
+        ...
+
+
+class StoreAddress(Hashable, Protocol):
+    """A store that another process can open. It can be pickled, and may hold secrets."""
+
+    def open(self, concurrency: int, on_event: OnEvent) -> Storage:
+        """As the storage that gave it, but with so many requests at once, and telling somebody else."""
+        ...
+
+
+@runtime_checkable
+class OpensElsewhere(Protocol):
+    """A store that more than one process can open."""
+
+    def address(self) -> StoreAddress:
+        """Two of one storage are equal, as long as it is told nothing new (`store_with`, `keep_private`)."""
         ...
 
 

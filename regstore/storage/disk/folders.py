@@ -120,6 +120,10 @@ class Tree:
         self._is_private = True
 
     @property
+    def is_private(self) -> bool:
+        return self._is_private
+
+    @property
     def file_mode(self) -> int:
         """Of a new file, before the umask."""
         return 0o600 if self._is_private else 0o644

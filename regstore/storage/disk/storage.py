@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
@@ -16,6 +17,7 @@ from regstore.errors import (
     IntegrityError,
     StorageError,
 )
+from regstore.events import OnEvent
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -42,6 +44,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class DiskAddress:
+    """A folder, with what the storage was told about it."""
+
+    root: Path
+    create: bool
+    read_only: bool
+    private: bool
+
+    def open(self, concurrency: int, on_event: OnEvent) -> DiskStorage:
+        storage = DiskStorage(self.root, create=self.create, read_only=self.read_only, concurrency=concurrency)
+        if self.private:
+            storage.keep_private()
+        return storage
+
+
 class DiskStorage:
     """The Storage protocol over one folder.
 
@@ -66,6 +84,7 @@ class DiskStorage:
         self.counters = Counters()
         #: Keys of the symbolic links that listings came upon so far.
         self.symlinks: set[str] = set()
+        self._create = create
         self._tree = Tree(self.root, create=create)
         self.read_only = read_only
         self._threads = Threads(concurrency, self.url)
@@ -107,6 +126,9 @@ class DiskStorage:
                     versioned=False,
                 )
             return self._capabilities
+
+    def address(self) -> DiskAddress:
+        return DiskAddress(self.root, self._create, self.read_only, self._tree.is_private)
 
     def keep_private(self) -> None:
         self._tree.keep_private()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -17,6 +17,7 @@ from regstore.errors import (
     StorageError,
     Unsupported,
 )
+from regstore.events import OnEvent, ignore
 from regstore.storage.base import (
     Capabilities,
     Counters,
@@ -47,6 +48,16 @@ from regstore.storage.within import refuse_bucket_within
 
 #: As a registry's own.
 _CONTENT_TYPE: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """Settings without whom to tell. Keys that were given go along; others each process finds for itself."""
+
+    settings: S3Settings
+
+    def open(self, concurrency: int, on_event: OnEvent) -> Storage:
+        return S3Storage(replace(self.settings, concurrency=concurrency, on_event=on_event))
 
 
 class S3Storage:
@@ -110,6 +121,9 @@ class S3Storage:
     @cached_property
     def _copier(self) -> Copier:
         return Copier(self._client)
+
+    def address(self) -> S3Address:
+        return S3Address(replace(self.settings, put=self.put_options, on_event=ignore))
 
     @property
     def endpoint(self) -> Endpoint:

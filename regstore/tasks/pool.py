@@ -1,0 +1,265 @@
+"""Worker processes of this machine, started when they are wanted, and ended with who asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, Self
+
+from regstore.concurrency import in_thread
+from regstore.errors import RegstoreError
+from regstore.events import OnEvent, ignore
+from regstore.storage.base import Counters, Storage
+from regstore.storage.optional import OpensElsewhere, StoreAddress
+from regstore.tasks.messages import Answer, Ask, Cancel, Message, Told, frame, read
+from regstore.tasks.packing import unpack
+from regstore.tasks.runner import Context, Done, Task, Work, WorkerDied, usable_cores
+
+#: Times that a task is begun, where its workers die.
+_TRIES: Final = 3
+#: Seconds that a worker gets to clean up behind what was cancelled.
+_PATIENCE: Final = 10.0
+#: The search path is the parent's, so that both run the same regstore.
+_PROGRAM: Final = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from regstore.tasks.process import main; main()"
+)
+
+
+class Pool:
+    """A `Runner`. Processes are spawned, not forked, one when all that there are have something to do, up to `size`.
+
+    Each opens a store for itself, at the first task that has it, with an equal share of `concurrency` requests; so a
+    store that only this process can open (`OpensElsewhere`) is worked on here. What a worker counts of requests, and
+    what it has to tell, comes out of the store as it was given. A worker that dies is replaced, and its tasks are begun
+    again. Workers take no signals of the terminal: who asked is told, and cancels.
+    """
+
+    def __init__(self, size: int | None = None, *, concurrency: int = 128) -> None:
+        """size: None for as many as cores may be used."""
+        self.size: Final = max(1, size or usable_cores())
+        self._concurrency = concurrency
+        self._workers: list[_Worker] = []
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """All processes have ended."""
+        self._closed = True
+        workers, self._workers = self._workers, []
+        await asyncio.gather(*(worker.end() for worker in workers))
+
+    @property
+    def processes(self) -> list[int]:
+        """Process IDs of the workers that are there."""
+        return [worker.process.pid for worker in self._workers]
+
+    def reaches(self, *stores: Storage) -> bool:
+        return self.size > 1 and all(isinstance(store, OpensElsewhere) for store in stores)
+
+    async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
+        if not self.reaches(*stores):
+            share = self._concurrency
+            return await task(Context(stores=stores, concurrency=share, on_event=on_event), work)
+        addresses = tuple(store.address() for store in stores if isinstance(store, OpensElsewhere))
+        for attempt in range(_TRIES):
+            worker = await self._free_worker()
+            try:
+                result = await worker.run(task, work, addresses, stores, attempt, on_event)
+            except _Gone:
+                continue
+            return result  # type: ignore[no-any-return]
+        name = task.__name__.replace("_", " ")
+        raise WorkerDied(
+            f"a worker process ended {_TRIES} times while it was to {name} ({worker.how_it_ended}): where memory is "
+            "short, run the command with --workers 1; nothing is lost, and the next run goes on"
+        )
+
+    async def _free_worker(self) -> _Worker:
+        """The one with the least to do; a new one where all have something, and there may be more."""
+        assert not self._closed, "the pool is closed"
+        self._workers = [worker for worker in self._workers if not worker.gone]
+        if all(worker.busy for worker in self._workers) and len(self._workers) < self.size:
+            self._workers.append(_Worker(-(-self._concurrency // self.size)))
+        return min(self._workers, key=lambda worker: worker.busy)
+
+
+class _Gone(Exception):
+    """The worker ended with the task unanswered."""
+
+
+class _Worker:
+    """One process, and what it has to do."""
+
+    def __init__(self, concurrency: int) -> None:
+        ours, its = socket.socketpair()
+        try:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    *_interpreter_flags(),
+                    "-c",
+                    _PROGRAM,
+                    json.dumps({"socket": its.fileno(), "concurrency": concurrency}),
+                    json.dumps(sys.path),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[its.fileno()],
+                process_group=0,  # Ctrl-C is for who asked
+            )
+        except OSError as error:
+            ours.close()
+            raise RegstoreError(f"no worker process can be started: {error}; --workers 1 needs none") from error
+        finally:
+            its.close()
+        self.gone = False
+        self._socket = ours
+        self._numbers = 0
+        self._open: dict[int, _Call] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading = asyncio.create_task(self._read())
+        self._connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def busy(self) -> int:
+        """How many tasks it has."""
+        return len(self._open)
+
+    @property
+    def how_it_ended(self) -> str:
+        code = self.process.poll()
+        if code is None:
+            return "it hangs"
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    async def run(
+        self,
+        task: Task[Any, Any],
+        work: Any,
+        addresses: tuple[StoreAddress, ...],
+        stores: tuple[Storage, ...],
+        attempt: int,
+        on_event: OnEvent,
+    ) -> Any:
+        self._numbers += 1
+        number = self._numbers
+        call = _Call(stores, addresses, on_event)
+        self._open[number] = call
+        try:
+            await self._send(Ask(number=number, task=task, work=work, stores=addresses, attempt=attempt))
+            try:
+                return await asyncio.shield(call.answer)
+            except asyncio.CancelledError:
+                await self._cancel(number, call)
+                raise
+        finally:
+            self._open.pop(number, None)
+            if call.answer.done() and not call.answer.cancelled():
+                call.answer.exception()  # seen
+
+    async def _cancel(self, number: int, call: _Call) -> None:
+        """What it does has ended on return, or the process has."""
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                with suppress(_Gone):
+                    await self._send(Cancel(number=number))
+                while not call.answer.done():
+                    with suppress(asyncio.CancelledError):  # once is enough
+                        await asyncio.wait([call.answer])
+        except TimeoutError:
+            self.process.kill()
+
+    async def end(self) -> None:
+        """It sees that nobody asks any more, cancels what is left, and ends."""
+        if self._writer is not None:
+            self._writer.close()
+        else:
+            self._socket.close()
+        try:
+            await in_thread(self._wait)
+        finally:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+            if self._writer is not None:
+                with suppress(OSError):
+                    await self._writer.wait_closed()
+
+    def _wait(self) -> None:
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    async def _send(self, message: Message) -> None:
+        await asyncio.shield(self._connected)
+        if self.gone or self._writer is None:
+            raise _Gone
+        try:
+            self._writer.write(frame(message))
+            await self._writer.drain()
+        except OSError as error:
+            raise _Gone from error
+
+    async def _read(self) -> None:
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+            self._connected.set_result(None)
+            while True:
+                self._take(await read(reader))
+        except EOFError:
+            pass
+        finally:
+            self.gone = True
+            if not self._connected.done():
+                self._connected.set_result(None)
+            self.process.kill()  # one that closed its end, or sent what can't be read
+            await in_thread(self.process.wait)
+            for call in self._open.values():
+                if not call.answer.done():
+                    call.answer.set_exception(_Gone())
+
+    def _take(self, message: Answer | Told) -> None:
+        call = self._open.get(message.number)
+        if call is None:
+            return
+        if isinstance(message, Told):
+            call.on_event(message.event)
+            return
+        call.count(message.counters)
+        if call.answer.done():
+            return
+        if message.error is not None:
+            call.answer.set_exception(unpack(message.error))
+        else:
+            call.answer.set_result(message.result)
+
+
+class _Call:
+    """One task that a worker has."""
+
+    def __init__(self, stores: tuple[Storage, ...], addresses: tuple[StoreAddress, ...], on_event: OnEvent) -> None:
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.on_event = on_event
+        self._counters = {address: store.counters for address, store in zip(addresses, stores, strict=True)}
+
+    def count(self, found: Mapping[StoreAddress, Counters]) -> None:
+        for address, counters in found.items():
+            self._counters[address].add(counters)
+
+
+def _interpreter_flags() -> list[str]:
+    """Warnings and modes as this process has them."""
+    return [f"-W{option}" for option in sys.warnoptions] + (["-B"] if sys.dont_write_bytecode else [])

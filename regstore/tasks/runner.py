@@ -1,0 +1,84 @@
+"""What a task is, and who runs one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeVar
+
+from regstore.errors import RegstoreError
+from regstore.events import OnEvent, ignore
+from regstore.storage.base import Storage
+
+Work = TypeVar("Work")
+Done = TypeVar("Done")
+
+
+class WorkerDied(RegstoreError):
+    """A worker process ended in the midst of a task, as often as it was tried. What the task did is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """stores: those that the task was given, in that order. concurrency: requests at once, this task's share. attempt:
+    how often it was begun before, by workers that died. on_event: tells who asked."""
+
+    stores: tuple[Storage, ...]
+    concurrency: int
+    attempt: int = 0
+    on_event: OnEvent = field(default=ignore, repr=False)
+
+    @property
+    def store(self) -> Storage:
+        """The only one, or the first."""
+        return self.stores[0]
+
+
+Task = Callable[[Context, Work], Awaitable[Done]]
+
+
+class Runner(Protocol):
+    """size: processes that work at the same time; below 2 nothing is gained by cutting work into more tasks."""
+
+    @property
+    def size(self) -> int: ...
+
+    def reaches(self, *stores: Storage) -> bool:
+        """Whether tasks on these stores run elsewhere than in the calling process."""
+        ...
+
+    async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
+        """The task's result, or its error. Cancelled, it returns when the task has ended. WorkerDied."""
+        ...
+
+
+class Here:
+    """The calling event loop, with the stores as they are."""
+
+    size: Final = 1
+
+    def __init__(self, concurrency: int = 32) -> None:
+        self._concurrency = concurrency
+
+    def reaches(self, *stores: Storage) -> bool:
+        return False
+
+    async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
+        return await task(Context(stores=stores, concurrency=self._concurrency, on_event=on_event), work)
+
+
+HERE: Final = Here()
+
+
+def usable_cores() -> int:
+    """Those that this process may use: its affinity, and its control group's quota, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path in ("/sys/fs/cgroup/cpu.max",):
+        try:
+            with open(path) as file:  # noqa: PTH123
+                quota, _, period = file.read().partition(" ")
+            cores = min(cores, max(1, -(-int(quota) // int(period))))
+        except (OSError, ValueError):
+            continue
+    return cores
