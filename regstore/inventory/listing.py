@@ -123,17 +123,16 @@ class _Reader:
         self._may_hand_out = runner.reaches(storage)
         self._listed = 0
 
-    @property
     def _hands_out(self) -> bool:
         return self._may_hand_out and self._listed >= _LONG
 
     async def pages_of(self, piece: _Range) -> AsyncIterator[Page]:
         """Of a range that may become shorter meanwhile, and whose `after` goes on."""
-        if not self._hands_out:
+        if not self._hands_out():
             async for page in self._storage.list(self._prefix, start_after=piece.after):
                 self._listed += len(page)
                 yield page
-                if self._hands_out:
+                if self._hands_out():
                     break
         while True:
             rest = ListRange(prefix=self._prefix, after=piece.after, last=piece.last, pages=_TASK_PAGES)
