@@ -15,8 +15,8 @@ from botocore.exceptions import CredentialRetrievalError
 
 from regstore.errors import AuthenticationFailed
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3.aws_config import open_config
 from regstore.storage.s3.credentials import PAUSE, CredentialSource
-from regstore.storage.s3.settings import open_session
 from regstore.storage.s3.sigv4 import Credentials
 from tests.storage.fake_s3 import FakeS3, answer, error, fake_s3
 
@@ -215,7 +215,7 @@ async def test_many_requests_read_the_file_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
     write_credentials(path, 1)
     settings = S3Settings(bucket="bucket")
-    source = CredentialSource(settings, open_session(settings))
+    source = CredentialSource(settings, open_config(settings.profile))
     old = await source.get()
     write_credentials(path, 2)
     assert all(await asyncio.gather(*(source.replace(old) for _ in range(20))))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from regstore.errors import (
     Unreachable,
 )
 from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage, translate
+from regstore.storage.s3.aws_config import Variables, open_config, open_session, variable_credentials
 from regstore.storage.s3.credentials import CredentialSource
-from regstore.storage.s3.settings import make_endpoint, open_session, proxy_for
+from regstore.storage.s3.settings import make_endpoint, proxy_for
 from regstore.storage.s3.sigv4 import Credentials
 from tests.servers.certificates import make_certificate
 
@@ -42,7 +45,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 def url_of(key: str = "a//b", **settings: Any) -> str:
     made = S3Settings(**{"bucket": "bkt", **settings})
-    endpoint = make_endpoint(made, open_session(made))
+    endpoint = make_endpoint(made, open_config(made.profile))
     return f"{endpoint.region} {endpoint.scheme}://{endpoint.host}{endpoint.path(key)}"
 
 
@@ -150,7 +153,7 @@ def test_secrets_are_not_shown() -> None:
 
 def test_proxies(environment: Environment) -> None:
     settings = S3Settings(bucket="b", endpoint_url="http://s3.example.org")
-    endpoint = make_endpoint(settings, open_session(settings))
+    endpoint = make_endpoint(settings, open_config(settings.profile))
     assert proxy_for(endpoint) is None
     environment(http_proxy="http://proxy:3128")
     assert proxy_for(endpoint) == "http://proxy:3128"
@@ -161,9 +164,88 @@ def test_proxies(environment: Environment) -> None:
 async def test_credentials_of_the_environment(environment: Environment) -> None:
     environment(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="s", AWS_SESSION_TOKEN="t")
     settings = S3Settings(bucket="b")
-    assert await CredentialSource(settings, open_session(settings)).get() == Credentials("a", "s", "t")
+    assert await CredentialSource(settings, open_config(settings.profile)).get() == Credentials("a", "s", "t")
     explicit = S3Settings(bucket="b", access_key="x", secret_key="y")
-    assert await CredentialSource(explicit, open_session(explicit)).get() == Credentials("x", "y", None)
+    assert await CredentialSource(explicit, open_config(explicit.profile)).get() == Credentials("x", "y", None)
+
+
+OF_VARIABLES: list[dict[str, str]] = [
+    {},
+    {"AWS_DEFAULT_REGION": "eu-west-2", "AWS_CA_BUNDLE": "/bundle.pem"},
+    {"AWS_DEFAULT_REGION": "", "AWS_CA_BUNDLE": ""},
+    {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s"},
+    {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SECURITY_TOKEN": "t", "AWS_SESSION_TOKEN": "u"},
+    {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "s", "AWS_SECURITY_TOKEN": "", "AWS_SESSION_TOKEN": "u"},
+]
+
+
+@pytest.mark.parametrize("variables", OF_VARIABLES)
+def test_without_botocore_variables_say_what_they_say_to_it(
+    environment: Environment, variables: dict[str, str]
+) -> None:
+    environment(**variables)
+    light, full = open_config(None), open_session(None)
+    assert type(light) is Variables
+    assert light.get_scoped_config() == full.get_scoped_config()
+    assert light.full_config == full.full_config
+    for name in ("region", "ca_bundle"):
+        assert light.get_config_variable(name) == full.get_config_variable(name)
+    found = variable_credentials(None)
+    if "AWS_ACCESS_KEY_ID" in variables:
+        known = full.get_credentials().get_frozen_credentials()
+        assert found == Credentials(known.access_key, known.secret_key, known.token)
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"AWS_PROFILE": "one"},
+        {"AWS_DEFAULT_PROFILE": "one"},
+        {"AWS_CONFIG_FILE": "{file}"},
+        {"AWS_SHARED_CREDENTIALS_FILE": "{file}"},
+        {"AWS_CONFIG_FILE": "$FOLDER/config"},
+        {"AWS_CONFIG_FILE": "~/config", "HOME": "{folder}"},
+    ],
+)
+def test_botocore_reads_what_is_more_than_variables(
+    environment: Environment, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    file = tmp_path / "config"
+    file.write_text("[default]\nregion = eu-north-1\n")
+    environment(FOLDER=str(tmp_path), AWS_DEFAULT_REGION="other")
+    environment(**{name: value.format(file=file, folder=tmp_path) for name, value in variables.items()})
+    if "one" in variables.values():
+        with pytest.raises(InputError, match="no profile 'one'"):
+            open_config(None)
+    else:
+        assert open_config(None).get_scoped_config() == {"region": "eu-north-1"}
+    with pytest.raises(InputError, match="no profile 'two'"):
+        open_config("two")
+
+
+def test_credentials_of_variables_that_botocore_must_look_at(environment: Environment) -> None:
+    environment(AWS_ACCESS_KEY_ID="a")
+    assert variable_credentials(None) is None, "half of them"
+    environment(AWS_SECRET_ACCESS_KEY="s")
+    assert variable_credentials(None) is not None
+    assert variable_credentials("one") is None, "a profile comes before them"
+    environment(AWS_CREDENTIAL_EXPIRATION="2026-01-01T00:00:00Z")
+    assert variable_credentials(None) is None, "they end"
+
+
+@pytest.mark.long
+def test_where_variables_say_it_all_botocore_is_not_loaded(environment: Environment) -> None:
+    environment(AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="s", AWS_REGION="r")
+    script = (
+        "import asyncio, sys\nfrom regstore.storage.s3 import S3Settings, S3Storage\n"
+        "async def main():\n    async with S3Storage(S3Settings(bucket='b')) as storage:\n"
+        "        return await storage._client.credentials.get()\n"
+        "print(asyncio.run(main()).access_key, *({'botocore', 'boto3'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "a\n"
 
 
 def certificate(folder: Path) -> Path:

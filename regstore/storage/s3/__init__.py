@@ -6,7 +6,8 @@ Three clients, each for what it is best at:
                                  retry rules, one count of requests, keys exactly as they are (`client`); through
                                  an HTTP proxy, or with REGSTORE_S3_TRANSPORT=aiohttp, aiohttp (`proxied`)
     boto3                        finds credentials wherever AWS tools find them, and renews them (`credentials`);
-                                 its session reads profile, region and endpoint (`settings`)
+                                 its session reads profile, region and endpoint; not loaded where variables say it
+                                 all (`aws_config`)
     aioboto3                     work on the bucket itself, a dozen requests in all, whose many shapes its models
                                  know: create, public access, encryption, lifecycle, versioning, object lock
                                  (`S3Storage.aioboto3_client`, used by `regstore.seed`)

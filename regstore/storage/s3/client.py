@@ -13,6 +13,7 @@ from regstore.errors import AccessDenied, RegstoreError, Unreachable
 from regstore.events import Retry
 from regstore.storage.base import Counters
 from regstore.storage.limit import check_limit
+from regstore.storage.s3.aws_config import open_config
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, WebPage, refused, unreachable, web_page
 from regstore.storage.s3.http import NotConnected, Response, Server
@@ -22,7 +23,6 @@ from regstore.storage.s3.settings import (
     S3Settings,
     by_aiohttp,
     make_endpoint,
-    open_session,
     proxy_for,
     tls_context,
 )
@@ -31,8 +31,6 @@ from regstore.storage.s3.streamed import Streamed
 from regstore.storage.s3.xml import parse_refusal
 
 if TYPE_CHECKING:
-    from botocore.session import Session
-
     from regstore.storage.s3.proxied import ProxiedServer
 
 T = TypeVar("T")
@@ -85,11 +83,11 @@ class SignedClient:
     def __init__(self, settings: S3Settings, counters: Counters) -> None:
         self.settings = settings
         self.counters = counters
-        self._session: Session = open_session(settings)
-        self.endpoint: Endpoint = make_endpoint(settings, self._session)
+        self._config = open_config(settings.profile)
+        self.endpoint: Endpoint = make_endpoint(settings, self._config)
         root = f"{settings.root}/" if settings.root else ""
         self.place = Place(settings.url, settings.bucket, self.endpoint.url, self.endpoint.region, root)
-        self.credentials = CredentialSource(settings, self._session)
+        self.credentials = CredentialSource(settings, self._config)
         self._by_aiohttp = by_aiohttp(settings)
         self._signer = Signer(self.endpoint.region)
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -107,7 +105,7 @@ class SignedClient:
     def _connect(self) -> Server | ProxiedServer:
         if self._server is None:
             endpoint = self.endpoint
-            tls = tls_context(self.settings, self._session) if endpoint.scheme == "https" else None
+            tls = tls_context(self.settings, self._config) if endpoint.scheme == "https" else None
             proxy = proxy_for(endpoint)
             if proxy is not None or self._by_aiohttp:
                 from regstore.storage.s3.proxied import ProxiedServer

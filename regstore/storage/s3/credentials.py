@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from regstore.errors import AuthenticationFailed
-from regstore.storage.s3.settings import S3Settings, open_session
+from regstore.storage.s3.aws_config import AwsConfig, Variables, open_config, open_session, variable_credentials
+from regstore.storage.s3.settings import S3Settings
 from regstore.storage.s3.sigv4 import Credentials
-
-if TYPE_CHECKING:
-    from botocore.session import Session
 
 #: Seconds of validity below which a request waits for new credentials.
 TOO_SHORT: Final = 60
@@ -30,10 +28,10 @@ class CredentialSource:
     """
 
     def __init__(
-        self, settings: S3Settings, session: Session, *, clock: Callable[[], float] = time.monotonic
+        self, settings: S3Settings, config: AwsConfig, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._settings = settings
-        self._session = session
+        self._config = config
         self._clock = clock
         self._fixed = (
             Credentials(settings.access_key, settings.secret_key, settings.session_token)
@@ -71,13 +69,13 @@ class CredentialSource:
         async with self._lock:
             if self._current is None or self._current == refused:
                 try:
-                    session = await asyncio.to_thread(open_session, self._settings)
-                    found, current = await _find(session)
+                    config = await asyncio.to_thread(open_config, self._settings.profile)
+                    found, current = await _find(self._settings.profile, config)
                 except AuthenticationFailed:
                     return False
                 if current == refused:
                     return False
-                self._session, self._found, self._current = session, found, current
+                self._config, self._found, self._current = config, found, current
         return True
 
     async def close(self) -> None:
@@ -98,7 +96,7 @@ class CredentialSource:
                 return self._current  # somebody else has done it
             if self._clock() >= self._not_before:
                 try:
-                    self._found, self._current = await _find(self._session, self._found)
+                    self._found, self._current = await _find(self._settings.profile, self._config, self._found)
                     self._failure = None
                 except AuthenticationFailed as error:
                     self._failure = error
@@ -112,13 +110,19 @@ class CredentialSource:
             return self._current
 
 
-async def _find(session: Session, found: Any = None) -> tuple[Any, Credentials]:
-    """boto3's credentials, which may renew themselves, and what they are now."""
+async def _find(profile: str | None, config: AwsConfig, found: Any = None) -> tuple[Any, Credentials]:
+    """boto3's credentials, which may renew themselves, and what they are now; None and those of variables, which
+    last."""
+    if found is None and (lasting := variable_credentials(profile)) is not None:
+        return None, lasting
     import boto3.session
     import botocore.exceptions
 
     def load() -> tuple[Any, Any]:
-        known = found or boto3.session.Session(botocore_session=session).get_credentials()
+        known = found
+        if known is None:
+            session: Any = open_session(profile) if isinstance(config, Variables) else config
+            known = boto3.session.Session(botocore_session=session).get_credentials()
         return known, known.get_frozen_credentials() if known is not None else None
 
     try:

@@ -6,7 +6,7 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -14,11 +14,9 @@ from regstore.errors import InputError
 from regstore.events import OnEvent, ignore
 from regstore.hosts import bracketed
 from regstore.storage.base import PutOptions
+from regstore.storage.s3.aws_config import AwsConfig
 from regstore.storage.s3.retry import RetryPolicy
 from regstore.storage.s3.sigv4 import encode_path
-
-if TYPE_CHECKING:
-    from botocore.session import Session
 
 DEFAULT_REGION: Final = "us-east-1"
 #: Of requests for objects; the first is the usual one.
@@ -119,11 +117,11 @@ def refuse_secrets(url: str) -> None:
         )
 
 
-def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
+def make_endpoint(settings: S3Settings, config: AwsConfig) -> Endpoint:
     """InputError where the endpoint is no URL."""
-    region = settings.region or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    region = settings.region or os.environ.get("AWS_REGION") or config.get_config_variable("region")
     region = region or DEFAULT_REGION
-    url = settings.endpoint_url or _configured_endpoint(session)
+    url = settings.endpoint_url or _configured_endpoint(config)
     if not url:
         suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
         url = f"https://s3.{region}.{suffix}"
@@ -159,37 +157,22 @@ def make_endpoint(settings: S3Settings, session: Session) -> Endpoint:
     )
 
 
-def _configured_endpoint(session: Session) -> str | None:
+def _configured_endpoint(config: AwsConfig) -> str | None:
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
         return None
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
             return os.environ[name]
-    profile: dict[str, Any] = session.get_scoped_config()
-    services = session.full_config.get("services", {}).get(profile.get("services", ""), {})
+    profile: dict[str, Any] = config.get_scoped_config()
+    services = config.full_config.get("services", {}).get(profile.get("services", ""), {})
     service = services.get("s3", {})
     found = (service.get("endpoint_url") if isinstance(service, dict) else None) or profile.get("endpoint_url")
     return str(found) if found else None
 
 
-def open_session(settings: S3Settings) -> Session:
-    """A botocore session for the profile. It reads files, no network. InputError on an unknown profile."""
-    import botocore.exceptions
-    import botocore.session
-
-    session = botocore.session.Session(profile=settings.profile)
-    try:
-        session.get_scoped_config()
-    except botocore.exceptions.ProfileNotFound as error:
-        raise InputError(f"the AWS configuration has no profile {error.kwargs.get('profile')!r}") from error
-    except botocore.exceptions.BotoCoreError as error:
-        raise InputError(f"the AWS configuration cannot be read: {error}") from error
-    return session
-
-
-def tls_context(settings: S3Settings, session: Session) -> ssl.SSLContext:
+def tls_context(settings: S3Settings, config: AwsConfig) -> ssl.SSLContext:
     """What to trust: `ca_bundle`, else AWS_CA_BUNDLE or the profile's ca_bundle, else the system."""
-    bundle = settings.ca_bundle or session.get_config_variable("ca_bundle")
+    bundle = settings.ca_bundle or config.get_config_variable("ca_bundle")
     try:
         if not settings.verify_tls:
             context = ssl.create_default_context()
