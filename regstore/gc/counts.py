@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from regstore.inventory.inventory import Inventory
@@ -41,4 +41,17 @@ def count_inventory(
         untagged=found["untagged"],
         runs=frozenset(runs),
         chosen=frozenset(name for name in chosen if name in found["untagged"]),
+    )
+
+
+def add_counts(parts: Sequence[Counts], *, runs: Collection[str], chosen: Collection[str] = ()) -> Counts:
+    """Of shards that have different repositories, and of those that have blobs."""
+    untagged = {name: number for part in parts for name, number in part.untagged.items()}
+    return Counts(
+        blobs=sum(part.blobs for part in parts),
+        links=sum(part.links for part in parts),
+        tagged={name: number for part in parts for name, number in part.tagged.items()},
+        untagged=untagged,
+        runs=frozenset(runs),
+        chosen=frozenset(name for name in chosen if name in untagged),
     )

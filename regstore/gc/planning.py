@@ -10,6 +10,7 @@ made of what came back, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from regstore import layout
@@ -26,7 +27,7 @@ from regstore.gc.vanished import find_vanished, without_tags_removed
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner
 from regstore.inventory.tag_times import load_record
-from regstore.inventory.unlinked import look_for_manifests
+from regstore.inventory.unlinked import look_for_manifests, small_unlinked
 from regstore.state.counts import Counts, read_counts
 from regstore.state.journal import find_runs
 from regstore.storage.base import Storage
@@ -71,10 +72,25 @@ async def require_registry(storage: Storage, *prefixes: str) -> None:
 async def compare_with_last_run(storage: Storage, inventory: Inventory, options: GcRunOptions) -> Before:
     """Refused where the scan shows much less than the last run left, and nobody has said that this is right.
     NotARegistry where nothing is, and no run ever left anything."""
+
+    def count(runs: Collection[str], chosen: Collection[str]) -> Counts:
+        return count_inventory(inventory, runs=runs, chosen=chosen)
+
+    return await compare_counts(storage, options, count, lambda: inventory.key_count() == 0)
+
+
+async def compare_counts(
+    storage: Storage,
+    options: GcRunOptions,
+    count: Callable[[Collection[str], Collection[str]], Counts],
+    is_empty: Callable[[], bool],
+) -> Before:
+    """The same of a scan that is not in one inventory. count: what it shows, given the runs and the chosen; is_empty:
+    whether it shows no key at all."""
     records = await find_runs(storage)
     last = await read_counts(storage)
     chosen = last.chosen if last is not None else ()
-    now = count_inventory(inventory, runs={record.run for record in records}, chosen=chosen)
+    now = count({record.run for record in records}, chosen)
     missing = last.missing_in(now) if last is not None else ""
     if missing and not options.allow_empty:
         raise Refused(
@@ -85,7 +101,7 @@ async def compare_with_last_run(storage: Storage, inventory: Inventory, options:
         vanished = await find_vanished(storage, last, now, records)
         if refusal := vanished.refusal(allow_gone=options.allow_gone, max_lost=options.max_lost):
             raise Refused(f"{storage.url}: {refusal}")
-    if last is None and not records and not inventory.key_count():
+    if last is None and not records and is_empty():
         await require_registry(storage, layout.PREFIX)  # the seed alone: an empty registry
     return Before(last=last, now=now, forgets_last=bool(missing))
 
@@ -103,7 +119,19 @@ async def make_plan(
     await confirm_broken(storage, inventory, scanner, options.plan.drop_broken, concurrency=concurrency)
     # In a thread: the lock is kept meanwhile.
     summary = await in_thread(lambda: plan_gc(inventory, options.plan, now=inventory.scanned_at))
-    unlinked = await look_for_manifests(storage, inventory, summary.unlinked, concurrency=concurrency)
+    return await look_further(storage, summary, before, lambda: small_unlinked(inventory), concurrency=concurrency)
+
+
+async def look_further(
+    storage: Storage,
+    summary: GcSummary,
+    before: Before,
+    small: Callable[[], Sequence[bytes]],
+    *,
+    concurrency: int,
+) -> GcSummary:
+    """The summary with what has to be read for it. small: as `small_unlinked` gives them."""
+    unlinked = await look_for_manifests(storage, small, summary.unlinked, concurrency=concurrency)
     untagged = tuple(name for name in summary.untagged if name not in before.now.chosen)
     if untagged:
         untagged = await without_tags_removed(storage, untagged, await find_runs(storage))

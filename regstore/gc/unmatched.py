@@ -8,11 +8,11 @@ whose repositories match nothing, that alone is told.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from regstore.gc.policy import Pattern, Policy, Rule
+from regstore.gc.policy import Pattern, Policy
 from regstore.gc.retention import any_of
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.statements import Statements
@@ -48,8 +48,56 @@ class Unmatched:
         return f"{self.source}, {where}{self.key}: {self.pattern} matches {what}"
 
 
-def find_unmatched(inventory: Inventory, policy: Policy | None) -> tuple[Unmatched, ...]:
-    return () if policy is None else tuple(_Search(inventory, policy).all())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matches:
+    """Of a store, or of some repositories of it. rules: positions of those whose repositories match any. found: the
+    patterns that match something, each with its rule's position (-1: above the rules) and its key; wanted: of those
+    that match nothing here the ones that were to keep something, from where a tag goes."""
+
+    rules: frozenset[int] = frozenset()
+    found: frozenset[tuple[int, Key, str]] = frozenset()
+    wanted: frozenset[tuple[int, Key, str]] = frozenset()
+
+
+def find_unmatched(policy: Policy | None, parts: Sequence[Matches]) -> tuple[Unmatched, ...]:
+    """By what was found in all parts of a store."""
+    return () if policy is None else tuple(_unmatched(policy, parts))
+
+
+def _unmatched(policy: Policy, parts: Sequence[Matches]) -> Iterator[Unmatched]:
+    rules = frozenset[int]().union(*(part.rules for part in parts))
+    for number, rule, key, patterns in _patterns(policy):
+        if number >= 0 and key != "repositories" and number not in rules:
+            continue
+        for pattern in patterns:
+            place = (number, key, pattern.text)
+            if not any(place in part.found for part in parts):
+                yield Unmatched(
+                    rule=rule,
+                    key=key,
+                    pattern=pattern.text,
+                    source=policy.source,
+                    wanted=any(place in part.wanted for part in parts),
+                )
+
+
+def _patterns(policy: Policy) -> Iterator[tuple[int, str, Key, Sequence[Pattern]]]:
+    """Position and name of the rule, the key, and the patterns there that say anything."""
+
+    def some(patterns: Sequence[Pattern]) -> Sequence[Pattern]:
+        return [pattern for pattern in patterns if pattern.text not in ("*", "**")]
+
+    yield -1, "", "protect", some(policy.protect)
+    for number, rule in enumerate(policy.rules):
+        yield number, rule.name, "repositories", some(rule.repositories)
+        yield number, rule.name, "tags", some(rule.tags)
+        yield number, rule.name, "protect", some(rule.protect)
+        yield number, rule.name, "keep", some(rule.keep)
+        yield number, rule.name, "drop", some(rule.drop)
+
+
+def find_matches(inventory: Inventory, policy: Policy) -> Matches:
+    return _Search(inventory, policy).all()
 
 
 class _Search:
@@ -57,42 +105,45 @@ class _Search:
         self._inventory = inventory
         self._policy = policy
 
-    def all(self) -> Iterator[Unmatched]:
-        yield from self._missing("", "protect", self._policy.protect, "true", wanted="true")
-        for number, rule in enumerate(self._policy.rules):
-            yield from self._of_rule(number, rule)
+    def all(self) -> Matches:
+        rules = frozenset(
+            number
+            for number, rule in enumerate(self._policy.rules)
+            if self._has_repository(any_of(rule.repositories, "repo"))
+        )
+        found, wanted = set(), set()
+        for number, _, key, patterns in _patterns(self._policy):
+            if number >= 0 and key != "repositories" and number not in rules:
+                continue  # then no tag is its, either
+            among, kept = self._conditions(number, key)
+            for pattern in patterns:
+                place = (number, key, pattern.text)
+                if key == "repositories":
+                    is_found = self._has_repository(any_of([pattern], "repo"))
+                else:
+                    is_found = self._has_tag(f"{among} and {any_of([pattern], 'name')}")
+                if is_found:
+                    found.add(place)
+                elif self._has_tag(f"goes and {kept}"):
+                    wanted.add(place)
+        return Matches(rules=rules, found=frozenset(found), wanted=frozenset(wanted))
 
-    def _of_rule(self, number: int, rule: Rule) -> Iterator[Unmatched]:
+    def _conditions(self, number: int, key: Key) -> tuple[str, str]:
+        """SQL for the tags that a pattern is compared with, and for those that it was to keep, should one go."""
+        if number < 0:
+            return "true", "true"
+        rule = self._policy.rules[number]
         inside, decided = any_of(rule.repositories, "repo"), f"rule = {number}"
         # A rule that takes nothing keeps all that it is about from those after it.
         later = "false" if rule.takes else f"rule > {number}"
-        yield from self._missing(rule.name, "repositories", rule.repositories, "true", wanted=later)
-        if not self._has_repository(inside):
-            return
-        yield from self._missing(rule.name, "tags", rule.tags, inside, wanted=f"{inside} and {later}")
-        yield from self._missing(rule.name, "protect", rule.protect, inside, wanted=inside)
-        yield from self._missing(rule.name, "keep", rule.keep, decided, wanted=decided)
-        yield from self._missing(rule.name, "drop", rule.drop, decided, wanted="false")
-
-    def _missing(
-        self, rule: str, key: Key, patterns: tuple[Pattern, ...], among: str, *, wanted: str
-    ) -> Iterator[Unmatched]:
-        """among: SQL for the tags that it is compared with; wanted: for those that it was to keep, should one go."""
-        for pattern in patterns:
-            if pattern.text in ("*", "**"):
-                continue
-            if key == "repositories":
-                found = self._has_repository(any_of([pattern], "repo"))
-            else:
-                found = self._has_tag(f"{among} and {any_of([pattern], 'name')}")
-            if not found:
-                yield Unmatched(
-                    rule=rule,
-                    key=key,
-                    pattern=pattern.text,
-                    source=self._policy.source,
-                    wanted=self._has_tag(f"goes and {wanted}"),
-                )
+        conditions: dict[Key, tuple[str, str]] = {
+            "repositories": ("true", later),
+            "tags": (inside, f"{inside} and {later}"),
+            "protect": (inside, inside),
+            "keep": (decided, decided),
+            "drop": (decided, "false"),
+        }
+        return conditions[key]
 
     def _has_repository(self, condition: str) -> bool:
         return self._has("repositories", condition)

@@ -17,6 +17,7 @@ A few blobs are no sign yet: it takes `_BLOBS`, on `_DAYS` days (UTC), an hour o
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
@@ -33,6 +34,8 @@ from regstore.storage.streams import is_fatal
 from regstore.words import Moment
 
 _SQL: Final = Statements("regstore.inventory", "unlinked.sql")
+#: SQL: the digests that links name.
+LINKED: Final = _SQL.text("linked")
 _HOUR: Final = 3600 * 1_000_000
 _DAY: Final = 24 * _HOUR
 _BLOBS: Final = 10
@@ -69,28 +72,59 @@ class Unlinked:
         )
 
 
-def find_unlinked(inventory: Inventory) -> Unlinked:
-    """As it was listed; `manifests` is not looked for."""
+@dataclass(frozen=True, kw_only=True)
+class UnlinkedBlobs:
+    """Of a store, or of a part of its blobs. days: on which they came, by number since 1970, UTC."""
+
+    blobs: int = 0
+    blob_bytes: int = 0
+    days: frozenset[int] = frozenset()
+
+
+def newest_link(inventory: Inventory) -> int | None:
+    """When the newest link was written, in microseconds; None where there is none."""
     [(newest,)] = _SQL.run(inventory, "newest_link").fetchall()
-    if newest is None:
-        return Unlinked()
-    _SQL.run(inventory, "unlinked", {"since": newest + _HOUR})
+    return None if newest is None else int(newest)
+
+
+def find_unlinked(inventory: Inventory, *, since: int | None, linked: str = LINKED) -> UnlinkedBlobs:
+    """unlinked_blob. since: when the newest link of the store was written. linked: SQL for what digests links name."""
+    if since is None:
+        return UnlinkedBlobs()
+    _SQL.run(inventory, "unlinked", {"since": since + _HOUR}, linked=linked)
     [(blobs, blob_bytes, days)] = _SQL.run(inventory, "sums", {"day": _DAY}).fetchall()
-    return Unlinked(newest_link=newest, blobs=blobs, blob_bytes=blob_bytes, days=days)
+    return UnlinkedBlobs(blobs=blobs, blob_bytes=blob_bytes, days=frozenset(days))
+
+
+def add_unlinked(newest: int | None, parts: Sequence[UnlinkedBlobs]) -> Unlinked:
+    """Of all parts together; `manifests` is not looked for."""
+    return Unlinked(
+        newest_link=newest,
+        blobs=sum(part.blobs for part in parts),
+        blob_bytes=sum(part.blob_bytes for part in parts),
+        days=len(frozenset[int]().union(*(part.days for part in parts))),
+    )
+
+
+def small_unlinked(inventory: Inventory) -> list[bytes]:
+    """Of unlinked_blob, the digests of some that may be manifests: so many as are read, the first ones."""
+    given = {"least": _SIZES[0], "most": _SIZES[1], "number": _READ}
+    return [bytes(raw) for (raw,) in _SQL.run(inventory, "small", given).fetchall()]
 
 
 async def look_for_manifests(
-    storage: Storage, inventory: Inventory, unlinked: Unlinked, *, concurrency: int
+    storage: Storage, digests: Callable[[], Sequence[bytes]], unlinked: Unlinked, *, concurrency: int
 ) -> Unlinked:
-    """Read small blobs, where they came steadily. One that can't be read is no manifest."""
+    """Read small blobs, where they came steadily. One that can't be read is no manifest. digests: as `small_unlinked`
+    gives them."""
     if not unlinked.steady:
         return unlinked
     found = False
 
-    async def look(row: tuple[bytes]) -> None:
+    async def look(raw: bytes) -> None:
         nonlocal found
         try:
-            parse_manifest(await storage.get(encode(BlobKey(Digest.from_raw(bytes(row[0]))))))
+            parse_manifest(await storage.get(encode(BlobKey(Digest.from_raw(raw)))))
         except InvalidManifest:
             return
         except StorageError as error:
@@ -99,9 +133,7 @@ async def look_for_manifests(
             return
         found = True
 
-    given = {"least": _SIZES[0], "most": _SIZES[1], "number": _READ}
-    rows = _SQL.run(inventory, "small", given).fetchall()
-    await for_each(rows, look, concurrency=concurrency)
+    await for_each(digests(), look, concurrency=concurrency)
     return replace(unlinked, manifests=found)
 
 

@@ -9,19 +9,20 @@ from (
 );
 
 -- name: unlinked
--- unlinked_blob(digest, size, mtime): those that came after $since.
+-- unlinked_blob(digest, size, mtime): those that came after $since. linked: the digests that links name.
 create or replace table unlinked_blob as
 select digest, size, mtime
 from blob
-where mtime > $since and digest not in (
-    select digest from layer_link union select digest from revision_link
-    union select target from layer_link where target is not null
-    union select target from tag where target is not null
-);
+where mtime > $since and digest not in ({linked});
+
+-- name: linked
+select digest from layer_link union select digest from revision_link
+union select target from layer_link where target is not null
+union select target from tag where target is not null
 
 -- name: sums
--- (blobs, bytes, days on which they came).
-select count(*), coalesce(sum(size), 0)::bigint, count(distinct mtime // $day) from unlinked_blob;
+-- (blobs, bytes, the days on which they came).
+select count(*), coalesce(sum(size), 0)::bigint, coalesce(list(distinct mtime // $day), []) from unlinked_blob;
 
 -- name: small
 -- Some of them that may be manifests by their size.

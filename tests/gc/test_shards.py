@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regstore.gc.plan import GcOptions, plan_gc
+from regstore.gc.plan import GcOptions, GcSummary, plan_gc
 from regstore.gc.plan.question import Question
-from regstore.gc.plan.shards import ask_for_manifests, open_whole, plan_links, plan_roots, plan_whole
-from regstore.gc.policy import BrokenScope
+from regstore.gc.plan.shards import (
+    BY_DIGEST,
+    ask_for_blobs,
+    ask_for_manifests,
+    facts_of_links,
+    open_blobs,
+    open_whole,
+    plan_blobs,
+    plan_links,
+    plan_roots,
+    plan_whole,
+)
+from regstore.gc.plan.summary import summarize
+from regstore.gc.policy import BrokenScope, Pattern, Policy, Rule
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import repository_around
 from tests.examples import examples
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import GRACES, NOW, UPLOADS_OLDER_THAN, example_registry, registries
+from tests.model.random_registry import DAY, GRACES, NOW, UPLOADS_OLDER_THAN, example_registry, registries
 from tests.model.store import ModelStore
 
 OF_REPOSITORIES = (
@@ -31,6 +43,19 @@ OF_REPOSITORIES = (
     "tag_index",
     "upload_part",
     "multipart_upload",
+)
+#: One that names repositories, one for all; both with patterns that match nothing.
+POLICIES = (
+    None,
+    Policy(
+        rules=(
+            Rule(name="newest", repositories=(Pattern.repository("a/**"),), keep_newest=1),
+            Rule(name="none", repositories=(Pattern.repository("z"),), drop=(Pattern.tag("*"),)),
+            Rule(name="drop", keep=(Pattern.tag("1-*"), Pattern.tag("9")), drop=(Pattern.tag("[l1]*"),)),
+        ),
+        protect=(Pattern.tag("_*"), Pattern.tag("nothing")),
+    ),
+    Policy(rules=(Rule(name="young", keep_younger_than=DAY, keep=(Pattern.tag("latest"),)),), delete_untagged=True),
 )
 PLAN = ("unlink", "protected", "dead_litter", "dead_blob")
 
@@ -71,14 +96,17 @@ def exchange_manifests(whole: Inventory, shard: Inventory) -> None:
     raise AssertionError("there is always more to ask for")
 
 
-def plan_in_shards(stored: Inventory, options: GcOptions, number: int) -> Iterator[tuple[str, set[Any]]]:
-    """Each relation of the plan, and its rows."""
+def plan_in_shards(stored: Inventory, options: GcOptions, number: int) -> tuple[dict[str, set[Any]], GcSummary]:
+    """Each relation of the plan, and its rows; and the summary."""
     with ExitStack() as stack:
         shards = [stack.enter_context(Inventory()) for _ in range(number)]
+        blobs = [stack.enter_context(Inventory()) for _ in range(number)]
         whole = stack.enter_context(Inventory())
         share_out(stored, shards)
-        for table in ("blob", "litter", "unknown"):
+        for table in ("litter", "unknown"):
             give(stored, whole, table, "true")
+        for shard, own in zip(blobs, _by_digest(number), strict=True):
+            give(stored, shard, "blob", own)
         questions = [Question(shard, options, NOW) for shard in shards]
         for question in questions:
             exchange_manifests(stored, question.inventory)
@@ -87,15 +115,35 @@ def plan_in_shards(stored: Inventory, options: GcOptions, number: int) -> Iterat
         for shard in shards:
             shard.insert("gc_reached_odd", {"digest": ("binary", sorted(odd))})
         reasons = [plan_links(question) for question in questions]
+        facts = [facts_of_links(question) for question in questions]
+        newest = max((each.newest_link for each in facts if each.newest_link is not None), default=None)
+        for shard, own in zip(blobs, _by_digest(number), strict=True):
+            question = Question(shard, options, NOW)
+            open_blobs(question)
+            for relation in BY_DIGEST:
+                for each in shards:
+                    give(each, shard, relation, own)
+            facts.append(plan_blobs(question, blocked=any(reasons), newest_link=newest))
         answer = Question(whole, options, NOW)
         open_whole(answer)
-        for shard in shards:
-            for relation in ("live_blob", "unknown_reach", "standing_repository"):
-                give(shard, whole, relation, "true")
-        plan_whole(answer, blocked=any(reasons))
-        places = {"unlink": shards, "protected": shards, "dead_litter": [*shards, whole], "dead_blob": [whole]}
-        for relation in PLAN:
-            yield relation, set().union(*(rows_of(inventory, relation) for inventory in places[relation]))
+        for each in shards:
+            give(each, whole, "standing_repository", "true")
+        wanted = ask_for_blobs(answer)
+        for each in blobs:
+            for relation in ("blob", "gc_dead_blob"):
+                give(each, whole, relation, "digest in (select unnest(?::blob[]))", [wanted])
+        facts.append(plan_whole(answer))
+        places = {"unlink": shards, "protected": shards, "dead_litter": [*shards, whole], "dead_blob": blobs}
+        rows = {
+            relation: set().union(*(rows_of(inventory, relation) for inventory in places[relation]))
+            for relation in PLAN
+        }
+        return rows, summarize(facts, options.policy, sweep_blocked=next(filter(None, reasons), ""))
+
+
+def _by_digest(number: int) -> list[str]:
+    """SQL for what is of each shard of blobs; what has no digest is any one's."""
+    return [f"coalesce(hash(digest), 0) % {number} = {shard}" for shard in range(number)]
 
 
 def rows_of(inventory: Inventory, relation: str) -> set[Any]:
@@ -110,10 +158,12 @@ def rows_of(inventory: Inventory, relation: str) -> set[Any]:
 
 async def compare(store: ModelStore, options: GcOptions, number: int) -> None:
     async with scan(ModelStorage(store, now=NOW), ScanOptions(cache_dir=None, concurrency=4)) as inventory:
-        found = dict(plan_in_shards(inventory, options, number))
-        plan_gc(inventory, options, now=NOW)
+        found, summary = plan_in_shards(inventory, options, number)
+        whole = plan_gc(inventory, options, now=NOW)
         for relation in PLAN:
             assert found[relation] == rows_of(inventory, relation), relation
+        assert bool(summary.sweep_blocked) == bool(whole.sweep_blocked)  # one reason of several
+        assert replace(summary, sweep_blocked="") == replace(whole, sweep_blocked="")
 
 
 @settings(
@@ -127,16 +177,23 @@ async def compare(store: ModelStore, options: GcOptions, number: int) -> None:
     st.booleans(),
     st.sampled_from(GRACES),
     st.sampled_from([2, 3]),
-    st.sampled_from(["", "all"]),
+    st.sampled_from([(), (BrokenScope(),)]),
+    st.sampled_from(POLICIES),
 )
 def test_shards_make_the_plan_of_one_inventory(
-    store: ModelStore, delete_untagged: bool, grace: int, number: int, broken: str
+    store: ModelStore,
+    delete_untagged: bool,
+    grace: int,
+    number: int,
+    broken: tuple[BrokenScope, ...],
+    policy: Policy | None,
 ) -> None:
     options = GcOptions(
         delete_untagged=delete_untagged,
         grace=grace,
         uploads_older_than=UPLOADS_OLDER_THAN,
-        drop_broken=(BrokenScope(),) if broken else (),
+        drop_broken=broken,
+        policy=policy,
     )
     asyncio.run(compare(store, options, number))
 

@@ -18,7 +18,8 @@ A blob goes when no repository reaches it, no link that stays names it, no unkno
 than the grace.
 
 Where each part stands: the plan's relations (`tables.sql`); who is protected (`protected`); roots and what they reach
-(`roots`); what goes of each repository (`links`, `litter`); which blobs go (`blobs`); the plan in numbers (`summary`).
+(`roots`); what goes of each repository (`links`, `litter`); which blobs go (`blobs`); the plan in numbers (`summary`,
+of `facts`).
 
 Some repositories of a store can be planned without the others. `shards` says what they must know of each other.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from regstore.gc.plan.blobs import Held, find_live, sweep
+from regstore.gc.plan.facts import find_facts, find_freed
 from regstore.gc.plan.links import collect
 from regstore.gc.plan.litter import collect_outer_litter
 from regstore.gc.plan.options import HOUR, GcOptions, Step
@@ -45,6 +47,7 @@ from regstore.gc.plan.summary import (
     summarize,
 )
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.unlinked import find_unlinked
 
 __all__ = [
     "HOUR",
@@ -73,7 +76,10 @@ def plan_gc(inventory: Inventory, options: GcOptions, *, now: int) -> GcSummary:
     blocked = find_live(question)
     held = sweep(question, blocked=bool(blocked))
     collect_outer_litter(question)
-    return summarize(question, sweep_blocked=blocked, held=held)
+    facts = find_facts(question)
+    unlinked = find_unlinked(inventory, since=facts.newest_link)
+    facts = replace(facts, freed=find_freed(question), held=held, unlinked=unlinked)
+    return summarize([facts], options.policy, sweep_blocked=blocked)
 
 
 def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:

@@ -3,6 +3,7 @@ grace. None at all where something that can't be read may mean any blob."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,11 +26,20 @@ _SQL: Final = Statements(
 @dataclass(frozen=True, kw_only=True)
 class Held:
     """Dead blobs that stay because unknown keys below repositories name them, or what refers to them. keys: some of
-    these, the first ones. Sizes in bytes."""
+    these, the first ones; also of keys that name only blobs which stay anyway, until `add_held`. Sizes in bytes."""
 
     blobs: int = 0
     blob_bytes: int = 0
     keys: tuple[str, ...] = ()
+
+
+def add_held(parts: Sequence[Held]) -> Held:
+    """Of shards of blobs together."""
+    blobs = sum(part.blobs for part in parts)
+    keys = sorted({key for part in parts for key in part.keys})
+    return Held(
+        blobs=blobs, blob_bytes=sum(part.blob_bytes for part in parts), keys=tuple(keys[:_NAMED]) if blobs else ()
+    )
 
 
 #: Links by the name of their table in statements: all of them, and those that stay by the plan.
@@ -60,14 +70,15 @@ def make_exchange(question: Question) -> None:
     _SQL.run(question.inventory, "exchange")
 
 
-def sweep(question: Question, *, blocked: bool) -> Held:
-    """gc_dead_blob, of what neither live_blob nor unknown_reach names; live_blob is dropped. blocked: none may go."""
+def sweep(question: Question, *, blocked: bool, any_held: bool | None = None) -> Held:
+    """gc_dead_blob, of what neither live_blob nor unknown_reach names; live_blob is dropped. blocked: none may go.
+    any_held: whether anything may be in unknown_reach; by default where the inventory has unknown keys."""
     held = Held()
     question.make_tables("blobs")
     if not blocked:
         _SQL.run(question.inventory, "dead_blob", question.parameters)
-        if "unknown" in question.present:
+        if "unknown" in question.present if any_held is None else any_held:
             (blobs, blob_bytes, _), *keys = _SQL.run(question.inventory, "hold").fetchall()
-            held = Held(blobs=blobs, blob_bytes=blob_bytes, keys=tuple(key for *_, key in keys) if blobs else ())
+            held = Held(blobs=blobs, blob_bytes=blob_bytes, keys=tuple(key for *_, key in keys))
     question.inventory.execute("drop table live_blob")
     return held

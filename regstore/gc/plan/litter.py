@@ -67,6 +67,13 @@ def make_standing(question: Question) -> None:
     _SQL.run(question.inventory, "no_standing")
 
 
+def in_folders_of_blobs(question: Question) -> list[bytes]:
+    """Digests of blobs in whose folders any of litter_place stands."""
+    if "litter" not in question.present:
+        return []
+    return [bytes(raw) for (raw,) in _SQL.run(question.inventory, "in_folders_of_blobs").fetchall()]
+
+
 def collect_outer_litter(question: Question) -> None:
     """The same for the folders of blobs, and for those above repositories, by litter_place, standing_repository and
     gc_dead_blob."""

@@ -98,6 +98,11 @@ where case level
 -- name: no_standing
 create or replace temp table standing_repository (name varchar);
 
+-- name: in_folders_of_blobs
+-- (digest) of blobs' folders, in which litter stands.
+select distinct unhex(split_part(folder, '/', 7)) as digest
+from litter_place where regexp_matches(folder, '^{blobs}(?:{blob})/');
+
 -- name: outer
 -- gc_dead_litter, from the folders of blobs, and from those above repositories, where no repository below stays.
 insert into gc_dead_litter

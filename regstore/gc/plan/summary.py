@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Final
+from typing import Any
 
-from regstore.gc.one_time import find_one_time
-from regstore.gc.plan.blobs import Held
-from regstore.gc.plan.options import HOUR
-from regstore.gc.plan.question import Question
+from regstore.gc.plan.blobs import Held, add_held
+from regstore.gc.plan.facts import Facts
 from regstore.gc.policy import Policy
-from regstore.gc.retention import Fate
 from regstore.gc.unmatched import Unmatched, find_unmatched
-from regstore.inventory.inventory import Inventory
-from regstore.inventory.statements import Statements
-from regstore.inventory.unlinked import Unlinked, find_unlinked
-from regstore.layout import REPOSITORIES
+from regstore.inventory.unlinked import Unlinked, add_unlinked
 from regstore.words import Moment
-
-#: A time so far ahead of the listing's start, in microseconds, is not that of a push during the listing.
-_AHEAD: Final = HOUR
-
-_SQL: Final = Statements(
-    "regstore.gc.plan",
-    "summary.sql",
-    repositories=REPOSITORIES,
-    repositories_length=str(len(REPOSITORIES)),
-    unknown_time=Fate.UNKNOWN_TIME,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,15 +134,14 @@ class GcSummary:
         )
 
 
-def summarize(question: Question, *, sweep_blocked: str, held: Held) -> GcSummary:
-    """Of a plan whose tables are all made."""
-    inventory, policy = question.inventory, question.options.policy
-    numbers = _Numbers(question)
+def summarize(parts: Sequence[Facts], policy: Policy | None, *, sweep_blocked: str) -> GcSummary:
+    """Of a plan whose tables are all made, in one inventory or in shards."""
+    numbers = _Numbers(parts)
     words: dict[str, list[tuple[str, str]]] = {"protected": [], "untagged": [], "problem": []}
-    for kind, repository, text in _SQL.run(inventory, "words", question.parameters).fetchall():
+    for kind, repository, text in sorted(row for part in parts for row in part.words):
         words[kind].append((repository, text))
-    shares = tuple(_shares(inventory))
-    multipart_unknown = inventory.multipart_uploads_unknown
+    shares = tuple(_shares(parts))
+    multipart_unknown = next((why for part in parts if (why := part.multipart_uploads_unknown)), "")
     return GcSummary(
         blobs=numbers.count("blob"),
         blob_bytes=numbers.bytes("blob"),
@@ -188,59 +171,77 @@ def summarize(question: Question, *, sweep_blocked: str, held: Held) -> GcSummar
             else ""
         ),
         problems=tuple(text for _, text in words["problem"]),
-        rules=tuple(_rules(inventory, policy)) if policy is not None else (),
-        broken=tuple(_broken(inventory)) if question.options.drop_broken else (),
-        one_time=find_one_time(inventory, policy),
-        held=held,
+        rules=tuple(_rules(parts, policy)) if policy is not None else (),
+        broken=tuple(
+            BrokenRevision(repository=name, digest=digest, reason=reason, tags=tags)
+            for name, digest, reason, tags in sorted(row for part in parts for row in part.broken)
+        ),
+        one_time=tuple(sorted(name for part in parts for name in part.one_time)),
+        held=add_held([part.held for part in parts]),
         young=numbers.young,
         untagged=tuple(name for name, _ in words["untagged"]),
-        unlinked=find_unlinked(inventory),
-        unmatched=find_unmatched(inventory, policy),
+        unlinked=add_unlinked(
+            max((part.newest_link for part in parts if part.newest_link is not None), default=None),
+            [part.unlinked for part in parts],
+        ),
+        unmatched=find_unmatched(policy, [part.matches for part in parts]),
     )
 
 
 class _Numbers:
-    """How much there is of what, as one statement has counted it."""
+    """How much there is of what, in all parts together."""
 
-    def __init__(self, question: Question) -> None:
-        given = question.parameters | {"ahead": question.now + _AHEAD}
-        rows = _SQL.run(question.inventory, "numbers", given).fetchall()
-        self._rows: dict[str, tuple[Any, ...]] = {what: tuple(row) for what, *row in rows}
+    def __init__(self, parts: Sequence[Facts]) -> None:
+        self._parts = parts
+
+    def _sum(self, what: str, place: int) -> int:
+        return sum(part.numbers[what][place] or 0 for part in self._parts if what in part.numbers)
 
     def number(self, what: str) -> int:
-        return int(self._rows[what][0])
+        return int(self._sum(what, 0))
 
     def bytes(self, what: str) -> int:
-        return int(self._rows[what][1] or 0)
+        return int(self._sum(what, 1))
 
     def count(self, what: str) -> Count:
         return Count(total=self.number(what), dead=self.number(f"dead {what}"))
 
     @property
     def young(self) -> Young:
-        blobs, blob_bytes, links, oldest, ahead, latest = self._rows["young"]
+        rows = [part.numbers["young"] for part in self._parts if "young" in part.numbers]
         return Young(
-            blobs=blobs, blob_bytes=blob_bytes or 0, links=links, oldest=oldest, ahead=ahead, latest=latest
+            blobs=self.number("young"),
+            blob_bytes=self.bytes("young"),
+            links=self._sum("young", 2),
+            oldest=min((row[3] for row in rows if row[3] is not None), default=None),
+            ahead=self._sum("young", 4),
+            latest=max((row[5] for row in rows if row[5] is not None), default=None),
         )
 
 
-def _shares(inventory: Inventory) -> Iterator[RepositoryShare]:
-    for name, tags, revisions, layer_links, uploads, blob_bytes, emptied in _SQL.run(
-        inventory, "shares"
-    ).fetchall():
+def _shares(parts: Sequence[Facts]) -> Iterator[RepositoryShare]:
+    """Those that lose most bytes first."""
+    freed: Counter[str] = Counter()
+    for part in parts:
+        freed.update(part.freed)
+    rows = sorted((-freed[row[0]], row) for part in parts for row in part.shares)
+    for _, (name, tags, revisions, layer_links, uploads, emptied) in rows:
         yield RepositoryShare(
             name=name,
             tags=tags,
             revisions=revisions,
             layer_links=layer_links,
             uploads=uploads,
-            blob_bytes=blob_bytes,
+            blob_bytes=freed[name],
             emptied=emptied,
         )
 
 
-def _rules(inventory: Inventory, policy: Policy) -> Iterator[RuleShare]:
-    found = {rule: counts for rule, *counts in _SQL.run(inventory, "rules").fetchall()}
+def _rules(parts: Sequence[Facts], policy: Policy) -> Iterator[RuleShare]:
+    found: dict[int, tuple[Any, ...]] = {}
+    for part in parts:
+        for number, row in part.rules.items():
+            found[number] = tuple(map(sum, zip(found.get(number, (0,) * len(row)), row, strict=True)))
     for number, rule in enumerate(policy.rules):
         tags, dropped, unknown, own = found.get(number, (0, 0, 0, 0))
         yield RuleShare(
@@ -251,8 +252,3 @@ def _rules(inventory: Inventory, policy: Policy) -> Iterator[RuleShare]:
             unknown_times=unknown,
             own_times=own if rule.newest_by == "created" else 0,
         )
-
-
-def _broken(inventory: Inventory) -> Iterator[BrokenRevision]:
-    for name, digest, reason, tags in _SQL.run(inventory, "broken").fetchall():
-        yield BrokenRevision(repository=name, digest=digest, reason=reason, tags=tuple(tags))

@@ -1,15 +1,22 @@
 -- The plan in numbers and words.
 
+-- name: freed
+-- gc_freed(repository, digest): what the links that go name.
+create or replace temp view gc_freed as
+select distinct repository, digest
+from (
+    select repository, digest from gc_dead_revision
+    union all
+    select repository, unnest([digest, target]) from layer_link join gc_dead_layer_link using (repository, digest)
+);
+
+-- name: freed_by_others
+-- The same, empty: to be filled from shards.
+create or replace temp table gc_freed (repository integer, digest blob);
+
 -- name: numbers
 -- (what, number, bytes), and of what is young (links, oldest, ahead, latest).
-with orphan as (
-    select b.size
-    from gc_dead_blob b
-    anti join gc_dead_layer_link l on l.digest = b.digest
-    anti join gc_dead_revision r on r.digest = b.digest
-    anti join (select x.target from layer_link x join gc_dead_layer_link using (repository, digest)) t
-        on t.target = b.digest
-),
+with orphan as (select b.size from gc_dead_blob b anti join gc_freed f on f.digest = b.digest),
 upload as (select repository, uuid from upload_part union select repository, uuid from multipart_upload),
 written as (
     select true as is_blob, size, mtime from blob
@@ -43,7 +50,7 @@ select 'young' as what, count(*) filter (is_blob) as number, sum(size)::bigint a
 from written where mtime >= $cutoff;
 
 -- name: words
--- (kind, repository, text), in their order: why a repository is 'protected'; the 'untagged', that have no tag but such
+-- (kind, repository, text): why a repository is 'protected'; the 'untagged', that have no tag but such
 -- as follow what they name, and would lose all revisions for want of one; each 'problem', with its repository in it.
 select distinct 'protected' as kind, r.name as repository, p.reason as text
 from gc_protected p join repository r on r.id = p.repository
@@ -67,11 +74,10 @@ from tag t join repository r on r.id = t.repository where t.target is null and t
 union all
 select 'problem', '', r.name || ': the link of layer ' || digest_text(l.digest) || ' ' || link_fault(l.size, l.target, l.unread)
 from layer_link l join repository r on r.id = l.repository
-where l.unread is null and (l.target is null or l.target <> l.digest and is_sha256(l.digest))
-order by kind, repository, text;
+where l.unread is null and (l.target is null or l.target <> l.digest and is_sha256(l.digest));
 
 -- name: shares
--- What goes from each repository, as `RepositoryShare` says it.
+-- What goes from each repository, as `RepositoryShare` says it, but for its bytes.
 with dead as (
     select repository, 'tag' as kind from gc_dead_tag
     union all select repository, 'tag_index' from gc_dead_tag_index
@@ -89,17 +95,6 @@ every as (
     from (select repository, uuid from upload_part union select repository, uuid from multipart_upload)
 ),
 totals as (select repository, count(*) as keys from every group by repository),
-named as (
-    select distinct repository, digest
-    from (
-        select repository, digest from gc_dead_revision
-        union all
-        select repository, unnest([digest, target]) from layer_link join gc_dead_layer_link using (repository, digest)
-    )
-),
-bytes as (
-    select repository, sum(size)::bigint as bytes from named join gc_dead_blob using (digest) group by repository
-),
 odd as (
     select r.id as repository
     from repository r
@@ -116,13 +111,19 @@ share as (
         count(*) filter (kind <> 'litter') as keys
     from dead group by repository
 )
-select r.name, tags, revisions, layer_links, uploads, coalesce(bytes, 0) as blob_bytes,
+select r.name, tags, revisions, layer_links, uploads,
     s.keys = coalesce(t.keys, 0) and s.repository not in (from odd) as emptied
 from share s
 join repository r on r.id = s.repository
-left join totals t using (repository)
-left join bytes using (repository)
-order by blob_bytes desc, r.name;
+left join totals t using (repository);
+
+-- name: bytes
+-- (name, bytes) of the dead blobs that each repository's dead links name.
+select r.name, sum(b.size)::bigint
+from gc_freed f
+join gc_dead_blob b on b.digest = f.digest
+join repository r on r.id = f.repository
+group by r.name;
 
 -- name: rules
 -- (rule, tags, dropped, unknown_times, own_times), of each rule that is about any tag.
@@ -138,5 +139,4 @@ with pointing as (select repository, digest, list(name order by name) as tags fr
 select r.name, digest_text(b.digest) as digest, b.reason, coalesce(p.tags, [])
 from gc_broken_revision b
 join repository r on r.id = b.repository
-left join pointing p on p.repository = b.repository and p.digest = b.digest
-order by r.name, b.digest;
+left join pointing p on p.repository = b.repository and p.digest = b.digest;
