@@ -155,6 +155,7 @@ def test_no_other_commands_module_is_loaded(demo_registry: Path, arguments: tupl
     loaded = loaded_by(AS_THE_PROGRAM, *(each.format(store=demo_registry) for each in arguments))
     modules = {each.place.partition(":")[0] for each in EVERY_COMMAND.values()}
     assert modules & set(loaded) == {f"regstore.cli.{each}" for each in own}
+    assert "pydantic" not in loaded, "an option needs none"
 
 
 @pytest.mark.long

@@ -21,7 +21,20 @@ from tests.cli.conftest import Run, Start
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
 
-HEAVY = ("aioboto3", "aiohttp", "asyncio", "boto3", "botocore", "duckdb", "lxml", "orjson", "rich", "tqdm", "yaml")
+HEAVY = (
+    "aioboto3",
+    "aiohttp",
+    "asyncio",
+    "boto3",
+    "botocore",
+    "duckdb",
+    "lxml",
+    "orjson",
+    "pydantic",
+    "rich",
+    "tqdm",
+    "yaml",
+)
 
 
 # -- help
