@@ -21,7 +21,7 @@ PURE = frozenset(
 #: Lowest first. Parts of one layer do not know each other, except in the pure one.
 LAYERS = (
     PURE,
-    frozenset({"concurrency"}),
+    frozenset({"concurrency", "machine"}),
     frozenset({"storage"}),
     frozenset({"tagging"}),
     frozenset({"registry", "state", "seed"}),

@@ -16,6 +16,7 @@ from regstore.cli.config.complete import store_names
 from regstore.cli.registry_cache import CacheOptions
 from regstore.cli.settings import WAYS, StoreSettings, placed_store
 from regstore.cli.values import parse_duration, parse_read_data
+from regstore.cli.workers import Workers
 
 if TYPE_CHECKING:
     from regstore.inventory.scan import ScanOptions
@@ -46,8 +47,8 @@ InventoryFile = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scanning:
-    """What a scan of the store remembers."""
+class Scanning(Workers):
+    """What a scan of the store remembers, and who does it."""
 
     cache_dir: Annotated[
         Path | None,
@@ -60,7 +61,10 @@ class Scanning:
         from regstore.inventory.scan import ScanOptions
 
         return ScanOptions(
-            concurrency=settings.concurrency, cache_dir=cache_dir_or_default(self.cache_dir), inventory=inventory
+            concurrency=settings.concurrency,
+            cache_dir=cache_dir_or_default(self.cache_dir),
+            inventory=inventory,
+            runner=self.runner(settings.concurrency),
         )
 
 

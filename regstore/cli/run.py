@@ -19,6 +19,7 @@ from regstore import errors
 from regstore.cli import underway
 from regstore.cli.outcome import Failure, Outcome, Result
 from regstore.cli.output import emit_error
+from regstore.cli.workers import end_workers
 from regstore.errors import EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, RegstoreError
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
                     raise asyncio.CancelledError
                 return await work
             finally:
+                await end_workers()
                 cancel = int
 
         try:

@@ -29,6 +29,7 @@ from regstore.cli.settings import PlacedStore, StoreSettings
 from regstore.cli.values import parse_duration
 from regstore.cli.verify_report import print_repairs, print_report, repair_numbers, report_json, report_numbers
 from regstore.cli.whose import refuse_told, whose_json
+from regstore.cli.workers import Workers
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -144,6 +145,7 @@ def verify(
     ] = None,
     cache_dir: ProofsDir = None,
     inventory: InventoryFile = None,
+    workers: Workers,
 ) -> Result:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
 
@@ -155,7 +157,9 @@ def verify(
     from regstore.verify.work import RepairOptions
 
     options = VerifyOptions(
-        scan=ScanOptions(concurrency=settings.concurrency, inventory=inventory),
+        scan=ScanOptions(
+            concurrency=settings.concurrency, inventory=inventory, runner=workers.runner(settings.concurrency)
+        ),
         read=reading.read_data,
         max_age=reading.max_age,
         time_limit=reading.seconds,

@@ -120,11 +120,10 @@ class _Reader:
         self._storage = storage
         self._prefix = prefix
         self._runner = runner
-        self._may_hand_out = runner.reaches(storage)
         self._listed = 0
 
     def _hands_out(self) -> bool:
-        return self._may_hand_out and self._listed >= _LONG
+        return self._runner.takes(self._listed, _LONG, self._storage)
 
     async def pages_of(self, piece: _Range) -> AsyncIterator[Page]:
         """Of a range that may become shorter meanwhile, and whose `after` goes on."""

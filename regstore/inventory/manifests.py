@@ -99,7 +99,7 @@ class ManifestReader:
         """In batches, each a task. Of a batch that stopped, since too much was not given, the rest is a batch again."""
         total = read_before + len(digests)
         progress = _Way(self._on_event, read_before, total)
-        many = self._runner.reaches(self._storage) and len(digests) >= _WORTH_WORKERS
+        many = self._runner.takes(len(digests), _WORTH_WORKERS, self._storage)
         size, at_once = (_TASK_MANIFESTS, 2 * self._runner.size) if many else (_BATCH_MANIFESTS, 1)
         runner: Runner = self._runner if many else Here(self._concurrency)
         batches = _Batches(digests, size)

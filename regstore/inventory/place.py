@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from regstore.errors import InputError, RegstoreError
 from regstore.inventory.schema import SCHEMA, VOCABULARY
+from regstore.machine import usable_memory
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,7 +103,7 @@ class OwnFile:
         before, self._keys = self._keys, self._keys + keys
         step = self._keys // _MEMORY_STEP
         if step > before // _MEMORY_STEP:
-            limit = min(self._keys * _BYTES_A_KEY, machine_memory() // 2)
+            limit = min(self._keys * _BYTES_A_KEY, usable_memory() // 2)
             if limit > _MEMORY_STEP * _BYTES_A_KEY:
                 self.connection.execute(f"set memory_limit = '{limit} B'")
 
@@ -200,14 +201,3 @@ def _refuse_what_is_not_ours(path: Path) -> None:
             older.execute(f"select version from {_MARK}")
     except duckdb.Error as error:
         raise InputError(f"{path} is there already and is no inventory; name another file for it") from error
-
-
-def machine_memory() -> int:
-    """Bytes that this process may use: the machine's, or its control group's where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text()))
-        except (OSError, ValueError):
-            continue
-    return total

@@ -18,6 +18,6 @@ a worker), `messages` (what goes between the two) and `packing` (errors on their
 from __future__ import annotations
 
 from regstore.tasks.pool import Pool
-from regstore.tasks.runner import HERE, Context, Here, Runner, WorkerDied, usable_cores
+from regstore.tasks.runner import HERE, Context, Here, Runner, WorkerDied
 
-__all__ = ["HERE", "Context", "Here", "Pool", "Runner", "WorkerDied", "usable_cores"]
+__all__ = ["HERE", "Context", "Here", "Pool", "Runner", "WorkerDied"]

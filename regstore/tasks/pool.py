@@ -8,27 +8,37 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
 from regstore.concurrency import in_thread
 from regstore.errors import RegstoreError
 from regstore.events import OnEvent, ignore
+from regstore.machine import usable_cores, usable_memory
 from regstore.storage.base import Counters, Storage
 from regstore.storage.optional import OpensElsewhere, StoreAddress
 from regstore.tasks.messages import Answer, Ask, Cancel, Message, Told, frame, read
 from regstore.tasks.packing import unpack
-from regstore.tasks.runner import Context, Done, Task, Work, WorkerDied, usable_cores
+from regstore.tasks.runner import Context, Done, Task, Work, WorkerDied
 
 #: Times that a task is begun, where its workers die.
 _TRIES: Final = 3
 #: Seconds that a worker gets to clean up behind what was cancelled.
 _PATIENCE: Final = 10.0
+#: Bytes of the machine's memory for each: several times what one takes.
+_MEMORY: Final = 512 << 20
+#: Seconds without a task after which a worker ends, and its memory is free.
+_IDLE: Final = 2.0
 #: The search path is the parent's, so that both run the same regstore.
 _PROGRAM: Final = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[2]); from regstore.tasks.process import main; main()"
 )
+
+
+def usual_size() -> int:
+    """As many processes as cores may be used, where memory lets them."""
+    return max(1, min(usable_cores(), usable_memory() // _MEMORY))
 
 
 class Pool:
@@ -40,11 +50,14 @@ class Pool:
     again. Workers take no signals of the terminal: who asked is told, and cancels.
     """
 
-    def __init__(self, size: int | None = None, *, concurrency: int = 128) -> None:
-        """size: None for as many as cores may be used."""
-        self.size: Final = max(1, size or usable_cores())
+    def __init__(self, size: int | None = None, *, concurrency: int = 128, eager: bool = False) -> None:
+        """size: None for `usual_size`. eager: little work is handed out, too, as it is in tests."""
+        self.size: Final = max(1, size or usual_size())
         self._concurrency = concurrency
+        self._eager = eager
         self._workers: list[_Worker] = []
+        #: Those that were asked to end, or have died.
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -56,8 +69,8 @@ class Pool:
     async def close(self) -> None:
         """All processes have ended."""
         self._closed = True
-        workers, self._workers = self._workers, []
-        await asyncio.gather(*(worker.end() for worker in workers))
+        self._let_go(self._workers)
+        await asyncio.gather(*self._ending)
 
     @property
     def processes(self) -> list[int]:
@@ -66,6 +79,9 @@ class Pool:
 
     def reaches(self, *stores: Storage) -> bool:
         return self.size > 1 and all(isinstance(store, OpensElsewhere) for store in stores)
+
+    def takes(self, count: int, least: int, *stores: Storage) -> bool:
+        return (self._eager or count >= least) and self.reaches(*stores)
 
     async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
         if not self.reaches(*stores):
@@ -78,6 +94,9 @@ class Pool:
                 result = await worker.run(task, work, addresses, stores, attempt, on_event)
             except _Gone:
                 continue
+            finally:
+                if not worker.busy:
+                    asyncio.get_running_loop().call_later(_IDLE, self._let_go_if_idle, worker)
             return result  # type: ignore[no-any-return]
         name = task.__name__.replace("_", " ")
         raise WorkerDied(
@@ -88,10 +107,23 @@ class Pool:
     async def _free_worker(self) -> _Worker:
         """The one with the least to do; a new one where all have something, and there may be more."""
         assert not self._closed, "the pool is closed"
-        self._workers = [worker for worker in self._workers if not worker.gone]
+        self._let_go([worker for worker in self._workers if worker.gone])
         if all(worker.busy for worker in self._workers) and len(self._workers) < self.size:
             self._workers.append(_Worker(-(-self._concurrency // self.size)))
         return min(self._workers, key=lambda worker: worker.busy)
+
+    def _let_go(self, workers: Iterable[_Worker]) -> None:
+        leaving = list(workers)
+        self._workers = [worker for worker in self._workers if worker not in leaving]
+        for worker in leaving:
+            task = asyncio.create_task(worker.end())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    def _let_go_if_idle(self, worker: _Worker) -> None:
+        loop = asyncio.get_running_loop()
+        if worker in self._workers and not worker.busy and loop.time() - worker.last_busy >= _IDLE:
+            self._let_go([worker])
 
 
 class _Gone(Exception):
@@ -125,6 +157,7 @@ class _Worker:
         finally:
             its.close()
         self.gone = False
+        self.last_busy = 0.0
         self._socket = ours
         self._numbers = 0
         self._open: dict[int, _Call] = {}
@@ -166,6 +199,7 @@ class _Worker:
                 raise
         finally:
             self._open.pop(number, None)
+            self.last_busy = asyncio.get_running_loop().time()
             if call.answer.done() and not call.answer.cancelled():
                 call.answer.exception()  # seen
 

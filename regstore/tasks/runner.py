@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
@@ -48,6 +47,10 @@ class Runner(Protocol):
         """Whether tasks on these stores run elsewhere than in the calling process."""
         ...
 
+    def takes(self, count: int, least: int, *stores: Storage) -> bool:
+        """Whether so much work on these stores is handed out: from `least` on it is worth the start of processes."""
+        ...
+
     async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
         """The task's result, or its error. Cancelled, it returns when the task has ended. WorkerDied."""
         ...
@@ -64,21 +67,11 @@ class Here:
     def reaches(self, *stores: Storage) -> bool:
         return False
 
+    def takes(self, count: int, least: int, *stores: Storage) -> bool:
+        return False
+
     async def run(self, task: Task[Work, Done], work: Work, *stores: Storage, on_event: OnEvent = ignore) -> Done:
         return await task(Context(stores=stores, concurrency=self._concurrency, on_event=on_event), work)
 
 
 HERE: Final = Here()
-
-
-def usable_cores() -> int:
-    """Those that this process may use: its affinity, and its control group's quota, rounded up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for path in ("/sys/fs/cgroup/cpu.max",):
-        try:
-            with open(path) as file:  # noqa: PTH123
-                quota, _, period = file.read().partition(" ")
-            cores = min(cores, max(1, -(-int(quota) // int(period))))
-        except (OSError, ValueError):
-            continue
-    return cores

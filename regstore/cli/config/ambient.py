@@ -33,6 +33,7 @@ SHARED: Final = frozenset(
         "quiet",
         "region",
         "verbose",
+        "workers",
     }
 )
 #: How the run works, and what it shows. Not how what it writes is kept (an ACL may show it to all, a storage class put

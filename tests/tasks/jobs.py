@@ -1,0 +1,50 @@
+"""Tasks for tests of the pool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from regstore.errors import NotFound, StorageError
+from regstore.events import Notice
+from regstore.tasks import Context
+
+
+async def process_id(context: Context, work: float) -> int:
+    await asyncio.sleep(work)
+    return os.getpid()
+
+
+async def read_key(context: Context, work: str) -> bytes:
+    return await context.store.get(work)
+
+
+async def tell(context: Context, work: str) -> int:
+    context.on_event(Notice(message=work))
+    return context.concurrency
+
+
+async def fail(context: Context, work: str) -> None:
+    raise StorageError("it failed") from NotFound(work, "there")
+
+
+async def be_wrong(context: Context, work: str) -> None:
+    raise ZeroDivisionError(work)
+
+
+async def die(context: Context, work: int) -> int:
+    """As often as `work` says."""
+    if context.attempt < work:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return context.attempt
+
+
+async def wait_and_tidy_up(context: Context, work: Path) -> None:
+    work.with_name("begun").touch()
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.05)
+        work.touch()
