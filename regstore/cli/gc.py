@@ -37,7 +37,8 @@ from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
-    from regstore.gc.run import GcReport, GcRun, GcRunOptions
+    from regstore.gc.report import GcReport
+    from regstore.gc.run import GcRun, GcRunOptions
     from regstore.state.known_cache import KnownCache
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig

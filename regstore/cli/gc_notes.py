@@ -9,7 +9,7 @@ from regstore.cli.output import blobs, counted, moment, plain, size
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
-    from regstore.gc.run import GcReport
+    from regstore.gc.report import GcReport
 
 
 def notes_json(summary: GcSummary) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from regstore.cli.whose import whose_json
 
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
-    from regstore.gc.run import GcReport, GcRun, GcRunOptions
+    from regstore.gc.report import GcReport
+    from regstore.gc.run import GcRun, GcRunOptions
     from regstore.state.known_cache import KnownCache
 
 _SHARES_SHOWN = 20

@@ -9,6 +9,7 @@ from regstore.cli.whose import whose_json
 
 if TYPE_CHECKING:
     from regstore.digest import Digest
+    from regstore.gc.explain import DroppedTag
     from regstore.gc.plan import BrokenRevision, GcOptions, GcSummary
     from regstore.gc.run import GcRun
     from regstore.gc.why import Why
@@ -80,11 +81,14 @@ def _print_rules(inventory: Inventory, options: GcOptions, summary: GcSummary) -
 
 def retention_json(inventory: Inventory, summary: GcSummary) -> dict[str, Any]:
     """Added to the plan in JSON: every tag that a rule takes, the rules, and broken revisions that go."""
-    from regstore.gc.explain import iter_dropped
+    dropped: list[DroppedTag] = []
+    if summary.rules:
+        from regstore.gc.explain import iter_dropped
 
+        dropped += iter_dropped(inventory)
     return {
         "rules": list(summary.rules),
-        "dropped_tags": list(iter_dropped(inventory)),
+        "dropped_tags": dropped,
         "broken_revisions": list(summary.broken),
         "unmatched_patterns": list(summary.unmatched),
     }

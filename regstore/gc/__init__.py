@@ -72,8 +72,9 @@ if TYPE_CHECKING:
     from regstore.gc.removal.named import Named
     from regstore.gc.removal.plan import RepositoryRemoval
     from regstore.gc.removal.run import Removal, RemovalOptions, RemovalReport, open_removal
+    from regstore.gc.report import GcReport
     from regstore.gc.restore import Restored, RestoreOptions, RestorePlan, apply_restore, plan_restore
-    from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
+    from regstore.gc.run import GcRun, GcRunOptions, open_run
     from regstore.gc.set_tag import TagPlan, apply_tag, plan_tag
     from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
     from regstore.inventory.scan import ScanOptions

@@ -18,7 +18,6 @@ from regstore.gc.retention import Retention
 from regstore.inventory.cache import ManifestCache
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
-from regstore.registry.uploads import parse_time
 from regstore.storage.base import Storage
 
 #: A config is a page of JSON; what is larger is none.
@@ -81,6 +80,8 @@ async def read_created(
 def created_of(config: bytes) -> int | None:
     """`created` of a config in microseconds since 1970, None where it does not say."""
     import orjson
+
+    from regstore.registry.uploads import parse_time
 
     try:
         document = orjson.loads(config)

@@ -19,29 +19,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from regstore.errors import InputError, Refused
 from regstore.events import OnEvent, ignore
-from regstore.gc.apply.finish import rest
-from regstore.gc.apply.steps import apply_plan
-from regstore.gc.begin import Begun, begin
 from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import count_inventory
-from regstore.gc.heal import Healed
 from regstore.gc.plan import GcSummary
 from regstore.gc.planning import Planned, compare_with_last_run, make_plan, require_registry
-from regstore.gc.report import GcReport
 from regstore.gc.run_options import GcRunOptions
 from regstore.gc.stops import refuse_symbolic_links, stops
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import scan
 from regstore.inventory.whose import Use, refuse_database
 from regstore.state.counts import write_counts
-from regstore.state.lock import Lock
-from regstore.state.trashed import TrashedRun
 from regstore.storage.base import Storage
 
-__all__ = ["GcReport", "GcRun", "GcRunOptions", "open_run", "require_registry"]
+if TYPE_CHECKING:
+    from regstore.gc.begin import Begun
+    from regstore.gc.heal import Healed
+    from regstore.gc.report import GcReport
+    from regstore.state.lock import Lock
+    from regstore.state.trashed import TrashedRun
+
+__all__ = ["GcRun", "GcRunOptions", "open_run", "require_registry"]
 
 
 @asynccontextmanager
@@ -66,7 +67,11 @@ async def open_run(
         if lock is not None and before.forgets_last:
             await write_counts(storage, before.now)
         refuse_symbolic_links(storage)
-        begun = None if lock is None else await begin(storage, inventory, options, lock, cache, on_event)
+        begun = None
+        if lock is not None:
+            from regstore.gc.begin import begin
+
+            begun = await begin(storage, inventory, options, lock, cache, on_event)
         planned = Planned(
             storage=storage,
             inventory=inventory,
@@ -100,6 +105,8 @@ class GcRun:
     @property
     def healed(self) -> Healed:
         """What came back before the plan was made."""
+        from regstore.gc.heal import Healed
+
         return self._begun.healed if self._begun is not None else Healed()
 
     @property
@@ -139,11 +146,15 @@ class GcRun:
             raise InputError("a plan is applied once; open a new run")
         self._applied = True
         self.check()
+        from regstore.gc.apply.steps import apply_plan
+
         return await apply_plan(self._planned, begun)
 
     async def rest(self) -> GcReport:
         """Instead of `apply` where nothing is to do: no run is written, but what earlier ones left may wait for a
         restart."""
+        from regstore.gc.apply.finish import rest
+
         return await rest(self._planned, self._locked())
 
     async def remember(self) -> None:

@@ -23,15 +23,22 @@ What they give: Tag, StoredManifest, BlobInfo, BlobReader (Content is what a blo
 Referrers, Description. The parts of the tree above are Tags, Manifests, Blobs, StoreBlobs and Uploads.
 """
 
-from regstore.registry.blobs import BlobInfo, BlobReader, Blobs, Content, StoreBlobs
-from regstore.registry.describe import Description
-from regstore.registry.manifests import Manifests, StoredManifest
-from regstore.registry.opening import open_registry
-from regstore.registry.referrers import Referrer, Referrers
-from regstore.registry.registry import Registry
-from regstore.registry.repository import Repository
-from regstore.registry.tags import Tag, Tags
-from regstore.registry.uploads import Upload, Uploads
+from typing import TYPE_CHECKING
+
+from regstore.lazy import lazily
+
+if TYPE_CHECKING:
+    from regstore.registry.blobs import BlobInfo, BlobReader, Blobs, Content, StoreBlobs
+    from regstore.registry.describe import Description
+    from regstore.registry.manifests import Manifests, StoredManifest
+    from regstore.registry.opening import open_registry
+    from regstore.registry.referrers import Referrer, Referrers
+    from regstore.registry.registry import Registry
+    from regstore.registry.repository import Repository
+    from regstore.registry.tags import Tag, Tags
+    from regstore.registry.uploads import Upload, Uploads
+else:
+    __getattr__, __dir__ = lazily(__name__)
 
 __all__ = [
     "BlobInfo",

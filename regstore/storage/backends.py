@@ -21,7 +21,6 @@ from regstore.storage.location import (
     parse_file,
     parse_s3,
 )
-from regstore.storage.memory import open_memory, parse_memory
 from regstore.storage.registry_config import S3Access
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
@@ -108,11 +107,23 @@ def _open_s3(
     return S3Storage(settings)
 
 
+def _parse_memory(text: str) -> Location | None:
+    from regstore.storage.memory import parse_memory
+
+    return parse_memory(text)
+
+
+def _open_memory(location: Any, options: OpenOptions, access: S3Access | None, put: PutOptions | None) -> Storage:
+    from regstore.storage.memory import open_memory
+
+    return open_memory(location, options, access, put)
+
+
 #: What is heavy of a backend is loaded when a store of its is opened. Who has a backend of their own adds it.
 BACKENDS: Final[dict[str, Backend]] = {
     "s3": Backend(parse_s3, _open_s3),
     "file": Backend(parse_file, _open_disk),
-    "memory": Backend(parse_memory, open_memory),
+    "memory": Backend(_parse_memory, _open_memory),
 }
 
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from regstore.errors import InputError
 from regstore.storage.base import PutOptions
 from regstore.storage.location import DiskLocation, S3Location, normalize_root
@@ -163,6 +161,8 @@ def _is_read(path: list[str]) -> bool:
 
 
 def _load(text: str | bytes, where: str) -> Any:
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

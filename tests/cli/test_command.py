@@ -159,6 +159,23 @@ def test_no_other_commands_module_is_loaded(demo_registry: Path, arguments: tupl
 
 
 @pytest.mark.long
+def test_a_dry_run_of_gc_loads_nothing_of_what_it_leaves_out(demo_registry: Path) -> None:
+    # Of the demo something is left alone: exit code 3.
+    loaded = loaded_by(
+        AS_THE_PROGRAM.replace("not end.code", "end.code in (0, 3, None)"),
+        "gc",
+        str(demo_registry),
+        "--dry-run",
+        "-q",
+    )
+    assert "regstore.gc.plan.summary" in loaded
+    removing = ("regstore.gc.apply", "regstore.gc.begin", "regstore.gc.heal", "regstore.gc.trash")
+    others = ("regstore.registry", "regstore.gc.explain", "regstore.storage.s3", "regstore.storage.memory")
+    foreign = ("yaml", "botocore", "pydantic", "aiohttp")
+    assert [each for each in loaded if each.startswith((*removing, *others, *foreign))] == []
+
+
+@pytest.mark.long
 def test_what_every_command_waits_for_is_light() -> None:
     loaded = loaded_by("import regstore.cli.app\nfor each in regstore.cli.app.COMMANDS.values(): each.load()")
     assert "regstore.cli.gc" in loaded

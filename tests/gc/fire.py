@@ -30,7 +30,8 @@ from typing import Final
 
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.report import GcReport
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage

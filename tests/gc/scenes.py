@@ -10,7 +10,8 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.gc.plan import GcOptions
-from regstore.gc.run import GcReport, GcRun, GcRunOptions, open_run
+from regstore.gc.report import GcReport
+from regstore.gc.run import GcRun, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, TagCurrentKey, decode, link_body
 from regstore.state import TRASH

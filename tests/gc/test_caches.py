@@ -14,7 +14,8 @@ from regstore.errors import InputError, Refused, Unreachable
 from regstore.gc.caches import NoCache, RegistryCache, open_redis
 from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.report import GcReport
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.state.lock import hold_lock

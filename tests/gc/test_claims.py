@@ -12,8 +12,9 @@ from regstore.gc.caches import NoCache
 from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
+from regstore.gc.report import GcReport
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import LayerLinkKey, RevisionLinkKey, encode
 from regstore.state.lock import break_locks, hold_lock

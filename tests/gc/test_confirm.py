@@ -11,7 +11,7 @@ import pytest
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.gc.policy import BrokenScope
-from regstore.gc.run import GcReport
+from regstore.gc.report import GcReport
 from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, encode
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage

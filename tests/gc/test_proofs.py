@@ -9,7 +9,8 @@ import pytest
 
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.report import GcReport
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (
     REPOSITORIES,

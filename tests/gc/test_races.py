@@ -12,8 +12,9 @@ from regstore.errors import LockLost, Refused, StorageError
 from regstore.gc.caches import NoCache
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
+from regstore.gc.report import GcReport
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import REPOSITORIES, RevisionLinkKey, TagCurrentKey, encode, link_body

@@ -30,8 +30,9 @@ from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.heal import Healed, HealOptions, heal_store
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
+from regstore.gc.report import GcReport
 from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import (

@@ -13,7 +13,8 @@ from regstore.gc.caches import NoCache
 from regstore.gc.heal import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.report import GcReport
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.gc.trash import EmptyOptions, empty_trash
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import PREFIX, SEEDS, BlobKey, encode

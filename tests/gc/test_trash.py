@@ -19,8 +19,9 @@ from regstore.gc.caches import NoCache
 from regstore.gc.heal import HealOptions, heal_store, plan_heal
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
+from regstore.gc.report import GcReport
 from regstore.gc.restore import Restored, RestoreOptions, apply_restore, plan_restore
-from regstore.gc.run import GcReport, GcRunOptions, open_run
+from regstore.gc.run import GcRunOptions, open_run
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.gc.trash_list import count_links
 from regstore.inventory.scan import ScanOptions

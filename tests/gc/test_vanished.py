@@ -14,8 +14,9 @@ from regstore.errors import Refused, StorageError
 from regstore.gc.caches import NoCache
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Pattern, Policy
+from regstore.gc.report import GcReport
 from regstore.gc.restore import RestoreOptions, apply_restore, plan_restore
-from regstore.gc.run import GcReport, GcRunOptions
+from regstore.gc.run import GcRunOptions
 from regstore.gc.trash import Emptied, EmptyOptions, empty_trash
 from regstore.layout import COUNTS, PREFIX, REPOSITORIES, TagCurrentKey, decode
 from regstore.state.counts import Counts, read_counts, write_counts
