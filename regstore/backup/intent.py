@@ -13,7 +13,8 @@ from typing import Final
 
 from regstore.backup.format import INTENTS, intent_key, parse_intent_key, parse_snapshot_key
 from regstore.errors import LockHeld, LockLost, StorageError
-from regstore.state.lock import find_locks, sane_lease
+from regstore.state.holder import sane_lease
+from regstore.state.lock import find_locks
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.clock import clock
 from regstore.storage.limit import limited

@@ -9,7 +9,7 @@ from typing import Final
 
 from regstore.backup.intent import LEASE
 from regstore.errors import InputError
-from regstore.state.lock import LONGEST_LEASE
+from regstore.state.holder import LONGEST_LEASE
 from regstore.storage.base import PutOptions
 from regstore.words import meant
 

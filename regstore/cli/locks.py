@@ -18,7 +18,8 @@ from regstore.cli.underway import note_run
 from regstore.errors import StorageError, StorageFull
 
 if TYPE_CHECKING:
-    from regstore.state.lock import FoundLock, Lock
+    from regstore.state.holder import FoundLock
+    from regstore.state.lock import Lock
     from regstore.storage.base import Storage
 
 

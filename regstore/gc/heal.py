@@ -41,7 +41,7 @@ from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.tag_times import TagTimes
 from regstore.layout import BlobKey
 from regstore.state.journal import find_runs
-from regstore.state.lock import Lock
+from regstore.state.lock import Leave, Lock
 from regstore.storage.base import Storage
 from regstore.storage.transfer import READ, each_blob, in_order
 from regstore.tagging import put_missing
@@ -113,7 +113,7 @@ async def heal_all(
 
 
 async def give_back(
-    storage: Storage, inventory: Inventory, scanner: Scanner, lock: Lock, *, concurrency: int
+    storage: Storage, inventory: Inventory, scanner: Scanner, lock: Leave, *, concurrency: int
 ) -> Healed:
     """Heal a store by one inventory, which is kept up to date with what came back. The scanner fills that inventory,
     which holds `gc.past`'s relations."""
@@ -186,7 +186,7 @@ async def _heal_blobs(
 class _Writing:
     """Gives back, with the lock held."""
 
-    def __init__(self, storage: Storage, lock: Lock, concurrency: int) -> None:
+    def __init__(self, storage: Storage, lock: Leave, concurrency: int) -> None:
         self._storage = storage
         self._lock = lock
         self._concurrency = concurrency

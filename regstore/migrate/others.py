@@ -20,7 +20,8 @@ from regstore.events import Notice, OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.listing import list_in_parallel
 from regstore.state import RUNS, is_run
-from regstore.state.lock import LEASE, find_locks
+from regstore.state.holder import LEASE
+from regstore.state.lock import find_locks
 from regstore.storage.base import Page, Storage
 
 _LEASE: Final = int(LEASE * 1_000_000)

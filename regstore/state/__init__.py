@@ -15,6 +15,7 @@
   probe-<random>                  for a moment only: what can the store do, and what time is it there
 
 The keys stand in `regstore.layout`. On a store that is full, `elsewhere` keeps all of this in memory or in a folder.
+`holder` is what a lock says, and `lock_view` how other processes work by it.
 `process` tells whether the process that wrote a lock is gone, `pushed_again` gives tags back that were pushed as a run
 took them, `known_cache` judges what is known of the registry's cache, and `not_freed` says what lies in the trash, and
 why.

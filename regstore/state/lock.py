@@ -32,27 +32,20 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import platform
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Final
 
 from regstore.concurrency import for_each
-from regstore.errors import InputError, LockHeld, LockLost, NotFound, StorageError
+from regstore.errors import InputError, LockHeld, LockLost, StorageError
 from regstore.state import LOCKS, is_run, new_run, started_at
-from regstore.state.process import is_certainly_dead, this_process
+from regstore.state.holder import LEASE, LONGEST_LEASE, FoundLock, Holder, found_lock, read_lock
 from regstore.storage.base import ObjectInfo, Storage
 from regstore.storage.clock import clock
 from regstore.storage.limit import limited
 
-LEASE: Final = 600.0
-#: No lock, and no intent of a backup, counts as if it had a longer lease, whatever it says. Seconds.
-LONGEST_LEASE: Final = 86400.0
-#: Bytes of a lock that are worth reading, and characters of what it says.
-_LONGEST: Final = 65536
-_LONGEST_WORD: Final = 200
 #: Listings until one counts that shows what can't be read.
 _LISTINGS: Final = 4
 #: Seconds until a lock beside the own one is looked at again.
@@ -65,81 +58,18 @@ _BATCH: Final = 1000
 _BATCHES: Final = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who holds a lock. lease in seconds; process names one process of one machine, "" where that can't be told."""
+class Leave(ABC):
+    """Leave to change the store, as long as a run's lock stands: that of this process (`Lock`), or of another one
+    (`lock_view`)."""
 
-    run: str
-    command: str
-    user: str
-    host: str
-    pid: int
-    process: str
-    lease: float
-
-    @classmethod
-    def this(cls, run: str, command: str, lease: float) -> Holder:
-        pid = os.getpid()
-        user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
-        return cls(
-            run=run, command=command, user=user, host=platform.node(), pid=pid, process=this_process(), lease=lease
-        )
-
-    @classmethod
-    def parse(cls, run: str, body: bytes) -> Holder:
-        """Never raises: a lock that can't be read is a lock all the same, with the usual lease."""
-        try:
-            known = json.loads(body)
-        except (ValueError, RecursionError):
-            known = None
-        if not isinstance(known, dict):
-            known = {}
-
-        def word(name: str, otherwise: str = "?") -> str:
-            value = known.get(name)
-            # What JSON can write and UTF-8 can't would break what shows it.
-            return value[:_LONGEST_WORD].encode(errors="replace").decode() if isinstance(value, str) else otherwise
-
-        pid = known.get("pid")
-        return cls(
-            run=run,
-            command=word("command"),
-            user=word("user"),
-            host=word("host"),
-            pid=pid if type(pid) is int and 0 < pid < 1 << 31 else 0,
-            process=word("process", ""),
-            lease=sane_lease(known.get("lease"), LEASE),
-        )
-
-    @property
-    def is_dead(self) -> bool:
-        """Certainly gone, as far as this machine can tell."""
-        return is_certainly_dead(self.process)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundLock:
-    """A lock in the store. Times in microseconds by the store's clock."""
-
-    holder: Holder
-    key: str
-    written: int
-    expires: int
-
-
-class Lock:
-    """A lock that this process holds; made by `hold_lock`."""
-
-    def __init__(self, storage: Storage, holder: Holder) -> None:
+    def __init__(self, storage: Storage, run: str, lease: float) -> None:
         self._storage = storage
-        self._holder = holder
-        self.run: Final = holder.run
-        self._key: Final = LOCKS + holder.run
-        self._written = 0.0
+        self.run: Final = run
+        self.lease: Final = lease
+        self._key: Final = LOCKS + run
+        #: By this machine's clock: the lock was written no earlier.
+        self._written = -math.inf
         self._lost = ""
-        #: Writes of the lock that were begun, and that are under way.
-        self._writes = 0
-        self._writing = 0
         #: Other locks that no listing since the last write was without. None: there was no such listing yet.
         self._beside: frozenset[str] | None = None
         self._read: dict[ObjectInfo, FoundLock] = {}
@@ -147,17 +77,12 @@ class Lock:
     async def guard(self) -> None:
         """Return only while changes may be made: call it before each batch. LockLost otherwise, for good."""
         while True:
-            others: list[FoundLock] = []
-            if not self._lost and clock() - self._written > self._holder.lease / 2:
-                # Expired or nearly: another run may believe so already, and a renewal now could come too late.
-                others = await self._renew_if_young()
-            if not self._lost and not others:
-                others = await self._look()
+            others = await self._ask()
             self._check_age(others)
             if not others:
                 return
             if any(other.key in (self._beside or ()) for other in others):
-                self._lost = f"{_named(others[0])} holds a lock beside its own"
+                self._lost = f"{others[0]} holds a lock beside its own"
                 self._check_age()
             await asyncio.sleep(_LOOK_AGAIN)
 
@@ -172,7 +97,7 @@ class Lock:
         except TimeoutError as error:
             self._lost = "a batch of changes took as long as the lease"
             raise LockLost(
-                f"run {self.run} stopped: {self._lost} of {self._holder.lease:.0f} s; the store is too slow"
+                f"run {self.run} stopped: {self._lost} of {self.lease:.0f} s; the store is too slow"
             ) from error
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
@@ -187,17 +112,87 @@ class Lock:
         await for_each(batches, delete, concurrency=_BATCHES if self._storage.serves_in_parallel else 1)
         return outcomes
 
+    @abstractmethod
+    async def _ask(self) -> list[FoundLock]:
+        """See whether the lock stands, and may stand a while (`_lost` says where not); others beside it that count."""
+
+    @abstractmethod
+    def _token(self) -> object:
+        """Of the time before a listing, for `_note`."""
+
+    @abstractmethod
+    def _note(self, own: ObjectInfo, others: frozenset[str], token: object) -> None:
+        """What a listing showed. It is for `_note_beside` where no write of the lock came between it and the last."""
+
+    def _note_beside(self, others: frozenset[str]) -> None:
+        self._beside = others if self._beside is None else self._beside & others
+
     def _check_age(self, others: Sequence[FoundLock] = ()) -> None:
         if not self._lost and self._remaining() <= 0:
             self._lost = "its lease ended before it came to that"
         if self._lost and others:
-            self._lost += f"; {_named(others[0])} had a lock beside its own"
+            self._lost += f"; {others[0]} had a lock beside its own"
         if self._lost:
             raise LockLost(f"run {self.run} stopped before its next change: {self._lost}; run the command again")
 
     def _remaining(self) -> float:
         """Seconds in which a batch may still run."""
-        return self._holder.lease * 0.9 - (clock() - self._written)
+        return self.lease * 0.9 - (clock() - self._written)
+
+    async def _look(self) -> list[FoundLock]:
+        """The locks beside the own one that count. The run has lost its own where that is not listed."""
+        return [lock for lock in await self._list() if not await self._is_over(lock)]
+
+    async def _list(self) -> list[FoundLock]:
+        for tries_left in reversed(range(_LISTINGS)):
+            token = self._token()
+            infos = {info.key: info async for page in self._storage.list(LOCKS) for info in page.objects()}
+            own = infos.pop(self._key, None)
+            if own is None:
+                self._lost = "its lock is gone (another run expired or broke it)"
+                break
+            others = [info for info in infos.values() if is_run(info.key[len(LOCKS) :])]
+            self._note(own, frozenset(info.key for info in others), token)
+            for info in others:
+                if info not in self._read:
+                    lock = await read_lock(self._storage, info)
+                    if lock is None and tries_left:
+                        break  # gone meanwhile, and the own may be gone with it: this listing proves nothing any more
+                    # What is listed again and again, and is not there to be read, counts until it expires.
+                    self._read[info] = lock or found_lock(info, Holder.parse(info.key[len(LOCKS) :], b""))
+            else:
+                return [self._read[info] for info in others]
+        return []
+
+    async def _is_over(self, lock: FoundLock) -> bool:
+        return lock.holder.is_dead or lock.expires < await self._storage.now()
+
+
+class Lock(Leave):
+    """A lock that this process holds; made by `hold_lock`."""
+
+    def __init__(self, storage: Storage, holder: Holder) -> None:
+        super().__init__(storage, holder.run, holder.lease)
+        self._holder = holder
+        #: Writes of the lock that were begun, and that are under way.
+        self._writes = 0
+        self._writing = 0
+
+    async def _ask(self) -> list[FoundLock]:
+        others: list[FoundLock] = []
+        if not self._lost and clock() - self._written > self.lease / 2:
+            # Expired or nearly: another run may believe so already, and a renewal now could come too late.
+            others = await self._renew_if_young()
+        if not self._lost and not others:
+            others = await self._look()
+        return others
+
+    def _token(self) -> object:
+        return None if self._writing else self._writes
+
+    def _note(self, own: ObjectInfo, others: frozenset[str], token: object) -> None:
+        if token == self._writes:
+            self._note_beside(others)
 
     async def write(self) -> None:
         """For the first time."""
@@ -221,7 +216,7 @@ class Lock:
         if standing:
             now = await self._storage.now()
             raise LockHeld(
-                f"{self._storage.url} is locked by {_named(standing[0])} until "
+                f"{self._storage.url} is locked by {standing[0]} until "
                 f"{(standing[0].expires - now) // _SECOND} s from now unless it goes on; wait, or if "
                 "it is certainly dead: --break-lock"
             )
@@ -234,7 +229,7 @@ class Lock:
         """Rewrite the lock four times a lease, until cancelled."""
         others: Sequence[FoundLock] = ()
         while not self._lost:
-            await asyncio.sleep(min(_LOOK_AGAIN, self._holder.lease / 4) if others else self._holder.lease / 4)
+            await asyncio.sleep(min(_LOOK_AGAIN, self.lease / 4) if others else self.lease / 4)
             try:
                 others = await self._renew_if_young()
             except (StorageError, LockLost):
@@ -265,38 +260,9 @@ class Lock:
         return []
 
     def _is_young(self) -> bool:
-        if not self._lost and clock() - self._written > self._holder.lease * 0.8:
+        if not self._lost and clock() - self._written > self.lease * 0.8:
             self._lost = "its lease ended while it was suspended, or the store did not answer"
         return not self._lost
-
-    async def _look(self) -> list[FoundLock]:
-        """The locks beside the own one that count. The run has lost its own where that is not listed."""
-        return [lock for lock in await self._list() if not await self._is_over(lock)]
-
-    async def _list(self) -> list[FoundLock]:
-        for tries_left in reversed(range(_LISTINGS)):
-            writes, is_quiet = self._writes, not self._writing
-            infos = [info async for page in self._storage.list(LOCKS) for info in page.objects()]
-            others = [info for info in infos if info.key != self._key and is_run(info.key[len(LOCKS) :])]
-            if self._key not in {info.key for info in infos}:
-                self._lost = "its lock is gone (another run expired or broke it)"
-                break
-            keys = frozenset(info.key for info in others)
-            if is_quiet and writes == self._writes:
-                self._beside = keys if self._beside is None else self._beside & keys
-            for info in others:
-                if info not in self._read:
-                    lock = await _read(self._storage, info)
-                    if lock is None and tries_left:
-                        break  # gone meanwhile, and the own may be gone with it: this listing proves nothing any more
-                    # What is listed again and again, and is not there to be read, counts until it expires.
-                    self._read[info] = lock or _found(info, Holder.parse(info.key[len(LOCKS) :], b""))
-            else:
-                return [self._read[info] for info in others]
-        return []
-
-    async def _is_over(self, lock: FoundLock) -> bool:
-        return lock.holder.is_dead or lock.expires < await self._storage.now()
 
 
 async def find_locks(storage: Storage) -> list[FoundLock]:
@@ -304,7 +270,7 @@ async def find_locks(storage: Storage) -> list[FoundLock]:
     found = []
     async for page in storage.list(LOCKS):
         for info in page.objects():
-            lock = await _read(storage, info)
+            lock = await read_lock(storage, info)
             if lock is not None:
                 found.append(lock)
     return found
@@ -344,32 +310,3 @@ async def hold_lock(storage: Storage, *, command: str, lease: float = LEASE) -> 
             keeper.cancel()
     finally:
         await asyncio.shield(lock.release())
-
-
-def _named(lock: FoundLock) -> str:
-    holder = lock.holder
-    return f"`{holder.command}` of {holder.user} on {holder.host} (pid {holder.pid}, run {holder.run})"
-
-
-def sane_lease(value: object, otherwise: float) -> float:
-    """A lease as a file says it, in seconds: at most `LONGEST_LEASE`; otherwise where it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or value == math.inf:
-        return otherwise
-    return float(min(value, LONGEST_LEASE))
-
-
-async def _read(storage: Storage, info: ObjectInfo) -> FoundLock | None:
-    run = info.key[len(LOCKS) :]
-    if not is_run(run):
-        return None
-    try:
-        holder = Holder.parse(run, await storage.get(info.key) if info.size <= _LONGEST else b"")
-    except NotFound:
-        return None
-    return _found(info, holder)
-
-
-def _found(info: ObjectInfo, holder: Holder) -> FoundLock:
-    return FoundLock(
-        holder=holder, key=info.key, written=info.mtime, expires=info.mtime + int(holder.lease * _SECOND)
-    )

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.layout import TagCurrentKey, TagIndexKey, decode, encode, link_body, tags_prefix
-from regstore.state.lock import Lock
+from regstore.state.lock import Leave
 from regstore.storage.base import Storage
 from regstore.tagging import UNDER_WAY, put_missing
 
 
 async def give_back(
-    storage: Storage, lock: Lock, removed: Mapping[TagCurrentKey, int], *, now: int, concurrency: int
+    storage: Storage, lock: Leave, removed: Mapping[TagCurrentKey, int], *, now: int, concurrency: int
 ) -> tuple[set[TagCurrentKey], list[str]]:
     """Look at tags whose current/link was just deleted (with its time, in microseconds), their index links not yet.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regstore.state import TRASH, is_run, started_at
+from regstore.state.holder import LEASE
 from regstore.state.journal import LATE, STALLED, RunRecord, find_runs
-from regstore.state.lock import LEASE
 from regstore.storage.base import Storage
 
 

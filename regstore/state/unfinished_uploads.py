@@ -33,7 +33,7 @@ from typing import Any, Final
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, NotFound, StorageError
 from regstore.layout import UPLOAD_RECORDS
-from regstore.state.lock import Holder
+from regstore.state.holder import Holder
 from regstore.storage.base import MultipartUpload, PutOptions
 from regstore.storage.optional import Resume, ResumesUploads, UploadGone
 from regstore.storage.streams import BlobReader

@@ -7,6 +7,9 @@ later than the store's own time, and earlier by no more than what passed between
 where the store gives whole seconds). Too early is the safe side: nothing looks older than it is. Of several looks the
 one counts that gives the earliest time, for the nodes of a store may differ.
 
+Whether something may be too old is asked the other way round (`latest`): when the put was begun at the moment b, the
+store's clock had not passed m yet, and at any later moment t it has not passed `m + (t - b)`.
+
 Before anything was put there is the Date only. It is believed where it agrees with this computer's clock: two that know
 nothing of each other. Where it does not, or there is none, a small object is put, looked at and deleted again; where
 that can't be done (a store opened to be looked at only, credentials that may not write, a full bucket), the earlier
@@ -59,11 +62,15 @@ class StoreClock:
         self._on_event = on_event
         #: The store's time when `clock` was 0.
         self._base: float | None = None
-        #: A key that was put last, and not looked at since.
+        #: A time that the store's clock had not passed then.
+        self._bound: float | None = None
+        #: A key that was put last, and not looked at since; and when the put began.
         self._written = ""
+        self._begun = 0.0
 
-    def wrote(self, key: str) -> None:
-        self._written = key
+    def wrote(self, key: str, begun: float) -> None:
+        """begun: `clock` before the put."""
+        self._written, self._begun = key, begun
 
     def deleted(self, keys: Iterable[str]) -> None:
         if self._written and self._written in keys:
@@ -77,7 +84,14 @@ class StoreClock:
     def _saw(self, mtime: int) -> None:
         base = mtime - clock() * _SECOND
         self._base = base if self._base is None else min(base, self._base)
+        bound = mtime + _SECOND - self._begun * _SECOND
+        self._bound = bound if self._bound is None else min(bound, self._bound)
         self._written = ""
+
+    async def latest(self) -> int:
+        """The store's clock had not passed this when it was asked for. Requests as for `now`."""
+        asked, now = clock(), await self.now()
+        return now + _AGREE + _SECOND if self._bound is None else int(self._bound + asked * _SECOND)
 
     async def now(self) -> int:
         """No request where something that was put has been looked at, one as a rule."""

@@ -106,6 +106,21 @@ class TellsDate(Protocol):
 
 
 @runtime_checkable
+class BoundsTime(Protocol):
+    """A store whose `now` may be earlier than its time is."""
+
+    async def latest(self) -> int:
+        """As `now`, and no earlier than its time was when this was asked."""
+        ...
+
+
+async def latest(storage: Storage) -> int:
+    """A time, in microseconds, that the store's clock had not passed when this was asked: for what must not be too
+    old."""
+    return await (storage.latest() if isinstance(storage, BoundsTime) else storage.now())
+
+
+@runtime_checkable
 class KeepsChecksums(Protocol):
     """A store that keeps a checksum beside an object (S3's additional checksums)."""
 

@@ -18,7 +18,7 @@ import pytest
 
 from regstore.errors import LockHeld
 from regstore.gc.run import GcRunOptions
-from regstore.state import lock as lock_module
+from regstore.state import holder as holder_module
 from regstore.state import process as process_module
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
@@ -105,7 +105,7 @@ async def test_its_lock_stands_while_its_process_may_run(tmp_path: Path, monkeyp
         assert other.stdout is not None and other.stdin is not None
         process = other.stdout.readline().strip()
         with monkeypatch.context() as patch:
-            patch.setattr(lock_module, "this_process", lambda: process)
+            patch.setattr(holder_module, "this_process", lambda: process)
             assert await died(collect(FaultyStorage(storage, die_at=5, when="after"), run))
         after = dict(storage.store.objects)
         number = process.split("/")[3]

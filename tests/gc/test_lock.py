@@ -15,8 +15,10 @@ from aiohttp import web
 
 from regstore.errors import InputError, LockHeld, LockLost, NotFound
 from regstore.state import LOCKS, started_at
+from regstore.state import holder as holder_module
 from regstore.state import lock as lock_module
-from regstore.state.lock import LEASE, LONGEST_LEASE, Lock, break_locks, find_locks, hold_lock
+from regstore.state.holder import LEASE, LONGEST_LEASE, Holder
+from regstore.state.lock import Lock, break_locks, find_locks, hold_lock
 from regstore.storage.base import ObjectInfo, Page, PutOptions
 from regstore.storage.disk import DiskStorage
 from regstore.storage.limit import check_limit, limited
@@ -114,7 +116,7 @@ async def test_a_renewal_is_not_repeated_after_the_lease(world: World) -> None:
 async def _lock_of(world: World, storage: object, answers: list[Answering]) -> Lock:
     """A lock just written."""
     answers.append(answer())
-    lock = Lock(storage, lock_module.Holder.this("20260101T000000Z-00000000", "gc", LEASE))  # type: ignore[arg-type]
+    lock = Lock(storage, Holder.this("20260101T000000Z-00000000", "gc", LEASE))  # type: ignore[arg-type]
     await lock.write()
     return lock
 
@@ -258,7 +260,7 @@ def every_order(loop: asyncio.AbstractEventLoop, depth: int, begin: Callable[[],
 @pytest.fixture
 def loop(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.AbstractEventLoop]:
     monkeypatch.setattr(lock_module, "_LOOK_AGAIN", 0)
-    monkeypatch.setattr(lock_module, "this_process", lambda: "")
+    monkeypatch.setattr(holder_module, "this_process", lambda: "")
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()

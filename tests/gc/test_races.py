@@ -20,7 +20,8 @@ from regstore.inventory.scan import ScanOptions
 from regstore.layout import REPOSITORIES, RevisionLinkKey, TagCurrentKey, encode, link_body
 from regstore.state import LOCKS
 from regstore.state import lock as lock_module
-from regstore.state.lock import LEASE, break_locks, hold_lock
+from regstore.state.holder import LEASE
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.gc.actors import Deletion, Push, World, delete_tag
 from tests.gc.stepping import Toolkit, WorldStorage

@@ -48,8 +48,9 @@ from regstore.layout import (
     link_body,
 )
 from regstore.state import lock as lock_module
+from regstore.state.holder import LEASE
 from regstore.state.journal import LATE, STALLED
-from regstore.state.lock import LEASE, break_locks, hold_lock
+from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage
 from tests.examples import examples
 from tests.gc.actors import Deletion, Doc, Push, Step, World, delete_layer, delete_tag

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from regstore.layout import UPLOAD_RECORDS
-from regstore.state.lock import Holder
+from regstore.state.holder import Holder
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import RetryPolicy, S3Storage

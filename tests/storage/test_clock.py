@@ -27,6 +27,8 @@ class Store:
         self.ahead = 0.0
         self.date: float | None = 0.0
         self.refuses = False
+        #: For so long this machine sleeps when a put has been made, before it hears of that.
+        self.slept = 0.0
         self.asked: list[str] = []
         self.told: list[Event] = []
         self.objects: dict[str, int] = {}
@@ -53,8 +55,10 @@ class Store:
         self.asked.append("put")
         if self.refuses:
             raise AccessDenied("no")
+        begun = self.passed
         self.objects[key] = int(self.here // SECOND + self.ahead) * SECOND
-        self.clock.wrote(key)
+        self.passed += self.slept
+        self.clock.wrote(key, begun)
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, StorageError | None]:
         self.asked.append("delete")
@@ -108,6 +112,36 @@ async def test_of_nodes_that_differ_the_earliest_counts(monkeypatch: pytest.Monk
         store.list()
     store.ahead = -20
     assert -1 <= await store.off() <= 0
+
+
+@pytest.mark.parametrize("ahead", [-DAY, 0, DAY])
+@pytest.mark.parametrize("slept", [0, 7, DAY])
+async def test_it_is_no_later_than_the_latest(monkeypatch: pytest.MonkeyPatch, ahead: float, slept: float) -> None:
+    store = Store(monkeypatch)
+    store.ahead, store.slept = ahead, slept
+    await store.put("slow", b"")
+    store.list()
+    for passed in (0, 3600):
+        store.passed += passed
+        assert await store.off() <= 0
+        assert 0 <= await latest_off(store) <= slept + 1
+    store.slept = 0
+    await store.put("quick", b"")
+    assert 0 <= await latest_off(store) <= slept + 1
+    store.list()
+    assert 0 <= await latest_off(store) <= 1
+
+
+async def latest_off(store: Store) -> float:
+    return (await store.clock.latest() - store.here) / SECOND - store.ahead
+
+
+async def test_a_date_leaves_room_for_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(monkeypatch)
+    for date in (-9, 0, 9):
+        store.date = store.ahead = date
+        assert 0 <= await latest_off(store) <= 11
+    assert store.asked == ["date"] * 3
 
 
 @pytest.mark.parametrize("date", [DAY, -DAY, None])

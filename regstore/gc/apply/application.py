@@ -16,7 +16,7 @@ from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.state.journal import Journal
-from regstore.state.lock import Lock
+from regstore.state.lock import Leave, Lock
 from regstore.storage.base import Storage
 
 #: Keys that are journaled, and then change, together.
@@ -35,7 +35,7 @@ class Work:
     inventory: Inventory
     scan: ScanOptions
     offline: bool
-    lock: Lock
+    lock: Leave
     journal: Journal
     cache: RegistryCache
     failures: Failures
@@ -60,6 +60,7 @@ class Application(Work):
     """A plan of gc. The inventory's `blob` is kept up to date with what goes. freeing: gets what turns out to be needed
     of older runs' trash."""
 
+    lock: Lock
     options: GcRunOptions
     summary: GcSummary
     freeing: Freeing

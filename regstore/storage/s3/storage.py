@@ -28,7 +28,7 @@ from regstore.storage.base import (
     ReadHandle,
     Storage,
 )
-from regstore.storage.clock import StoreClock
+from regstore.storage.clock import StoreClock, clock
 from regstore.storage.identity import is_of_this_computer, on_this_computer
 from regstore.storage.optional import Resume, StoredParts
 from regstore.storage.s3 import failures, unfinished
@@ -200,13 +200,14 @@ class S3Storage:
         self, key: str, data: bytes, *, if_absent: bool = False, options: PutOptions | None = None
     ) -> None:
         headers = self._headers(options)
+        begun = clock()
         if if_absent:
             if not (await self.capabilities()).conditional_put:
                 raise Unsupported(f"{self.url} was not seen to honour If-None-Match; it cannot create safely")
             await self._putter.create(self._full(key), data, headers)
         else:
             await self._putter.put(self._full(key), data, headers)
-        self._clock.wrote(key)
+        self._clock.wrote(key, begun)
 
     async def put_stream(
         self,
@@ -287,6 +288,9 @@ class S3Storage:
     async def now(self) -> int:
         """As `StoreClock` says: by the time of what was put last, or else by the Date of a HEAD on the bucket."""
         return await self._clock.now()
+
+    async def latest(self) -> int:
+        return await self._clock.latest()
 
     async def date(self) -> int | None:
         return await self._heads.date(self._root)
