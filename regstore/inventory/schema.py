@@ -17,6 +17,7 @@ _FRAGMENTS: Final = {
     "name": layout.NAME_RE,
     "digest": layout.DIGEST_PATH_RE,
     "blob": "|".join(f"{algorithm}/[0-9a-f]{{2}}/[0-9a-f]{{{length}}}" for algorithm, length in HEX_LENGTH.items()),
+    "hex_lengths": " ".join(f"when '{algorithm}' then {length}" for algorithm, length in HEX_LENGTH.items()),
     "tag": layout.TAG_RE,
     "uuid": layout.UUID_RE,
     "part": layout.PART_RE,
