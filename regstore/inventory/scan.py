@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from regstore.inventory.reported.report import BlobsFrom
 
 _BATCH_KEYS: Final = 40_000
+#: A core parses some 400 pages a second, and more that wait for it only hold memory.
+_RANGES_A_WORKER: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +199,8 @@ class Scanner:
             await self._intake.add(page)
 
         concurrency = self._concurrency if self._storage.serves_in_parallel else 1
+        if self._runner.reaches(self._storage):
+            concurrency = min(concurrency, _RANGES_A_WORKER * self._runner.size)
         self._inventory.ranges += await list_in_parallel(
             self._storage, prefix, sink, concurrency=concurrency, begin=begin, runner=self._runner
         )
