@@ -32,6 +32,7 @@ from regstore.proving.read_data import ReadData, Wanted
 from regstore.proving.reader import BlobReader
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.optional import HasModes, keep_private
+from regstore.tasks.runner import HERE, Runner
 
 _SQL: Final = Statements("regstore.backup", "check.sql")
 #: Rows that are put into a table at once.
@@ -93,6 +94,7 @@ async def check(
     repair_from: Storage | None = None,
     put: PutOptions | None = None,
     concurrency: int = 128,
+    runner: Runner = HERE,
     on_event: OnEvent = ignore,
 ) -> CheckResult:
     """Check the backup, or one snapshot. With `repair_from`, what is lost or damaged is written anew: blobs from a
@@ -100,7 +102,8 @@ async def check(
     error that is none of one object's raises.
 
     proofs: the folder where it is remembered what was read and right; None: nowhere. max_age: microseconds; what was
-    proved since is not read again. time_limit: seconds, for reading. put: how new objects are stored.
+    proved since is not read again. time_limit: seconds, for reading. put: how new objects are stored. runner: who reads
+    blobs where that is much.
     """
     began = time.monotonic()
     keep_private(storage)
@@ -112,7 +115,13 @@ async def check(
         await checking.packs()
         await checking.list_blobs()
         if read_data is not None:
-            wanted = Wanted(read=read_data, max_age=max_age, time_limit=time_limit, concurrency=concurrency)
+            wanted = Wanted(
+                read=read_data,
+                max_age=max_age,
+                time_limit=time_limit,
+                concurrency=concurrency,
+                runner=runner,
+            )
             await checking.read_blobs(wanted, proofs)
         await checking.name_blobs()
     checking.result.seconds = time.monotonic() - began

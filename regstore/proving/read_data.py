@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from regstore.errors import InputError
+from regstore.tasks.runner import HERE, Runner
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
@@ -60,10 +61,11 @@ class Checksums(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """read: which blobs; None: only those that are suspect. max_age: microseconds; what was proved since is not read
-    again. time_limit: seconds. concurrency: requests at once."""
+    again. time_limit: seconds. concurrency: requests at once. runner: who reads what is much."""
 
     read: ReadData | None
     max_age: int | None = None
     time_limit: float | None = None
     checksums: Checksums = Checksums.IGNORE
     concurrency: int = 32
+    runner: Runner = HERE

@@ -4,8 +4,10 @@ backups alike.
 An inventory's `blob` says what there is; what its `manifest` knows was read before. Blobs are taken in order: what was
 wrong the last time, what was never proved, what was proved longest ago. The time limit is looked at every MiB.
 
-Where the store can hash its own objects (a disk), a thread reads and hashes; elsewhere chunks come through the event
-loop (`hashing`).
+Where the store can hash its own objects (a disk), a thread reads and hashes: the interpreter's lock is let go for
+nearly all of it, so that worker processes, which start in some tenths of a second, have nothing to add. Elsewhere
+chunks come through an event loop, which keeps a core busy: what is much goes to the runner's, in batches (`tasks`).
+What was wrong is read once more here.
 """
 
 from __future__ import annotations
@@ -14,16 +16,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import Archived, NotFound, StorageError, Unsupported
-from regstore.events import Notice, OnEvent, Progress, ignore
+from regstore.events import Event, Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
-from regstore.proving.hashing import Hasher
 from regstore.proving.memory import Blob, Memory
 from regstore.proving.pick import CLOCKS_DIFFER, plan_reading
 from regstore.proving.proofs import Proofs
@@ -33,11 +33,19 @@ from regstore.storage.base import Storage
 from regstore.storage.optional import HashesObjects, KeepsChecksums, TellsChanges
 from regstore.storage.outage import OutageWatch
 from regstore.storage.streams import is_fatal
-from regstore.storage.transfer import READ, Lane, each_blob
+from regstore.storage.transfer import READ, Lane, each_blob, read_by
+from regstore.tasks.hashing import PHASE, HashBlobs, Hasher, hash_blobs
+from regstore.tasks.packing import unpack
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
 _BATCH_BYTES: Final = 32 << 20
+#: In one task of another process, of small blobs.
+_TASK_BLOBS: Final = 64
+_TASK_BYTES: Final = 8 << 20
+#: So many blobs, or bytes, make up for the start of processes.
+_WORTH_BLOBS: Final = 3_000
+_WORTH_BYTES: Final = 512 << 20
 _CORES: Final = os.cpu_count() or 1
 
 
@@ -74,10 +82,7 @@ class BlobReader:
         self._checksums = {"agree": 0, "differ": 0, "absent": 0}
         self._trusted = 0
         self._watch = OutageWatch(storage, other_blobs(inventory, key_of))
-        self._threads = ThreadPoolExecutor(_CORES, thread_name_prefix="regstore-hash")
-        self._hasher = Hasher(
-            storage, self._threads, on_bytes=self._count, on_step=self._progress, stopped=self._over
-        )
+        self._hasher = Hasher(storage, on_bytes=self._count, on_step=self._progress, stopped=self._over)
         self.rotten: dict[bytes, str] = {}
         self.unread: dict[bytes, str] = {}
         self.gone: list[bytes] = []
@@ -94,28 +99,39 @@ class BlobReader:
             self._on_event(Notice(message=self._proofs.trouble))
         plan_reading(inventory, wanted.read, now=self._now, max_age=wanted.max_age, seed=seed)
         picked, self._total = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from reading_pick")[0]
-        await self._read()
+        await self._read(picked)
         return self._reading(picked, time.monotonic() - started)
 
-    async def _read(self) -> None:
-        with self._threads:
-            try:
-                if isinstance(self._storage, HashesObjects):
-                    await for_each(self._batches(Lane()), self._read_direct, concurrency=_CORES + 1)
-                else:
-                    await each_blob(
-                        READ,
-                        lambda lane: self._batches(lane, 1),
-                        self._read_streams,
-                        concurrency=max(self._wanted.concurrency, 1),
-                    )
-                await self._watch.end()
-            finally:
-                self._stopped = True
-                self._memory.flush()
+    async def _read(self, picked: int) -> None:
+        concurrency = max(self._wanted.concurrency, 1)
+        try:
+            if isinstance(self._storage, HashesObjects):
+                batches = self._batches(Lane(), _BATCH_BLOBS, _BATCH_BYTES)
+                await for_each(batches, self._read_direct, concurrency=_CORES + 1)
+            elif self._is_much(picked):
+                road = read_by(self._wanted.runner.size)
+                await each_blob(road, self._tasks_of, self._read_elsewhere, concurrency=concurrency)
+            else:
+                await each_blob(READ, self._one_by_one, self._read_streams, concurrency=concurrency)
+            await self._watch.end()
+        finally:
+            self._stopped = True
+            self._memory.flush()
 
-    def _batches(self, lane: Lane, blobs: int = _BATCH_BLOBS) -> Iterator[list[Blob]]:
-        """The picked blobs of a lane in order, at most so many at a time, until the time is over."""
+    def _is_much(self, picked: int) -> bool:
+        """Whether it is worth the start of processes."""
+        runner, storage = self._wanted.runner, self._storage
+        return runner.takes(picked, _WORTH_BLOBS, storage) or runner.takes(self._total, _WORTH_BYTES, storage)
+
+    def _one_by_one(self, lane: Lane) -> Iterator[list[Blob]]:
+        return self._batches(lane, 1, _BATCH_BYTES)
+
+    def _tasks_of(self, lane: Lane) -> Iterator[list[Blob]]:
+        return self._batches(lane, 1 if lane.over >= 0 else _TASK_BLOBS, _TASK_BYTES)
+
+    def _batches(self, lane: Lane, blobs: int, size: int) -> Iterator[list[Blob]]:
+        """The picked blobs of a lane in order, at most so many at a time, or of so many bytes, until the time is
+        over."""
         rows = self._inventory.connection.cursor()
         try:
             rows.execute(
@@ -125,14 +141,14 @@ class BlobReader:
             batch: list[Blob] = []
             taken = 0
             while found := rows.fetchmany(_BATCH_BLOBS):
-                for raw, size, changed in found:
-                    if batch and (taken + size > _BATCH_BYTES or len(batch) >= blobs):
+                for raw, length, changed in found:
+                    if batch and (taken + length > size or len(batch) >= blobs):
                         if self._over():
                             return
                         yield batch
                         batch, taken = [], 0
-                    batch.append(Blob(bytes(raw), size, changed))
-                    taken += size
+                    batch.append(Blob(bytes(raw), length, changed))
+                    taken += length
             if batch and not self._over():
                 yield batch
         finally:
@@ -168,6 +184,39 @@ class BlobReader:
                 return
             await self._judge(blob, outcome)
             self._progress()
+
+    async def _read_elsewhere(self, batch: list[Blob]) -> None:
+        """By tasks. Of a batch that stopped, since too much was not given, the rest is another task."""
+        left = {self._key_of(blob.digest): blob for blob in await self._unvouched(batch)}
+        while left and not self._over():
+            counted = 0
+
+            def count(read: int) -> None:
+                nonlocal counted
+                self._count(read - counted)  # an attempt that died may have been further
+                counted = read
+                self._progress()
+
+            def tell(event: Event, count: Callable[[int], None] = count) -> None:
+                if isinstance(event, Progress):
+                    count(event.done)
+                else:
+                    self._on_event(event)
+
+            seconds = None if self._deadline == float("inf") else self._deadline - time.monotonic()
+            work = HashBlobs(
+                blobs=[(key, blob.digest.algorithm, blob.size) for key, blob in left.items()], seconds=seconds
+            )
+            found = await self._wanted.runner.run(hash_blobs, work, self._storage, on_event=tell)
+            count(found.bytes)
+            for key, outcome in found.outcomes.items():
+                if isinstance(outcome, tuple):
+                    await self._judge(left[key], outcome)
+                else:
+                    error = unpack(outcome)
+                    assert isinstance(error, StorageError)
+                    await self._judge(left[key], error)
+            left = {key: left[key] for key in found.left}
 
     async def _hash(self, blob: Blob) -> tuple[int, str] | StorageError | None:
         return await self._hasher.hash(self._key_of(blob.digest), blob.digest.algorithm, blob.size)
@@ -221,7 +270,7 @@ class BlobReader:
         return f"its {size:,} bytes have {blob.digest.algorithm}:{encoded}"
 
     def _progress(self) -> None:
-        self._on_event(Progress(phase="reading blobs", done=self._bytes, total=self._total, unit="bytes"))
+        self._on_event(Progress(phase=PHASE, done=self._bytes, total=self._total, unit="bytes"))
 
     async def _unvouched(self, batch: list[Blob]) -> list[Blob]:
         """Those that must be read: all, unless the server's checksums are trusted."""

@@ -84,6 +84,17 @@ READ: Final = Road(
 )
 
 
+def read_by(processes: int) -> Road:
+    """As `READ`, of batches of small blobs and single others, each of which one of so many processes reads."""
+    return Road(
+        lanes=(
+            Lane(most=MiB, at_once=2 * processes),
+            Lane(over=MiB, most=RANGED, at_once=max(16, 2 * processes)),
+            Lane(over=RANGED, at_once=max(LARGE_AT_ONCE, processes)),
+        )
+    )
+
+
 def road_to(target: Storage) -> Road:
     """For bytes that pass through here."""
     return TO_MANY if target.serves_in_parallel else TO_DISK

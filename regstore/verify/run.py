@@ -144,6 +144,7 @@ class Verification:
             time_limit=options.time_limit,
             checksums=options.checksums,
             concurrency=options.scan.concurrency,
+            runner=options.scan.runner,
         )
         proofs = Proofs(options.proofs, options.store or self._storage.url)
         try:

@@ -15,6 +15,7 @@ from regstore.cli.output import blobs, counted, emit, emit_error, plain, size, w
 from regstore.cli.progress import progress
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
+from regstore.cli.workers import Workers
 from regstore.errors import EXIT_DAMAGE, EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -43,6 +44,7 @@ def backup_check(
     ] = None,
     new_objects: NewObjects,
     second: SecondStore,
+    workers: Workers,
 ) -> Result:
     """Check that every snapshot is complete: its packs match their names, and its blobs are there with their sizes.
 
@@ -59,6 +61,7 @@ def backup_check(
         "max_age": reading.max_age,
         "time_limit": reading.seconds,
         "proofs": cache_dir_or_default(cache_dir),
+        "runner": workers.runner(settings.concurrency),
     }
     other = second.settings(settings, repair_from) if repair_from is not None else None
     with progress() as on_event:
