@@ -1,6 +1,7 @@
 """`regstore gc --dry-run` against `docker-registry garbage-collect --dry-run`, on the same generated registry.
 
     python -m benchmarks.gc_dry_run [--keys 13000] [--delays 0,10] [--repeat 3] [--delete-untagged]
+        [--workers 1,2] [--before /elsewhere/.venv/bin/python]
 
 Each side is a process of its own, with the store in `benchmarks.s3_memory`: wall time, processor time, peak memory,
 and the requests that the endpoint counted. regstore runs cold (an empty cache folder) and warm (the same again).
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +89,26 @@ class Side:
         ]
 
 
-def regstore(endpoint: Endpoint, cache: Path, delete_untagged: bool) -> Run:
-    command = [sys.executable, "-m", "regstore", "gc", "s3://bench", "--endpoint-url", endpoint.url]
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How regstore runs. python: of the environment that has it. workers: "" for as many as it takes by itself."""
+
+    name: str = "regstore gc"
+    python: str = sys.executable
+    workers: str = ""
+
+
+def ways(arguments: argparse.Namespace) -> list[Way]:
+    numbers = [text for text in arguments.workers.split(",") if text]
+    found = [Way(name=f"regstore gc, {text} workers", workers=text) for text in numbers] or [Way()]
+    return [*found, Way(name="regstore gc before", python=arguments.before)] if arguments.before else found
+
+
+def regstore(endpoint: Endpoint, way: Way, cache: Path, delete_untagged: bool) -> Run:
+    # Not from this folder, for what stands there would be run.
+    command = [way.python, "-P", "-m", "regstore", "gc", "s3://bench", "--endpoint-url", endpoint.url]
     command += ["--dry-run", "--json", *(["--delete-untagged"] if delete_untagged else [])]
+    command += ["--workers", way.workers] if way.workers else []
     return run(command, environment(XDG_CACHE_HOME=str(cache)), endpoint)
 
 
@@ -128,24 +147,27 @@ def measure(
     endpoint: Endpoint, delay: float, arguments: argparse.Namespace, with_regstore: bool, with_registry: bool
 ) -> list[Side]:
     endpoint.set_delay(delay)
-    cold, warm = Side("regstore gc, cold", delay), Side("regstore gc, warm", delay)
+    ours = {
+        way: [Side(f"{way.name}, cold", delay), Side(f"{way.name}, warm", delay)]
+        for way in (ways(arguments) if with_regstore else [])
+    }
     peer = Side("docker-registry garbage-collect", delay)
 
-    def ours() -> None:
+    def one(way: Way) -> None:
         with tempfile.TemporaryDirectory() as cache:
-            for side in (cold, warm):
-                record(side, regstore(endpoint, Path(cache), arguments.delete_untagged), dead_of_regstore)
+            for side in ours[way]:
+                record(side, regstore(endpoint, way, Path(cache), arguments.delete_untagged), dead_of_regstore)
 
     def theirs() -> None:
         record(peer, registry(endpoint, arguments.registry, arguments.delete_untagged), dead_of_registry)
 
     for number in range(arguments.repeat):
-        turns = [ours] if with_regstore else []
+        turns = [partial(one, way) for way in ours]
         if with_registry and number < arguments.registry_repeat:
-            turns.append(theirs)
+            turns.append(partial(theirs))
         for turn in turns if number % 2 == 0 else reversed(turns):
             turn()
-    return ([cold, warm] if with_regstore else []) + ([peer] if with_registry else [])
+    return [*(side for sides in ours.values() for side in sides), *([peer] if with_registry else [])]
 
 
 def truth_of(keys: int, seed: int) -> dict[str, Any]:
@@ -168,6 +190,8 @@ def main() -> int:
     )
     parser.add_argument("--delete-untagged", action="store_true", help="regstore --delete-untagged against -m")
     parser.add_argument("--registry", default="docker-registry", metavar="BINARY")
+    parser.add_argument("--workers", default="", metavar="N,N", help="regstore with so many, in turn")
+    parser.add_argument("--before", metavar="PYTHON", help="of an environment that has another regstore, in turn")
     parser.add_argument("--only", choices=("regstore", "registry"), help="measure one side")
     arguments = parser.parse_args()
     with_regstore = arguments.only != "registry"
