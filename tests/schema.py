@@ -118,6 +118,7 @@ def planned(plan: Shape, report: Shape, /, **others: Shape) -> Shape:
 
 
 DATABASE = or_null(TEXT)
+BLOBS_FROM = or_null(of("inventory.inventory:ReportedAt"))
 STEP = obj(command=TEXT, on_failure=one_of("stop", "continue"), options=by_name(ANY))
 DESCRIPTION = obj(
     digest=TEXT,
@@ -193,6 +194,7 @@ GC_PLAN = obj(
     dropped_tags=many(of("gc.explain:DroppedTag")),
     broken_revisions=many(of("gc.plan.summary:BrokenRevision")),
     unmatched_patterns=many(of("gc.plan.summary:Unmatched")),
+    blobs_from=BLOBS_FROM,
 )
 REMOVAL = planned(
     obj(

@@ -28,6 +28,7 @@ from regstore.cli.outcome import Result
 from regstore.cli.output import counted, emit, emit_error, emit_problem, size
 from regstore.cli.progress import Shown, progress
 from regstore.cli.registry_cache import CacheOptions, open_cache, remember_cache
+from regstore.cli.reported import BlobsReported
 from regstore.cli.retention import show_reasons
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
@@ -57,6 +58,7 @@ def gc(
     cache: GcCache,
     consent: Consent,
     break_lock: BreakLock = False,
+    reported: BlobsReported,
     scanning: Scanning,
     inventory: InventoryFile = None,
 ) -> Result:
@@ -73,7 +75,7 @@ def gc(
         return Result(data={"policy_example": example()})
     options = run_options(
         plan_options(garbage, tags.with_full_digests(settings)),
-        scanning.of(settings, inventory=inventory),
+        replace(scanning.of(settings, inventory=inventory), blobs_from=reported.of(settings)),
         way,
         consent,
         cache.restart_command,

@@ -9,6 +9,7 @@ from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.healed import print_healed
 from regstore.cli.output import blobs, count, counted, emit, emit_error, emit_problem, plain, printable, size, table
 from regstore.cli.registry_cache import Left
+from regstore.cli.reported import reported_json, say_reported
 from regstore.cli.retention import print_retention, retention_json
 from regstore.cli.voice import voice
 from regstore.cli.whose import whose_json
@@ -32,6 +33,7 @@ def plan_json(run: GcRun) -> dict[str, Any]:
     if not voice().as_json:  # a plan may name every tag
         return {}
     plan = _summary_json(run.summary) | {"stops": run.stops} | retention_json(run.inventory, run.summary)
+    plan |= reported_json(run.inventory.reported)
     return whose_json(run.database) | {"plan": plan, "report": None}
 
 
@@ -104,6 +106,7 @@ def print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
     emit(
         f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"
     )
+    say_reported(run.inventory.reported, run.inventory.scanned_at, "what goes of them was looked at again")
     emit()
     rows = [
         [label, count(total), count(dead), dead_bytes]

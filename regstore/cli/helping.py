@@ -54,6 +54,7 @@ TITLES: Final = {
     "SecondStore": ("How the second place is reached", 7),
     "RepairStore": ("How the second place is reached", 7),
     "Scanning": ("Rarely needed", 9),
+    "BlobsReported": ("Rarely needed", 9),
     "Telling": ("Options", 1),
     "StoreSettings": ("How the store is reached", 8),
     "FromLayout": ("How the store is reached", 8),

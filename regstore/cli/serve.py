@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,7 @@ from regstore.cli.progress import retries
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_duration
+from regstore.cli.workers import Workers
 from regstore.errors import InputError
 from regstore.events import OnEvent
 
@@ -83,6 +84,7 @@ class Listening:
 @command
 def serve(
     settings: StoreSettings,
+    *,
     listening: Listening,
     snapshot: Annotated[
         str,
@@ -101,6 +103,7 @@ def serve(
             metavar="URL", show_default=False, help="The registry that images are pulled from, as the pages say it."
         ),
     ] = None,
+    workers: Workers,
 ) -> Result:
     """Serve a store or a backup as a read-only registry with pages to look at, until interrupted.
 
@@ -108,10 +111,15 @@ def serve(
     made from an index, which is made anew in the background. STORE may be a backup: then every snapshot is there under
     its own ID, and the newest as `latest/…`.
     """
+    from regstore.inventory.scan import ScanOptions
     from regstore.serve.opening import PageOptions
 
     host = _host(registry_url)
-    shown = PageOptions(refresh=parse_duration(refresh) / 1_000_000, pull_host=host)
+    shown = PageOptions(
+        refresh=parse_duration(refresh) / 1_000_000,
+        pull_host=host,
+        scanning=replace(ScanOptions.default(), runner=workers.runner(settings.concurrency)),
+    )
     return run_async(
         _serve(
             settings,

@@ -16,6 +16,8 @@ from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.storage.base import Storage
+    from regstore.storage.location import S3Location
+    from regstore.storage.opening import OpenOptions
     from regstore.storage.registry_config import RegistryConfig
 
 
@@ -92,11 +94,23 @@ class StoreSettings:
         """The storage, and the registry's configuration where --registry-config named it, or the store's section."""
         return self.placed()._open(read_only=read_only)
 
-    def _open(self, *, read_only: bool) -> tuple[Storage, RegistryConfig | None]:
-        from regstore.cli.progress import retries
-        from regstore.storage.opening import OpenOptions, open_registry_config, open_storage
+    def open_bucket(self, location: S3Location) -> Storage:
+        """Another bucket, to look at, reached as the store is."""
+        from regstore.storage.backends import open_location
+        from regstore.storage.opening import read_registry_config
 
-        options = OpenOptions(
+        said = self.placed()
+        options = said._options(read_only=True)
+        if said.registry_config is None:
+            return open_location(location, options)
+        config = read_registry_config(said.registry_config, dict(os.environ))
+        return open_location(location, options, config.s3)
+
+    def _options(self, *, read_only: bool) -> OpenOptions:
+        from regstore.cli.progress import retries
+        from regstore.storage.opening import OpenOptions
+
+        return OpenOptions(
             endpoint_url=self.endpoint_url,
             region=self.region,
             profile=self.profile,
@@ -107,6 +121,11 @@ class StoreSettings:
             on_event=retries(),
             **self.keys_to_sign(),
         )
+
+    def _open(self, *, read_only: bool) -> tuple[Storage, RegistryConfig | None]:
+        from regstore.storage.opening import open_registry_config, open_storage
+
+        options = self._options(read_only=read_only)
         if self.registry_config is not None:
             if self.store is not None:
                 raise InputError(f"two stores: {self.store} and that of --registry-config; give one of them")

@@ -45,6 +45,7 @@ Within, the way of a run (`run`; `run_options` say how):
 begin           what a run with the lock does first: `heal` gives back, by `heal_plan`, what `past` knows to be taken
                 and `claims` allows, copied by `copying_back`
 planning        all that only reads: `vanished` (by `counts`), `created`, `confirm`, and
+reported        what a plan goes by is looked at again, where blobs are those of a report
 plan            what goes, in SQL, a part of the plan a file; tags by a `policy` of rules, applied by `retention` and
                 doubted by `one_time`; `unmatched` are its patterns that mean nothing. `explain` and `why` read it
 stops           what is refused without a yes

@@ -11,6 +11,7 @@ from regstore.gc.forgetting import forget_past
 from regstore.gc.freeing import Freeing, find_freeing
 from regstore.gc.heal import Healed, give_back
 from regstore.gc.past import Past
+from regstore.gc.reported import leave_trashed
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner
@@ -39,6 +40,7 @@ async def begin(
     back. In this order: what stands again is noted first, for a link that this run itself gives back proves nothing
     of who wanted it; and the cache forgets what went before anything of it comes back."""
     past = await Past.load(storage, inventory)
+    leave_trashed(inventory)
     await past.note_seen(storage, lock)
     await forget_past(inventory, cache, past.records)
     scanner = Scanner(storage, inventory, options.scan, on_event)

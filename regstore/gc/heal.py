@@ -145,7 +145,7 @@ async def _heal(
         await scanner.read_manifests()
         healed = Healed(links=tuple(tag.key for tag in tags))
     while True:
-        blobs = await _heal_blobs(storage, plan, scanner, hand, concurrency=concurrency)
+        blobs, stood = await _heal_blobs(storage, plan, scanner, hand, concurrency=concurrency)
         links = await in_thread(plan.links)
         if links:
             await hand.give_links(links)
@@ -153,14 +153,16 @@ async def _heal(
             await scanner.read_manifests()
         step = blobs + Healed(links=tuple(link.key for link in links))
         healed += step
-        if step.nothing and not step.damaged:  # there may be an older copy of what is damaged
+        if step.nothing and not stood and not step.damaged:  # there may be an older copy of what is damaged
             return healed
 
 
 async def _heal_blobs(
     storage: Storage, plan: HealPlan, scanner: Scanner, hand: _Hand, *, concurrency: int
-) -> Healed:
+) -> tuple[Healed, bool]:
+    """What was given back; and whether any was found to stand that the inventory lacked."""
     standing: list[tuple[CopyBack, int]] = []
+    given: list[str] = []
     damaged: list[str] = []
 
     async def give(copy: CopyBack) -> None:
@@ -168,6 +170,8 @@ async def _heal_blobs(
             size: int | None = (await storage.stat(layout.encode(BlobKey(copy.digest)))).size
         except NotFound:
             size = await hand.give_blob(copy)
+            if size is not None:
+                given.append(str(copy.digest))
         if size is None:
             damaged.append(copy.key)
         else:
@@ -180,7 +184,7 @@ async def _heal_blobs(
     if standing:
         plan.blobs_stand(standing, now=await storage.now())
         await scanner.read_manifests()
-    return Healed(blobs=tuple(sorted(str(copy.digest) for copy, _ in standing)), damaged=tuple(damaged))
+    return Healed(blobs=tuple(sorted(given)), damaged=tuple(damaged)), len(standing) > len(given)
 
 
 class _Writing:

@@ -22,6 +22,7 @@ from regstore.gc.confirm import confirm_broken
 from regstore.gc.counts import count_inventory
 from regstore.gc.created import read_created
 from regstore.gc.plan import GcSummary, plan_gc
+from regstore.gc.reported import plan_by_now
 from regstore.gc.run_options import GcRunOptions
 from regstore.gc.vanished import find_vanished, without_tags_removed
 from regstore.inventory.inventory import Inventory
@@ -116,9 +117,13 @@ async def make_plan(
     if policy is not None:
         await read_created(storage, inventory, policy, options.scan, on_event=on_event)
     scanner = Scanner(storage, inventory, options.scan, on_event)
-    await confirm_broken(storage, inventory, scanner, options.plan.drop_broken, concurrency=concurrency)
-    # In a thread: the lock is kept meanwhile.
-    summary = await in_thread(lambda: plan_gc(inventory, options.plan, now=inventory.scanned_at))
+
+    async def plan() -> GcSummary:
+        await confirm_broken(storage, inventory, scanner, options.plan.drop_broken, concurrency=concurrency)
+        # In a thread: the lock is kept meanwhile.
+        return await in_thread(lambda: plan_gc(inventory, options.plan, now=inventory.scanned_at))
+
+    summary = await plan_by_now(storage, inventory, scanner, plan, concurrency=concurrency, on_event=on_event)
     return await look_further(storage, summary, before, lambda: small_unlinked(inventory), concurrency=concurrency)
 
 

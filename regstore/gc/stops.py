@@ -97,6 +97,12 @@ def _unmatched(summary: GcSummary) -> str:
 
 
 def _unlinked(summary: GcSummary) -> str:
+    if summary.unlinked.untold and summary.blobs.dead:
+        return (
+            "no link came for days, and the report of the blobs is so old that it does not show whether blobs did, as "
+            "they do from a registry that keeps tags and manifests in a database; leave --blobs-from away, or if there "
+            "is no such registry, say --unlinked-blobs"
+        )
     if not (summary.unlinked.suspicious and summary.blobs.dead):
         return ""
     return (

@@ -4,6 +4,7 @@ inventory       the relations (`schema.sql`), in a `place`: a DuckDB file of the
 schema          their SQL, and that of the macros that speak of them (`vocabulary.sql`)
 statements      named statements of the planners' `.sql` files, run with parameters
 scan            fills an inventory: listings (`listing`, by `decode.sql`, `ingest.sql`), `links`, `manifests` (`cache`)
+reported        blobs from an S3 Inventory report in place of their listing
 reachability    what each repository's roots keep
 usage           bytes by repository, for `du`
 tag_times       when tags were last set, by the record in the store

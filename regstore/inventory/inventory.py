@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -14,6 +15,7 @@ from regstore.digest import Digest
 from regstore.errors import StorageFull
 from regstore.inventory.place import OwnFile, Schema
 from regstore.inventory.schema import DECODE, INGEST
+from regstore.words import Moment
 
 if TYPE_CHECKING:
     import duckdb
@@ -22,6 +24,17 @@ if TYPE_CHECKING:
 
 #: Each (arrow type, values); types: utf8, binary, int64, int32, int8.
 Columns = Mapping[str, tuple[str, Sequence[Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedAt:
+    """The report that blobs come from (`inventory.reported`). where: its manifest; created: in microseconds; blobs: how
+    many it shows."""
+
+    where: str
+    created: Moment
+    blobs: int
+
 
 _TABLES_OF_KEYS: Final = (
     "blob",
@@ -63,6 +76,17 @@ class Inventory:
         self.multipart_uploads_unknown = ""
         #: What says that a database holds the metadata, when blobs were listed: then links are not the whole truth.
         self.database = ""
+        #: Where blobs are as of a report, and not listed.
+        self.reported: ReportedAt | None = None
+
+    @property
+    def folder(self) -> Path:
+        """A temporary one, for what lasts as long as this is open."""
+        return self._place.folder
+
+    def make_room(self, keys: int) -> None:
+        """More memory, where so many keys came in otherwise than by `ingest`."""
+        self._place.make_room(keys)
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:

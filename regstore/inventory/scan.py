@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regstore import layout
 from regstore.concurrency import for_each, in_thread, task_group
@@ -33,19 +33,27 @@ from regstore.inventory.whose import database_told_by
 from regstore.storage.base import MultipartUpload, Page, Storage
 from regstore.tasks.runner import HERE, Runner
 
+if TYPE_CHECKING:
+    from regstore.inventory.reported.blobs import Reported
+    from regstore.inventory.reported.report import BlobsFrom
+
 _BATCH_KEYS: Final = 40_000
+#: A core parses some 400 pages a second, and more that wait for it only hold memory.
+_RANGES_A_WORKER: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanOptions:
     """concurrency: requests in flight. cache_dir None: remember no manifests. inventory: keep the DuckDB file there.
-    runner: who lists and reads what is much."""
+    runner: who lists and reads what is much. blobs_from: a report that says the blobs, in place of their listing
+    (`inventory.reported`)."""
 
     concurrency: int = 32
     cache_dir: Path | None = None
     inventory: Path | None = None
     memory_limit: str = "192MB"
     runner: Runner = HERE
+    blobs_from: BlobsFrom | None = None
 
     @classmethod
     def default(cls) -> ScanOptions:
@@ -114,6 +122,7 @@ class Scanner:
         self._concurrency = options.concurrency
         self._runner = options.runner
         self._intake = _Intake(inventory)
+        self._reported = _reported(storage, inventory, options, on_event)
         self._links = LinkBodies(storage, inventory, options.concurrency, on_event)
         self._manifests = ManifestReader(
             storage,
@@ -134,11 +143,16 @@ class Scanner:
 
     async def list_blobs(self) -> None:
         """Before `list_links`, which puts them into the inventory with what it finds. GitLab's marks sort before the
-        blobs, so the same listing tells whether links are the whole truth."""
+        blobs, so the same listing tells whether links are the whole truth. From a report where there is one."""
+        if self._reported is not None:
+            await self._reported.load()
+            return
         await self._list(layout.BLOBS, "listing blobs", begin=layout.REGISTRY)
 
     async def list_links(self) -> None:
         """Links, tags and uploads, with every body known that can be known."""
+        if self._reported is not None:
+            self._reported.look_anew()
         async with task_group() as group:
             group.create_task(self._list(layout.REPOSITORIES, "listing repositories"))
             uploads = group.create_task(self._find_multipart_uploads())
@@ -163,6 +177,13 @@ class Scanner:
     async def read_manifests(self) -> None:
         """Every revision, every tag's target and, from these, every child manifest, to a fixpoint."""
         await self._manifests.read()
+        while self._reported is not None and await self._reported.complete_manifests():
+            await self._manifests.read()
+
+    async def find_unreported(self) -> None:
+        """Where a report says the blobs: those that anything names and the report lacks, as far as they are there."""
+        while self._reported is not None and await self._reported.complete():
+            await self.read_manifests()
 
     async def _list(self, prefix: str, phase: str, *, begin: str | None = None) -> None:
         done = 0
@@ -178,6 +199,8 @@ class Scanner:
             await self._intake.add(page)
 
         concurrency = self._concurrency if self._storage.serves_in_parallel else 1
+        if self._runner.reaches(self._storage):
+            concurrency = min(concurrency, _RANGES_A_WORKER * self._runner.size)
         self._inventory.ranges += await list_in_parallel(
             self._storage, prefix, sink, concurrency=concurrency, begin=begin, runner=self._runner
         )
@@ -217,3 +240,11 @@ class Scanner:
                 "newest": ("int64", [upload.newest for _, upload in found]),
             },
         )
+
+
+def _reported(storage: Storage, inventory: Inventory, options: ScanOptions, on_event: OnEvent) -> Reported | None:
+    if options.blobs_from is None:
+        return None
+    from regstore.inventory.reported.blobs import Reported
+
+    return Reported(options.blobs_from, storage, inventory, options.concurrency, on_event)

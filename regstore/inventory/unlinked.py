@@ -48,13 +48,20 @@ _SIZES: Final = 100, 64 * 1024
 @dataclass(frozen=True, kw_only=True)
 class Unlinked:
     """newest_link: in microseconds; None where there are no links. days: on which the blobs came. manifests: whether
-    one of those that were read is a manifest."""
+    one of those that were read is a manifest. unseen_days: days since then of whose blobs nothing is known,
+    for these are an older report's."""
 
     newest_link: Moment | None = None
     blobs: int = 0
     blob_bytes: int = 0
     days: int = 0
     manifests: bool = False
+    unseen_days: int = 0
+
+    @property
+    def untold(self) -> bool:
+        """Whether blobs may have come steadily, for all that a report shows."""
+        return not self.steady and self.unseen_days > 0 and self.days + self.unseen_days >= _DAYS
 
     @property
     def steady(self) -> bool:
@@ -110,6 +117,14 @@ def small_unlinked(inventory: Inventory) -> list[bytes]:
     """Of unlinked_blob, the digests of some that may be manifests: so many as are read, the first ones."""
     given = {"least": _SIZES[0], "most": _SIZES[1], "number": _READ}
     return [bytes(raw) for (raw,) in _SQL.run(inventory, "small", given).fetchall()]
+
+
+def unseen_days(inventory: Inventory, newest: int | None) -> int:
+    """Days, any part of them, that came an hour after the newest link, and after the report that the blobs are from."""
+    if inventory.reported is None or newest is None:
+        return 0
+    begin = max(newest + _HOUR, inventory.reported.created)
+    return inventory.scanned_at // _DAY - begin // _DAY + 1 if begin < inventory.scanned_at else 0
 
 
 async def look_for_manifests(

@@ -21,6 +21,9 @@ from regstore.errors import StorageError
 
 #: How the name of a file begins that a disk is writing. One that a killed run left behind lists as an unknown key.
 TEMPORARY: Final = ".regstore-"
+#: Storage classes of objects that must be restored before they can be read; GLACIER_IR is read at once. (Amazon S3 User
+#: Guide, "Understanding S3 Glacier storage classes".)
+ARCHIVE_CLASSES: Final = ("GLACIER", "DEEP_ARCHIVE")
 
 
 @dataclass(frozen=True, slots=True)

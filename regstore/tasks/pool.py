@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
@@ -134,6 +135,8 @@ class _Worker:
     """One process, and what it has to do."""
 
     def __init__(self, concurrency: int) -> None:
+        #: What it writes on standard error: nothing, unless it can't even begin.
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115
         ours, its = socket.socketpair()
         try:
             self.process = subprocess.Popen(
@@ -147,17 +150,19 @@ class _Worker:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=self._words,
                 pass_fds=[its.fileno()],
                 process_group=0,  # Ctrl-C is for who asked
             )
         except OSError as error:
             ours.close()
+            self._words.close()
             raise RegstoreError(f"no worker process can be started: {error}; --workers 1 needs none") from error
         finally:
             its.close()
         self.gone = False
         self.last_busy = 0.0
+        self._last_word = ""
         self._socket = ours
         self._numbers = 0
         self._open: dict[int, _Call] = {}
@@ -175,7 +180,9 @@ class _Worker:
         code = self.process.poll()
         if code is None:
             return "it hangs"
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code < 0:
+            return f"signal {signal.Signals(-code).name}"
+        return f"exit code {code}: {self._last_word}" if self._last_word else f"exit code {code}"
 
     async def run(
         self,
@@ -261,9 +268,17 @@ class _Worker:
                 self._connected.set_result(None)
             self.process.kill()  # one that closed its end, or sent what can't be read
             await in_thread(self.process.wait)
+            self._last_word = self._read_words()
             for call in self._open.values():
                 if not call.answer.done():
                     call.answer.set_exception(_Gone())
+
+    def _read_words(self) -> str:
+        """The last line, which says which error it was."""
+        self._words.seek(0)
+        lines = self._words.read().decode(errors="replace").splitlines()
+        self._words.close()
+        return lines[-1].strip() if lines else ""
 
     def _take(self, message: Answer | Told) -> None:
         call = self._open.get(message.number)

@@ -85,7 +85,11 @@ class Worker:
             pass
         except Exception as raised:  # noqa: BLE001 - it is raised where it was asked for
             error = pack(raised)
-        self._write(Answer(number=asked.number, result=result, error=error, counters=self._counted(asked.stores)))
+        counters = self._counted(asked.stores)
+        try:
+            self._write(Answer(number=asked.number, result=result, error=error, counters=counters))
+        except Exception as raised:  # noqa: BLE001 - the result can't be pickled; who asked must not wait for ever
+            self._write(Answer(number=asked.number, error=pack(raised), counters=counters))
 
     def _store(self, address: StoreAddress) -> Storage:
         if address not in self._stores:

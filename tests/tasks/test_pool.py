@@ -107,6 +107,16 @@ async def test_three_deaths_are_an_error_of_the_task_alone(pool: Pool, store: St
     assert await pool.run(jobs.read_key, "a/key", store) == b"its bytes"
 
 
+async def test_what_a_worker_said_at_its_end_is_told(pool: Pool, store: Storage) -> None:
+    with pytest.raises(WorkerDied, match=r"\(exit code 7: MemoryError\)"):
+        await pool.run(jobs.end_with_words, "MemoryError", store)
+
+
+async def test_a_result_that_cannot_travel_is_an_error(pool: Pool, store: Storage) -> None:
+    with pytest.raises(Exception, match="pickle"):
+        await pool.run(jobs.give_what_cannot_travel, "", store)
+
+
 async def test_all_that_a_dead_worker_had_is_begun_again(pool: Pool, store: Storage) -> None:
     work = [asyncio.create_task(pool.run(jobs.process_id, 1.0, store)) for _ in range(6)]
     while len(pool.processes) < 2:

@@ -15,13 +15,11 @@ from itertools import compress
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from regstore.storage.base import ARCHIVE_CLASSES
 from regstore.storage.s3.failures import Malformed, Refusal, WebPage, is_web_page
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-#: Storage classes of objects that must be restored before they can be read; GLACIER_IR is read at once. (Amazon S3 User
-#: Guide, "Understanding S3 Glacier storage classes".)
-ARCHIVE_CLASSES: Final = ("GLACIER", "DEEP_ARCHIVE")
 
 
 @dataclass(frozen=True, slots=True)
