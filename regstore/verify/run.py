@@ -96,8 +96,9 @@ class Verification:
         if await self._try_archived():
             findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if self._options.read is not None or FaultKind.SIZE_DIFFERS in findings.counts:
-            reading = await self._read()
-            findings = plan_verify(self.inventory, pull_through=self.pull_through)
+            reading, news = await self._read()
+            if news or any(findings.counts.values()):
+                findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if any(findings.counts.values()):
             findings = await self._confirm()
         return VerifyReport(
@@ -134,7 +135,9 @@ class Verification:
         find_archived_links(self.inventory)
         await read_odd_links(self._storage, self.inventory, concurrency=self._options.scan.concurrency)
 
-    async def _read(self) -> Reading:
+    async def _read(self) -> tuple[Reading, bool]:
+        """And whether anything was wrong with what was read. That it was right says more of faults that are known
+        already, and makes no new one."""
         # What has another size than a manifest says is looked at first.
         _SQL.run(self.inventory, "suspect")
         options = self._options
@@ -155,10 +158,12 @@ class Verification:
             proofs.close()
         self.rotten |= reader.rotten
         self.unread |= reader.unread
-        self._store_known()
+        news = bool(reader.rotten or reader.unread or reader.gone)
+        if news:
+            self._store_known()
         _SQL.run(self.inventory, "proven")
         self._remove_blobs(reader.gone)
-        return reading
+        return reading, news
 
     def _store_known(self) -> None:
         _SQL.run(self.inventory, "forget_known")

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,10 @@ from regstore.errors import InputError, StorageError
 from regstore.proving.read_data import ReadData
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
-from regstore.verify.fault import FaultKind
+from regstore.verify import run
+from regstore.verify.fault import FaultKind, Findings
 from regstore.verify.options import VerifyOptions
+from regstore.verify.plan import plan_verify
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images
@@ -305,6 +308,26 @@ async def test_requests() -> None:
     assert reads(storage) == report.findings.blobs + 1
     assert storage.counters.requests["stat"] == 1  # scheduler-state.json
     assert link("b", "_layers", "sha256:00") not in storage.store
+
+
+async def test_what_reads_well_is_not_planned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was wrong before, and nothing is: the plan would be the same. Else it is made anew."""
+    plans: list[Findings] = []
+
+    def counted(*what: Any, **how: Any) -> Findings:
+        plans.append(plan_verify(*what, **how))
+        return plans[-1]
+
+    monkeypatch.setattr(run, "plan_verify", counted)
+    await look(storage_of(pristine()), "all")
+    assert len(plans) == 1
+    store = pristine()
+    key = images.blob_key(SINGLE.blobs[1].digest)
+    store.objects[key] = (store.objects[key][0][:-1] + b"!", store.objects[key][1])
+    plans.clear()
+    await look(storage_of(store), "all")
+    assert [list(each.counts) for each in plans] == [[], *[[FaultKind.BLOB_DAMAGED]] * (len(plans) - 1)]
+    assert len(plans) > 1
 
 
 def test_options_that_contradict() -> None:
