@@ -236,6 +236,7 @@ VERIFIED = obj(
         )
     ),
     read=or_null(of("proving.result:Reading")),
+    blobs_from=BLOBS_FROM,
 )
 PUT_BACK = {"standing": NUMBER, "conflicts": many(obj(key=TEXT, reason=TEXT))}
 RESTORE = planned(
@@ -327,6 +328,7 @@ RESULTS: dict[str, Shape] = {
     "du": also(
         of("inventory.usage:Usage"),
         database=DATABASE,
+        blobs_from=BLOBS_FROM,
         repositories=many(also(of("inventory.usage:RepositoryUsage"), total=NUMBER)),
     ),
     "gc": {

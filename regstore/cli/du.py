@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from regstore.cli.options import Scanning
 from regstore.cli.outcome import Result
 from regstore.cli.output import count, counted, emit, emit_error, plain, size, table
 from regstore.cli.progress import progress
+from regstore.cli.reported import BlobsReported, reported_json, say_reported
 from regstore.cli.run import run_async
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose, whose_json
@@ -20,6 +22,7 @@ from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError, NameUnknown
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.inventory.inventory import ReportedAt
     from regstore.inventory.scan import ScanOptions
     from regstore.inventory.usage import RepositoryUsage, Usage
 
@@ -41,6 +44,7 @@ def du(
             "--limit", "-n", metavar="N", min=1, show_default=False, help="The N largest repositories only."
         ),
     ] = None,
+    reported: BlobsReported,
     scanning: Scanning,
 ) -> Result:
     """Show the bytes of blobs by repository: its own, shared with others, and those that nothing refers to."""
@@ -48,15 +52,17 @@ def du(
     if sort not in ("size", "name"):
         raise InputError(f"--sort is size or name, not {sort}")
     with progress() as on_event:
-        url, database, usage = run_async(_measure(settings, scanning.of(settings), on_event))
+        options = replace(scanning.of(settings), blobs_from=reported.of(settings))
+        url, database, at, usage = run_async(_measure(settings, options, on_event))
     chosen = _chosen(usage, repository, url)
     shown = sorted(chosen[:limit], key=lambda one: one.name) if sort == "name" else chosen[:limit]
     say_whose(url, database)
+    say_reported(at, "what came since counts where anything names it, and what went since counts still\n")
     _print(url, usage, shown, more=len(chosen) - len(shown))
     repositories = [plain(one) | {"total": one.total} for one in shown]
     return Result(
         exit_code=EXIT_PARTIAL if usage.unread else EXIT_OK,
-        data=whose_json(database) | plain(usage) | {"repositories": repositories},
+        data=whose_json(database) | reported_json(at) | plain(usage) | {"repositories": repositories},
         numbers={
             "repositories": len(usage.repositories),
             "blobs": usage.blobs,
@@ -108,11 +114,15 @@ def _chosen(usage: Usage, name: str | None, url: str) -> Sequence[RepositoryUsag
     return found
 
 
-async def _measure(settings: StoreSettings, options: ScanOptions, on_event: OnEvent) -> tuple[str, str, Usage]:
-    from regstore.inventory.scan import scan
+async def _measure(
+    settings: StoreSettings, options: ScanOptions, on_event: OnEvent
+) -> tuple[str, str, ReportedAt | None, Usage]:
+    from regstore.inventory.scan import Scanner, scan
     from regstore.inventory.usage import plan_usage
     from regstore.inventory.whose import database_told
 
     storage, config = settings.open_with_config(read_only=True)
     async with storage, scan(storage, options, on_event=on_event) as inventory:
-        return storage.url, inventory.database or database_told(config), plan_usage(inventory)
+        await Scanner(storage, inventory, options, on_event).find_unreported()
+        database = inventory.database or database_told(config)
+        return storage.url, database, inventory.reported, plan_usage(inventory)

@@ -114,6 +114,7 @@ async def _explain(
     questions: Questions,
     shown: Shown,
 ) -> Result:
+    from regstore.gc.reported import look_for
     from regstore.gc.run import open_run
 
     tags = questions.explain or []
@@ -124,6 +125,7 @@ async def _explain(
             shown.clear()
             voice().answers = True
             say_whose(storage.url, run.database)
+            await look_for(storage, run.inventory, wanted, concurrency=settings.concurrency)
             return Result(data=show_reasons(run, options.plan, tags, wanted))
 
 

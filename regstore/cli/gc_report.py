@@ -106,7 +106,7 @@ def print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
     emit(
         f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"
     )
-    say_reported(run.inventory.reported, run.inventory.scanned_at, "what goes of them was looked at again")
+    say_reported(run.inventory.reported, "what goes of them was looked at again")
     emit()
     rows = [
         [label, count(total), count(dead), dead_bytes]

@@ -23,6 +23,7 @@ from regstore.cli.migrate_report import (
 from regstore.cli.options import NewObjects, PlanOnly, Scope, SecondStore, ToDst
 from regstore.cli.outcome import Result
 from regstore.cli.progress import progress
+from regstore.cli.reported import BlobsReported
 from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
@@ -31,6 +32,7 @@ from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
 if TYPE_CHECKING:
+    from regstore.inventory.scan import ScanOptions
     from regstore.migrate import MigrateOptions, MigrateResult, MigrateSummary
 
 
@@ -109,6 +111,7 @@ def migrate(
     way: Way,
     new_objects: NewObjects,
     second: SecondStore,
+    reported: BlobsReported,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before --delete and --overwrite-tags.")
     ] = False,
@@ -142,13 +145,24 @@ def migrate(
         server_side=way.server_side,
         put=new_objects.put_options(),
     )
-    there = second.settings(settings, target)
+    scanning, there = _scanning(settings, reported), second.settings(settings, target)
     if not dry_run and not _agreed(options, yes):
         return Result()
     keep_freed_memory()
     with progress() as on_event:
-        done = run_async(_migrate(settings, there, options, dry_run, passes.follow, passes.create, on_event))
+        done = run_async(
+            _migrate(settings, there, options, scanning, dry_run=dry_run, passes=passes, on_event=on_event)
+        )
     return _show(*done)
+
+
+def _scanning(settings: StoreSettings, reported: BlobsReported) -> ScanOptions:
+    from regstore.inventory.cache import default_cache_dir
+    from regstore.inventory.scan import ScanOptions
+
+    return ScanOptions(
+        cache_dir=default_cache_dir(), concurrency=settings.concurrency, blobs_from=reported.of(settings)
+    )
 
 
 def _agreed(options: MigrateOptions, yes: bool) -> bool:
@@ -186,20 +200,21 @@ async def _migrate(
     here: StoreSettings,
     there: StoreSettings,
     options: MigrateOptions,
+    scanning: ScanOptions,
+    *,
     dry_run: bool,
-    follow: bool,
-    create: bool,
+    passes: Passes,
     on_event: OnEvent,
 ) -> tuple[MigrateSummary | None, MigrateResult | None, dict[str, Any]]:
-    from regstore.inventory.cache import default_cache_dir
-    from regstore.inventory.scan import ScanOptions
     from regstore.inventory.whose import database_told
     from regstore.migrate import check_source, migrate, plan_only
     from regstore.migrate.metadata import Metadata, notes_on_metadata, refuse_metadata
+    from regstore.migrate.run import refuse_part
     from regstore.seed.configuration import registry_configuration
     from regstore.storage.identity import keep_id
 
-    scanning = ScanOptions(cache_dir=default_cache_dir(), concurrency=here.concurrency)
+    create = passes.create
+    refuse_part(options, scanning, follow=passes.follow)
     source, config = here.open_with_config(read_only=dry_run)
     told = database_told(config)
     async with source, there.open(read_only=dry_run) as target:
@@ -220,5 +235,5 @@ async def _migrate(
                 [*notes_on_metadata(Metadata(source=told), source.url, target.url), *summary.notes]
             )
             return replace(summary, notes=tuple(notes)), None, {}
-        result = await migrate(source, target, options, follow=follow, scanning=scanning, on_event=on_event)
+        result = await migrate(source, target, options, follow=passes.follow, scanning=scanning, on_event=on_event)
         return None, result, registry_configuration(target)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from regstore.inventory.inventory import ReportedAt
     from regstore.inventory.reported.report import BlobsFrom
 
-_HOUR = 3600 * 1_000_000
-
 
 @dataclass(frozen=True, kw_only=True)
 class BlobsReported:
@@ -58,9 +56,9 @@ def reported_json(reported: ReportedAt | None) -> dict[str, Any]:
     return {"blobs_from": reported}
 
 
-def say_reported(reported: ReportedAt | None, now: int, then: str) -> None:
-    """As of when the blobs are, by the store's clock; then: what follows from that."""
+def say_reported(reported: ReportedAt | None, then: str) -> None:
+    """As of when the blobs are; then: what follows from that."""
     if reported is not None:
-        hours = (now - reported.created) // _HOUR
+        hours = reported.age_seconds // 3600
         age = counted(hours // 24, "day") if hours >= 72 else counted(hours, "hour")
         emit(f"blobs are those of the S3 Inventory report of {moment(reported.created)} ({age} old): {then}")

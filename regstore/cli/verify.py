@@ -24,6 +24,7 @@ from regstore.cli.options import (
 from regstore.cli.outcome import Result
 from regstore.cli.output import emit, emit_some, printable
 from regstore.cli.progress import progress
+from regstore.cli.reported import BlobsReported
 from regstore.cli.run import run_async
 from regstore.cli.settings import PlacedStore, StoreSettings
 from regstore.cli.values import parse_duration
@@ -145,6 +146,7 @@ def verify(
     ] = None,
     cache_dir: ProofsDir = None,
     inventory: InventoryFile = None,
+    reported: BlobsReported,
     workers: Workers,
 ) -> Result:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
@@ -158,7 +160,10 @@ def verify(
 
     options = VerifyOptions(
         scan=ScanOptions(
-            concurrency=settings.concurrency, inventory=inventory, runner=workers.runner(settings.concurrency)
+            concurrency=settings.concurrency,
+            inventory=inventory,
+            runner=workers.runner(settings.concurrency),
+            blobs_from=reported.of(settings),
         ),
         read=reading.read_data,
         max_age=reading.max_age,
@@ -177,6 +182,8 @@ def verify(
         raise InputError("--restore-links puts back what another copy has: say --repair-from")
     if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
         return _look(settings, options)
+    if options.scan.blobs_from is not None:
+        raise InputError("--blobs-from is for who only looks: a repair goes by what is there, so it lists blobs")
     source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
     return _mend(settings, options, what, source, yes, break_lock)
 

@@ -16,6 +16,7 @@ from regstore.cli.output import (
     size,
     table,
 )
+from regstore.cli.reported import reported_json, say_reported
 from regstore.cli.whose import say_whose
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
         "counts": {str(kind): number for kind, number in findings.counts.items()},
         "faults": [_fault_json(fault) for fault in findings.faults],
         "read": report.reading,
-    }
+    } | reported_json(report.reported)
 
 
 def report_numbers(report: VerifyReport) -> dict[str, float]:
@@ -101,6 +102,7 @@ def print_report(report: VerifyReport) -> None:
         f"{counted(findings.layer_links, 'layer link')}, "
         f"{blobs(findings.blobs, findings.blob_bytes)}"
     )
+    say_reported(report.reported, "what was lost since then shows only where it was read")
     if report.reading is not None:
         _print_reading(report.reading)
     shown = findings.faults[:_FAULTS_SHOWN]

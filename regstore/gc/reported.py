@@ -12,14 +12,15 @@ it is needed, and what stands again, too, is a candidate once the trash is empti
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from regstore.digest import Digest
 from regstore.events import OnEvent, ignore
 from regstore.gc.plan import GcSummary, Step
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.reported.again import look_again
+from regstore.inventory.reported.again import look_again, these
 from regstore.inventory.scan import Scanner
 from regstore.inventory.statements import Statements
 from regstore.inventory.unlinked import unseen_days
@@ -52,6 +53,12 @@ async def plan_by_now(
             )
         _SQL.run(inventory, "read_anew")
         await scanner.read_manifests()
+
+
+async def look_for(storage: Storage, inventory: Inventory, digests: Sequence[Digest], *, concurrency: int) -> None:
+    """What the store has of these now, for whoever asks about them. The plan stands."""
+    if digests and inventory.reported is not None:
+        await look_again(storage, inventory, these(digests), concurrency=concurrency)
 
 
 def leave_trashed(inventory: Inventory) -> None:

@@ -28,11 +28,12 @@ Columns = Mapping[str, tuple[str, Sequence[Any]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedAt:
-    """The report that blobs come from (`inventory.reported`). where: its manifest; created: in microseconds; blobs: how
-    many it shows."""
+    """The report that blobs come from (`inventory.reported`). where: its manifest; created: in microseconds;
+    age_seconds: then, when the scan began; blobs: how many it shows."""
 
     where: str
     created: Moment
+    age_seconds: int
     blobs: int
 
 

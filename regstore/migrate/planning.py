@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from regstore import layout
@@ -14,7 +14,7 @@ from regstore.concurrency import task_group
 from regstore.errors import AccessDenied, InputError, NotARegistry
 from regstore.events import Notice, OnEvent
 from regstore.inventory import tag_times
-from regstore.inventory.inventory import Inventory
+from regstore.inventory.inventory import Inventory, ReportedAt
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.migrate.estimate import Sides
 from regstore.migrate.metadata import Metadata, notes_on_metadata
@@ -28,6 +28,7 @@ from regstore.state import tag_record
 from regstore.storage.base import Storage
 from regstore.storage.identity import place_of
 from regstore.storage.optional import store_with
+from regstore.words import moment
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ async def planned(
         notes = notes_on_metadata(listed.metadata, source.url, target.url)
         if pull_through:
             notes.append(f"{source.url} is a pull-through cache: what it has not fetched is no damage")
+        if inventory.reported is not None:
+            notes.append(_as_of(source, inventory.reported))
         place = await place_of(source)
         record = await tag_record.list_record(target) if there else {}
         read = await _load_records(source, target, inventory, options, record, on_event)
@@ -127,10 +130,17 @@ async def _scan_target(
     with Inventory(path, memory_limit=scanning.memory_limit) as inventory:
         if not there:
             return ""
-        scanner = Scanner(target, inventory, scanning, on_event)
+        scanner = Scanner(target, inventory, replace(scanning, blobs_from=None), on_event)
         await scanner.list_blobs()
         await scanner.list_links()
         return inventory.database
+
+
+def _as_of(source: Storage, reported: ReportedAt) -> str:
+    return (
+        f"blobs of {source.url} are those of the S3 Inventory report of {moment(reported.created)}, and what it lacks "
+        "was looked for"
+    )
 
 
 def check_places(source: Storage, target: Storage) -> None:

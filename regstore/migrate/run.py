@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Final
 
 from regstore import layout
-from regstore.errors import NoSuchBucket, Refused, StorageError
+from regstore.errors import InputError, NoSuchBucket, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.inventory import tag_times
 from regstore.inventory.leftovers import remove_leftovers
@@ -27,6 +28,15 @@ from regstore.storage.optional import IsFolder
 
 #: After so many passes that gc got in the way of, the result says what there is.
 _MOST_DISTURBED: Final = 5
+
+
+def refuse_part(options: MigrateOptions, scanning: ScanOptions | None, *, follow: bool) -> None:
+    """InputError where a report is to say all that is copied, and can't."""
+    if options.all and not follow and scanning is not None and scanning.blobs_from is not None:
+        raise InputError(
+            "--all copies what nothing names, too, and a report lacks what of that came since it was made: say "
+            "--follow, whose later passes list blobs"
+        )
 
 
 async def check_source(source: Storage, target: Storage, options: MigrateOptions) -> None:
@@ -74,20 +84,30 @@ async def migrate(
     reaches at the source is there. What could not be copied is in the result (`partial`). Raises the first error
     that concerns more than one object: a listing's, credentials, a full or missing store. The next call goes on.
     Refused where links are not the whole truth, unless all blobs are copied (`migrate.metadata`).
+
+    scanning.blobs_from: a report of the source's blobs, for the first pass. With `follow`, or where that pass left
+    anything out, which may have gone since the report, there is another one, which lists blobs. InputError with
+    `options.all` and without `follow`: a report lacks what came since, and nothing may name it.
     """
+    refuse_part(options, scanning, follow=follow)
     result = MigrateResult(source=source.url, target=target.url)
     spent = _Spent(source, target)
     while True:
         written = result.objects + result.deleted
         first = not result.passes
         async with planned(source, target, options, scanning, on_event, first=first) as plan:
+            reported = plan.inventory.reported is not None
             undisturbed = await _pass(source, target, options, plan, result, on_event)
+        if reported and scanning is not None:
+            scanning = replace(scanning, blobs_from=None)
         if not undisturbed:
             still = await wait_for_others(target, pause, on_event)
             if still or result.passes >= _MOST_DISTURBED:
                 result.failed.append(_disturbed(target, still))
                 break
             on_event(Notice(message=f"gc was at work in {target.url} meanwhile: looking again"))
+        elif reported and (follow or result.failed or result.skipped):
+            continue
         elif not follow or result.objects + result.deleted == written:
             break
     spent.note(result)

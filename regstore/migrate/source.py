@@ -41,6 +41,7 @@ async def scan_source(source: Storage, inventory: Inventory, scanning: ScanOptio
     while True:
         await look.blobs()
         await scanner.read_manifests()
+        await scanner.find_unreported()
         if not await look.links() | await look.links_to_nothing():
             return
 

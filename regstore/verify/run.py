@@ -21,7 +21,8 @@ from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import NotARegistry, NotFound, Refused, StorageError
 from regstore.events import Notice, OnEvent, ignore
-from regstore.inventory.inventory import Inventory
+from regstore.inventory.inventory import Inventory, ReportedAt
+from regstore.inventory.reported.again import look_again
 from regstore.inventory.scan import Scanner
 from regstore.inventory.statements import Statements
 from regstore.layout import BlobKey
@@ -42,13 +43,15 @@ _SQL: Final = Statements("regstore.verify", "run.sql", identity=IDENTITY)
 @dataclass(frozen=True, kw_only=True)
 class VerifyReport:
     """reading: None where no blob was to be read. pull_through: what is absent is normal. database: what says that the
-    metadata is in a database, so that links are not the whole truth; "" where nothing does."""
+    metadata is in a database, so that links are not the whole truth; "" where nothing does. reported: where blobs are
+    those of a report: of what was lost since, only manifests and what was read are known."""
 
     store: str
     findings: Findings
     reading: Reading | None
     pull_through: bool
     database: str = ""
+    reported: ReportedAt | None = None
 
 
 async def verify(
@@ -86,6 +89,7 @@ class Verification:
     async def run(self) -> VerifyReport:
         """Scan, read, and find. Blobs that have another size than a manifest says are read in any case."""
         await self._scanner.run()
+        await self._scanner.find_unreported()
         make_known(self.inventory)
         await self._look_at_links()
         await self._refuse_what_cannot_be_seen()
@@ -93,7 +97,7 @@ class Verification:
         reading = None
         self._store_known()
         findings = plan_verify(self.inventory, pull_through=self.pull_through)
-        if await self._try_archived():
+        if await self._try_archived() or await self._sizes_are_otherwise(findings):
             findings = plan_verify(self.inventory, pull_through=self.pull_through)
         if self._options.read is not None or FaultKind.SIZE_DIFFERS in findings.counts:
             reading, news = await self._read()
@@ -107,7 +111,21 @@ class Verification:
             reading=reading,
             pull_through=self.pull_through,
             database=self.inventory.database,
+            reported=self.inventory.reported,
         )
+
+    async def _sizes_are_otherwise(self, findings: Findings) -> bool:
+        """A report's size may be an older one's: look at those again that differ from what a manifest says."""
+        if self.inventory.reported is None or FaultKind.SIZE_DIFFERS not in findings.counts:
+            return False
+        looked = await look_again(
+            self._storage,
+            self.inventory,
+            _SQL.text("other_sizes"),
+            concurrency=self._options.scan.concurrency,
+            on_event=self._on_event,
+        )
+        return looked.otherwise > 0
 
     async def _try_archived(self) -> bool:
         """Ask what a listing calls archived, and a tag needs, for its first byte: whether any was given, since it was

@@ -11,6 +11,12 @@ union select key from verify_archived_link where class <> ''
 -- reading_suspect(digest): what has another size than a manifest says is read first.
 create or replace table reading_suspect as select distinct digest from verify_fault where kind = 'size differs'
 
+-- name: other_sizes
+-- (digest) of blobs that have another size than a manifest says.
+select r.stored as digest from verify_required r semi join (
+    from verify_fault where kind = 'size differs'
+) f on f.digest = r.digest
+
 -- name: proven
 create or replace table verify_proven as select digest from reading_done
 

@@ -114,6 +114,52 @@ def test_gc_takes_a_report_that_was_downloaded(run: Run, bucket: Bucket, tmp_pat
     assert plan["blobs"]["dead"] == len(GARBAGE)
 
 
+def test_why_asks_the_store(run: Run, bucket: Bucket) -> None:
+    place = bucket.deliver(bucket.report())
+    bucket.server.write(bucket.name, "root/" + key_of(b"came since"), b"came since")
+    for content, stored in ((b"came since", True), (b"never came", False), (GARBAGE[0], True)):
+        digest = str(Digest.of(content))
+        said = run("gc", bucket.url, "--json", "--blobs-from", place, "--why", digest)
+        assert [one["stored"] for one in said.json["why"]] == [stored]
+
+
+def test_du_counts_what_came_since_where_anything_names_it(run: Run, bucket: Bucket) -> None:
+    rows = [row for row in bucket.rows() if not row.key.endswith(key_of(b"a layer" * 100))]
+    place = bucket.deliver(bucket.report(rows=rows))
+    said = run("du", bucket.url, "--blobs-from", place)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("blobs are those of the S3 Inventory report of ")
+    fresh, by_report = (
+        run("du", bucket.url, "--json").json,
+        run("du", bucket.url, "--json", "--blobs-from", place).json,
+    )
+    assert by_report.pop("blobs_from")["blobs"] == 4 and fresh.pop("blobs_from") is None
+    assert by_report == fresh
+
+
+def test_verify_says_as_of_when_and_repairs_by_no_report(run: Run, bucket: Bucket) -> None:
+    place = bucket.deliver(bucket.report())
+    said = run("verify", bucket.url, "--blobs-from", place)
+    assert "(0 hours old): what was lost since then shows only where it was read" in said.out
+    fresh, by_report = (
+        run("verify", bucket.url, "--json", *words).json["found"] for words in ((), ("--blobs-from", place))
+    )
+    assert by_report.pop("blobs_from")["age_seconds"] >= 0 and fresh.pop("blobs_from") is None
+    assert by_report.pop("read")["bytes"] == fresh.pop("read")["bytes"]  # times differ
+    assert by_report == fresh
+    run("verify", bucket.url, "--repair", "--blobs-from", place).failed(2, "a repair goes by what is there")
+
+
+def test_migrate_takes_a_report_of_its_source(run: Run, bucket: Bucket, tmp_path: Path) -> None:
+    place = bucket.deliver(bucket.report())
+    words = ("migrate", bucket.url, tmp_path / "there", "--create", "--blobs-from", place)
+    run(*words, "--all").failed(2, "--follow")
+    assert not (tmp_path / "there").exists()
+    assert "those of the S3 Inventory report" in run(*words, "--dry-run").out
+    assert run(*words).code == 0
+    assert (tmp_path / "there" / key_of(b"a layer" * 100)).read_bytes() == b"a layer" * 100
+
+
 def test_what_is_refused_is_one_sentence(run: Run, bucket: Bucket, tmp_path: Path) -> None:
     good = bucket.report()
     missing = f"s3-inventory:s3://{bucket.reports}/none/manifest.json"

@@ -10,7 +10,7 @@ second, for nothing must look older than it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,6 +72,12 @@ async def look_again(
     await in_thread(_SQL.run, inventory, "compare")
     [(otherwise, gone)] = await in_thread(lambda: _SQL.run(inventory, "take_over").fetchall())
     return Looked(total, otherwise, gone)
+
+
+def these(digests: Iterable[Digest]) -> str:
+    """For `look_again`."""
+    named = ", ".join(f"unhex('{digest.raw.hex()}')" for digest in digests)
+    return f"select unnest([{named}]) as digest"
 
 
 def forget_absent(inventory: Inventory) -> None:

@@ -63,7 +63,12 @@ class Reported:
                 f"{report.where} shows no blob below s3://{report.bucket}/{root}{BLOBS}: it is of another part of the "
                 "bucket, or was made before anything was pushed; nothing is done by it"
             )
-        inventory.reported = ReportedAt(where=report.where, created=report.created, blobs=inventory.count("blob"))
+        inventory.reported = ReportedAt(
+            where=report.where,
+            created=report.created,
+            age_seconds=(inventory.scanned_at - report.created) // 1_000_000,
+            blobs=inventory.count("blob"),
+        )
 
     async def complete_manifests(self) -> bool:
         """Manifests were read: what that said of blobs counts, and children that the report lacks are looked for;
