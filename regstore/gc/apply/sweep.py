@@ -9,6 +9,10 @@ When it begins all links of the plan are gone, or known not to go. In order, a t
 4. the blobs are deleted, and the registry's cache is told.
 
 Cut short between any two, a blob is where it was, or its copy is in the trash and the journal names it.
+
+Copies may be made by worker processes (the scan's runner): they take nothing away, so they need no lock, and one that
+was begun twice, for a worker died, has replaced its target with the same bytes before the trash is listed. Whatever
+takes something away, deletes and the moves on a disk, is done here, beside the lock and the journal.
 """
 
 from __future__ import annotations
@@ -25,9 +29,16 @@ from regstore.gc.apply.looks import Looks
 from regstore.gc.heal import Healed
 from regstore.state.journal import TRASHED, UNLINK, Entry
 from regstore.storage.base import Page
+from regstore.tasks.packing import unpack
+from regstore.tasks.runner import Here, Runner
+from regstore.tasks.trashing import CopyKeys, copy_keys
 
 #: Blobs that a report names where they are not as planned.
 _NAMED = 5
+#: So many candidates make up for the start of processes.
+_WORTH_WORKERS = 3_000
+#: In one task of another process, at least.
+_TASK_BLOBS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +131,9 @@ class Sweep:
         await application.journal.write(Entry(TRASHED, blob.key, blob.size, blob.mtime) for blob in batch)
         if (await application.storage.capabilities()).atomic_rename:
             async with application.lock.batch():
-                return await self._take(batch, rename=True)
+                return await self._move(batch)
         # Copies take nothing away, and large ones take their time: only the deletes below need the lease.
-        copied = await self._take(batch, rename=False)
+        copied = await self._copy(batch)
         if not copied:
             return []
         safe = await self._listed_with_their_size(batch, copied)
@@ -130,30 +141,55 @@ class Sweep:
             safe = list(await self._still_dead(safe))
         return await self._delete(safe)
 
-    async def _take(self, batch: Sequence[Blob], *, rename: bool) -> list[Blob]:
-        """Move or copy them to the trash; those for which that was done."""
+    async def _move(self, batch: Sequence[Blob]) -> list[Blob]:
+        """Move them to the trash; those for which that was done."""
         storage, trash = self._application.storage, self._application.journal.trash
-        taken: list[Blob] = []
         outcomes: dict[str, StorageError | None] = {}
 
-        async def take(blob: Blob) -> None:
+        async def move(blob: Blob) -> None:
             try:
-                if rename:
-                    await storage.move(blob.key, trash + blob.key, size=blob.size)
-                else:
-                    await storage.copy(blob.key, trash + blob.key, size=blob.size)
-            except NotFound:
-                self._vanished.append(blob)
-                return
+                await storage.move(blob.key, trash + blob.key, size=blob.size)
             except StorageError as error:
                 outcomes[blob.key] = error
-                return
-            outcomes[blob.key] = None
-            taken.append(blob)
+            else:
+                outcomes[blob.key] = None
 
-        await for_each(batch, take, concurrency=self._application.concurrency)
-        self._application.failures.note(outcomes)
-        return taken
+        await for_each(batch, move, concurrency=self._application.concurrency)
+        return self._taken(batch, outcomes)
+
+    async def _copy(self, batch: Sequence[Blob]) -> list[Blob]:
+        """Copy them to the trash; those for which that was done."""
+        application, trash = self._application, self._application.journal.trash
+        outcomes: dict[str, StorageError | None] = {}
+        runner, part, at_once = self._by_whom(len(batch))
+
+        async def copy(blobs: Sequence[Blob]) -> None:
+            work = CopyKeys(copies=[(blob.key, trash + blob.key, blob.size) for blob in blobs])
+            found = await runner.run(copy_keys, work, application.storage, on_event=application.on_event)
+            for key, packed in found.items():
+                error = None if packed is None else unpack(packed)
+                assert error is None or isinstance(error, StorageError)
+                outcomes[key] = error
+
+        parts = (batch[start : start + part] for start in range(0, len(batch), part))
+        await for_each(parts, copy, concurrency=at_once)
+        return self._taken(batch, outcomes)
+
+    def _by_whom(self, blobs: int) -> tuple[Runner, int, int]:
+        """Who copies, how many blobs in one task, and how many tasks at a time."""
+        application = self._application
+        runner = application.scan.runner
+        if not runner.takes(len(self._candidates), _WORTH_WORKERS, application.storage):
+            return Here(application.concurrency), max(blobs, 1), 1
+        at_once = 2 * runner.size
+        return runner, max(_TASK_BLOBS, -(-blobs // at_once)), at_once
+
+    def _taken(self, batch: Sequence[Blob], outcomes: dict[str, StorageError | None]) -> list[Blob]:
+        """Those that were; what had vanished, or was refused, is noted."""
+        gone = {key for key, error in outcomes.items() if isinstance(error, NotFound)}
+        self._vanished += (blob for blob in batch if blob.key in gone)
+        self._application.failures.note({key: error for key, error in outcomes.items() if key not in gone})
+        return [blob for blob in batch if outcomes[blob.key] is None]
 
     async def _listed_with_their_size(self, batch: Sequence[Blob], copied: Sequence[Blob]) -> list[Blob]:
         """Those of the copied whose copy is listed as it must be; the others stay, and are reported."""
