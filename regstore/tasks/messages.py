@@ -17,6 +17,10 @@ from regstore.storage.base import Counters
 from regstore.storage.optional import StoreAddress
 from regstore.tasks.packing import PackedError
 
+#: Seconds.
+BEAT: Final = 1.0
+#: Seconds that a worker gets to clean up behind what was cancelled.
+PATIENCE: Final = 10.0
 _LENGTH: Final = struct.Struct("<Q")
 
 
@@ -57,7 +61,12 @@ class Answer:
     counters: Mapping[StoreAddress, Counters]
 
 
-Message = Ask | Cancel | Told | Answer
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A worker's event loop turns: said each `BEAT`, from the start."""
+
+
+Message = Ask | Cancel | Told | Answer | Alive
 
 
 def frame(message: Message) -> bytes:

@@ -1,43 +1,79 @@
 """A worker process: it runs what it is asked to, as many tasks at a time as are asked for, until nobody asks any more.
 
-python -c ... '{"socket": 5, "concurrency": 64}' '["the search path"]'
+python -c ... '{"concurrency": 64}' '["the search path"]' VERSION
+
+Its standard input is the socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import sys
+import threading
 from dataclasses import replace
 from typing import Any
 
 from regstore.events import Event
 from regstore.storage.base import Counters, Storage
 from regstore.storage.optional import StoreAddress
-from regstore.tasks.messages import Answer, Ask, Cancel, Message, Told, frame, read
+from regstore.tasks.messages import (
+    BEAT,
+    PATIENCE,
+    Alive,
+    Answer,
+    Ask,
+    Cancel,
+    Message,
+    Told,
+    frame,
+    read,
+)
 from regstore.tasks.packing import PackedError, pack
 from regstore.tasks.runner import Context
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Handled, not ignored: what a worker starts (a `credential_process`) is to take them as usual.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
     told = json.loads(sys.argv[1])
-    asyncio.run(_serve(socket.socket(fileno=told["socket"]), told["concurrency"]))
+    asyncio.run(_serve(_take_socket(), told["concurrency"]))
+
+
+def _take_socket() -> socket.socket:
+    """Out of the way of what reads standard input, and of what is started from here."""
+    taken = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return taken
 
 
 async def _serve(connection: socket.socket, concurrency: int) -> None:
     reader, writer = await asyncio.open_unix_connection(sock=connection)
     worker = Worker(writer, concurrency)
+    beating = asyncio.create_task(worker.beat())
     try:
         while True:
             worker.take(await read(reader))
     except EOFError:
         pass
     finally:
+        _end_in(PATIENCE)
+        beating.cancel()
         await worker.close()
         writer.close()
+
+
+def _end_in(seconds: float) -> None:
+    """By then at the latest, whatever a thread waits for: nobody may be there any more who would kill it."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
 
 
 class Worker:
@@ -51,6 +87,11 @@ class Worker:
         self._open: dict[int, asyncio.Task[None]] = {}
         #: Numbers of those that touched a store last: who is told of what happens to it.
         self._latest = 0
+
+    async def beat(self) -> None:
+        while True:
+            self._write(Alive())
+            await asyncio.sleep(BEAT)
 
     def take(self, message: Ask | Cancel) -> None:
         if isinstance(message, Cancel):

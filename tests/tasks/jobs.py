@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from regstore.errors import NotFound, StorageError
 from regstore.events import Notice
 from regstore.tasks import Context
+from regstore.tasks.runner import Task
 
 
 async def process_id(context: Context, work: float) -> int:
@@ -57,3 +60,21 @@ async def give_what_cannot_travel(context: Context, work: str) -> object:
 async def end_with_words(context: Context, work: str) -> None:
     os.write(2, f"first\n{work}\n".encode())
     os._exit(7)
+
+
+@dataclass(frozen=True)
+class Dying:
+    """Another task, whose worker is killed -9 when all of it is done and nothing told; as often as `deaths` says."""
+
+    task: Task[Any, Any]
+    deaths: int
+
+    @property
+    def __name__(self) -> str:
+        return self.task.__name__
+
+    async def __call__(self, context: Context, work: Any) -> Any:
+        result = await self.task(context, work)
+        if context.attempt < self.deaths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from regstore.errors import NotFound, StorageError
+from regstore import __version__
+from regstore.errors import NotFound, RegstoreError, StorageError
 from regstore.events import Event, Notice
 from regstore.storage.base import Storage
 from regstore.storage.opening import open_scratch, open_storage
@@ -170,3 +173,85 @@ async def test_workers_end_with_who_asked(store: Storage, tmp_path: Path) -> Non
     worker = int(done.stdout)
     while is_there(worker):
         await asyncio.sleep(0.01)
+
+
+async def test_a_worker_that_was_stopped_is_replaced(
+    pool: Pool, store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never answers, nor does it end: no time-out of a request helps there."""
+    monkeypatch.setattr("regstore.tasks.pool._SILENT", 2)
+    work = [asyncio.create_task(pool.run(jobs.process_id, 0.5, store)) for _ in range(2)]
+    while len(pool.processes) < 2:
+        await asyncio.sleep(0.01)
+    stopped = pool.processes[0]
+    os.kill(stopped, signal.SIGSTOP)
+    assert stopped not in await asyncio.gather(*work)
+    assert not is_there(stopped)
+
+
+async def test_who_cancels_does_not_wait_for_a_stopped_one(
+    store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.tasks.pool.PATIENCE", 0.2)
+    async with Pool(2) as pool:
+        work = asyncio.create_task(pool.run(jobs.wait_and_tidy_up, tmp_path / "tidied", store))
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.01)
+        [stopped] = pool.processes
+        os.kill(stopped, signal.SIGSTOP)
+        for _ in range(3):
+            work.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await work
+    assert not is_there(stopped)
+
+
+async def test_workers_take_no_signal_but_one(pool: Pool, store: Storage) -> None:
+    work = asyncio.create_task(pool.run(jobs.process_id, 1.0, store))
+    first = await pool.run(jobs.process_id, 0.0, store)
+    for process in pool.processes:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(process, number)
+    assert {first, await work} == set(pool.processes)
+
+
+async def test_a_regstore_that_was_replaced_meanwhile_is_not_asked(
+    pool: Pool, store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.tasks.pool.__version__", "0.0.9")
+    with pytest.raises(RegstoreError, match=rf"regstore 0.0.9 was replaced by {__version__} while it ran"):
+        await pool.run(jobs.process_id, 0.0, store)
+
+
+async def test_no_process_can_be_started(pool: Pool, store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    for name in ("subprocess.Popen", "socket.socketpair", "tempfile.TemporaryFile"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"regstore.tasks.pool.{name}", refuse)
+            with pytest.raises(RegstoreError, match=r"can be started: Cannot allocate memory; --workers 1"):
+                await pool.run(jobs.process_id, 0.0, store)
+    one = await pool.run(jobs.process_id, 0.0, store)
+    monkeypatch.setattr("regstore.tasks.pool.subprocess.Popen", refuse)
+    found = await asyncio.gather(*(pool.run(jobs.process_id, 0.01, store) for _ in range(4)))
+    assert set(found) == {one}, "the one that is there does all"
+
+
+@pytest.mark.parametrize("around", ["exec {} <&-", "exec {} <&- >&- 2>&-", "ulimit -n 16; exec {}"])
+async def test_without_standard_input_and_with_few_files(around: str, store: Storage, tmp_path: Path) -> None:
+    program = (
+        "import asyncio\n"
+        "from regstore.storage.opening import open_storage\n"
+        "from regstore.tasks import Pool\n"
+        "from tests.tasks import jobs\n"
+        "async def main():\n"
+        f"    async with open_storage({str(tmp_path)!r}) as storage, Pool(2) as pool:\n"
+        "        await storage.put('done', await pool.run(jobs.read_key, 'a/key', storage))\n"
+        "asyncio.run(main())\n"
+    )
+    command = around.format(shlex.join([sys.executable, "-c", program]))
+    root = Path(__file__).parent.parent.parent
+    await asyncio.to_thread(subprocess.run, ["sh", "-c", command], cwd=root, check=True, timeout=60)
+    assert await store.get("done") == b"its bytes"
