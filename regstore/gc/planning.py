@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from regstore import layout
-from regstore.concurrency import in_thread
+from regstore.concurrency import in_thread, task_group
 from regstore.errors import NotARegistry, Refused
 from regstore.events import OnEvent, ignore
 from regstore.gc.caches import RegistryCache
@@ -88,8 +88,10 @@ async def compare_counts(
 ) -> Before:
     """The same of a scan that is not in one inventory. count: what it shows, given the runs and the chosen; is_empty:
     whether it shows no key at all."""
-    records = await find_runs(storage)
-    last = await read_counts(storage)
+    async with task_group() as group:
+        finding = group.create_task(find_runs(storage))
+        reading = group.create_task(read_counts(storage))
+    records, last = finding.result(), reading.result()
     chosen = last.chosen if last is not None else ()
     now = count({record.run for record in records}, chosen)
     missing = last.missing_in(now) if last is not None else ""

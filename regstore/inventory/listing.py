@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import math
 import re
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -39,6 +40,9 @@ _ANY: Final = "".join(map(chr, range(0x20, 0x7F)))
 _MAX_CUTS_BLIND: Final = 2
 #: A cut costs up to a page of keys that lie behind the range's end; so a range is worth at least these pages.
 _WORTH_PAGES: Final = 5
+#: Of a page, what a range may be expected to fill so that it is hardly ever more than one: digests are even. A request
+#: for each is no more than ranges of some pages take, whose last ones are half empty, and all are sent at once.
+_FULL: Final = 0.88
 #: A range must have been this long, in pages, before it is cut where nothing tells how much is left.
 _PROVEN_PAGES: Final = 3
 #: Keys after which a listing is long, and processes are worth their start.
@@ -179,7 +183,10 @@ def _hex_cuts(keys: list[str], end: str, hands: int) -> list[str] | None:
     pages_left = (top - high) / (high - low) * (len(keys) - first) / 1000
     if pages_left < 1 and first > 0:
         return None
-    parts = min(hands, int(pages_left / (_WORTH_PAGES if pages_left > 8 * _WORTH_PAGES else 2)))
+    much = pages_left > 8 * _WORTH_PAGES
+    parts = min(hands, int(pages_left / (_WORTH_PAGES if much else 2)))
+    if parts > 1 and not much and (single := math.ceil(pages_left / _FULL)) <= hands:
+        parts = single
     cuts = []
     for number in range(1, parts):
         digits = f"{int((high + (top - high) * number / parts) * 2**32):08x}"

@@ -103,6 +103,51 @@ def test_every_key_once(
         assert server.requests <= len(keys) // page + 2 * ranges
 
 
+class Rounds(Pages):
+    """Answers all that was asked together, and counts how often."""
+
+    def __init__(self, keys: list[str]) -> None:
+        super().__init__(keys, page=1000, seed=1)
+        self.waiting = 0
+        self.rounds = 0
+        self._answer = asyncio.Event()
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        async for page in super().list(prefix, start_after=start_after):
+            self.waiting += 1
+            await self._answer.wait()
+            yield page
+
+    async def answer(self) -> None:
+        while True:
+            before = -1
+            while self.waiting != before or not before:  # until nobody asks any more
+                before = self.waiting
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            self.rounds += 1
+            self.waiting = 0
+            answer, self._answer = self._answer, asyncio.Event()
+            answer.set()
+
+
+@pytest.mark.parametrize(("number", "most"), [(900, 1), (6_000, 8), (20_000, 24), (36_000, 42)])
+def test_some_pages_of_digests_take_three_rounds(number: int, most: int) -> None:
+    """One, which shows how dense they are; one for all others; and one for what was denser than expected."""
+
+    async def run() -> tuple[Rounds, list[str]]:
+        server = Rounds(make_keys("blobs", number, 1))
+        answering = asyncio.create_task(server.answer())
+        found, _ = await listed(server, 128)
+        answering.cancel()
+        return server, found
+
+    server, found = asyncio.run(run())
+    assert sorted(found) == server.keys
+    assert server.rounds <= 3
+    assert server.requests <= most
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("concurrency", [1, 8, 32])
 def test_requests(shape: str, concurrency: int) -> None:
