@@ -22,7 +22,7 @@ from tests import fast
 from tests.examples import set_factor
 from tests.in_one_duckdb import OneDuckDb
 from tests.servers import ceph as ceph_module
-from tests.servers import debian, distribution, redis_server, skopeo
+from tests.servers import debian, distribution, redis_server, skopeo, spark
 from tests.servers.distribution import Registry
 from tests.servers.moto_server import moto_server
 from tests.servers.s3 import S3Root, S3Server
@@ -30,6 +30,7 @@ from tests.servers.s3 import S3Root, S3Server
 _PROGRAMS_OF_FIXTURE = {
     "ceph": ceph_module.PROGRAMS,
     "redis_session": (redis_server.PROGRAM,),
+    "spark_cluster": (spark.PROGRAM,),
     "start_registry": (distribution.PROGRAM,),
     "with_skopeo": (skopeo.PROGRAM,),
 }

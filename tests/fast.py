@@ -16,7 +16,9 @@ from typing import Any, Final
 import pytest
 
 #: Whoever uses one of these has a server or a program started.
-FIXTURES: Final = frozenset({"ceph", "moto", "redis_session", "start", "start_registry", "with_skopeo"})
+FIXTURES: Final = frozenset(
+    {"ceph", "moto", "redis_session", "spark_cluster", "start", "start_registry", "with_skopeo"}
+)
 #: Files whose tests all start programs, or take seconds each: end to end, killed at each step, under load.
 LONG: Final = (
     "backup/test_check.py",

@@ -17,7 +17,7 @@ if [ "${1:-}" = --fast ]; then
   exec "$bin/python" -m pytest -n 2 --dist worksteal "$@" </dev/null
 fi
 
-servers=(docker-registry skopeo umoci podman buildah chromium ceph-mon ceph-osd radosgw ceph-common libgoogle-perftools4 redis-server curl docker-compose)
+servers=(docker-registry skopeo umoci podman buildah chromium ceph-mon ceph-osd radosgw ceph-common libgoogle-perftools4 redis-server curl docker-compose openjdk-17-jre-headless)
 
 if ! need_packages "${servers[@]}"; then
   [ -z "${CI:-}" ] || fail "CI needs all of them"

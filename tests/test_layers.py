@@ -30,7 +30,7 @@ LAYERS = (
     frozenset({"proving"}),
     frozenset({"gc", "migrate", "backup", "verify"}),
     frozenset({"exchange"}),
-    frozenset({"sync", "demo_registry", "serve", "deployment"}),
+    frozenset({"sync", "demo_registry", "serve", "deployment", "spark"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
     frozenset({"testing"}),
@@ -48,6 +48,9 @@ HEAVY = (
     "duckdb",
     "lxml",
     "obstore",
+    "pandas",
+    "pyarrow",
+    "pyspark",
     "redis",
 )
 

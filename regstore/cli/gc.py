@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from regstore.cli.confirm import confirm_shown
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_options import Consent, Garbage, GcCache, Questions, TagsToGo, Way, plan_options, run_options
 from regstore.cli.gc_report import (
+    ShownPlan,
     plan_json,
     plan_numbers,
     print_freeing,
@@ -20,6 +21,7 @@ from regstore.cli.gc_report import (
     report_json,
     report_numbers,
 )
+from regstore.cli.gc_spark import Cluster, open_plan
 from regstore.cli.healed import print_healed
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.naming import full_digest, saying_what_was_meant
@@ -61,6 +63,7 @@ def gc(
     reported: BlobsReported,
     scanning: Scanning,
     inventory: InventoryFile = None,
+    cluster: Cluster,
 ) -> Result:
     """Remove what nothing refers to any more: blobs, links, untagged manifests, abandoned uploads.
 
@@ -80,13 +83,15 @@ def gc(
         consent,
         cache.restart_command,
     )
+    if cluster.is_used:
+        cluster.check(questions, inventory, dry_run=dry_run)
     told = cache.of(settings)
     shown = progress()
     with shown:
         if questions.explain or questions.why:
             return run_async(_explain(settings, options, questions, shown))
         if dry_run:
-            return run_async(_show(settings, options, shown))
+            return run_async(_show(settings, options, cluster, shown))
         collection = _Collection(
             settings=settings,
             told=told,
@@ -129,12 +134,20 @@ async def _explain(
             return Result(data=show_reasons(run, options.plan, tags, wanted))
 
 
-async def _show(settings: StoreSettings, options: GcRunOptions, shown: Shown) -> Result:
+def _planned(
+    storage: Storage, options: GcRunOptions, cluster: Cluster, shown: Shown
+) -> AbstractAsyncContextManager[ShownPlan]:
+    if cluster.is_used:
+        return open_plan(storage, options, cluster, shown.show)
     from regstore.gc.run import open_run
 
+    return open_run(storage, options, on_event=shown.show)
+
+
+async def _show(settings: StoreSettings, options: GcRunOptions, cluster: Cluster, shown: Shown) -> Result:
     storage, config = settings.open_with_config(read_only=True)
     options = _with_config(options, config)
-    async with storage, open_run(storage, options, on_event=shown.show) as run:
+    async with storage, _planned(storage, options, cluster, shown) as run:
         shown.clear()
         say_whose(storage.url, run.database)
         print_plan(storage.url, run, options)

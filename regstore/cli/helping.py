@@ -45,6 +45,7 @@ TITLES: Final = {
     "Questions": ("Questions, which change nothing", 2),
     "AtTarget": ("What is there already", 2),
     "Consent": ("Consent: what a run goes on in spite of", 3),
+    "Cluster": ("More than one machine", 6),
     "CacheWords": ("The registry's cache", 4),
     "CacheAndProcesses": ("The registry's cache", 4),
     "CacheForgotten": ("The registry's cache", 4),

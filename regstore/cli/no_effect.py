@@ -28,6 +28,11 @@ _NEEDS: Final[tuple[tuple[str, str, Callable[[_Given], bool], str], ...]] = (
         "is about --keep-newest",
     ),
     ("gc", "restart_command", lambda given: given["dry_run"], "is not run by --dry-run"),
+    *(
+        ("gc", name, lambda given: given["engine"] != "spark", "is about --engine spark")
+        for name in ("master", "work", "shards", "request_rate")
+    ),
+    ("gc", "cache_dir", lambda given: given["engine"] == "spark", "keeps manifests in --work with --engine spark"),
     ("migrate", "max_delete", lambda given: not given["delete"], "is about --delete"),
     ("migrate", "follow", lambda given: given["dry_run"], "is one pass with --dry-run"),
     ("", "break_lock", lambda given: bool(given.get("dry_run")), "is not needed by --dry-run, which takes no lock"),

@@ -142,6 +142,14 @@ class _Reader:
             yield await self._runner.run(list_range, rest, self._storage)
 
 
+def cut_rest(prefix: str, keys: list[str], last: str, *, hands: int, pages: int) -> list[tuple[str, str]]:
+    """What is behind the last key of a page, up to and including `last` ("" is no bound), in about as many parts as
+    `hands`: each behind which key, up to which. pages: how many of the range were listed."""
+    rest = _Range(keys[-1], last, pages)
+    parts = [rest, *_split(prefix, keys, rest, hands)]
+    return [(part.after, part.last) for part in parts]
+
+
 def _split(prefix: str, keys: list[str], piece: _Range, hands: int) -> list[_Range]:
     """Shorten the piece, whose last full page was `keys`, and return what it gives away."""
     cuts = _cuts(prefix, keys, piece, hands)

@@ -33,6 +33,11 @@ _SLICE: Final = 50_000
 _SQL: Final = Statements("regstore.inventory", "manifests.sql", **EDGE_KINDS)
 
 
+def linked_manifests(inventory: Inventory) -> list[bytes]:
+    """Digests that are named as manifests by links of the inventory, and are not known there."""
+    return [bytes(raw) for raw, _ in _SQL.run(inventory, "linked", most=str(2**62)).fetchall()]
+
+
 class ManifestReader:
     """Fills `manifest` and `edge`. One GET for each that the cache does not know. stored_at: the keys of those that do
     not stand in their place, by digest."""

@@ -155,9 +155,9 @@ class Scanner:
             self._reported.look_anew()
         async with task_group() as group:
             group.create_task(self._list(layout.REPOSITORIES, "listing repositories"))
-            uploads = group.create_task(self._find_multipart_uploads())
+            uploads = group.create_task(self.find_multipart_uploads())
         await self._intake.flush()
-        self._store_multipart_uploads(uploads.result())
+        self.add_multipart_uploads(uploads.result())
         await self._links.resolve()
 
     async def list_repositories(self, names: Sequence[str], *, uploads_of: Iterable[str] = ()) -> None:
@@ -171,7 +171,11 @@ class Scanner:
         await for_each(names, list_one, concurrency=self._concurrency)
         await self._intake.flush()
         for name in uploads_of:
-            self._store_multipart_uploads(await self._find_multipart_uploads(layout.uploads_prefix(name)))
+            self.add_multipart_uploads(await self.find_multipart_uploads(layout.uploads_prefix(name)))
+        await self._links.resolve()
+
+    async def resolve_links(self) -> None:
+        """The bodies of links that others have listed."""
         await self._links.resolve()
 
     async def read_manifests(self) -> None:
@@ -205,9 +209,10 @@ class Scanner:
             self._storage, prefix, sink, concurrency=concurrency, begin=begin, runner=self._runner
         )
 
-    async def _find_multipart_uploads(
+    async def find_multipart_uploads(
         self, prefix: str = layout.REPOSITORIES
     ) -> list[tuple[layout.UploadKey, MultipartUpload]]:
+        """The inventory's `multipart_uploads_unknown` says why there are none, where the store does not list them."""
         found = []
         try:
             async for upload in self._storage.list_multipart_uploads(prefix):
@@ -219,7 +224,8 @@ class Scanner:
             return []
         return found
 
-    def _store_multipart_uploads(self, found: Sequence[tuple[layout.UploadKey, MultipartUpload]]) -> None:
+    def add_multipart_uploads(self, found: Sequence[tuple[layout.UploadKey, MultipartUpload]]) -> None:
+        """Into the inventory, after the other keys of their repositories."""
         if not found:
             return
         known = dict(self._inventory.all("select name, id from repository"))

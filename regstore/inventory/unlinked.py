@@ -41,7 +41,7 @@ _DAY: Final = 24 * _HOUR
 _BLOBS: Final = 10
 _DAYS: Final = 3
 #: Blobs that are read, and the sizes between which nearly all manifests lie.
-_READ: Final = 256
+READ: Final = 256
 _SIZES: Final = 100, 64 * 1024
 
 
@@ -115,7 +115,7 @@ def add_unlinked(newest: int | None, parts: Sequence[UnlinkedBlobs]) -> Unlinked
 
 def small_unlinked(inventory: Inventory) -> list[bytes]:
     """Of unlinked_blob, the digests of some that may be manifests: so many as are read, the first ones."""
-    given = {"least": _SIZES[0], "most": _SIZES[1], "number": _READ}
+    given = {"least": _SIZES[0], "most": _SIZES[1], "number": READ}
     return [bytes(raw) for (raw,) in _SQL.run(inventory, "small", given).fetchall()]
 
 

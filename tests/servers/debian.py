@@ -25,6 +25,7 @@ PACKAGE_OF: Final = {
     "buildah": "buildah",
     "chromium": "chromium",
     "docker-compose": "docker-compose",
+    "java": "openjdk-17-jre-headless",
 }
 
 

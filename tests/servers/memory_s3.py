@@ -13,9 +13,10 @@ from tests.servers.s3 import S3Server
 
 
 @contextmanager
-def memory_s3() -> Iterator[S3Server]:
+def memory_s3(server: Server | None = None) -> Iterator[S3Server]:
+    """server: whose buckets the caller fills itself."""
     loop = asyncio.new_event_loop()
-    server = Server()
+    server = server or Server()
     connections: list[Connection] = []
 
     def connect() -> Connection:

@@ -1,0 +1,117 @@
+"""`regstore gc --engine spark`: the options, and the plan that a cluster makes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regstore.cli.gc_options import Questions
+from regstore.concurrency import in_thread
+from regstore.errors import InputError
+
+if TYPE_CHECKING:
+    from regstore.events import OnEvent
+    from regstore.gc.run_options import GcRunOptions
+    from regstore.spark.options import SparkOptions
+    from regstore.spark.run import SparkPlan
+    from regstore.storage.base import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the work is done, where one machine is not enough."""
+
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|spark", help="This machine, or a cluster of Apache Spark: for 10^8 keys and more."
+        ),
+    ] = "local"
+    master: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", show_default=False, help="Spark's master; without, what Spark is configured to."
+        ),
+    ] = None
+    work: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|DIR",
+            show_default=False,
+            help="With Spark: what lies between its stages, and the manifests that were read, for the next run. A "
+            "folder that all executors reach, and no registry's: s3a://bucket/folder, or a shared one.",
+        ),
+    ] = None
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default="4 a core", help="With Spark: parts that are planned by themselves."
+        ),
+    ] = None
+    request_rate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, show_default=False, help="With Spark: requests to STORE a second, of all executors."
+        ),
+    ] = None
+
+    @property
+    def is_used(self) -> bool:
+        """InputError where it is no engine."""
+        if self.engine not in ("local", "spark"):
+            raise InputError(f"--engine is local or spark, not {self.engine}")
+        return self.engine == "spark"
+
+    def check(self, questions: Questions, inventory: Path | None, *, dry_run: bool) -> None:
+        """InputError where something else is asked for that one machine has to do."""
+        if questions.explain or questions.why:
+            raise InputError("--explain and --why look at one inventory: leave out --engine spark")
+        if inventory is not None:
+            raise InputError("with --engine spark there is no one inventory that --inventory could keep")
+        if not dry_run:
+            raise InputError(
+                "with --engine spark gc only plans as yet: say --dry-run; a run that removes works on one machine"
+            )
+
+    def options(self) -> SparkOptions:
+        from regstore.inventory.cache import default_cache_dir
+        from regstore.spark.options import SparkOptions
+
+        work = self.work
+        if work is None and (self.master or "").startswith("local") and (cache := default_cache_dir()) is not None:
+            work = str(cache / "spark")
+        if work and "://" not in work:
+            work = f"file://{Path(work).absolute()}"
+        return SparkOptions(
+            master=self.master or "",
+            work=work or "",
+            shards=self.shards or 0,
+            request_rate=self.request_rate or 0,
+        )
+
+
+@asynccontextmanager
+async def open_plan(
+    storage: Storage, options: GcRunOptions, cluster: Cluster, on_event: OnEvent
+) -> AsyncIterator[SparkPlan]:
+    """In a session of its own."""
+    from regstore.spark.run import open_spark_plan, refuse_options
+    from regstore.spark.session import open_session
+
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    told = cluster.options()
+    refuse_options(options)
+    session = open_session(told)
+    spark = await in_thread(session.__enter__)
+    try:
+        async with open_spark_plan(spark, storage, options, told, on_event=on_event) as plan:
+            yield plan
+    finally:
+        await in_thread(session.__exit__, None, None, None)

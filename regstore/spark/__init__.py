@@ -1,0 +1,23 @@
+"""gc on a cluster: Apache Spark lists, reads and plans; what is decided stays with the driver. Extra `regstore[spark]`.
+
+    options = SparkOptions(master="spark://head:7077", work="/shared/regstore-work", shards=64)
+    with open_session(options) as session:
+        async with open_spark_plan(session, storage, GcRunOptions(), options) as plan:
+            print(plan.summary)
+
+The plan is that of one process: within each task the planner of `regstore.gc.plan` runs as it is, on a shard of the
+repositories or of the blobs (`gc.plan.shards` says what these must know of each other, and Spark carries it). The rest
+is a chain of stages. Each is a job whose result is written as Parquet below the work folder, and only what a stage has
+committed is read by the next: an executor that is lost never makes Spark ask the store again for what a later stage
+stands on. (Blobs listed again after the links would be no candidates any more that are safe to remove.)
+
+    <work>/regstore-work.json                          that the folder is ours
+    <work>/manifests-v<parser>/<run>-<round>/          manifests that were read, kept between runs
+    <work>/runs/<run>/<stage>/relation=<name>/         this run's; removed at its end
+
+Here: `options`; `session` (Spark's, and what is refused about it and its executors); `work_folder` (stages); `flow`
+(the stages in their order), with `listing_rounds` and `manifest_rounds`; `run` (a plan, and its summary). In `tasks`,
+which executors run, and which know no engine: `rows` (the one shape of row that passes between all of these),
+`executing` (how a task runs, and fails), `listing`, `loading`, `reading`, `planning`. Only modules of this folder
+itself import pyspark, and none before it is used.
+"""

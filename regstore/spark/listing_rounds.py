@@ -1,0 +1,53 @@
+"""A listing by executors: ranges in rounds, until no rest is handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+from regstore import layout
+from regstore.spark.tasks.executing import StoreWork
+from regstore.spark.tasks.listing import REST, ListTask
+from regstore.spark.tasks.rows import DDL, SCHEMA
+from regstore.spark.work_folder import WorkFolder, union
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: Pages of a range in the first round, and at most. Few at first: nobody else works while one long range is listed.
+_FIRST: Final = 8
+_MOST: Final = 256
+
+
+def list_all(
+    session: SparkSession, work: WorkFolder, store: StoreWork, prefix: str, name: str, *, ranges: int, shards: int
+) -> DataFrame:
+    """Rows as `ListTask` gives them, of all below the prefix. ranges: of digests to begin with, where blobs are listed
+    (shards 0)."""
+    left = digest_ranges(ranges) if not shards else [("", "")]
+    pages, frames, number = _FIRST, [], 0
+    while left:
+        task = ListTask(store=store, prefix=prefix, pages=pages, shards=shards)
+        frame = _frame(session, left).mapInArrow(task.__call__, DDL)
+        stage = work.stage(f"{name}-{number}", frame)
+        frames.append(stage.filter(f"relation <> '{REST}'"))
+        left = [(row.text, row.why) for row in stage.filter(f"relation = '{REST}'").select("text", "why").collect()]
+        pages, number = min(pages * 4, _MOST), number + 1
+    return union(session, frames)
+
+
+def digest_ranges(number: int) -> list[tuple[str, str]]:
+    """Of sha256 blobs, even; with what sorts before and behind them."""
+    cuts = []
+    for part in range(1, number):
+        digits = f"{part * 2**32 // number:08x}"
+        cuts.append(f"{layout.BLOBS}sha256/{digits[:2]}/{digits}")
+    return list(pairwise(["", *cuts, ""]))
+
+
+def _frame(session: SparkSession, ranges: Sequence[tuple[str, str]]) -> DataFrame:
+    """One partition each."""
+    places = {"text": 0, "why": 1}
+    rows = [tuple(each[places[name]] if name in places else None for name in SCHEMA) for each in ranges]
+    return session.createDataFrame(session.sparkContext.parallelize(rows, len(rows)), DDL)

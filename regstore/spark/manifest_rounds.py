@@ -1,0 +1,80 @@
+"""Manifests: those that an earlier run has read, the others read now, their children in further rounds; and which of
+them each shard asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from regstore import layout
+from regstore.digest import Digest
+from regstore.manifest import PARSER_VERSION, EdgeKind
+from regstore.spark.tasks.executing import StoreWork
+from regstore.spark.tasks.loading import ASK, WANTED
+from regstore.spark.tasks.reading import ReadTask
+from regstore.spark.tasks.rows import DDL, SCHEMA
+from regstore.spark.work_folder import WorkFolder, union
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+KEPT: Final = f"manifests-v{PARSER_VERSION}"
+_SAMPLE: Final = 200
+_READABLE: Final = "relation = 'manifest' and text = 'ok'"
+_NAMES_MANIFEST: Final = f"relation = 'edge' and kind = {int(EdgeKind.MANIFEST)}"
+
+
+def read_all(
+    session: SparkSession, work: WorkFolder, store: StoreWork, loaded: DataFrame, blobs: DataFrame, *, tasks: int
+) -> DataFrame:
+    """`manifest` and `edge` of all that links name as manifests, and of what these do. Each once."""
+    sizes = blobs.filter("relation = 'blob'").selectExpr("digest", "size as blob_size").dropDuplicates(["digest"])
+    wanted = loaded.filter(f"relation = '{WANTED}'").select("digest").distinct().join(sizes, "digest", "left")
+    kept = work.kept(KEPT)
+    sample = _sample(blobs)
+    frames: list[DataFrame] = []
+    number = 0
+    while not wanted.isEmpty():
+        asked = as_rows(wanted.selectExpr(f"'{WANTED}' as relation", "digest", "blob_size as size"))
+        found = []
+        if kept is not None:
+            readable = kept.filter(_READABLE).selectExpr("digest", "size as blob_size").dropDuplicates()
+            known = wanted.join(readable, ["digest", "blob_size"], "left_semi").select("digest")
+            asked = asked.join(known, "digest", "left_anti").select(*SCHEMA)
+            same = kept.filter(f"relation = 'edge' or {_READABLE}").join(known, "digest", "left_semi")
+            once = ["relation", "digest", "other", "kind", "size"]
+            found.append(work.stage(f"known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
+        task = ReadTask(store=store, sample=sample)
+        rows = asked.repartition(tasks, "digest").mapInArrow(task.__call__, DDL)
+        found.append(work.keep(KEPT, str(number), rows))
+        frames += found
+        done = union(session, frames).filter("relation = 'manifest'").select("digest")
+        children = union(session, found).filter(_NAMES_MANIFEST).selectExpr("other as digest").distinct()
+        wanted = children.join(done, "digest", "left_anti").join(sizes, "digest")
+        number += 1
+    return union(session, frames)
+
+
+def ask_all(loaded: DataFrame, manifests: DataFrame) -> DataFrame:
+    """The rows of `manifest` and `edge` that each shard gets: of what it asks for first, and of what these name."""
+    named = manifests.filter(_NAMES_MANIFEST).selectExpr("digest", "other").persist()
+    front = loaded.filter(f"relation = '{ASK}'").select("shard", "digest")
+    asked = front
+    while True:
+        more = front.join(named, "digest").selectExpr("shard", "other as digest").distinct()
+        front = more.join(asked, ["shard", "digest"], "left_anti").persist()
+        if front.isEmpty():
+            break
+        asked = asked.unionByName(front)
+    return manifests.drop("shard").join(asked, "digest").select(*SCHEMA)
+
+
+def as_rows(frame: DataFrame) -> DataFrame:
+    """With the columns that it lacks."""
+    return frame.selectExpr(
+        *(name if name in frame.columns else f"cast(null as {kind}) as {name}" for name, kind in SCHEMA.items())
+    )
+
+
+def _sample(blobs: DataFrame) -> tuple[str, ...]:
+    rows = blobs.filter("relation = 'blob' and size > 0").select("digest").limit(_SAMPLE).collect()
+    return tuple(layout.encode(layout.BlobKey(Digest.from_raw(bytes(row.digest)))) for row in rows)

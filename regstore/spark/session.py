@@ -1,0 +1,124 @@
+"""Spark's session: opened, or that of spark-submit; and what is refused about it and its executors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from regstore.errors import InputError, Refused, RegstoreError
+from regstore.spark.options import SparkOptions
+from regstore.spark.tasks.executing import LookTask, StoreWork, told_error, version
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+T = TypeVar("T")
+
+#: What a session that is opened here is told, where nothing else says so.
+_DEFAULTS: Final = {
+    "spark.app.name": "regstore gc",
+    "spark.ui.showConsoleProgress": "false",
+}
+#: What must be so, whoever opened it. Rows that travel whole are up to some 200 KB each.
+_NEEDED: Final = {
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+}
+_NO_REGSTORE: Final = "No module named 'regstore"
+#: Tasks of the first look at the executors, for each core.
+_LOOKS: Final = 3
+
+
+@contextmanager
+def open_session(options: SparkOptions) -> Iterator[SparkSession]:
+    """The one that runs already, as in a notebook, is left running. InputError without pyspark, or where none can be
+    started; Refused where it would run a task twice at a time."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Spark 3.5 asks distutils for versions
+            import pandas  # noqa: F401 - mapInArrow wants it, though it makes no use of it
+            import pyarrow  # noqa: F401
+            from pyspark import SparkContext
+            from pyspark.sql import SparkSession
+            from pyspark.sql.pandas.utils import require_minimum_pandas_version
+
+            require_minimum_pandas_version()
+    except ImportError as error:
+        raise InputError(
+            f"--engine spark needs what is not installed here ({error}): pip install 'regstore[spark]'"
+        ) from error
+    is_running = SparkContext._active_spark_context is not None
+    session = _start(SparkSession, options)
+    try:
+        _check(session)
+        for name, value in _NEEDED.items():
+            session.conf.set(name, value)
+        if options.shards:
+            session.conf.set("spark.sql.shuffle.partitions", str(options.shards))
+        yield session
+    finally:
+        if not is_running:
+            session.stop()
+
+
+def _start(kind: type[SparkSession], options: SparkOptions) -> SparkSession:
+    from py4j.protocol import Py4JError
+
+    builder = kind.builder
+    for name, value in _DEFAULTS.items():
+        builder = builder.config(name, value)
+    if options.master:
+        builder = builder.master(options.master)
+    try:
+        session = builder.getOrCreate()
+    except (Py4JError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"Spark does not start with the master {options.master or 'of its configuration'}: {first_line(error)}"
+        ) from error
+    session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _check(session: SparkSession) -> None:
+    conf = session.sparkContext.getConf()
+    if conf.get("spark.speculation", "false") == "true":
+        raise Refused(
+            "Spark's speculation is on (spark.speculation): it runs a task twice at a time, and both would change the "
+            "store; turn it off"
+        )
+
+
+def check_executors(session: SparkSession, store: StoreWork) -> None:
+    """Refused where any has another version, or sees another store; each task looks again."""
+    context = session.sparkContext
+    looks = _LOOKS * max(2, context.defaultParallelism)
+    frame = session.range(looks).repartition(looks)
+    run_tasks(lambda: frame.mapInArrow(LookTask(store).__call__, "id bigint").count())
+
+
+def run_tasks(job: Callable[[], T]) -> T:
+    """The result of a job of Spark's. An error of a task comes out as it was raised there."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        return job()
+    except (PySparkException, Py4JError) as error:
+        told = told_error(str(error))
+        if told is not None:
+            raise told from None
+        if _NO_REGSTORE in str(error):
+            raise Refused(
+                f"an executor has no regstore: each needs {version()} (PYSPARK_PYTHON says which Python they start, "
+                "and --archives of spark-submit can bring one along)"
+            ) from error
+        raise RegstoreError(f"Spark failed: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return (causes or lines or [type(error).__name__])[-1 if causes else 0]

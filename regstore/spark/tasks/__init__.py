@@ -1,0 +1,1 @@
+"""What executors run: functions of Arrow batches, which know no engine."""

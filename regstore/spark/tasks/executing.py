@@ -1,0 +1,152 @@
+"""How a task runs in an executor: on the store that the driver named, with the driver's version; and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import pickle
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from regstore import __version__, layout
+from regstore.errors import Refused, RegstoreError
+from regstore.events import ignore
+from regstore.storage.base import Page, Storage
+from regstore.storage.identity import place_of
+from regstore.storage.location import DiskLocation
+from regstore.storage.opening import parse_location
+from regstore.storage.optional import StoreAddress
+from regstore.tasks.packing import pack, unpack
+
+T = TypeVar("T")
+
+_MARK: Final = "regstore-error:"
+_MARKED: Final = re.compile(_MARK + r"([A-Za-z0-9+/=]+)")
+
+
+def version() -> str:
+    """Of regstore and of Python, as driver and executors must agree on it."""
+    return f"regstore {__version__} on Python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreWork:
+    """address: may hold secrets. place: what `look_at` found of the store in the driver. concurrency: requests at once,
+    rate: requests a second, both of one task; 0 is no bound."""
+
+    address: StoreAddress
+    url: str
+    place: str
+    version: str
+    concurrency: int
+    rate: float = 0.0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Storage]:
+        """Refused where this is another version, or another store."""
+        if self.version != version():
+            raise Refused(f"the driver is {self.version}, and an executor {version()}: both must be the same")
+        async with self.address.open(self.concurrency, ignore) as storage:
+            if await look_at(storage) != self.place:
+                raise Refused(
+                    f"{self.url} is not the same store for all executors: a folder must be one that all computers of "
+                    "the cluster share, under the same name"
+                )
+            yield _Paced(storage, self.rate) if self.rate else storage
+
+    def run(self, work: Callable[[Storage], Awaitable[T]]) -> T:
+        async def go() -> T:
+            async with self.open() as storage:
+                return await work(storage)
+
+        return asyncio.run(go())
+
+
+@dataclass(frozen=True)
+class LookTask:
+    """Rows pass unchanged, where this executor sees the store that it should."""
+
+    store: StoreWork
+
+    def __call__(self, batches: Iterable[T]) -> Iterator[T]:
+        return telling(lambda: self._all(batches))
+
+    def _all(self, batches: Iterable[T]) -> Iterator[T]:
+        for batch in batches:
+            self.store.run(_nothing)
+            yield batch
+
+
+async def _nothing(storage: Storage) -> None:
+    pass
+
+
+async def look_at(storage: Storage) -> str:
+    """What tells the store from others of its name. Of a folder the numbers of some files: a share has the same ones on
+    every computer."""
+    location = parse_location(storage.url) if "://" not in storage.url else None
+    if not isinstance(location, DiskLocation):
+        return await place_of(storage)
+    root = location.root
+    found = [root, root / layout.REGISTRY, root / layout.BLOBS / "sha256", root / layout.REPOSITORIES]
+    return f"{root}: {[_number(path) for path in found]}"
+
+
+def _number(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+class _Paced:
+    """A store that is asked for no more than so much a second."""
+
+    def __init__(self, storage: Storage, rate: float) -> None:
+        self._storage = storage
+        self._pause = 1 / rate
+        self._next = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def _wait(self) -> None:
+        now = time.monotonic()
+        at = max(self._next, now)
+        self._next = at + self._pause
+        await asyncio.sleep(at - now)
+
+    async def get(self, key: str) -> bytes:
+        await self._wait()
+        return await self._storage.get(key)
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+        await self._wait()
+        async for page in self._storage.list(prefix, start_after=start_after):
+            yield page
+            await self._wait()
+
+
+class TaskFailed(Exception):
+    """An error of regstore, in a text that comes through the engine."""
+
+
+def telling(run: Callable[[], Iterator[T]]) -> Iterator[T]:
+    """What is raised is told so that `told_error` finds it."""
+    try:
+        yield from run()
+    except RegstoreError as error:
+        text = base64.b64encode(pickle.dumps(pack(error))).decode()
+        raise TaskFailed(f"{error} [{_MARK}{text}]") from error
+
+
+def told_error(text: str) -> BaseException | None:
+    """The error of a task, of what the engine says of its failure."""
+    found = _MARKED.search(text)
+    return unpack(pickle.loads(base64.b64decode(found[1]))) if found else None

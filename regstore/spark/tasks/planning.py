@@ -1,0 +1,139 @@
+"""The plan of a shard, by the planner of one process: of repositories, and of blobs (`gc.plan.shards`)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from regstore.gc.plan.options import GcOptions
+from regstore.gc.plan.question import Question
+from regstore.gc.plan.shards import (
+    BY_DIGEST,
+    facts_of_links,
+    open_blobs,
+    plan_blobs,
+    plan_links,
+    plan_roots,
+)
+from regstore.inventory.tag_times import empty_record
+from regstore.inventory.unlinked import small_unlinked
+from regstore.spark.tasks.executing import telling
+from regstore.spark.tasks.loading import small_inventory
+from regstore.spark.tasks.rows import by_shard, put_in, row_batch, rows_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: (`Facts`, why no blob may go) of a shard, pickled.
+FACTS: Final = "facts"
+#: A tag that a rule takes, by `DROPPED_SQL`; it travels whole.
+DROPPED: Final = "dropped"
+#: Blobs that no link names and that may be manifests.
+SMALL: Final = "small"
+REACHED_ODD: Final = "gc_reached_odd"
+_DROPPED_SQL: Final = """
+    create or replace temp view dropped as
+    select r.name as repository_name, d.name, f.target, f.mtime, f.rule, f.fate, f.time, f.time_by, f.place,
+        d.rule as rule_name
+    from gc_dropped_tag d join gc_tag_fate f using (repository, name) join repository r on r.id = d.repository
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shards:
+    """now: the store's, when it was listed, in microseconds."""
+
+    options: GcOptions
+    now: int
+    multipart_uploads_unknown: str
+
+    def each(
+        self,
+        batches: Iterable[pa.RecordBatch],
+        plan: Callable[[Question, int, list[bytes]], Iterator[pa.RecordBatch]],
+    ) -> Iterator[pa.RecordBatch]:
+        """Tables of a shard, with the manifests that it asked for, and what other shards reach of odd digests."""
+        import pyarrow.compute as pc
+
+        for shard, pieces in by_shard(batches):
+            with small_inventory() as inventory:
+                inventory.multipart_uploads_unknown = self.multipart_uploads_unknown
+                policy = self.options.policy
+                if policy is not None and policy.needs_time:
+                    empty_record(inventory)
+                odd: list[bytes] = []
+                for batch in pieces:
+                    is_odd = pc.equal(batch.column("relation"), REACHED_ODD)
+                    odd += batch.filter(is_odd).column("digest").to_pylist()
+                    put_in(inventory, batch.filter(pc.invert(is_odd)))
+                yield from plan(Question(inventory, self.options, self.now), shard, odd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RootsTask(_Shards):
+    """Out: gc_reached_odd."""
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return telling(lambda: self.each(batches, self._plan))
+
+    def _plan(self, question: Question, shard: int, odd: list[bytes]) -> Iterator[pa.RecordBatch]:
+        plan_roots(question)
+        yield from rows_of(question.inventory, REACHED_ODD, shard=shard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinksTask(_Shards):
+    """Out: gc_unlink, which travels whole; BY_DIGEST and standing_repository; DROPPED; FACTS."""
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return telling(lambda: self.each(batches, self._plan))
+
+    def _plan(self, question: Question, shard: int, odd: list[bytes]) -> Iterator[pa.RecordBatch]:
+        inventory = question.inventory
+        plan_roots(question)
+        inventory.insert(REACHED_ODD, {"digest": ("binary", odd)})
+        why = plan_links(question)
+        facts = facts_of_links(question)
+        for relation in ("gc_unlink", "gc_dead_upload", "repository"):
+            yield from rows_of(inventory, relation, shard=shard)
+        for relation in (*BY_DIGEST, "standing_repository"):
+            yield from rows_of(inventory, relation, shard=shard)
+        if question.options.policy is not None:
+            inventory.execute(_DROPPED_SQL)
+            yield from rows_of(inventory, DROPPED, shard=shard)
+        yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps((facts, why))]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlobsTask:
+    """blocked: no blob may go; newest_link: of the store. In: blob and BY_DIGEST, by shard of blobs. Out: gc_dead_blob,
+    SMALL, FACTS."""
+
+    options: GcOptions
+    now: int
+    blocked: bool
+    newest_link: int | None
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return telling(lambda: self._all(batches))
+
+    def _all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for shard, pieces in by_shard(batches):
+            with small_inventory() as inventory:
+                question = Question(inventory, self.options, self.now)
+                open_blobs(question)
+                for batch in pieces:
+                    put_in(inventory, batch)
+                facts = plan_blobs(question, blocked=self.blocked, newest_link=self.newest_link)
+                yield from rows_of(inventory, "gc_dead_blob", shard=shard)
+                if facts.unlinked.blobs:
+                    small = small_unlinked(inventory)
+                    yield from _digests(SMALL, small)
+                yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps((facts, ""))]})
+
+
+def _digests(relation: str, digests: list[bytes]) -> Iterator[pa.RecordBatch]:
+    if digests:
+        yield row_batch(relation, {"digest": digests})

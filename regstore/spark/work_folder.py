@@ -1,0 +1,148 @@
+"""The work folder: stages of a run, each a folder of Parquet that is read only once it is whole.
+
+Spark writes each task's rows aside and puts them in place when the task has ended; `_SUCCESS` comes last. An attempt
+that is repeated writes aside anew, and nothing that is committed is ever written again: a stage's folder must not be
+there before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from regstore.errors import InputError
+from regstore.spark.session import first_line, run_tasks
+from regstore.spark.tasks.rows import DDL
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame, SparkSession
+
+Task = Callable[[Iterable["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]
+
+MARKER: Final = "regstore-work.json"
+_SUCCESS: Final = "_SUCCESS"
+#: The first commits when the whole job has ended; the second (of some clusters) would leave rows of failed attempts.
+_COMMIT: Final = {"mapreduce.fileoutputcommitter.algorithm.version": "1"}
+#: Pages have checksums, and what is read decides what is deleted.
+_VERIFY: Final = {"parquet.page.verify-checksum.enabled": "true"}
+
+
+class WorkFolder:
+    """Made with `open`. run: names what is this run's alone."""
+
+    def __init__(self, session: SparkSession, url: str, run: str) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._run = run
+        self._files = _Files(session)
+
+    @classmethod
+    def open(cls, session: SparkSession, url: str, run: str, *, store: str) -> WorkFolder:
+        """InputError where it is in a registry, or holds what is not ours, or can't be written."""
+        _refuse_registry(url, store)
+        folder = cls(session, url, run)
+        folder._claim()
+        return folder
+
+    def _claim(self) -> None:
+        from py4j.protocol import Py4JError
+
+        marker = f"{self._url}/{MARKER}"
+        try:
+            if self._files.exists(marker):
+                return
+            if self._files.names(self._url):
+                raise InputError(
+                    f"{self._url} is not empty, and no work folder of regstore: name an empty or a new one (--work)"
+                )
+            self._files.write(marker, json.dumps({"version": 1}).encode())
+        except Py4JError as error:
+            raise InputError(f"Spark can't use {self._url} as a work folder: {first_line(error)}") from error
+
+    def stage(self, name: str, frame: DataFrame) -> DataFrame:
+        """Compute rows, and commit them; what is returned reads that only."""
+        return self._commit(f"{self._url}/runs/{self._run}/{name}", frame)
+
+    def keep(self, kept: str, name: str, frame: DataFrame) -> DataFrame:
+        """The same where a later run finds it by `kept`."""
+        return self._commit(f"{self._url}/{kept}/{self._run}-{name}", frame)
+
+    def kept(self, kept: str) -> DataFrame | None:
+        """What earlier runs committed, None where none did; not what one of them was killed over."""
+        folders = [f"{self._url}/{kept}/{name}" for name in self._files.names(f"{self._url}/{kept}")]
+        whole = [folder for folder in folders if self._files.exists(f"{folder}/{_SUCCESS}")]
+        return union(self._session, [self._read(folder) for folder in whole]) if whole else None
+
+    def _commit(self, path: str, frame: DataFrame) -> DataFrame:
+        writer = frame.write.mode("errorifexists").options(**_COMMIT).partitionBy("relation")
+        run_tasks(lambda: writer.parquet(path))
+        return self._read(path)
+
+    def _read(self, path: str) -> DataFrame:
+        return self._session.read.schema(DDL).options(basePath=path, **_VERIFY).parquet(path)
+
+    def close(self) -> None:
+        """This run's stages go; what is kept stays."""
+        self._files.remove(f"{self._url}/runs/{self._run}")
+
+
+def union(session: SparkSession, frames: Sequence[DataFrame]) -> DataFrame:
+    """Rows of all; none where there is no frame."""
+    if not frames:
+        return session.createDataFrame([], DDL)
+    whole = frames[0]
+    for frame in frames[1:]:
+        whole = whole.unionByName(frame)
+    return whole
+
+
+def _refuse_registry(url: str, store: str) -> None:
+    """store: the URL of the store that is worked on."""
+
+    def inside(url: str, other: str) -> bool:
+        return f"{url.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
+
+    plain = url.replace("s3a://", "s3://").removeprefix("file://")
+    beside = [plain]
+    if "://" not in plain:
+        path = Path(plain)
+        if any((parent / "docker" / "registry" / "v2").is_dir() for parent in (path, *path.parents)):
+            raise InputError(f"the work folder {url} is in a registry; name one elsewhere (--work)")
+        beside.append(str(path.resolve()))
+    if any(inside(each, store) for each in beside):
+        raise InputError(f"the work folder {url} is in the store {store}; name one elsewhere (--work)")
+
+
+class _Files:
+    """The few files that Spark does not write itself, by Hadoop's file systems."""
+
+    def __init__(self, session: SparkSession) -> None:
+        self._jvm: Any = session._jvm
+        self._conf: Any = session._jsc.hadoopConfiguration()
+
+    def _at(self, url: str) -> tuple[Any, Any]:
+        path = self._jvm.org.apache.hadoop.fs.Path(url)
+        return path.getFileSystem(self._conf), path
+
+    def exists(self, url: str) -> bool:
+        system, path = self._at(url)
+        return bool(system.exists(path))
+
+    def names(self, url: str) -> list[str]:
+        system, path = self._at(url)
+        if not system.exists(path):
+            return []
+        return [str(each.getPath().getName()) for each in system.listStatus(path)]
+
+    def write(self, url: str, content: bytes) -> None:
+        system, path = self._at(url)
+        stream = system.create(path, False)
+        stream.write(bytearray(content))
+        stream.close()
+
+    def remove(self, url: str) -> None:
+        system, path = self._at(url)
+        system.delete(path, True)

@@ -1,0 +1,165 @@
+"""The plan that a cluster makes is that of one process, of every relation, on registries of all kinds."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from regstore.gc.plan import GcOptions, plan_gc
+from regstore.gc.policy import Pattern, Policy, Rule
+from regstore.gc.run import open_run
+from regstore.gc.run_options import GcRunOptions
+from regstore.inventory.inventory import Inventory
+from regstore.inventory.scan import ScanOptions, scan
+from regstore.layout import REPOSITORIES
+from regstore.spark.options import SparkOptions
+from regstore.spark.run import SparkPlan, open_spark_plan
+from regstore.spark.tasks.rows import put_in, row_batch
+from tests.examples import examples
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import DAY, NOW, example_registry, registries
+from tests.model.store import ModelStore
+from tests.spark.conftest import MemoryStores
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.long
+#: Between the ages that registries have: the two plans of a store are not made in one moment.
+GRACE = DAY // 2
+POLICY = Policy(
+    rules=(
+        Rule(name="newest", repositories=(Pattern.repository("**/a/**"),), keep_newest=1),
+        Rule(name="none", repositories=(Pattern.repository("z"),), drop=(Pattern.tag("*"),)),
+        Rule(name="drop", keep=(Pattern.tag("1-*"), Pattern.tag("9")), drop=(Pattern.tag("[l1]*"),)),
+    ),
+    protect=(Pattern.tag("_*"), Pattern.tag("nothing")),
+)
+
+
+def some_registries(number: int, with_seed: int) -> list[ModelStore]:
+    found: list[ModelStore] = []
+
+    @seed(with_seed)
+    @settings(
+        max_examples=number,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        deadline=None,
+        database=None,
+    )
+    @given(registries(disk=False))
+    def collect(store: ModelStore) -> None:
+        found.append(store)
+
+    collect()
+    return found
+
+
+def together(stores: Sequence[ModelStore]) -> ModelStore:
+    """One registry of all, their repositories below a name each."""
+    objects: dict[str, tuple[bytes, int]] = {}
+    for number, store in enumerate(stores):
+        for key, content in store.objects.items():
+            below = key.removeprefix(REPOSITORIES)
+            objects[f"{REPOSITORIES}r{number}/{below}" if below != key and not below.startswith("_") else key] = (
+                content
+            )
+    return ModelStore(objects)
+
+
+async def is_blocked(store: ModelStore) -> bool:
+    async with scan(ModelStorage(store, now=NOW), ScanOptions(cache_dir=None)) as inventory:
+        return bool(plan_gc(inventory, GcOptions(), now=NOW).sweep_blocked)
+
+
+def rows_of(inventory: Inventory, relation: str) -> set[Any]:
+    columns = {
+        "gc_unlink": "step, label, digest, key, size, mtime, body",
+        "gc_dead_blob": "digest, size, mtime",
+        "gc_dead_litter": "key, size, mtime, digest",
+    }
+    where = "where repository is null" if relation == "gc_dead_litter" else ""
+    rows = inventory.all(f"select {columns[relation]} from {relation} {where}")
+    assert len(rows) == len(set(rows))
+    return set(rows)
+
+
+def planned_rows(plan: SparkPlan) -> dict[str, set[Any]]:
+    found = {"gc_dead_litter": rows_of(plan.inventory, "gc_dead_litter")}
+    with Inventory() as inventory:
+        inventory.execute("create table gc_dead_blob (digest blob, size bigint, mtime bigint)")
+        inventory.execute(
+            "create table gc_unlink (repository integer, step tinyint, label varchar, digest blob, key varchar,"
+            " size bigint, mtime bigint, body blob)"
+        )
+        for relation, frame in (("gc_unlink", plan.rows.links), ("gc_dead_blob", plan.rows.blobs)):
+            for row in frame.filter(f"relation = '{relation}'").collect():
+                values = {name: [value] for name, value in row.asDict().items() if name != "relation"}
+                put_in(inventory, row_batch(relation, values))
+            found[relation] = rows_of(inventory, relation)
+    return found
+
+
+async def compare(
+    session: SparkSession, stores: MemoryStores, url: str, options: GcOptions, work: Path, *, shards: int
+) -> SparkPlan:
+    ago = time.time_ns() // 1000 - NOW
+    how = GcRunOptions(
+        plan=replace(options, grace=ago + GRACE, uploads_older_than=ago + 3 * DAY),
+        scan=ScanOptions(cache_dir=None),
+    )
+    spark = SparkOptions(work=f"file://{work}", shards=shards)
+    async with (
+        stores.open(url) as storage,
+        open_run(storage, how) as one,
+        open_spark_plan(session, storage, how, spark) as plan,
+    ):
+        rows = planned_rows(plan)
+        for relation, found in rows.items():
+            assert found == rows_of(one.inventory, relation), relation
+        assert bool(plan.summary.sweep_blocked) == bool(one.summary.sweep_blocked)  # one reason of several
+        assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
+        assert plan.stops == one.stops
+        return plan
+
+
+async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
+    number = random.randrange(2**32)
+    print("seed", number)
+    found = some_registries(examples(30), number)
+    blocked = [store for store in found if await is_blocked(store)]
+    free = [store for store in found if store not in blocked]
+    for name, group, options in (
+        ("free", free, GcOptions(delete_untagged=True)),
+        ("ruled", free, GcOptions(policy=POLICY)),
+        ("blocked", found, GcOptions()),
+    ):
+        url = memory_stores.put(f"{name}-{number}", together(group))
+        plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
+        assert bool(plan.summary.sweep_blocked) == (name == "blocked")
+        assert plan.summary.protected
+        assert plan.summary.blobs.dead or name == "blocked"
+
+
+async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
+    """The second run finds them in the work folder, and reads what it could not before."""
+    url = memory_stores.put("example", example_registry())
+    counts = memory_stores.server.endpoint.counts
+    reads = []
+    for _ in range(2):
+        before = counts["GetObject"]
+        plan = await compare(
+            session, memory_stores, url, GcOptions(delete_untagged=True), tmp_path / "work", shards=2
+        )
+        reads.append(counts["GetObject"] - before)
+    assert plan.summary.blobs.dead > 0
+    assert reads[1] < reads[0]
+    assert not list((tmp_path / "work" / "runs").iterdir())
