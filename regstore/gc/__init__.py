@@ -52,6 +52,7 @@ stops           what is refused without a yes
 apply           the plan carried out: its folder says in what order, and why. `failures` are counted, `forgetting` tells
                 the registry's cache (`caches`), `report` is what came of it
 removal         instead of all that: what somebody names goes, by the same unlinking; its folder says what must not go
+children        manifests that others list, where blobs were not listed
 set_tag         one tag set by name
 freeing         of older trash: `trash` empties it, but for what it may still be needed for (`unread_needs`), once the
                 registry was restarted (`restart`, or seen by `process_start`)

@@ -5,7 +5,8 @@ that nothing comes back which somebody else removed, and meant to, a journal's c
 
 - a run saw the link stand again, or gave it back, when nothing of the claiming run was under way any more (`seen`);
 - the run never came to it: of the same repository a key stands as the journal has it that goes in an earlier step,
-  and no step of a repository is begun before the one before it has succeeded;
+  and no step of a repository is begun before the one before it has succeeded; where more than one process tried, each
+  attempt is judged by itself, for a later one may have planned otherwise;
 - a registry found the link since (`gc.claims`): a push was accepted when all of the run was `over`.
 """
 
@@ -29,6 +30,7 @@ from regstore.state.journal import (
     UNLINK,
     Entry,
     RunRecord,
+    attempt_of,
     find_runs,
     read_parts,
     read_seen,
@@ -95,12 +97,13 @@ class Past:
             _SQL.run(inventory, "intended")
         for record in past.records:
             past._seen[record.run] = await read_seen(storage, record)
-            async for entries in read_parts(storage, record.parts):
-                past.add_removed(record.run, entries)
-                if record.run in unlinking:
-                    past._add_intended(record.run, entries)
-                if any(entry.op in (REWRITTEN, CREATED) for entry in entries):
-                    past._written_by_us = max(past._written_by_us, record.written)
+            for part in record.parts:
+                async for entries in read_parts(storage, [part]):
+                    past.add_removed(record.run, entries, attempt_of(part))
+                    if record.run in unlinking:
+                        past._add_intended(record.run, entries, attempt_of(part))
+                    if any(entry.op in (REWRITTEN, CREATED) for entry in entries):
+                        past._written_by_us = max(past._written_by_us, record.written)
         if unlinking:
             _SQL.run(inventory, "void_what_was_not_begun")
         if past._written_by_us:  # an undo and a repair write links one by one, and without all that they need
@@ -124,7 +127,7 @@ class Past:
             },
         )
 
-    def add_removed(self, run: str, entries: Sequence[Entry]) -> None:
+    def add_removed(self, run: str, entries: Sequence[Entry], attempt: str = "") -> None:
         seen = self._seen.get(run, set())
         if run in self._tags_open:
             self._add_removed_tags(entries, started_at(run) - UNDER_WAY)
@@ -149,6 +152,7 @@ class Past:
                 "digest": ("binary", [key.digest.raw for _, key, *_ in rows]),
                 "body": ("binary", [entry.body for entry, *_ in rows]),
                 "over": ("int64", [row[3] for row in rows]),
+                "attempt": ("utf8", [attempt] * len(rows)),
             },
         )
 
@@ -174,7 +178,7 @@ class Past:
             },
         )
 
-    def _add_intended(self, run: str, entries: Sequence[Entry]) -> None:
+    def _add_intended(self, run: str, entries: Sequence[Entry], attempt: str) -> None:
         """What must have gone before others of its repository could."""
         rows = []
         for entry in entries:
@@ -189,6 +193,7 @@ class Past:
             "intended",
             {
                 "run": ("utf8", [run] * len(rows)),
+                "attempt": ("utf8", [attempt] * len(rows)),
                 "name": ("utf8", [row[0] for row in rows]),
                 "step": ("int8", [row[1] for row in rows]),
                 "tag": ("utf8", [row[2] for row in rows]),

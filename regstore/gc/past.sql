@@ -2,10 +2,10 @@
 
 -- name: tables
 -- over: a registry that found the link after this did not find it by what the run was about to take; null where no
--- time says so.
+-- time says so. attempt: which process of the run was about to take it (`journal.attempt_of`).
 create or replace table trash (digest blob, run varchar, key varchar, size bigint);
 create or replace table removed (
-    run varchar, key varchar, name varchar, step tinyint, digest blob, body blob, over bigint
+    run varchar, key varchar, name varchar, step tinyint, digest blob, body blob, over bigint, attempt varchar
 );
 -- mtime: what is newer was pushed since.
 create or replace table removed_tag (key varchar, name varchar, tag varchar, mtime bigint);
@@ -13,7 +13,7 @@ create or replace table removed_tag (key varchar, name varchar, tag varchar, mti
 -- name: intended
 -- What must have gone before others of its repository could. tag, digest: "" and empty where there is none.
 create or replace temp table intended (
-    run varchar, name varchar, step tinyint, tag varchar, digest blob, size bigint, mtime bigint
+    run varchar, attempt varchar, name varchar, step tinyint, tag varchar, digest blob, size bigint, mtime bigint
 );
 
 -- name: void_what_was_not_begun
@@ -27,14 +27,14 @@ using (
         union all
         select repository, {revision}, '', digest, size, mtime from revision_link
     )
-    select i.run, i.name, min(i.step) as step
+    select i.run, i.attempt, i.name, min(i.step) as step
     from intended i
     join repository r using (name)
     semi join standing x on x.repository = r.id and x.step = i.step and x.tag = i.tag and x.digest = i.digest
         and x.size = i.size and x.mtime = i.mtime
-    group by i.run, i.name
+    group by i.run, i.attempt, i.name
 ) stands
-where stands.run = m.run and stands.name = m.name and m.step > stands.step;
+where stands.run = m.run and stands.attempt = m.attempt and stands.name = m.name and m.step > stands.step;
 drop table intended;
 
 -- name: trust_no_times_of_ours

@@ -95,9 +95,9 @@ class ManifestReader:
             del unread[row[0]]
             known.add_remembered(row)
             if len(known) >= _BATCH_MANIFESTS:
-                self._store(known)
+                store_manifests(self._inventory, known)
                 known = ManifestRows()
-        self._store(known)
+        store_manifests(self._inventory, known)
         return await self._read_unknown(list(unread), cache, read_before)
 
     async def _read_unknown(self, digests: list[bytes], cache: ManifestCache, read_before: int) -> int:
@@ -120,7 +120,7 @@ class ManifestReader:
             if result.left:
                 batches.add(result.left)
             async with storing:
-                await in_thread(self._store, result.sound)
+                await in_thread(store_manifests, self._inventory, result.sound)
                 await in_thread(cache.save, result.sound.remembered)
                 self._store_unreadable(result.broken)
                 await self._note_not_given(len(batch) - len(result.left), result.not_given)
@@ -138,30 +138,6 @@ class ManifestReader:
             await note_not_given(self._inventory, self._watch, key, error)
             self._store_unreadable([(raw, 0, "unreadable", str(error))])
 
-    def _store(self, manifests: ManifestRows) -> None:
-        if not manifests:
-            return
-        digests, sizes, media_types, artifact_types, _, _ = zip(*manifests.remembered, strict=True)
-        self._inventory.insert(
-            "main.manifest",
-            {
-                "digest": ("binary", digests),
-                "state": ("utf8", ["ok"] * len(manifests)),
-                "media_type": ("utf8", media_types),
-                "artifact_type": ("utf8", artifact_types),
-                "size": ("int64", sizes),
-            },
-        )
-        self._inventory.insert(
-            "main.edge",
-            {
-                "source": ("binary", manifests.sources),
-                "target": ("binary", manifests.targets),
-                "kind": ("int8", manifests.kinds),
-                "size": ("int64", manifests.sizes),
-            },
-        )
-
     def _store_unreadable(self, rows: Iterable[tuple[bytes, int, str, str]]) -> None:
         rows = list(rows)
         self._inventory.insert(
@@ -173,6 +149,32 @@ class ManifestReader:
                 "reason": ("utf8", [row[3] for row in rows]),
             },
         )
+
+
+def store_manifests(inventory: Inventory, manifests: ManifestRows) -> None:
+    """That they can be read, and their edges."""
+    if not manifests:
+        return
+    digests, sizes, media_types, artifact_types, _, _ = zip(*manifests.remembered, strict=True)
+    inventory.insert(
+        "main.manifest",
+        {
+            "digest": ("binary", digests),
+            "state": ("utf8", ["ok"] * len(manifests)),
+            "media_type": ("utf8", media_types),
+            "artifact_type": ("utf8", artifact_types),
+            "size": ("int64", sizes),
+        },
+    )
+    inventory.insert(
+        "main.edge",
+        {
+            "source": ("binary", manifests.sources),
+            "target": ("binary", manifests.targets),
+            "kind": ("int8", manifests.kinds),
+            "size": ("int64", manifests.sizes),
+        },
+    )
 
 
 class _Way:

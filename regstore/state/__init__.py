@@ -4,6 +4,7 @@
   locks/<run>                     who is changing this store, and until when (`lock`)
   runs/<run>/run.json             what was asked for
   runs/<run>/<number>.jsonl.gz    every change before it was made (`journal`)
+  runs/<run>/<shard>-<step>-<attempt>-<number>.jsonl.gz    the same, by other processes of the run
   runs/<run>/seen-<run>.jsonl.gz  links that came back by themselves: the journal's claim to them is void
   runs/<run>/done.json            what was done, once it was
   trash/<run>/<key as it was>     blobs that were taken away (`trashed`)

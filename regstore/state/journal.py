@@ -16,9 +16,14 @@
 A line is an intent: what it names may still stand, when the run was cut short before it, or when the key had
 changed. Parts are numbered from 000001 and never rewritten.
 
+Where many processes work for one run, each writes parts of its own,
+`runs/<run>/<shard>-<step>-<attempt>-<number>.jsonl.gz`, the shard in six digits. An attempt is one process's try at a
+shard's work; whoever tries again, after a death, is another. All parts of a run are its journal, in no order: a key
+that two attempts name was the same for both.
+
 `done.json` says how the run ended; repeated_deletes: how many deletes it sent again, not knowing whether the first try
-would be done. One of these may take effect when the run is long over, as may what a run that was cut short had asked
-for: such a run is not `settled`, and for LATE it counts as acting still.
+would be done, those of processes that died among them. One of these may take effect when the run is long over, as may
+what a run that was cut short had asked for: such a run is not `settled`, and for LATE it counts as acting still.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from regstore.concurrency import for_each
-from regstore.errors import IntegrityError, NotFound
+from regstore.errors import AlreadyExists, IntegrityError, NotFound
 from regstore.state import RUNS, TRASH, is_run
 from regstore.storage.base import Storage
 
@@ -66,26 +71,69 @@ class Entry:
     loose: bool = False
 
 
-class Journal:
-    """The journal that this run writes."""
+class JournalWriter:
+    """What is journaled of a run by one process. stem: of the names of its parts."""
 
-    def __init__(self, storage: Storage, run: str) -> None:
+    def __init__(self, storage: Storage, run: str, stem: str = "") -> None:
         self._storage = storage
+        self._stem = stem
+        self._numbers = 0
         #: Keys of its parts so far.
         self.parts: Final[list[str]] = []
-        self._repeated = storage.counters.repeated_deletes
         self.run: Final = run
         self.trash: Final = f"{TRASH}{run}/"
 
-    async def begin(self, what: dict[str, Any]) -> None:
-        await self._put("run.json", what)
-
     async def write(self, entries: Iterable[Entry]) -> None:
         """Durable on return; only then make the changes."""
-        lines = b"".join(_line(entry) for entry in entries)
-        key = f"{RUNS}{self.run}/{len(self.parts) + 1:06d}.jsonl.gz"
+        lines = gzip.compress(b"".join(_line(entry) for entry in entries), 6, mtime=0)
+        self._numbers += 1
+        key = f"{RUNS}{self.run}/{self._stem}{self._numbers:06d}.jsonl.gz"
+        await self._put_part(key, lines)
         self.parts.append(key)
-        await self._storage.put(key, gzip.compress(lines, 6, mtime=0))
+
+    async def _put_part(self, key: str, data: bytes) -> None:
+        await self._storage.put(key, data)
+
+
+class AttemptJournal(JournalWriter):
+    """What an attempt at a shard's work journals, in whatever process. step: a word of small letters."""
+
+    def __init__(self, storage: Storage, run: str, *, shard: int, step: str, attempt: int) -> None:
+        assert step.isalpha() and step.islower()
+        super().__init__(storage, run, f"{shard:06d}-{step}-{attempt}-")
+        self._all_attempts = f"{RUNS}{run}/{shard:06d}-{step}-"
+
+    async def write(self, entries: Iterable[Entry]) -> None:
+        """Never over a part that stands, where the store can tell: then under the next number."""
+        entries = list(entries)
+        while True:
+            try:
+                return await super().write(entries)
+            except AlreadyExists:
+                continue
+
+    async def _put_part(self, key: str, data: bytes) -> None:
+        conditional = (await self._storage.capabilities()).conditional_put
+        await self._storage.put(key, data, if_absent=conditional)
+
+    async def written_before(self) -> list[Entry]:
+        """What other attempts at this work were about to change."""
+        found: list[Entry] = []
+        async for page in self._storage.list(self._all_attempts):
+            async for entries in read_parts(self._storage, [key for key in page.keys if key not in self.parts]):
+                found += entries
+        return found
+
+
+class Journal(JournalWriter):
+    """The journal that this run writes."""
+
+    def __init__(self, storage: Storage, run: str) -> None:
+        super().__init__(storage, run)
+        self._repeated = storage.counters.repeated_deletes
+
+    async def begin(self, what: dict[str, Any]) -> None:
+        await self._put("run.json", what)
 
     async def end(self, what: dict[str, Any]) -> dict[str, Any]:
         """What `done.json` says now."""
@@ -155,6 +203,11 @@ async def read_parts(storage: Storage, parts: Sequence[str]) -> AsyncIterator[li
         except _DAMAGES as error:
             raise _damaged(storage, key, error) from error
         yield entries
+
+
+def attempt_of(part: str) -> str:
+    """Tells the attempts of a run apart by a part's key; "" for the run's own process."""
+    return part.rpartition("/")[2].rpartition("-")[0]
 
 
 async def write_seen(storage: Storage, run: str, by: str, keys: Sequence[str], why: str = "") -> None:

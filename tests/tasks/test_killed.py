@@ -31,7 +31,7 @@ pytestmark = pytest.mark.long
 LISTING = ("regstore.inventory.listing.list_range", list_range)
 MANIFESTS = ("regstore.inventory.manifests.read_manifests", read_manifests)
 HASHING = ("regstore.proving.reader.hash_blobs", hash_blobs)
-COPYING = ("regstore.gc.apply.sweep.copy_keys", copy_keys)
+COPYING = ("regstore.gc.apply.taking.copy_keys", copy_keys)
 
 
 @pytest_asyncio.fixture

@@ -15,7 +15,7 @@ from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.state.journal import Journal
+from regstore.state.journal import Journal, JournalWriter
 from regstore.state.lock import Leave, Lock
 from regstore.storage.base import Storage
 
@@ -28,15 +28,16 @@ class Work:
     """A plan of links that go, being applied: made when the store's lock is held and the run's journal has begun.
 
     inventory: the plan's tables, and the scan that they were made of. scan: how later looks are made. offline: nothing
-    but this run changes the store. failures: gets what the store would not do.
+    but this run changes the store. blobs_listed: the inventory holds them. failures: gets what the store would not do.
     """
 
     storage: Storage
     inventory: Inventory
     scan: ScanOptions
     offline: bool
+    blobs_listed: bool = True
     lock: Leave
-    journal: Journal
+    journal: JournalWriter
     cache: RegistryCache
     failures: Failures
     on_event: OnEvent
@@ -61,6 +62,7 @@ class Application(Work):
     of older runs' trash."""
 
     lock: Lock
+    journal: Journal
     options: GcRunOptions
     summary: GcSummary
     freeing: Freeing

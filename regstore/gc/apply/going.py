@@ -127,15 +127,53 @@ def half_pushed(look: Inventory, *, now: int) -> set[tuple[str, str]]:
 
 
 class Going:
-    """What of a group its plan removes: at first all of it, by `choose`, and never more again."""
+    """What of a group its plan removes: at first all of it, by `choose` or `take`, and never more again."""
 
     def __init__(self, inventory: Inventory, group: Group) -> None:
         self._inventory = inventory
         self._ids = list(group.ids)
+        self._names = list(group.names)
 
     def choose(self) -> None:
         self._rank()
         _SQL.run(self._inventory, "choose", {"ids": self._ids})
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """What was chosen elsewhere, in its order; instead of `choose`."""
+        _SQL.run(self._inventory, "empty")
+        ids = dict(zip((name for name in self._names), self._ids, strict=True))
+        self._inventory.insert_rows(
+            "gc_now",
+            {
+                "position": "int64",
+                "step": "int8",
+                "repository": "int32",
+                "name": "utf8",
+                "label": "utf8",
+                "digest": "binary",
+                "key": "utf8",
+                "size": "int64",
+                "mtime": "int64",
+                "body": "binary",
+                "loose": "bool",
+            },
+            [
+                (
+                    number,
+                    int(row.step),
+                    ids[row.repository],
+                    row.repository,
+                    row.label,
+                    row.digest,
+                    row.key,
+                    row.size,
+                    row.mtime,
+                    row.body,
+                    row.loose,
+                )
+                for number, row in enumerate(rows, 1)
+            ],
+        )
 
     def _rank(self) -> None:
         """gc_rank: what is not in it may go at any time within its step."""

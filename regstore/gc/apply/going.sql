@@ -54,6 +54,12 @@ from gc_unlink u join repository r on r.id = u.repository
 left join gc_rank k on k.repository = u.repository and k.step = u.step and k.digest = u.digest
 where u.repository in (select unnest($ids::integer[]));
 
+-- name: empty
+create or replace table gc_now (
+    position bigint, step tinyint, repository integer, name varchar, label varchar, digest blob, key varchar,
+    size bigint, mtime bigint, body blob, loose boolean
+);
+
 -- name: keep_what_changed
 -- Run on a later look, with its plan. $busy: names of repositories of which nothing goes now; $tags: tags, each with its
 -- repository before it and a colon. Gives the keys that stay.

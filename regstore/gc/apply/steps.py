@@ -5,22 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from regstore.concurrency import in_thread
 from regstore.gc.apply.application import Application
 from regstore.gc.apply.finish import Outcome, finish
 from regstore.gc.apply.leftovers import forget_run, remove_folders, remove_outer_litter
 from regstore.gc.apply.looks import refuse_database_now
+from regstore.gc.apply.planning_again import planning_again
 from regstore.gc.apply.sweep import Sweep
-from regstore.gc.apply.unlink import PlanAgain, Unlinking
+from regstore.gc.apply.unlink import Unlinking
 from regstore.gc.begin import Begun
-from regstore.gc.created import read_created
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.heal import Healed
-from regstore.gc.plan import plan_links
 from regstore.gc.planning import Planned
 from regstore.gc.report import GcReport
 from regstore.gc.trash import Emptied, empty_runs, without_damaged
-from regstore.inventory.inventory import Inventory
 from regstore.state import RUNS
 from regstore.state.journal import Journal
 
@@ -30,7 +27,7 @@ async def apply_plan(planned: Planned, begun: Begun) -> GcReport:
     started = time.monotonic()
     await refuse_database_now(planned.storage)  # the plan may have waited for somebody's yes
     application = await _open(planned, begun)
-    unlinked = await Unlinking(application, _planning_again(application)).run()
+    unlinked = await Unlinking(application, planning_again(application, application.options.plan)).run()
     sweep = Sweep(application)
     swept = await sweep.run()
     changed = unlinked.anything_but_litter or swept.blobs or begun.freeing.expired
@@ -83,19 +80,6 @@ async def _open(planned: Planned, begun: Begun) -> Application:
         failures=Failures(planned.storage.url),
         on_event=planned.on_event,
     )
-
-
-def _planning_again(application: Application) -> PlanAgain:
-    plan = application.options.plan
-
-    async def plan_again(look: Inventory) -> None:
-        if plan.policy is not None:
-            await read_created(
-                application.storage, look, plan.policy, application.scan, on_event=application.on_event
-            )
-        await in_thread(lambda: plan_links(look, plan, now=application.now))
-
-    return plan_again
 
 
 async def _empty(application: Application, healed: Healed) -> Emptied:

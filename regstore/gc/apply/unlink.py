@@ -19,7 +19,7 @@ Whatever is cut short leaves garbage, never a link to nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,9 @@ from regstore.concurrency import for_each, in_thread
 from regstore.errors import NotFound, StorageError
 from regstore.events import Progress
 from regstore.gc.apply.application import BATCH, Work
+from regstore.gc.apply.fate import Fate
 from regstore.gc.apply.going import DeadUpload, Going, Group, Row, dead_uploads, groups, half_pushed
+from regstore.gc.children import read_children
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.gc.plan import Step
@@ -67,6 +69,17 @@ class Unlinked:
         """Those that count as links of the store (`gc.counts`)."""
         return sum(self.steps[step] for step in (Step.TAG, Step.REVISION, Step.LAYER))
 
+    def __add__(self, other: Unlinked) -> Unlinked:
+        return Unlinked(
+            steps={step: self.steps[step] + other.steps[step] for step in Step},
+            uploads=self.uploads + other.uploads,
+            upload_bytes=self.upload_bytes + other.upload_bytes,
+            kept=self.kept + other.kept,
+            kept_keys=(self.kept_keys + other.kept_keys)[:_KEPT_KEYS],
+            healed=self.healed + other.healed,
+            tags_back=self.tags_back + other.tags_back,
+        )
+
     @property
     def anything_but_litter(self) -> bool:
         return any(number for step, number in self.steps.items() if step is not Step.LITTER)
@@ -74,12 +87,23 @@ class Unlinked:
 
 class Unlinking:
     """All links and uploads of a plan, the tables of `gc.plan.links`. manifests: what goes depends on them, so that
-    looks read those that are new; without, only tags go."""
+    looks read those that are new; without, only tags go. fates: gets that of each key that goes, or can't. before: what
+    an earlier attempt was about to take, of the same."""
 
-    def __init__(self, work: Work, plan_again: PlanAgain, *, manifests: bool = True) -> None:
+    def __init__(
+        self,
+        work: Work,
+        plan_again: PlanAgain,
+        *,
+        manifests: bool = True,
+        fates: MutableMapping[str, Fate] | None = None,
+        before: Sequence[Entry] = (),
+    ) -> None:
         self._work = work
         self._plan_again = plan_again
         self._manifests = manifests
+        self._fates = fates
+        self._before = before
         self._steps = dict.fromkeys(Step, 0)
         self._uploads: set[tuple[str, str]] = set()
         self._upload_bytes = 0
@@ -91,20 +115,28 @@ class Unlinking:
         self._pushed: set[str] = set()
 
     async def run(self) -> Unlinked:
-        inventory, offline = self._work.inventory, self._work.offline
+        inventory = self._work.inventory
         done, total = 0, inventory.count("gc_unlink")
         for group in groups(inventory):
             going = Going(inventory, group)
             await in_thread(going.choose)
-            uploads = dead_uploads(inventory, group.ids)
             done += len(going)
-            if not offline:
-                uploads = await self._look_again(group, going, uploads)
-            await self._delete(going)
-            await self._abort(uploads)
-            if not offline:
-                self._healed += await self._look_after(group, going)
+            await self.unlink(group, going, dead_uploads(inventory, group.ids))
             self._work.on_event(Progress(phase="unlinking", done=done, total=total, unit="links"))
+        return self.unlinked()
+
+    async def unlink(self, group: Group, going: Going, uploads: Sequence[DeadUpload]) -> None:
+        """What goes of a few repositories, by the order of the steps above."""
+        offline = self._work.offline
+        if not offline:
+            uploads = await self._look_again(group, going, uploads)
+        await self._delete(going)
+        await self._abort(uploads)
+        if not offline:
+            self._healed += await self._look_after(group, going)
+
+    def unlinked(self) -> Unlinked:
+        """What came of all so far."""
         return Unlinked(
             steps=self._steps,
             uploads=len(self._uploads),
@@ -147,15 +179,20 @@ class Unlinking:
         self._kept += len(keys)
         self._kept_keys += keys[: _KEPT_KEYS - len(self._kept_keys)]
 
+    def _note_fates(self, fates: Mapping[str, Fate]) -> None:
+        if self._fates is not None:
+            self._fates.update(fates)
+
     async def _look_after(self, group: Group, removed: Going) -> Healed:
         """List the repositories once more and give back what somebody needed while it was taken."""
-        if not removed or not self._manifests:
+        if not (removed or self._before) or not self._manifests:
             return Healed()
         work = self._work
         look = work.inventory.child()
         try:
             scanner = await self._scan_some(look, group)
-            Past(look, [])  # its relations; no other run's past counts here
+            past = Past(look, [])  # its relations; no other run's past counts here
+            past.add_removed(work.lock.run, self._before)
             removed.note_removed(look, work.lock.run)
             return await work.give_back(look, scanner)
         finally:
@@ -166,6 +203,8 @@ class Unlinking:
         await scanner.list_repositories(group.names, uploads_of=uploads_of)
         if self._manifests:
             await scanner.read_manifests()
+            if not self._work.blobs_listed:
+                await read_children(self._work.storage, look, scanner, concurrency=self._work.concurrency)
         return scanner
 
     # What goes
@@ -202,6 +241,7 @@ class Unlinking:
         keys = [row.key for row in rows]
         outcomes = await work.lock.delete_many(keys)
         work.failures.note(outcomes)
+        self._note_fates({key: Fate.FAILED if outcomes[key] is not None else Fate.TAKEN for key in keys})
         stopped = {row.repository for row in rows if outcomes[row.key] is not None}
         gone = [row for row in rows if outcomes[row.key] is None]
         self._steps[step] += len(gone)
@@ -240,11 +280,13 @@ class Unlinking:
                 found[row.key] = await work.storage.get(row.key)
             except NotFound:
                 found[row.key] = None
+                self._note_fates({row.key: Fate.VANISHED})
             except StorageError as error:
                 if is_fatal(error):
                     raise
                 found[row.key] = None
                 unread.add(row.repository)
+                self._note_fates({row.key: Fate.FAILED})
                 work.failures.add(row.key, error)
 
         bare = [row for row in rows if row.body is None and row.step not in _WITHOUT_BODY and row.size <= LINK_MAX]

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
-from regstore.digest import Digest
 from regstore.errors import ManifestUnknown, NameUnknown, Refused, RegistryError, TagUnknown
 from regstore.gc.plan import GcOptions
 from regstore.gc.plan.links import spell_keys
@@ -95,11 +94,6 @@ def plan_again(look: Inventory, named: Named) -> None:
         if not kept:
             break
     _spell(look)
-
-
-def children_unread(inventory: Inventory) -> list[Digest]:
-    """Manifests that others list, and that nothing is known of."""
-    return [Digest.from_raw(bytes(raw)) for (raw,) in _SQL.run(inventory, "children_unread").fetchall()]
 
 
 def _require_all(inventory: Inventory, named: Named, url: str, nested: Mapping[str, Sequence[str]]) -> None:

@@ -229,8 +229,3 @@ from (
 ) a
 join repository r on r.id = a.repository
 order by all;
-
--- name: children_unread
--- (digest): manifests that others list, and that nothing is known of.
-select distinct e.target from edge e anti join manifest m on m.digest = e.target
-where e.kind = {manifest};

@@ -14,29 +14,29 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from regstore import layout
-from regstore.concurrency import for_each, in_thread, wait
-from regstore.digest import Digest
-from regstore.errors import InputError, NotFound
+from regstore.concurrency import in_thread, wait
+from regstore.errors import InputError
 from regstore.events import OnEvent, ignore
 from regstore.gc.apply.application import Work
 from regstore.gc.apply.going import SLICE
 from regstore.gc.apply.looks import refuse_database_now
 from regstore.gc.apply.unlink import Unlinked, Unlinking
 from regstore.gc.caches import NoCache, RegistryCache
+from regstore.gc.children import read_children
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.heal import Healed
 from regstore.gc.past import Past
 from regstore.gc.plan import Step
 from regstore.gc.removal.named import Named
 from regstore.gc.removal.nested import find_nested
-from regstore.gc.removal.plan import RepositoryRemoval, children_unread, plan_again, plan_removal
+from regstore.gc.removal.plan import RepositoryRemoval, plan_again, plan_removal
 from regstore.gc.stops import refuse_symbolic_links
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.layout import RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import GIVEN_BACK, Journal, read_parts, write_seen
 from regstore.state.lock import Lock
-from regstore.storage.base import ObjectInfo, Storage
+from regstore.storage.base import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ async def open_removal(
         refuse_symbolic_links(storage)
         if named.needs_manifests:
             await scanner.read_manifests()
-            await _read_children(storage, inventory, scanner, concurrency=options.scan.concurrency)
+            await read_children(storage, inventory, scanner, concurrency=options.scan.concurrency)
         nested = {name: await find_nested(storage, name) for name in sorted(named.repositories)}
         planned = await in_thread(lambda: plan_removal(inventory, named, url=storage.url, nested=nested))
         yield Removal(
@@ -140,22 +140,27 @@ class Removal:
             raise InputError("a removal is applied once, and with the store's lock")
         started = time.monotonic()
         await refuse_database_now(self._storage)  # the plan may have waited for somebody's yes
-        work = await self._begin(lock)
+        journal = await self._begin(lock)
+        work = self._work(lock, journal)
         unlinked = await Unlinking(work, self._plan_again, manifests=self._named.needs_manifests).run()
         settled = await self._settle(work) if unlinked.steps[Step.REVISION] else Healed()
-        return await self._end(work, unlinked, settled, time.monotonic() - started)
+        return await self._end(work, journal, unlinked, settled, time.monotonic() - started)
 
-    async def _begin(self, lock: Lock) -> Work:
+    async def _begin(self, lock: Lock) -> Journal:
         await try_deleting(self._storage, f"{layout.RUNS}{lock.run}/none")
         journal = Journal(self._storage, lock.run)
         await journal.begin(
             {"command": self._options.command, "cache": self._cache.known.kind, "names": self._names()}
         )
+        return journal
+
+    def _work(self, lock: Lock, journal: Journal) -> Work:
         return Work(
             storage=self._storage,
             inventory=self._inventory,
             scan=self._options.scan,
             offline=False,
+            blobs_listed=False,
             lock=lock,
             journal=journal,
             cache=self._cache,
@@ -172,9 +177,6 @@ class Removal:
         )
 
     async def _plan_again(self, look: Inventory) -> None:
-        if self._named.needs_manifests:
-            scanner = Scanner(self._storage, look, self._options.scan)
-            await _read_children(self._storage, look, scanner, concurrency=self._options.scan.concurrency)
         await in_thread(lambda: plan_again(look, self._named))
 
     async def _settle(self, work: Work) -> Healed:
@@ -206,7 +208,9 @@ class Removal:
             await self._cache.forget_links((name, digest_text(raw)) for name, raw in links)
         cursor.close()
 
-    async def _end(self, work: Work, unlinked: Unlinked, settled: Healed, seconds: float) -> RemovalReport:
+    async def _end(
+        self, work: Work, journal: Journal, unlinked: Unlinked, settled: Healed, seconds: float
+    ) -> RemovalReport:
         run = work.lock.run
         links = sorted({*unlinked.healed.links, *settled.links})
         report = RemovalReport(
@@ -226,7 +230,7 @@ class Removal:
             self._cache.in_reach or self._cache.known.kind != "redis"
         )  # of one out of reach another run sees to it
         done: dict[str, Any] = {**asdict(report), "cache": self._cache.known.kind if told else "unknown"}
-        await work.journal.end(done)
+        await journal.end(done)
         return report
 
 
@@ -236,32 +240,3 @@ def _word(text: str) -> str:
     if isinstance(key, TagCurrentKey | TagIndexKey):
         return f"{key.name}:{key.tag}"
     return f"{key.name}@{key.digest}" if isinstance(key, RevisionLinkKey) else ""
-
-
-async def _read_children(storage: Storage, inventory: Inventory, scanner: Scanner, *, concurrency: int) -> None:
-    """Manifests that are listed and no revisions of their repositories: a scan finds them by their blobs, which are not
-    listed here, so each is asked for. What these list may be what is to go."""
-    while unread := children_unread(inventory):
-        there: list[tuple[bytes, ObjectInfo]] = []
-        missing: list[bytes] = []
-
-        async def look(
-            digest: Digest, there: list[tuple[bytes, ObjectInfo]] = there, missing: list[bytes] = missing
-        ) -> None:
-            try:
-                there.append((digest.raw, await storage.stat(layout.encode(BlobKey(digest)))))
-            except NotFound:
-                missing.append(digest.raw)
-
-        await for_each(unread, look, concurrency=concurrency)
-        inventory.insert_rows(
-            "main.blob",
-            {"digest": "binary", "size": "int64", "mtime": "int64"},
-            [(raw, info.size, info.mtime) for raw, info in there],
-        )
-        inventory.insert_rows(
-            "main.manifest",
-            {"digest": "binary", "state": "utf8", "reason": "utf8", "size": "int64"},
-            [(raw, "missing", "its blob is missing", 0) for raw in missing],
-        )
-        await scanner.read_manifests()

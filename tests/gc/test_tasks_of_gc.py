@@ -1,0 +1,190 @@
+"""gc's links and blobs go by tasks in other processes: the same goes, whichever of these dies, and nothing alive."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from regstore.errors import LockLost
+from regstore.gc.apply.fate import Fate
+from regstore.gc.heal import HealOptions, heal_store
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode, encode
+from regstore.state import RUNS, TRASH, new_run
+from regstore.state.journal import UNLINK, AttemptJournal, Entry, Journal, find_runs
+from regstore.state.lock import break_locks, hold_lock
+from regstore.testing.faulty import died
+from tests.examples import points
+from tests.gc.by_tasks import Dying, collect_by_tasks
+from tests.gc.scenes import (
+    Watch,
+    both,
+    collect_again,
+    model_storage,
+    options,
+    registry,
+    serving,
+    small_registry,
+    wanted,
+)
+from tests.gc.test_killed import check_after_death, check_end
+from tests.model.builder import Builder
+from tests.model.random_registry import DAY, NOW
+
+
+@both
+async def test_the_same_goes_as_in_one_process(offline: bool) -> None:
+    before, run = small_registry(), options(offline=offline, concurrency=1)
+    storage, runner = model_storage(before), Dying()
+    done = await collect_by_tasks(storage, run, runner)
+    dead = wanted(before, run).dead
+    await check_end(storage, storage.store, before, dead)
+    assert done.fates == dict.fromkeys(dead & done.fates.keys(), Fate.TAKEN)
+    told = BlobKey | LayerLinkKey | RevisionLinkKey | TagCurrentKey
+    assert not any(isinstance(decode(key), told) for key in dead - done.fates.keys())
+    (record,) = await find_runs(storage)
+    assert record.settled and done.report.blobs == sum(isinstance(decode(key), BlobKey) for key in dead)
+    names = {part.rpartition("/")[2].split("-")[1] for part in record.parts if "-" in part.rpartition("/")[2]}
+    assert names == {"unlink", "sweep"}
+
+
+async def test_the_journal_comes_before_every_change() -> None:
+    before, run = small_registry(), options(offline=False, concurrency=1)
+    storage = model_storage(before)
+    journaled: set[str] = set()
+    listed_copies: set[str] = set()
+    deletes = 0
+
+    def look(operation: str, key: str) -> None:
+        nonlocal deletes
+        for part in [key for key in storage.store if key.startswith(RUNS) and key.endswith(".jsonl.gz")]:
+            lines = gzip.decompress(storage.store.objects[part][0]).splitlines()
+            journaled.update(json.loads(line)["key"] for line in lines)
+        if operation == "list" and key.startswith(TRASH):
+            listed_copies.update(name.partition("/docker/")[2] for name in storage.store if name.startswith(TRASH))
+        if operation in ("delete", "copy"):
+            assert key in journaled, key
+        if operation == "delete" and isinstance(decode(key), BlobKey):
+            deletes += 1
+            assert key.removeprefix("docker/") in listed_copies
+
+    await collect_by_tasks(storage, run, Dying(before=look))
+    assert deletes > 5
+
+
+@pytest.mark.long
+@serving
+async def test_a_process_that_dies_is_tried_again(offline: bool, request: pytest.FixtureRequest) -> None:
+    before, run = small_registry(), options(offline=offline, concurrency=1)
+    dead, watch = wanted(before, run).dead, Watch(before)
+    counted = Dying()
+    await collect_by_tasks(model_storage(before), run, counted)
+    total = len(counted.mutations)
+    for number in points(total, 3):
+        storage, runner = model_storage(before), Dying(number)
+        done = await collect_by_tasks(storage, run, runner)
+        where = f"died after change {number} of {total}: {counted.mutations[number - 1]}"
+        assert runner.deaths == 1, where
+        await check_after_death(storage, storage.store, before, watch)
+        assert registry(storage.store).bodies() == before.without(dead).bodies(), where
+        assert set(done.fates.values()) == {Fate.TAKEN}, where
+        (record,) = await find_runs(storage)
+        assert not record.settled and record.is_acting(NOW), where
+        assert record.done is not None and record.done["blobs"] == done.report.blobs
+        await collect_again(storage, run)
+        await check_end(storage, storage.store, before, dead)
+
+
+@pytest.mark.long
+@serving
+async def test_where_the_run_dies_with_its_processes_the_next_one_ends_it(offline: bool) -> None:
+    before, run = small_registry(), options(offline=offline, concurrency=1)
+    dead, watch = wanted(before, run).dead, Watch(before)
+    counted = Dying()
+    await collect_by_tasks(model_storage(before), run, counted)
+    for number in points(len(counted.mutations), 3):
+        storage = model_storage(before)
+        assert await died(collect_by_tasks(storage, run, Dying(number, tries=1)))
+        await check_after_death(storage, storage.store, before, watch)
+        await collect_again(storage, run)
+        await check_end(storage, storage.store, before, dead)
+
+
+@pytest.mark.parametrize("part", ["unlink", "sweep"])
+async def test_a_task_whose_run_has_lost_its_lock_changes_nothing_more(part: str) -> None:
+    before, run = small_registry(), options(offline=False, concurrency=1)
+    storage = model_storage(before)
+    broken: list[str] = []
+
+    async def take_away(operation: str, key: str) -> None:
+        if operation == "put" and f"-{part}-" in key and not broken:
+            broken.append(key)
+            await break_locks(storage)
+
+    runner = Dying(before=take_away)
+    with pytest.raises(LockLost):
+        await collect_by_tasks(storage, run, runner)
+    began = next(n for n, change in enumerate(runner.mutations) if f"-{part}-" in change.key)
+    assert {change.operation for change in runner.mutations[began:]} <= {"put", "copy"}, (
+        "neither takes anything away"
+    )
+    Watch(before).check(storage.store)
+    await collect_again(storage, run)
+    await check_end(storage, storage.store, before, wanted(before, run).dead)
+
+
+async def test_what_an_earlier_attempt_took_comes_back_where_it_is_needed() -> None:
+    """Between the two a client pushes by digest what had been in the repository."""
+    before, run = small_registry(), options(offline=False, concurrency=1)
+    counted = Dying()
+    await collect_by_tasks(model_storage(before), run, counted)
+    layers = [
+        n for n, one in enumerate(counted.mutations, 1) if one.operation == "delete" and "/a/_layers/" in one.key
+    ]
+    storage, runner = model_storage(before), Dying(layers[-1])
+    revisions = {
+        key: body
+        for key, (body, _) in before.objects.items()
+        if isinstance(decode(key), RevisionLinkKey) and key in wanted(before, run).dead
+    }
+
+    def push() -> None:
+        """All of the manifests that went: their links are as young as a push's."""
+        for key, body in revisions.items():
+            storage.store.objects[key] = (body, NOW)
+
+    runner.between = push
+    done = await collect_by_tasks(storage, run, runner)
+    assert runner.deaths == 1
+    assert done.unlinked.healed.links, "at once, not by the last look only"
+    Watch(before).check(storage.store)
+    for key, (body, _) in before.objects.items():
+        if isinstance(decode(key), RevisionLinkKey):
+            assert storage.store.body(key) == body
+    needed = {key for key in before if isinstance(decode(key), BlobKey) and b"mediaType" in before.objects[key][0]}
+    assert needed <= set(storage.store)
+
+
+@pytest.mark.parametrize("attempts", [(0, 1), (0, 0)])
+async def test_what_one_attempt_did_not_come_to_says_nothing_of_another(attempts: tuple[int, int]) -> None:
+    """An attempt takes layer links after all tags of its plan; a later one had planned a tag more, and died before it
+    took that. By itself, the one with both has not come to the layer."""
+    b = Builder(NOW - 30 * DAY)
+    layer = b.blob(b"layer")
+    b.push("a", b.image(b.blob(b"config"), [layer]), "latest")
+    storage = model_storage(b.store)
+    link, tag = encode(LayerLinkKey("a", layer)), encode(TagCurrentKey("a", "latest"))
+    storage.clock = NOW - 3 * DAY
+    run = new_run(storage.clock)
+    await Journal(storage, run).begin({"command": "gc"})
+    for key, attempt in zip((link, tag), attempts, strict=True):
+        journal = AttemptJournal(storage, run, shard=0, step="unlink", attempt=attempt)
+        body, mtime = storage.store.objects[key]
+        await journal.write([Entry(UNLINK, key, len(body), mtime, body)])
+    del storage.store.objects[link]
+    storage.clock = NOW
+    async with hold_lock(storage, command="heal") as lock:
+        healed = await heal_store(storage, HealOptions(scan=ScanOptions(concurrency=1)), lock)
+    assert (link in healed.links) == (link in storage.store) == (attempts == (0, 1))
