@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
-from gc import set_threshold  # `gc` is a module of this package
+from gc import freeze, set_threshold  # `gc` is a module of this package
 from typing import NoReturn
 
 
@@ -13,6 +14,9 @@ def main() -> NoReturn:
     _open_closed_streams()
     # What is imported lives to the end, and looking through it for garbage again and again takes a tenth of a run.
     set_threshold(50_000, 20, 20)
+    # At the end it would be looked through several times, for 50 ms and more, and is gone with the process anyhow. What
+    # is registered first runs last.
+    atexit.register(freeze)
     try:
         from regstore.cli.completing import prepare
 

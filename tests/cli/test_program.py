@@ -78,6 +78,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stderr == "[]\n"
 
 
+@pytest.mark.long
+def test_the_end_looks_for_no_garbage() -> None:
+    code = (
+        "import atexit, gc, sys\natexit.register(lambda: print(gc.get_freeze_count() > 1000, file=sys.stderr))\n"
+        "from regstore.cli import main\nsys.argv = ['regstore', '--version']\nmain()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stderr == "True\n"
+
+
 # -- usage
 
 
