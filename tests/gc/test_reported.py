@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from hypothesis import strategies as st
 
 from regstore.digest import Digest
 from regstore.errors import NotARegistry
+from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.reported.report import BlobsFrom
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BlobKey, decode, encode
+from regstore.state import TRASH
+from regstore.state.lock import hold_lock
+from regstore.storage.base import Page
 from tests.examples import examples
 from tests.gc.scenes import Watch, both, collect, copy_of, options, trash
 from tests.inventory.reports import InBucket, make_report, rows_of
@@ -219,6 +224,30 @@ async def test_what_stands_again_is_not_said_to_have_come_back() -> None:
     assert all(key in storage.store for key in then)
 
 
+async def test_what_was_not_listed_and_stands_has_not_come_back_but_what_it_names() -> None:
+    """Pushed since the blobs were listed: an index's child, that nothing else names, and that a run had taken."""
+    b = Builder(NOW - 30 * DAY)
+    layer = b.blob(b"layer")
+    child = b.image(b.blob(b"config"), [layer])
+    index = b.index([child])
+    b.link_revision("a", index)
+
+    class Late(InBucket):
+        async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
+            async for page in super().list(prefix, start_after=start_after):
+                kept = [info for info in page.objects() if info.key != blob(child)]
+                yield self.shown(kept, None, complete=page.complete)
+
+    storage = Late(b.store, now=NOW)
+    for digest in (layer, child):
+        body, _ = b.store.objects[blob(digest)]
+        b.store.objects[f"{TRASH}20230101T000000Z-00000000/{blob(digest)}"] = body, NOW - DAY
+    del b.store.objects[blob(layer)]
+    async with hold_lock(storage, command="heal") as lock:
+        healed = await heal_store(storage, HealOptions(scan=ScanOptions(cache_dir=None)), lock)
+    assert healed.blobs == (str(layer),)
+
+
 async def test_a_child_that_only_an_index_names_and_that_came_after_the_report_keeps_what_it_names() -> None:
     b = Builder(NOW - 30 * DAY)
     layer, config = b.blob(b"old layer"), b.blob(b"old config")
@@ -234,13 +263,16 @@ async def test_a_child_that_only_an_index_names_and_that_came_after_the_report_k
     assert blobs == fresh == {}
 
 
-async def test_what_a_lost_manifest_protects_is_kept_though_it_is_remembered(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["kept", "child"])
+async def test_what_a_lost_manifest_protects_is_kept_though_it_is_remembered(tmp_path: Path, lost: str) -> None:
     b, names = scene()
+    names["child"] = b.image(b.blob(b"config"), [b.blob(b"of a child")])
+    b.push("a", b.index([names["child"]]), "index")
     then = copy_of(b.store)
     run = options(offline=True)
     run = replace(run, scan=replace(run.scan, cache_dir=tmp_path))
     await plan(then, run)
-    del b.store.objects[blob(names["kept"])]
+    del b.store.objects[blob(names[lost])]
     blobs, links, _ = await plan(b.store, with_report(run, then))
     fresh, fresh_links, _ = await plan(b.store, run)
     assert (blobs, links) == (fresh, fresh_links) and links == set()
