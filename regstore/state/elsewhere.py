@@ -69,6 +69,10 @@ class StateElsewhere:
 
     # -- the protocol
 
+    @property
+    def stands_for(self) -> Storage:
+        return self._store
+
     def identity(self) -> str:
         return self._store.identity()
 

@@ -195,6 +195,26 @@ class HasBucket(Protocol):
         ...
 
 
+@runtime_checkable
+class StandsFor(Protocol):
+    """A storage that is another one, but for what is ours in it."""
+
+    @property
+    def stands_for(self) -> Storage:
+        """The other one."""
+        ...
+
+
+def bucket_of(storage: Storage) -> tuple[str, str] | None:
+    """The bucket that a store's registry lies in, and its root there, "" or with a slash at its end; None where that is
+    no bucket."""
+    while isinstance(storage, StandsFor):
+        storage = storage.stands_for
+    if not isinstance(storage, HasBucket):
+        return None
+    return storage.bucket, f"{storage.rootdirectory}/" if storage.rootdirectory else ""
+
+
 class UploadGone(StorageError):
     """The multipart upload was completed or aborted by somebody else."""
 

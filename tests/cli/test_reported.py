@@ -11,6 +11,9 @@ import pytest
 
 from regstore.cli.run import run_async
 from regstore.digest import Digest
+from regstore.gc import GcOptions, GcRunOptions, open_run
+from regstore.inventory.reported.report import BlobsFrom
+from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, BlobKey, encode
 from regstore.storage import OpenOptions, open_storage
 from tests.cli.conftest import Run
@@ -105,13 +108,30 @@ def test_gc_shows_then_removes(run: Run, bucket: Bucket) -> None:
     assert not bucket.blobs() & {key_of(content) for content in GARBAGE} and len(bucket.blobs()) == 3
 
 
-def test_gc_takes_a_report_that_was_downloaded(run: Run, bucket: Bucket, tmp_path: Path) -> None:
+def test_gc_takes_a_report_that_was_downloaded_also_where_the_store_is_full(
+    run: Run, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Then its lock and journal are kept elsewhere."""
     path = bucket.report(format="Parquet").write_folder(tmp_path)
     time.sleep(1.1)
-    plan = run(
-        "gc", bucket.url, "--grace", "0s", "--dry-run", "--json", "--blobs-from", f"s3-inventory:{path}"
-    ).plan
-    assert plan["blobs"]["dead"] == len(GARBAGE)
+    words = ("gc", bucket.url, "--grace", "0s", "--blobs-from", f"s3-inventory:{path}")
+    assert run(*words, "--dry-run", "--json").plan["blobs"]["dead"] == len(GARBAGE)
+    done = run(*words, "--offline", "--no-trash", "--state-dir", tmp_path / "state", "--yes", "--json")
+    assert done.report["blobs"] == len(GARBAGE)
+
+
+async def test_blobs_are_not_listed_but_asked_for_where_they_go(bucket: Bucket) -> None:
+    bucket.deliver(made := bucket.report())
+    time.sleep(1.1)
+    plan = GcOptions(grace=0)
+    spent = []
+    for blobs_from in (None, BlobsFrom.parse(f"s3-inventory:s3://{bucket.reports}/{made.manifest}")):
+        scanning = ScanOptions(cache_dir=None, blobs_from=blobs_from)
+        async with bucket.open() as storage, open_run(storage, GcRunOptions(plan=plan, scan=scanning)) as run:
+            assert run.summary.blobs.dead == len(GARBAGE)
+            spent.append(storage.counters.requests)
+    assert spent[1].pop("HeadObject") == len(GARBAGE)
+    assert spent[0] == spent[1], "one LIST for the mark of a database, in the place of one for the blobs"
 
 
 def test_why_asks_the_store(run: Run, bucket: Bucket) -> None:

@@ -23,7 +23,7 @@ from regstore.inventory.reported.report import BlobsFrom, Report
 from regstore.inventory.whose import database_in_use
 from regstore.layout import BLOBS
 from regstore.storage.base import Storage
-from regstore.storage.optional import HasBucket
+from regstore.storage.optional import bucket_of
 
 
 class Reported:
@@ -103,16 +103,18 @@ class Reported:
 
 def _root(storage: Storage, report: Report) -> str:
     """What the store's keys begin with in the bucket, "" or with a slash at its end."""
-    if not isinstance(storage, HasBucket):
+    place = bucket_of(storage)
+    if place is None:
         raise InputError(
             f"{report.where} is a report of the bucket {report.bucket}, and {storage.url} is no bucket"
         )
-    if storage.bucket != report.bucket:
+    bucket, root = place
+    if bucket != report.bucket:
         raise InputError(
-            f"{report.where} is a report of the bucket {report.bucket}, and {storage.url} lies in {storage.bucket}: "
-            "take the report of that one"
+            f"{report.where} is a report of the bucket {report.bucket}, and {storage.url} lies in {bucket}: take the "
+            "report of that one"
         )
-    return f"{storage.rootdirectory}/" if storage.rootdirectory else ""
+    return root
 
 
 def _refuse_future(report: Report, now: int) -> None:
