@@ -30,6 +30,17 @@ class SparkCluster:
     folder: Path
     workers: tuple[Child, ...]
 
+    def executors(self) -> list[int]:
+        """Processes of the JVMs in which tasks run."""
+        workers = {worker.pid for worker in self.workers}
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                name, _, rest = status.read_text().rpartition(")")
+                if int(rest.split()[1]) in workers and name.partition("(")[2] == "java":
+                    found.append(int(status.parent.name))
+        return sorted(found)
+
     def logs(self) -> str:
         """The ends of what the daemons and the executors said."""
         files = [*sorted(self.folder.glob("*.log")), *sorted(self.folder.glob("work-*/app-*/*/stderr"))[-2:]]

@@ -19,6 +19,8 @@ from regstore.spark.options import SparkOptions
 from regstore.spark.session import open_session
 from regstore.storage.base import Storage
 from regstore.storage.opening import OpenOptions, open_storage
+from tests.cli.conftest import run  # noqa: F401 - a fixture of these tests, too
+from tests.model.random_registry import example_registry
 from tests.model.store import ModelStore
 from tests.servers.memory_s3 import memory_s3
 from tests.servers.s3 import S3Server
@@ -126,6 +128,13 @@ class MemoryStores:
                 endpoint_url=self.s3.endpoint_url, access_key="any", secret_key="thing", region="us-east-1"
             ),
         )
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    """A folder that all executors reach: they are on this machine."""
+    example_registry().on_disk().write_folder(tmp_path / "registry")
+    return tmp_path / "registry"
 
 
 @pytest.fixture(scope="session")

@@ -1,26 +1,39 @@
-"""A real cluster, and what is refused about it and its work folder."""
+"""gc on a real cluster. All tests of one are in this file: what runs tests side by side then starts one."""
 
 from __future__ import annotations
 
-import sys
+import os
+import random
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 
-from regstore.errors import InputError, Refused
-from regstore.spark import session as session_module
+from regstore.errors import InputError, Refused, RegstoreError
+from regstore.events import Event, Progress
+from regstore.gc.plan import GcOptions
+from regstore.gc.run import open_run
+from regstore.gc.run_options import GcRunOptions
+from regstore.inventory.scan import ScanOptions
+from regstore.layout import BLOBS, REPOSITORIES
 from regstore.spark.options import SparkOptions
-from regstore.spark.session import check_executors, open_session
+from regstore.spark.run import open_spark_plan
+from regstore.spark.session import check_executors
 from regstore.spark.tasks.executing import StoreWork, look_at, version
 from regstore.spark.tasks.rows import DDL
 from regstore.spark.work_folder import WorkFolder
 from regstore.storage.opening import open_storage
 from regstore.storage.optional import OpensElsewhere
-from tests.model.random_registry import example_registry
+from tests.cli.conftest import Run
+from tests.examples import examples
+from tests.model.random_registry import DAY, NOW, example_registry
 from tests.servers.spark import WORKERS, SparkCluster
+from tests.spark.comparing import POLICY, compare, is_blocked, some_registries, together
+from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,8 +42,6 @@ pytestmark = pytest.mark.long
 
 
 def test_both_workers_take_part(session: SparkSession, spark_cluster: SparkCluster) -> None:
-    import os
-
     context = session.sparkContext
     assert context.master == spark_cluster.master
     assert context.defaultParallelism == WORKERS
@@ -79,8 +90,6 @@ def test_work_folders(session: SparkSession, tmp_path: Path) -> None:
 
 
 def test_what_is_committed_is_never_written_again(session: SparkSession, tmp_path: Path) -> None:
-    from regstore.errors import RegstoreError
-
     work = WorkFolder.open(session, f"file://{tmp_path / 'work'}", "run", store="s3://bucket")
     rows = session.createDataFrame([("blob", 1, b"x", None, 5, 6, None, None, None, None, None, None)], DDL)
     assert work.stage("one", rows).count() == 1
@@ -93,14 +102,96 @@ def test_what_is_committed_is_never_written_again(session: SparkSession, tmp_pat
     assert kept is not None and kept.count() == 1
 
 
-def test_speculation_is_refused() -> None:
-    settings = {"spark.speculation": "true"}
-    fake: Any = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: settings))
-    with pytest.raises(Refused, match="speculation is on"):
-        session_module._check(fake)
+async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
+    number = random.randrange(2**32)
+    print("seed", number)
+    found = some_registries(examples(30), number)
+    blocked = [store for store in found if await is_blocked(store)]
+    free = [store for store in found if store not in blocked]
+    for name, group, options in (
+        ("free", free, GcOptions(delete_untagged=True)),
+        ("ruled", free, GcOptions(policy=POLICY)),
+        ("blocked", found, GcOptions()),
+    ):
+        url = memory_stores.put(f"{name}-{number}", together(group))
+        plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
+        assert bool(plan.summary.sweep_blocked) == (name == "blocked")
+        assert plan.summary.protected
+        assert plan.summary.blobs.dead or name == "blocked"
 
 
-def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'regstore\[spark\]'"), open_session(SparkOptions(work="/w")):
-        pass
+async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
+    """The second run finds them in the work folder, and reads what it could not before."""
+    url = memory_stores.put("example", example_registry())
+    counts = memory_stores.server.endpoint.counts
+    reads = []
+    for _ in range(2):
+        before = counts["GetObject"]
+        plan = await compare(
+            session, memory_stores, url, GcOptions(delete_untagged=True), tmp_path / "work", shards=2
+        )
+        reads.append(counts["GetObject"] - before)
+    assert plan.summary.blobs.dead > 0
+    assert reads[1] < reads[0]
+    assert not list((tmp_path / "work" / "runs").iterdir())
+
+
+async def test_killed_executors(
+    session: SparkSession,
+    spark_cluster: SparkCluster,
+    memory_stores: MemoryStores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = memory_stores.put("lost", example_registry())
+    endpoint = memory_stores.server.endpoint
+    serve, asked = endpoint.serve, list[str]()
+
+    def noting(method: str, target: str, *more: Any) -> Any:
+        asked.append(f"{method} {unquote(target)}")
+        return serve(method, target, *more)
+
+    monkeypatch.setattr(endpoint, "serve", noting)
+    killed: dict[str, int] = {}
+    begun: dict[str, int] = {}
+
+    def kill_one(event: Event) -> None:
+        if isinstance(event, Progress):
+            begun[event.phase] = len(asked)
+            if event.phase in ("reading links", "planning"):
+                pid = spark_cluster.executors()[0]
+                os.kill(pid, signal.SIGKILL)
+                killed[event.phase] = pid
+
+    ago = time.time_ns() // 1000 - NOW
+    options = GcRunOptions(
+        plan=GcOptions(delete_untagged=True, grace=ago + DAY // 2, uploads_older_than=ago + 3 * DAY),
+        scan=ScanOptions(cache_dir=None),
+    )
+    spark = SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
+    async with (
+        memory_stores.open(url) as storage,
+        open_spark_plan(session, storage, options, spark, on_event=kill_one) as plan,
+    ):
+        seen = list(asked)
+        async with open_run(storage, options) as one:
+            assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
+    assert len(set(killed.values())) == 2
+    blobs = [number for number, line in enumerate(seen) if f"prefix={BLOBS}" in line]
+    links = [
+        number for number, line in enumerate(seen) if f"prefix={REPOSITORIES}" in line and "list-type=2" in line
+    ]
+    assert blobs and links
+    assert max(blobs) < min(links)
+    assert max(links) < begun["reading links"]
+    assert not [line for line in seen[begun["planning"] :] if line.startswith("GET")]
+
+
+def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry: Path, tmp_path: Path) -> None:
+    words = ["gc", registry, "--dry-run", "--json", "--delete-untagged", "--keep-newest", "1", "--drop-tag", "*"]
+    one = run(*words)
+    said = run(*words, "--engine", "spark", "--work", tmp_path / "work", "--shards", 2, "--request-rate", 500)
+    assert said.code == one.code
+    assert said.plan == one.plan
+    assert said.plan["dropped_tags"] and said.plan["blobs"]["dead"]
+    assert not session.sparkContext._jsc.sc().isStopped()

@@ -1,38 +1,23 @@
-"""`regstore gc --engine spark`, and the file for spark-submit."""
+"""What is refused before anything of Spark is started; and the file for spark-submit."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from regstore.cli import spark_submit
-from tests.cli.conftest import Run, run  # noqa: F401 - a fixture
-from tests.model.random_registry import example_registry
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+from regstore.errors import InputError, Refused
+from regstore.spark import session as session_module
+from regstore.spark.options import SparkOptions
+from regstore.spark.session import open_session
+from tests.cli.conftest import Run
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Path:
-    example_registry().on_disk().write_folder(tmp_path / "registry")
-    return tmp_path / "registry"
-
-
-def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry: Path, tmp_path: Path) -> None:  # noqa: F811
-    words = ["gc", registry, "--dry-run", "--json", "--delete-untagged", "--keep-newest", "1", "--drop-tag", "*"]
-    one = run(*words)
-    said = run(*words, "--engine", "spark", "--work", tmp_path / "work", "--shards", 2, "--request-rate", 500)
-    assert said.code == one.code
-    assert said.plan == one.plan
-    assert said.plan["dropped_tags"] and said.plan["blobs"]["dead"]
-    assert not session.sparkContext._jsc.sc().isStopped()
 
 
 @pytest.mark.parametrize(
@@ -46,12 +31,12 @@ def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry
         (["--dry-run", "--work", "/w", "--keep-newest", "1", "--newest-by", "created"], "work on one machine"),
     ],
 )
-def test_what_it_does_not_do(run: Run, registry: Path, words: list[str], told: str) -> None:  # noqa: F811
+def test_what_it_does_not_do(run: Run, registry: Path, words: list[str], told: str) -> None:
     """Before anything of Spark is started."""
     run("gc", registry, "--engine", "spark", *words).failed(2, told)
 
 
-def test_engines(run: Run, registry: Path) -> None:  # noqa: F811
+def test_engines(run: Run, registry: Path) -> None:
     run("gc", registry, "--dry-run", "--engine", "hadoop").failed(2, "local or spark, not hadoop")
     said = run("gc", registry, "--dry-run", "--shards", "3")
     assert "--shards has no effect: it is about --engine spark" in said.err
@@ -67,3 +52,16 @@ def test_the_file_for_spark_submit(registry: Path) -> None:
     assert "with --engine spark gc only plans as yet" in told.stderr
     same = subprocess.run([*script, "ls", str(registry), "--json"], capture_output=True, text=True, check=False)
     assert same.returncode == 0
+
+
+def test_speculation_is_refused() -> None:
+    settings = {"spark.speculation": "true"}
+    fake: Any = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: settings))
+    with pytest.raises(Refused, match="speculation is on"):
+        session_module._check(fake)
+
+
+def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install 'regstore\[spark\]'"), open_session(SparkOptions(work="/w")):
+        pass

@@ -1,15 +1,13 @@
-"""The plan that a cluster makes is that of one process, of every relation, on registries of all kinds."""
+"""Registries of all kinds, and the plan of a cluster beside that of one process."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from regstore.gc.plan import GcOptions, plan_gc
@@ -22,16 +20,14 @@ from regstore.layout import REPOSITORIES
 from regstore.spark.options import SparkOptions
 from regstore.spark.run import SparkPlan, open_spark_plan
 from regstore.spark.tasks.rows import put_in, row_batch
-from tests.examples import examples
 from tests.model.memory import ModelStorage
-from tests.model.random_registry import DAY, NOW, example_registry, registries
+from tests.model.random_registry import DAY, NOW, registries
 from tests.model.store import ModelStore
 from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.long
 #: Between the ages that registries have: the two plans of a store are not made in one moment.
 GRACE = DAY // 2
 POLICY = Policy(
@@ -129,37 +125,3 @@ async def compare(
         assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
         assert plan.stops == one.stops
         return plan
-
-
-async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
-    number = random.randrange(2**32)
-    print("seed", number)
-    found = some_registries(examples(30), number)
-    blocked = [store for store in found if await is_blocked(store)]
-    free = [store for store in found if store not in blocked]
-    for name, group, options in (
-        ("free", free, GcOptions(delete_untagged=True)),
-        ("ruled", free, GcOptions(policy=POLICY)),
-        ("blocked", found, GcOptions()),
-    ):
-        url = memory_stores.put(f"{name}-{number}", together(group))
-        plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
-        assert bool(plan.summary.sweep_blocked) == (name == "blocked")
-        assert plan.summary.protected
-        assert plan.summary.blobs.dead or name == "blocked"
-
-
-async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
-    """The second run finds them in the work folder, and reads what it could not before."""
-    url = memory_stores.put("example", example_registry())
-    counts = memory_stores.server.endpoint.counts
-    reads = []
-    for _ in range(2):
-        before = counts["GetObject"]
-        plan = await compare(
-            session, memory_stores, url, GcOptions(delete_untagged=True), tmp_path / "work", shards=2
-        )
-        reads.append(counts["GetObject"] - before)
-    assert plan.summary.blobs.dead > 0
-    assert reads[1] < reads[0]
-    assert not list((tmp_path / "work" / "runs").iterdir())

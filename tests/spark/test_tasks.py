@@ -1,0 +1,143 @@
+"""What executors run, without an engine: the rows that tasks give, round by round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from regstore.errors import AccessDenied, NotFound, Outage
+from regstore.events import OnEvent
+from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
+from regstore.spark.listing_rounds import digest_ranges
+from regstore.spark.tasks.executing import StoreWork, TaskFailed, telling, told_error, version
+from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of
+from regstore.spark.tasks.loading import _page
+from regstore.spark.tasks.reading import ReadTask
+from regstore.spark.tasks.rows import row_batch
+from regstore.storage.base import Storage
+from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import NOW, example_registry
+from tests.model.store import ModelStore
+
+
+@dataclass(frozen=True)
+class Address:
+    """A store of this process."""
+
+    storage: ModelStorage
+
+    def __hash__(self) -> int:
+        return id(self.storage)
+
+    def open(self, concurrency: int, on_event: OnEvent) -> Storage:
+        return self.storage
+
+
+def work_on(storage: ModelStorage, *, rate: float = 0.0) -> StoreWork:
+    return StoreWork(
+        address=Address(storage), url=storage.url, place=storage.url, version=version(), concurrency=4, rate=rate
+    )
+
+
+@pytest.fixture(autouse=True)
+def any_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_at(storage: Storage) -> str:
+        return storage.url
+
+    monkeypatch.setattr("regstore.spark.tasks.executing.look_at", look_at)
+
+
+def many_links() -> ModelStore:
+    """Some 4,000 keys below one name, which sorts between others."""
+    store = example_registry()
+    store.objects |= {
+        f"{REPOSITORIES}many/_layers/sha256/{number * 2**240 // 4000:064x}/link": (b"", NOW)
+        for number in range(4000)
+    }
+    return store
+
+
+@pytest.mark.parametrize("pages", [2, 1000])
+def test_a_listing_in_rounds_has_every_key_once(pages: int) -> None:
+    """Whatever is handed back, and wherever it is cut: a link that is missed is an image that is lost."""
+    storage = ModelStorage(many_links(), now=NOW, page=13)
+    listed: list[str] = []
+    left, rounds = [("", "")], 0
+    while left:
+        task = ListTask(store=work_on(storage), prefix=REPOSITORIES, pages=pages, shards=5)
+        rows = list(task([row_batch(REST, {"text": [one for one, _ in left], "why": [end for _, end in left]})]))
+        left = []
+        for batch in rows:
+            for row in batch.to_pylist():
+                if row["relation"] == REST:
+                    left.append((row["text"], row["why"]))
+                else:
+                    assert row["relation"] == PAGE
+                    keys = _page(row["rows"]).keys
+                    assert {shard_of(key, 5) for key in keys} == {row["shard"]}
+                    listed += keys
+        rounds += 1
+        assert rounds < 1000
+    assert sorted(listed) == [key for key in storage.store if key.startswith(REPOSITORIES)]
+    assert (rounds > 1) == (pages < 1000)
+
+
+@pytest.mark.parametrize("ranges", [1, 2, 7])
+def test_ranges_of_digests_have_every_blob_once(ranges: int) -> None:
+    store = example_registry()
+    storage = ModelStorage(store, now=NOW)
+    task = ListTask(store=work_on(storage), prefix=BLOBS, pages=8, shards=0)
+    begun = digest_ranges(ranges)
+    assert len(begun) == ranges
+    rows = task([row_batch(REST, {"text": [one for one, _ in begun], "why": [end for _, end in begun]})])
+    found = sorted(raw for batch in rows for raw in batch.column("digest").to_pylist() if raw is not None)
+    keys = [key for key in store if key.startswith(BLOBS) and key.endswith("/data")]
+    assert found == sorted(bytes.fromhex(key.split("/")[-2]) for key in keys)
+
+
+def test_a_rate_is_kept() -> None:
+    storage = ModelStorage(many_links(), now=NOW, page=100)
+    begun = time.monotonic()
+    list(
+        ListTask(store=work_on(storage, rate=100), prefix=REPOSITORIES, pages=20, shards=1)(
+            [row_batch(REST, {"text": [""], "why": [""]})]
+        )
+    )
+    assert time.monotonic() - begun >= 0.15
+
+
+def test_manifests_that_are_not_given() -> None:
+    """One is damage; all of many, with the others, an outage."""
+    b = Builder(NOW)
+    config = b.blob(b"{}")
+    digests = [b.image(config, [b.blob(b"layer %d" % number)]) for number in range(30)]
+    storage = ModelStorage(b.store, now=NOW)
+    keys = [encode(BlobKey(digest)) for digest in digests]
+    sample = (encode(BlobKey(config)), *keys)
+    asked = [row_batch("wanted", {"digest": [digest.raw for digest in digests], "size": [None] * len(digests)})]
+    storage.unreadable[keys[0]] = AccessDenied("not this one")
+    rows = [row for batch in ReadTask(store=work_on(storage), sample=sample)(asked) for row in batch.to_pylist()]
+    states = [row["text"] for row in rows if row["relation"] == "manifest"]
+    assert (states.count("ok"), states.count("unreadable")) == (29, 1)
+    assert sum(row["relation"] == "edge" for row in rows) == 58
+    storage.unreadable |= {key: AccessDenied("none") for key in sample}
+    with pytest.raises(TaskFailed) as failed:
+        list(ReadTask(store=work_on(storage), sample=sample)(asked))
+    assert isinstance(told_error(f"Job aborted: {failed.value} at line 5"), Outage)
+
+
+def test_an_error_comes_through_the_engine_as_it_was() -> None:
+    def fail() -> Iterator[None]:
+        yield
+        raise NotFound("a/key", "s3://bucket")
+
+    with pytest.raises(TaskFailed) as failed:
+        list(telling(fail))
+    told = told_error(str(failed.value))
+    assert isinstance(told, NotFound)
+    assert str(told) == str(NotFound("a/key", "s3://bucket"))
+    assert told_error("something else") is None
