@@ -27,15 +27,16 @@ union all
 select null::integer, null::blob, null::blob, false where false
 
 -- name: advance
--- One round: what is new of `incoming`, which gives (repository, digest, expand).
+-- One round: what is new of `incoming`, which gives (repository, digest, expand). `materialized`: what is joined and
+-- what is grouped is held in memory at different times, and spills.
 insert into {table}
-with incoming as ({incoming}),
-widened as (
-    select i.repository, i.digest, bool_or(i.expand or r.digest is not null) as expand
-    from incoming i
-    left join {revisions} r on r.repository = i.repository and r.digest = i.digest
-    where i.digest is not null
-    group by i.repository, i.digest
+with incoming as materialized (
+    select repository, digest, bool_or(expand) as expand
+    from ({incoming}) where digest is not null group by repository, digest
+),
+widened as materialized (
+    select i.repository, i.digest, i.expand or r.digest is not null as expand
+    from incoming i left join {revisions} r on r.repository = i.repository and r.digest = i.digest
 )
 select w.repository, w.digest, w.expand, $round
 from widened w

@@ -11,14 +11,14 @@ from (
 -- name: unlinked
 -- unlinked_blob(digest, size, mtime): those that came after $since. linked: the digests that links name.
 create or replace table unlinked_blob as
-select digest, size, mtime
-from blob
-where mtime > $since and digest not in ({linked});
+with late as materialized (select digest, size, mtime from blob where mtime > $since)
+from late anti join ({linked}) l on l.digest = late.digest;
 
 -- name: linked
-select digest from layer_link union select digest from revision_link
-union select target from layer_link where target is not null
-union select target from tag where target is not null
+select digest from layer_link
+union all select digest from revision_link
+union all select target from layer_link where target <> digest
+union all select target from tag where target is not null
 
 -- name: sums
 -- (blobs, bytes, the days on which they came).

@@ -57,24 +57,44 @@ select repository, target as digest, true as expand from migrate_scope_tag
 -- name: layer_links
 -- live_layer_link(repository, digest, target): sound, to a blob that is there, and reached.
 create or replace table live_layer_link as
-select x.repository, x.digest, x.target from layer_link x semi join blob b on b.digest = x.target
-where is_sound_layer_link(x.digest, x.target) and x.repository in (select id from migrate_repository) and (
-    {everything} or x.repository in (select repository from migrate_protected)
-    or exists (from reach k where k.repository = x.repository and k.digest = x.digest)
-    or exists (from reach k where k.repository = x.repository and k.digest = x.target)
+with sound as (
+    select x.repository, x.digest, x.target, p.repository is not null as all_of_it
+    from layer_link x semi join migrate_repository m on m.id = x.repository
+    left join (select distinct repository from migrate_protected) p on p.repository = x.repository
+    where is_sound_layer_link(x.digest, x.target)
+),
+taken as materialized (
+    select repository, digest, target from sound where {everything} or all_of_it
+    union all
+    select x.repository, x.digest, x.target
+    from sound x semi join reach k on k.repository = x.repository and k.digest = x.digest
+    where not ({everything} or all_of_it)
+    union all
+    select x.repository, x.digest, x.target
+    from sound x semi join reach k on k.repository = x.repository and k.digest = x.target
+    anti join reach o on o.repository = x.repository and o.digest = x.digest
+    where not ({everything} or all_of_it) and x.target <> x.digest
 )
+from taken x semi join blob b on b.digest = x.target
 
 -- name: revisions
 -- live_revision(repository, digest): likewise, whose bytes are what the digest says as far as anybody looked.
 create or replace table live_revision as
-select x.repository, x.digest from revision_link x
-semi join blob b using (digest)
-join manifest m using (digest)
-where x.target = x.digest and m.state not in ('missing', 'mismatch', 'unreadable')
-    and x.repository in (select id from migrate_repository) and (
-        {everything} or x.repository in (select repository from migrate_protected)
-        or exists (from reach k where k.repository = x.repository and k.digest = x.digest)
-    )
+with sound as (
+    select x.repository, x.digest, p.repository is not null as all_of_it
+    from revision_link x semi join migrate_repository m on m.id = x.repository
+    left join (select distinct repository from migrate_protected) p on p.repository = x.repository
+    where x.target = x.digest
+),
+taken as materialized (
+    select repository, digest from sound where {everything} or all_of_it
+    union all
+    select x.repository, x.digest
+    from sound x semi join reach k on k.repository = x.repository and k.digest = x.digest
+    where not ({everything} or all_of_it)
+)
+from taken x semi join blob b on b.digest = x.digest
+semi join (from manifest where state not in ('missing', 'mismatch', 'unreadable')) m on m.digest = x.digest
 
 -- name: manifests
 -- live_manifest(repository, digest): what a registry serves as a manifest: a revision, or linked under _layers as

@@ -5,16 +5,20 @@
 -- live_blob(digest, size, suspect): what the scope uses. suspect: a descriptor says another size, so that it is never
 -- left to the server to copy unseen.
 create or replace table live_blob as
-with named as (
+with named as materialized (
     select digest from reach
     union select target from live_layer_link
     union select digest from live_revision
     union select digest from live_signature
     union select digest from blob where {orphans}
 ),
-sized as (select target as digest, any_value(size) as size from edge where size >= 0 group by target)
-select b.digest, any_value(b.size) as size, bool_or(s.size is not null and s.size <> b.size) as suspect
-from blob b semi join named n on n.digest = b.digest left join sized s on s.digest = b.digest
+suspect as materialized (
+    select distinct e.target as digest
+    from edge e join blob b on b.digest = e.target where e.size >= 0 and e.size <> b.size
+),
+listed as materialized (from blob b semi join named n on n.digest = b.digest)
+select b.digest, any_value(b.size) as size, bool_or(s.digest is not null) as suspect
+from listed b left join suspect s on s.digest = b.digest
 group by b.digest
 
 -- name: blocked

@@ -4,7 +4,9 @@
 -- verify_linked(repository, digest): by a revision or a layer link. verify_followed(repository, digest, lost): manifests
 -- that are followed: linked revisions, targets of tags, and children of these. lost: a child whose own link was lost.
 create or replace table verify_linked as
-select repository, digest from revision_link union select repository, digest from layer_link;
+select repository, digest from revision_link
+union all
+select repository, digest from layer_link anti join revision_link using (repository, digest);
 
 create or replace table verify_followed as
 select repository, digest, false as lost from (

@@ -15,14 +15,17 @@ create or replace temp table live_blob (digest blob);
 create or replace temp table unknown_reach (digest blob);
 
 -- name: live
--- live_blob(digest): what a repository reaches, and what the links that stay name; null, too, for links without a
--- target. So no `not in` is right with it.
+-- live_blob(digest): what a repository reaches, and what the links that stay name.
 create or replace temp table live_blob as
 select digest from reach where repository <> {nowhere}
 union
-select unnest([digest, target]) from {layer_link}
+select digest from {layer_link}
 union
-select unnest([digest, target]) from {revision_link}
+select target from {layer_link} where target <> digest
+union
+select digest from {revision_link}
+union
+select target from {revision_link} where target <> digest
 union
 select digest from {signature_link};
 

@@ -80,23 +80,28 @@ where d.repository = kept.repository and d.digest = kept.digest;
 -- An index entry goes with its tag, or when it names a revision that is gone; a tag without current/link is a
 -- leftover, unless an entry is so young that a push may be between the two.
 insert into gc_dead_tag_index
-with state as (
-    select x.repository, x.name, x.digest, x.mtime,
-        max(x.mtime) over (partition by x.repository, x.name) as newest,
-        t.name is not null and d.name is null as tagged,
-        t.target,
-        r.digest is not null and g.digest is null as kept
+with standing as (from tag anti join gc_dead_tag using (repository, name)),
+untagged as materialized (
+    select x.repository, x.name, x.digest, x.mtime
     from tag_index x
-    left join tag t on t.repository = x.repository and t.name = x.name
-    left join gc_dead_tag d on d.repository = x.repository and d.name = x.name
-    left join revision_link r on r.repository = x.repository and r.digest = x.digest
-    left join gc_dead_revision g on g.repository = x.repository and g.digest = x.digest
+    anti join gc_protected p on p.repository = x.repository
+    anti join standing t on t.repository = x.repository and t.name = x.name
+),
+superseded as materialized (
+    select x.repository, x.name, x.digest
+    from tag_index x
+    anti join gc_protected p on p.repository = x.repository
+    join standing t on t.repository = x.repository and t.name = x.name
+    where x.mtime < $cutoff and t.target is distinct from x.digest
 )
-select s.repository, s.name, s.digest
-from state s anti join gc_protected p on p.repository = s.repository
-where case
-    when tagged then mtime < $cutoff and target is distinct from digest and not kept
-    else newest < $cutoff end;
+from superseded s
+anti join (from revision_link anti join gc_dead_revision using (repository, digest)) r
+    on r.repository = s.repository and r.digest = s.digest
+union all
+select repository, name, digest
+from untagged semi join (
+    select repository, name from untagged group by repository, name having max(mtime) < $cutoff
+) using (repository, name);
 
 -- name: dead_upload
 -- Also in protected repositories: nothing refers to an upload.

@@ -19,7 +19,7 @@ select distinct digest, $round from named anti join asked_manifest using (digest
 
 -- name: by_digest
 -- linked_digest(digest), freed_blob(digest, name), named_by_unknown(digest, key): to be read by others.
-create or replace temp view linked_digest as {linked};
+create or replace temp view linked_digest as select distinct digest from ({linked});
 create or replace temp view freed_blob as
 select f.digest, r.name from gc_freed f join repository r on r.id = f.repository;
 create or replace temp view named_by_unknown as

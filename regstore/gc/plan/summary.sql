@@ -1,14 +1,17 @@
 -- The plan in numbers and words.
 
 -- name: freed
--- gc_freed(repository, digest): what the links that go name.
+-- gc_freed(repository, digest): what the links that go name, each once.
 create or replace temp view gc_freed as
-select distinct repository, digest
-from (
-    select repository, digest from gc_dead_revision
-    union all
-    select repository, unnest([digest, target]) from layer_link join gc_dead_layer_link using (repository, digest)
-);
+with alias as (
+    select distinct x.repository, x.target as digest
+    from layer_link x semi join gc_dead_layer_link using (repository, digest) where x.target <> x.digest
+)
+from gc_dead_revision
+union all
+from gc_dead_layer_link anti join gc_dead_revision using (repository, digest)
+union all
+from alias anti join gc_dead_revision using (repository, digest) anti join gc_dead_layer_link using (repository, digest);
 
 -- name: freed_by_others
 -- The same, empty: to be filled from shards.
