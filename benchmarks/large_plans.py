@@ -204,12 +204,21 @@ def _verify(inventory: Inventory, folder: Path) -> int:
     return sum(plan_verify(inventory).counts.values())
 
 
-#: Each returns the number of what it found: blobs that go, blobs to copy, faults.
+def _backup(inventory: Inventory, folder: Path) -> int:
+    from regstore.backup.packing import Packing
+
+    packing = Packing(inventory)
+    packing.plan([name for (name,) in inventory.all("select name from repository order by name")])
+    return sum(summary.manifests for summary in packing.summaries.values())
+
+
+#: Each returns the number of what it found: blobs that go, blobs to copy, faults, manifests that are packed.
 _PLANNERS: Final[dict[str, Callable[[Inventory, Path], int]]] = {
     "gc": _gc,
     "gc by policy": _gc_by_policy,
     "migrate": _migrate,
     "verify": _verify,
+    "backup": _backup,
 }
 
 

@@ -29,8 +29,9 @@ hold_lock       the Lock that restore needs of the store, and prune of the backu
 ScanOptions     how a store is listed
 
 Within (`options`: of all of them; `format`: what is written; `opening`: what is read, checked by `soundness`):
-create          lists the registry until it stands still (`source`, `settling`, `listings`, `missing`, `links`), plans
-                packs (`plan`), copies blobs (`copying`) and publishes; `intent` keeps prune away meanwhile
+create          lists the registry until it stands still (`source`, `settling`, `missing`, `links`), packs repositories
+                (`packing`, of `listings` by `plan`), copies blobs (`copying`) and publishes; `intent` keeps prune away
+                meanwhile
 restore         what was asked for (`asked`), blobs (`restore_blobs`), then links (`restore_links`)
 check           reads, names the tags that damage touches (`touched`), and mends from another copy (`repair`)
 prune           forgets by `retention`, knowing which dates can't be right (`dating`), and collects

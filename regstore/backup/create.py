@@ -8,9 +8,8 @@ objects written; no blob is read.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
@@ -19,11 +18,11 @@ from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.copying import Copying
 from regstore.backup.dating import SKEW
-from regstore.backup.format import LeftOut, PackSummary, Snapshot
+from regstore.backup.format import Snapshot
 from regstore.backup.intent import Intent, hold_intent
 from regstore.backup.opening import is_temporary, prepare
 from regstore.backup.options import CreateOptions, refuse_unmatched
-from regstore.backup.plan import plan_pack
+from regstore.backup.packing import Packing
 from regstore.backup.source import Source
 from regstore.concurrency import for_each
 from regstore.digest import Digest
@@ -140,43 +139,6 @@ async def _ahead(backup: Storage, begun: int) -> list[str]:
     ]
 
 
-class _Rows:
-    """Rows of `backup_need` and `backup_pack`, many repositories at a time."""
-
-    _MOST: Final = 50_000
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._needs: list[tuple[str, bytes, int]] = []
-        self._packs: list[tuple[str, str, bytes]] = []
-
-    def add(self, name: str, blobs: Mapping[Digest, int], encoded: str, body: bytes) -> None:
-        self._needs += ((name, digest.raw, size) for digest, size in blobs.items())
-        self._packs.append((name, encoded, body))
-        if len(self._needs) >= self._MOST:
-            self.flush()
-
-    def flush(self) -> None:
-        needs, packs = self._needs, self._packs
-        self._needs, self._packs = [], []
-        self._inventory.insert(
-            "backup_need",
-            {
-                "repository": ("utf8", [row[0] for row in needs]),
-                "digest": ("binary", [row[1] for row in needs]),
-                "size": ("int64", [row[2] for row in needs]),
-            },
-        )
-        self._inventory.insert(
-            "backup_pack",
-            {
-                "repository": ("utf8", [row[0] for row in packs]),
-                "encoded": ("utf8", [row[1] for row in packs]),
-                "body": ("binary", [row[2] for row in packs]),
-            },
-        )
-
-
 class _Run:
     def __init__(
         self,
@@ -196,10 +158,7 @@ class _Run:
         self._on_event = on_event
         self._source = Source(source, inventory, scanning, options, on_event)
         self._copying = Copying(source, backup, inventory, options, on_event)
-        self._summaries: dict[str, PackSummary] = {}
-        self._left_out: dict[str, tuple[LeftOut, ...]] = {}
-        self._missing: dict[str, frozenset[Digest]] = {}
-        self._unlinked: set[str] = set()
+        self._packing = Packing(inventory)
         self._kept_packs: dict[str, tuple[int, str]] = {}
         #: The sizes of the packs that the snapshot names, as they are stored.
         self._pack_sizes: dict[str, int] = {}
@@ -207,12 +166,6 @@ class _Run:
 
     async def create(self, begun: int, place: str, after: tuple[str, ...]) -> CreateResult:
         self._inventory.execute("create table backup_blob (digest blob not null, size bigint not null)")
-        self._inventory.execute(
-            "create table backup_need (repository varchar not null, digest blob not null, size bigint not null)"
-        )
-        self._inventory.execute(
-            "create table backup_pack (repository varchar not null, encoded varchar not null, body blob not null)"
-        )
         await self._list_backup()
         await self._source.load()
         if not self._inventory.key_count() and not await self._is_new():
@@ -228,7 +181,7 @@ class _Run:
             snapshot=snapshot,
             key=key,
             packs=self._packs,
-            unchanged=len(self._summaries) - self._packs,
+            unchanged=len(self._packing.summaries) - self._packs,
             reread=self._reread,
             damaged=self._copying.damaged,
         )
@@ -275,66 +228,33 @@ class _Run:
     async def _copy_all(self) -> None:
         names: Collection[str] = self._source.names()
         for number in range(_ROUNDS):
-            await self._plan(sorted(names))
+            self._plan(names)
             gone = await self._copying.copy()
-            suspects = self._needing({*gone, *self._copying.lost, *self._copying.resized})
+            suspects = self._packing.needing({*gone, *self._copying.lost, *self._copying.resized})
             self._copying.resized.clear()
             if number == 0:
-                suspects |= {name for name, missing in self._missing.items() if missing} | self._unlinked
+                suspects |= {
+                    name for name, missing in self._packing.missing.items() if missing
+                } | self._packing.unlinked
             if not suspects:
                 return
-            missing = set(gone).union(*(self._missing.get(name, frozenset()) for name in suspects))
+            missing = set(gone).union(*(self._packing.missing.get(name, frozenset()) for name in suspects))
             self._source.forget_blobs(gone)
             self._reread += len(suspects)
             await self._source.look_again(suspects, missing - self._copying.lost.keys())
             names = suspects
         # What still vanishes is left out.
         while True:
-            await self._plan(sorted(names))
+            self._plan(names)
             gone = await self._copying.copy()
-            names = self._needing({*gone, *self._copying.lost, *self._copying.resized})
+            names = self._packing.needing({*gone, *self._copying.lost, *self._copying.resized})
             self._copying.resized.clear()
             if not names:
                 return
             self._copying.lost |= dict.fromkeys(gone, "is gone from the store")
 
-    async def _plan(self, names: Sequence[str]) -> None:
-        """Pack these repositories, as the inventory has them now."""
-        self._source.mark()
-        self._forget([name for name in names if name in self._left_out])
-        rows = _Rows(self._inventory)
-        done = 0
-        for listing, manifests, blobs in self._source.listings(names):
-            planned = plan_pack(listing, manifests, blobs, lost=self._copying.lost, tags=self._options.tags)
-            name, pack = listing.name, planned.pack
-            self._left_out[name] = planned.left_out
-            self._missing[name] = planned.missing
-            if planned.unlinked:
-                self._unlinked.add(name)
-            done += 1
-            self._on_event(Progress(phase="packing", done=done, total=len(names), unit="repositories"))
-            if not pack.manifests:
-                continue
-            body = form.encode_pack(pack)
-            encoded = hashlib.sha256(body).hexdigest()
-            self._summaries[name] = PackSummary.of(encoded, pack)
-            rows.add(name, pack.blobs, encoded, form.compress(body))
-        rows.flush()
-
-    def _forget(self, names: Sequence[str]) -> None:
-        """What was planned for these before."""
-        for table in ("backup_need", "backup_pack"):
-            self._inventory.execute(f"delete from {table} where repository in (select unnest(?))", [list(names)])
-        for name in names:
-            self._summaries.pop(name, None)
-
-    def _needing(self, digests: Collection[Digest]) -> set[str]:
-        """The repositories whose packs need any of these."""
-        rows = self._inventory.all(
-            "select distinct repository from backup_need where digest in (select unnest(?::blob[]))",
-            [[digest.raw for digest in digests]],
-        )
-        return {name for (name,) in rows}
+    def _plan(self, names: Collection[str]) -> None:
+        self._packing.plan(sorted(names), lost=self._copying.lost, tags=self._options.tags, on_event=self._on_event)
 
     # -- packs, and the snapshot
 
@@ -385,7 +305,7 @@ class _Run:
             "select distinct n.digest from backup_need n"
             " anti join backup_blob b on b.digest = n.digest and b.size = n.size limit 1"
         )
-        needed = {summary.pack for summary in self._summaries.values()}
+        needed = {summary.pack for summary in self._packing.summaries.values()}
         packs = sorted(
             pack for pack in needed if self._kept_packs.get(pack, (None, ""))[0] != self._pack_sizes[pack]
         )
@@ -409,10 +329,10 @@ class _Run:
             after=after,
             repository_patterns=self._options.repositories,
             tag_patterns=self._options.tags,
-            repositories=self._summaries,
+            repositories=self._packing.summaries,
             blobs=blobs,
             bytes=size,
             new_blobs=self._copying.new_blobs,
             new_bytes=self._copying.new_bytes,
-            left_out=tuple(sorted(one for some in self._left_out.values() for one in some)),
+            left_out=tuple(sorted(one for some in self._packing.left_out.values() for one in some)),
         )

@@ -66,6 +66,7 @@ still listed when something of it is missing.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import zlib
@@ -86,6 +87,8 @@ PACKS: Final = "packs/"
 SNAPSHOTS: Final = "snapshots/"
 INTENTS: Final = "intents/"
 
+#: Added to the size of zlib's window: with the head and tail of gzip, without a time.
+_GZIP: Final = 16
 _BLOB: Final = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]{2})/([0-9a-f]{64,128})")
 _PACK: Final = re.compile(r"packs/([0-9a-f]{2})/([0-9a-f]{64})\.jsonl\.gz")
 _SNAPSHOT: Final = re.compile(r"snapshots/([0-9TZ]{16}-[0-9a-f]{8})-([0-9a-f]{64})\.json")
@@ -209,16 +212,27 @@ class Pack:
         return sorted(tag for tag, packed in self.tags.items() if packed.digest in bad)
 
 
-def encode_pack(pack: Pack) -> bytes:
-    """Its lines, not compressed. Equal packs give equal bytes."""
-    lines: list[dict[str, Any]] = [{"kind": "repository", "name": pack.name, "version": VERSION}]
-    lines += ({"kind": "blob", "digest": str(digest), "size": size} for digest, size in sorted(pack.blobs.items()))
-    lines += (
-        {"kind": "layer", "digest": str(digest), "target": str(target)}
-        for digest, target in sorted(pack.layers.items())
-    )
-    lines += (
-        {
+def encode_pack(pack: Pack) -> tuple[str, bytes]:
+    """The 64 hex characters of its name, and the bytes to store. Equal packs give equal bytes. The text of a large one
+    is never held whole."""
+    content, compressing = hashlib.sha256(), zlib.compressobj(6, wbits=zlib.MAX_WBITS | _GZIP)
+    stored = []
+    for line in _lines(pack):
+        text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        content.update(text)
+        stored.append(compressing.compress(text))
+    stored.append(compressing.flush())
+    return content.hexdigest(), b"".join(stored)
+
+
+def _lines(pack: Pack) -> Iterator[dict[str, Any]]:
+    yield {"kind": "repository", "name": pack.name, "version": VERSION}
+    for digest, size in sorted(pack.blobs.items()):
+        yield {"kind": "blob", "digest": str(digest), "size": size}
+    for digest, target in sorted(pack.layers.items()):
+        yield {"kind": "layer", "digest": str(digest), "target": str(target)}
+    for digest, known in pack.manifests.items():
+        yield {
             "kind": "manifest",
             "digest": str(digest),
             "type": known.media_type,
@@ -226,22 +240,12 @@ def encode_pack(pack: Pack) -> bytes:
             "needs": [str(need) for need in known.needs],
             "subject": str(known.subject) if known.subject else None,
         }
-        for digest, known in pack.manifests.items()
-    )
-    lines += (
-        {"kind": "signature", "manifest": str(manifest), "digest": str(digest)}
-        for manifest, digest in sorted(pack.signatures)
-    )
-    lines += ({"kind": "history", "tag": tag, "digest": str(digest)} for tag, digest in sorted(pack.history))
-    lines += (
-        {"kind": "tag", "tag": tag, "digest": str(packed.digest), "time": packed.time}
-        for tag, packed in sorted(pack.tags.items())
-    )
-    return b"".join(json.dumps(line, separators=(",", ":")).encode() + b"\n" for line in lines)
-
-
-def compress(body: bytes) -> bytes:
-    return gzip.compress(body, 6, mtime=0)
+    for manifest, digest in sorted(pack.signatures):
+        yield {"kind": "signature", "manifest": str(manifest), "digest": str(digest)}
+    for tag, digest in sorted(pack.history):
+        yield {"kind": "history", "tag": tag, "digest": str(digest)}
+    for tag, packed in sorted(pack.tags.items()):
+        yield {"kind": "tag", "tag": tag, "digest": str(packed.digest), "time": packed.time}
 
 
 def decode_pack(data: bytes, encoded: str, where: str) -> Pack:

@@ -13,10 +13,9 @@ create table present (
 -- dead: nothing needs it. young: only the grace keeps it; of temporary files that is an hour at the least.
 update present set
     young = mtime >= case kind when 'temporary' then $young_temporary else $young end,
-    dead = case kind
-        when 'blob' then digest not in (select digest from need)
-        when 'pack' then digest not in (select digest from need_pack)
-        else true end;
+    dead = true;
+update present set dead = false where kind = 'blob' and digest in (select digest from need);
+update present set dead = false where kind = 'pack' and digest in (select digest from need_pack);
 
 -- name: lost
 -- Needed blobs that are not there with their size.

@@ -9,14 +9,12 @@ though two listings agree: gc takes one that nothing needs, and gives it back wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 
 from regstore import layout
-from regstore.backup.listings import listings, mark
 from regstore.backup.missing import Link, Missing
 from regstore.backup.options import CreateOptions, refuse_unmatched
-from regstore.backup.plan import KnownManifest, Listing
 from regstore.backup.settling import Settling
 from regstore.backup.statements import SQL
 from regstore.digest import Digest
@@ -111,16 +109,6 @@ class Source:
         asked: set[Link] = set()
         while await self._missing.find_links(names, asked):
             await self._scanner.read_manifests()
-
-    def mark(self) -> None:
-        """Compute what each repository reaches, before `listings`."""
-        mark(self.inventory)
-
-    def listings(
-        self, names: Sequence[str]
-    ) -> Iterator[tuple[Listing, dict[Digest, KnownManifest], dict[Digest, int]]]:
-        """Each of these repositories with the manifests and the blobs (their sizes) that it may need."""
-        return listings(self.inventory, names)
 
 
 async def list_blobs(scanner: Scanner) -> None:

@@ -32,8 +32,10 @@ select distinct name from ((from ({one}) except from ({other})) union all (from 
 -- name: adopt_repositories
 -- Numbers for those that only the later listing has.
 insert into main.repository
-select (select coalesce(max(id), 0) from main.repository) + row_number() over (), name from {schema}.repository
-where name in (select unnest($names::varchar[])) and name not in (select name from main.repository)
+select (select coalesce(max(id), 0) from main.repository) + row_number() over (), name from (
+    select later.name from {schema}.repository later anti join main.repository known on known.name = later.name
+    where later.name in (select unnest($names::varchar[]))
+)
 
 -- name: columns
 -- Of a {table}, without its repository.
@@ -61,7 +63,7 @@ named as (
     select e.target from revision_link v join edge e on e.source = v.digest
     where v.repository in (from chosen) and e.kind <> {subject}
 )
-select digest from named where digest is not null and digest not in (select digest from blob)
+select digest from named anti join blob using (digest) where digest is not null
 
 -- name: present
 select digest from blob where digest in (select unnest($digests::blob[]))
@@ -80,50 +82,3 @@ where r.name in (select unnest($names::varchar[])) and e.kind not in ({subject},
 
 -- name: repository_numbers
 select name, id from repository
-
--- name: roots
--- For `Reachability`: what repositories link.
-select repository, digest, true as expand from revision_link
-union all select repository, target, true from tag
-union all select repository, digest, true from legacy_revision
-
--- name: layer_links
-select r.name, t.digest, t.target from layer_link t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: revision_links
-select r.name, t.digest, t.target, link_fault(t.size, t.target, t.unread) from revision_link t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: legacy_revisions
-select r.name, t.digest from legacy_revision t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: signature_links
-select r.name, t.revision, t.digest from signature_link t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: tag_index
-select r.name, t.name, t.digest from tag_index t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: tags
-select r.name, t.name, t.target, t.mtime, link_fault(t.size, t.target, t.unread)
-from tag t join repository r on r.id = t.repository
-where r.name in (select unnest($names::varchar[]))
-
--- name: manifests
--- Of what each repository reaches: digest, state, reason, media type, and the edges.
-select r.name, m.digest, any_value(m.state), any_value(m.reason), any_value(m.media_type),
-    list({'target': e.target, 'kind': e.kind}) filter (e.target is not null)
-from backup_reach t join repository r on r.id = t.repository
-join manifest m on m.digest = t.digest left join edge e on e.source = t.digest
-where t.expand and r.name in (select unnest($names::varchar[])) group by r.name, m.digest
-
--- name: blobs
--- That each repository may need, and their bytes.
-select distinct r.name, b.digest, b.size from (
-    select repository, digest from backup_reach union select repository, target from layer_link
-    union select repository, digest from signature_link
-) t join repository r on r.id = t.repository join blob b on b.digest = t.digest
-where r.name in (select unnest($names::varchar[]))

@@ -13,8 +13,7 @@ group by m.key, r.id, m.name, m.tag order by m.key;
 -- name: blobs
 -- (digest, key, size): the newest copy in the trash of what is in {reach} and is no blob.
 select t.digest, arg_max(t.key, t.run), arg_max(t.size, t.run)
-from trash t
-where t.digest in (select digest from {reach}) and t.digest not in (select digest from blob)
+from trash t semi join {reach} k on k.digest = t.digest anti join blob b on b.digest = t.digest
 group by t.digest;
 
 -- name: no_longer_missing

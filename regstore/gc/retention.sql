@@ -48,7 +48,7 @@ create or replace temp table gc_tag_image (digest blob, config blob);
 -- (digest, size) of those whose time is not known.
 select i.config, any_value(b.size)
 from gc_tag_image i left join blob b on b.digest = i.config
-where i.config not in (select digest from main.config_created)
+anti join main.config_created c on c.digest = i.config
 group by i.config;
 
 -- name: decide

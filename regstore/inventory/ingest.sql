@@ -20,9 +20,8 @@ insert into unknown select key, size, mtime from decoded where kind = 'unknown'
 insert into repository
 select (select coalesce(max(id), 0) from repository) + row_number() over (), name
 from (
-    select distinct name from decoded
+    select distinct name from decoded anti join repository using (name)
     where name is not null and kind not in ('unknown', 'marker', 'litter', 'seed')
-        and name not in (select name from repository)
 );
 
 create or replace temp table located as

@@ -31,7 +31,7 @@ select repository, min(reason) from (
     from reach k join manifest m on m.digest = k.digest
     where k.expand and m.state not in ('ok', 'missing') and ({whole} or m.state not in ('mismatch', 'unreadable'))
 )
-where repository not in (select repository from migrate_protected)
+anti join migrate_protected using (repository)
 group by repository
 returning repository
 

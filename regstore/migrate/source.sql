@@ -6,8 +6,9 @@ select distinct target from (
     select target, mtime from layer_link
     union all select target, mtime from revision_link
     union all select target, mtime from tag
-)
-where mtime >= $young and target is not null and target not in (select digest from blob)
+) young
+anti join blob b on b.digest = young.target
+where mtime >= $young and target is not null
 
 -- name: unlisted_links
 -- (repository, its name, digest, whether it is a manifest) that young manifests and tags name, and that nothing links.

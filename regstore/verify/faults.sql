@@ -35,12 +35,14 @@ create or replace table verify_fault as
 with blob_fault as (
     select step, kind, digest, min(detail) as detail from verify_found where area is null group by step, kind, digest
 ),
+of_manifest as (
+    select digest from manifest semi join blob_fault using (digest) where state <> 'missing'
+    union
+    select digest from revision_link semi join blob_fault using (digest)
+),
 fault as (
-    select *, case
-        when digest in (
-            select digest from manifest where state <> 'missing' union all select digest from revision_link
-        ) then 'manifest' else 'blob' end as area
-    from blob_fault
+    select f.*, case when m.digest is null then 'blob' else 'manifest' end as area
+    from blob_fault f left join of_manifest m on m.digest = f.digest
     union all by name
     select * from verify_found where area is not null
 )
@@ -80,7 +82,7 @@ where f.area = 'signature'
 
 -- name: blob_missing
 select distinct {step} as step, 'blob missing' as kind, stored as digest, 'its blob is not there' as detail
-from verify_required where stored is not null and stored not in (select digest from blob)
+from verify_required r anti join blob b on b.digest = r.stored where stored is not null
 
 -- name: blob_damaged
 select {step} as step, 'blob damaged' as kind, digest, reason as detail from manifest where state = 'mismatch'
@@ -93,13 +95,13 @@ from (
     select digest, detail from verify_unread
     union all
     select digest, 'it can''t be read: ' || reason from manifest where state = 'unreadable'
-) where digest not in (select digest from archived_blob)
+) anti join archived_blob using (digest)
 
 -- name: blob_archived
-select {step} as step, 'archived' as kind, digest, {archived} as detail from archived_blob
-where digest in (select stored from verify_required)
-    and key not in (from verify_at_hand)
-    and digest not in (select digest from manifest where state in ('ok', 'mismatch', 'invalid'))
+select {step} as step, 'archived' as kind, digest, {archived} as detail from archived_blob a
+semi join verify_required r on r.stored = a.digest
+anti join verify_at_hand h on h.key = a.key
+anti join (from manifest where state in ('ok', 'mismatch', 'invalid')) m on m.digest = a.digest
 
 -- name: manifest_unreadable
 select {step} as step, 'manifest unreadable' as kind, digest, reason as detail from manifest
@@ -107,21 +109,26 @@ where state in ('invalid', 'too large') and digest in (select digest from verify
 
 -- name: size_differs
 -- From what a manifest says. Of a damaged blob that is no news.
-select {step} as step, 'size differs' as kind, s.digest,
-    'manifest ' || digest_text(s.source) || ' says ' || s.size || ' bytes, it has ' || b.size || case
-        when b.digest in (
-            select digest from verify_proven union all select digest from manifest where state in ('ok', 'invalid')
-        ) then '; its own bytes are right, the manifest is wrong'
-        else '' end as detail
-from (
-    select n.source, n.size, n.digest, r.stored from verify_need n
+with differing as materialized (
+    select n.source, n.digest, n.size as said, r.stored, b.size
+    from verify_need n
     join verify_required r on r.repository = n.repository and r.digest = n.digest
-    where n.size >= 0
-) s
-join blob b on b.digest = s.stored
-where b.size <> s.size and s.stored not in (
-    select digest from manifest where state = 'mismatch' union all select digest from verify_rotten
+    join blob b on b.digest = r.stored
+    where n.size >= 0 and b.size <> n.size
+),
+proven as (
+    select p.digest from verify_proven p semi join differing d on d.stored = p.digest
+    union
+    select m.digest from manifest m semi join differing d on d.stored = m.digest where m.state in ('ok', 'invalid')
 )
+select {step} as step, 'size differs' as kind, d.digest,
+    'manifest ' || digest_text(d.source) || ' says ' || d.said || ' bytes, it has ' || d.size || case
+        when p.digest is not null then '; its own bytes are right, the manifest is wrong'
+        else '' end as detail
+from differing d
+left join proven p on p.digest = d.stored
+anti join (from manifest where state = 'mismatch') m on m.digest = d.stored
+anti join verify_rotten r on r.digest = d.stored
 
 -- Rules about links: (step, sort, kind, area, repository, digest, tag, size, mtime, body, repairable, detail), or of
 -- these what they have; of each repository alone.
@@ -151,18 +158,22 @@ from verify_odd_link where unread is not null
 select {step} as step, a.area as sort, 'archived' as kind, a.area, r.id as repository, a.digest, a.tag,
     {archived} as detail
 from verify_archived_link a join repository r on r.name = a.repository
-where key not in (from verify_at_hand)
+anti join verify_at_hand h on h.key = a.key
 
 -- name: link_damaged
-select {step} as step, sort, 'link damaged' as kind, area, repository, digest, size, mtime,
+with damaged as materialized (
+    from (
+        select '1' as sort, 'revision' as area, * from revision_link union all select '2', 'layer', * from layer_link
+    )
+    where unread is null
+        and (target is null or target <> digest and (area = 'revision' or is_sha256(digest)))
+),
+held as (select distinct digest from blob semi join damaged using (digest))
+select {step} as step, sort, 'link damaged' as kind, area, repository, d.digest, size, mtime,
     case when target is null then body else coalesce(body, encode(digest_text(target))) end as body,
-    is_sha256(digest) and digest in (select digest from blob) and not {pull_through} as repairable,
+    is_sha256(d.digest) and h.digest is not null and not {pull_through} as repairable,
     'it ' || link_fault(size, target, null) as detail
-from (
-    select '1' as sort, 'revision' as area, * from revision_link union all select '2', 'layer', * from layer_link
-)
-where unread is null
-    and (target is null or target <> digest and (area = 'revision' or is_sha256(digest)))
+from damaged d left join held h on h.digest = d.digest
 
 -- name: tag_damaged
 select {step} as step, 'link damaged' as kind, 'tag' as area, repository, name as tag, size, mtime, body,

@@ -23,22 +23,22 @@ select count(*), count(*) filter (pull) from (
 
 -- name: absences
 -- (name, number), of what is normal.
-select 'foreign', count(distinct digest) from verify_named
-where kind = {foreign_layer} and not linked and not followed and digest not in (select digest from blob)
+select 'foreign', count(distinct digest) from verify_named anti join blob using (digest)
+where kind = {foreign_layer} and not linked and not followed
 union all
 select 'sparse', count(*) from (
     select distinct repository, digest from verify_named where kind = {manifest} and not followed
 )
 union all
 select 'leftovers', count(*) from layer_link l
-where l.target is not null and l.target not in (select digest from blob)
-    and (l.target = l.digest or not is_sha256(l.digest))
-    and not exists (from verify_required r where r.repository = l.repository and r.digest = l.digest)
+anti join blob b on b.digest = l.target
+anti join verify_required r on r.repository = l.repository and r.digest = l.digest
+where l.target is not null and (l.target = l.digest or not is_sha256(l.digest))
 union all
-select 'signatures', count(*) from signature_link where digest not in (select digest from blob)
+select 'signatures', count(*) from signature_link anti join blob using (digest)
 union all
-select 'cached', count(distinct stored) from verify_required
-where {pull_through} and stored is not null and stored not in (select digest from blob)
+select 'cached', count(distinct stored) from verify_required r anti join blob b on b.digest = r.stored
+where {pull_through} and stored is not null
 
 -- name: faults
 select f.id, f.kind, f.area, f.detail, r.name, f.digest, f.tag, f.repairable

@@ -4,7 +4,8 @@
 -- (key) of what a listing calls archived and some tag needs; a manifest that is known was read all the same.
 select a.key from archived_blob a
 join verify_fault f on f.digest = a.digest and f.kind = 'archived'
-where a.class <> '' and a.digest not in (select digest from manifest)
+anti join manifest m on m.digest = a.digest
+where a.class <> ''
 union select key from verify_archived_link where class <> ''
 
 -- name: suspect

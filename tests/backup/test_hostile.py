@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,12 @@ async def replaced(pack: Pack, name: str = "a") -> ModelStore:
     """A backup whose only snapshot has this pack."""
     backup = ModelStore()
     result = await take(memory(small()), memory(backup))
-    body = form.encode_pack(pack)
-    encoded = hashlib.sha256(body).hexdigest()
+    encoded, stored = form.encode_pack(pack)
     snapshot = replace(result.snapshot, repositories={name: PackSummary.of(encoded, pack)})
     del backup.objects[result.key]
     text = form.encode_snapshot(snapshot)
     backup.objects[form.snapshot_key(snapshot.run, text)] = (text, NOW)
-    backup.objects[form.pack_key(encoded)] = (form.compress(body), NOW)
+    backup.objects[form.pack_key(encoded)] = (stored, NOW)
     backup.objects[form.blob_key(HERE)] = (BYTES, NOW)
     return backup
 

@@ -11,7 +11,9 @@ create or replace table gc_gone (digest blob, position bigint);
 -- name: keep_reached
 -- Run on a later look at all links, with its plan. Gives how many stay: what it reaches, and what a repository may need
 -- that has become unreadable, of the very links that this run took from it.
-delete from main.gc_candidate where digest not in (select digest from gc_dead_blob) or digest in (
+delete from main.gc_candidate where digest in (
+    select digest from main.gc_candidate anti join gc_dead_blob using (digest)
+    union
     select unnest([l.digest, l.target]) from main.layer_link l
     join main.gc_dead_layer_link using (repository, digest)
     join main.repository r on r.id = l.repository

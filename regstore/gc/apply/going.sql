@@ -63,12 +63,15 @@ create or replace table gc_now (
 -- name: keep_what_changed
 -- Run on a later look, with its plan. $busy: names of repositories of which nothing goes now; $tags: tags, each with its
 -- repository before it and a colon. Gives the keys that stay.
-delete from main.gc_now
-where name in (select unnest($busy::varchar[])) or name || ':' || label in (select unnest($tags::varchar[]))
-    or key not in (
-        select key from main.gc_now n join gc_unlink u using (key)
-        where u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
-    )
+delete from main.gc_now where key in (
+    select key from main.gc_now semi join (select unnest($busy::varchar[]) as name) using (name)
+    union
+    select n.key from main.gc_now n
+    semi join (select unnest($tags::varchar[]) as tag) t on t.tag = n.name || ':' || n.label
+    union
+    select n.key from main.gc_now n anti join gc_unlink u
+        on u.key = n.key and u.size = n.size and u.mtime = n.mtime and u.body is not distinct from n.body
+)
 returning key;
 
 -- name: slice

@@ -73,27 +73,30 @@ from (
 ) p
 join repository r using (name);
 create or replace temp table standing_repository as
-select name from repository
-where id in (select repository from staying) or id in (select repository from gc_protected);
+select r.name from repository r
+semi join (select repository from staying union select repository from gc_protected) s on s.repository = r.id;
 
 -- name: inner
 -- gc_dead_litter, from the repositories' own folders: nothing else in its folder stays.
 insert into gc_dead_litter
-with placed as (
+with placed as materialized (
     select p.key, p.size, p.mtime, r.id as repository, {level_of_litter}
     from litter_place p join repository r using (name)
 )
 select repository, key, size, mtime, null
-from placed l anti join gc_protected using (repository)
-where case level
-    when 'repository' then repository not in (select repository from staying)
-    when 'tag' then not exists (
-        from staying s where s.repository = l.repository and s.level in ('tag', 'tag index') and s.tag = l.tag)
-    when 'tag index' then not exists (
-        from staying s where s.repository = l.repository and s.level = 'tag index' and s.tag = l.tag
-            and s.part = l.part)
-    else not exists (
-        from staying s where s.repository = l.repository and s.level = l.level and s.part = l.part) end;
+from (
+    from placed l anti join staying s on s.repository = l.repository where l.level = 'repository'
+    union all
+    from placed l anti join (from staying where level in ('tag', 'tag index')) s
+        on s.repository = l.repository and s.tag = l.tag where l.level = 'tag'
+    union all
+    from placed l anti join staying s
+        on s.repository = l.repository and s.level = l.level and s.tag = l.tag and s.part = l.part
+    where l.level = 'tag index'
+    union all
+    from placed l anti join staying s on s.repository = l.repository and s.level = l.level and s.part = l.part
+    where l.level not in ('repository', 'tag', 'tag index')
+) anti join gc_protected using (repository);
 
 -- name: no_standing
 create or replace temp table standing_repository (name varchar);
@@ -106,9 +109,12 @@ from litter_place where regexp_matches(folder, '^{blobs}(?:{blob})/');
 -- name: outer
 -- gc_dead_litter, from the folders of blobs, and from those above repositories, where no repository below stays.
 insert into gc_dead_litter
-with placed as (
+with placed as materialized (
     select *, unhex(split_part(folder, '/', 7)) as digest
     from litter_place where regexp_matches(folder, '^{blobs}(?:{blob})/')
+),
+unknown_place as (
+    select unhex(split_part(key, '/', 7)) as digest from unknown where regexp_matches(key, '^{blobs}(?:{blob})/')
 ),
 parts as (
     select string_split(name, '/') as parts from standing_repository
@@ -119,12 +125,10 @@ above as (
     select distinct '{repositories}' || array_to_string(parts[:n], '/') || '/' as folder
     from parts, unnest(range(1, len(parts) + 1)) as t(n)
 )
-select null, key, size, mtime, digest from placed
-where (digest not in (select digest from blob) or digest in (select digest from gc_dead_blob))
-    and digest not in (
-        select unhex(split_part(key, '/', 7)) from unknown where regexp_matches(key, '^{blobs}(?:{blob})/')
-    )
+select null, key, size, mtime, digest
+from (
+    from placed anti join blob using (digest) union all from placed semi join gc_dead_blob using (digest)
+) anti join unknown_place using (digest)
 union all
-select null, key, size, mtime, null from litter_place
-where name is null and regexp_matches(folder, '^{repositories}{name}/$')
-    and folder not in (select folder from above);
+select null, key, size, mtime, null from litter_place anti join above using (folder)
+where name is null and regexp_matches(folder, '^{repositories}{name}/$');
