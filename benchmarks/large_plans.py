@@ -147,7 +147,7 @@ def plan(name: str, folder: Path, memory: str) -> dict[str, float]:
             inventory.execute(f"insert into {each} by name select * from '{folder / each}.parquet'")
         keys = sum(inventory.counts(*_KEYS).values())
         before, began = _cpu(), time.perf_counter()
-        found = _PLANNERS[name](inventory, folder)
+        found = PLANNERS[name](inventory, folder)
         wall, cpu = time.perf_counter() - began, _cpu() - before
         inventory.complete = False
     return {"keys": keys, "wall": wall, "cpu": cpu, "found": found}
@@ -213,7 +213,7 @@ def _backup(inventory: Inventory, folder: Path) -> int:
 
 
 #: Each returns the number of what it found: blobs that go, blobs to copy, faults, manifests that are packed.
-_PLANNERS: Final[dict[str, Callable[[Inventory, Path], int]]] = {
+PLANNERS: Final[dict[str, Callable[[Inventory, Path], int]]] = {
     "gc": _gc,
     "gc by policy": _gc_by_policy,
     "migrate": _migrate,
@@ -256,9 +256,9 @@ def main() -> None:
     parser.add_argument("--keys", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--memory", default="2GB", help="DuckDB's limit")
     parser.add_argument("--shape", nargs="+", choices=("many", "giant"), default=["many", "giant"])
-    parser.add_argument("--only", nargs="+", choices=_PLANNERS, default=list(_PLANNERS))
+    parser.add_argument("--only", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     parser.add_argument("--generate", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
-    parser.add_argument("--plan", choices=_PLANNERS, help=argparse.SUPPRESS)
+    parser.add_argument("--plan", choices=PLANNERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.generate:

@@ -24,7 +24,7 @@ create or replace temp table why_root (repository integer, digest blob, reason v
 -- of each. following: a tag that follows what it names counts, too.
 insert into why_root
 with front as (
-    select repository, digest from why_met where round = $round and repository not in (select repository from why_root)
+    select repository, digest from why_met anti join why_root using (repository) where round = $round
 )
 select repository, digest, reason
 from (
@@ -61,7 +61,7 @@ from (
     select f.repository, f.digest, 5, 'a key that is not understood'
     from front f
     semi join unknown_digest using (digest)
-    where f.repository not in (select id from repository)
+    anti join repository r on r.id = f.repository
 )
 qualify row_number() over (partition by repository order by rank, reason, digest) = 1;
 
@@ -69,7 +69,7 @@ qualify row_number() over (partition by repository order by rank, reason, digest
 -- Add to why_met, as the next round, what names anything of this one; how much that was. All of it is reached.
 insert into why_met
 with front as (
-    select repository, digest from why_met where round = $round and repository not in (select repository from why_root)
+    select repository, digest from why_met anti join why_root using (repository) where round = $round
 ),
 named as (
     select f.repository, e.source as digest, e.target as below, e.kind::varchar as said

@@ -52,19 +52,23 @@ where d.digest is null
 -- target's. fate: 'set'; 'conflict' where somebody else set it since, or always; 'unread' where the target does not
 -- give it.
 create or replace table migrate_tag_difference as
+with ours as (
+    select distinct m.id as repository, r.tag as name
+    from migrate_record r
+    join migrate_repository m on m.target = r.repository and m.name = r.origin
+    join dst.tag d on d.repository = m.dst and d.name = r.tag
+    where r.place = $place and (r.digest = d.target or r.was = d.target and d.mtime <= r.written)
+)
 select l.repository, l.name, l.target, l.mtime, d.name is not null as present, d.target as was, d.unread,
     case
         when $overwrite or d.name is null then 'set'
         when d.unread is not null then 'unread'
-        when exists (
-            from migrate_record r where r.repository = m.target and r.tag = l.name and d.target is not null
-                and r.place = $place and r.origin = m.name
-                and (r.digest = d.target or r.was = d.target and d.mtime <= r.written)
-        ) then 'set'
+        when o.name is not null then 'set'
         else 'conflict'
     end as fate
 from live_tag l join migrate_repository m on m.id = l.repository
 left join dst.tag d on d.repository = m.dst and d.name = l.name
+left join ours o on o.repository = l.repository and o.name = l.name
 where d.target is distinct from l.target
 
 -- name: tags

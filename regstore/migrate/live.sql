@@ -55,27 +55,31 @@ returning repository
 select repository, target as digest, true as expand from migrate_scope_tag
 
 -- name: layer_links
--- live_layer_link(repository, digest, target): sound, to a blob that is there, and reached.
+-- live_layer_link(repository, digest, target): sound, to a blob that is there, and reached. One large join a statement:
+-- their hash tables would be in memory at once.
+create or replace temp table sound_layer_link as
+select x.repository, x.digest, x.target, {everything} or p.repository is not null as taken
+from layer_link x
+semi join blob b on b.digest = x.target
+semi join migrate_repository m on m.id = x.repository
+left join (select distinct repository from migrate_protected) p on p.repository = x.repository
+where is_sound_layer_link(x.digest, x.target);
+
 create or replace table live_layer_link as
-with sound as (
-    select x.repository, x.digest, x.target, p.repository is not null as all_of_it
-    from layer_link x semi join migrate_repository m on m.id = x.repository
-    left join (select distinct repository from migrate_protected) p on p.repository = x.repository
-    where is_sound_layer_link(x.digest, x.target)
-),
-taken as materialized (
-    select repository, digest, target from sound where {everything} or all_of_it
-    union all
-    select x.repository, x.digest, x.target
-    from sound x semi join reach k on k.repository = x.repository and k.digest = x.digest
-    where not ({everything} or all_of_it)
-    union all
-    select x.repository, x.digest, x.target
-    from sound x semi join reach k on k.repository = x.repository and k.digest = x.target
-    anti join reach o on o.repository = x.repository and o.digest = x.digest
-    where not ({everything} or all_of_it) and x.target <> x.digest
-)
-from taken x semi join blob b on b.digest = x.target
+select repository, digest, target from sound_layer_link where taken;
+
+insert into live_layer_link
+select x.repository, x.digest, x.target
+from sound_layer_link x semi join reach k on k.repository = x.repository and k.digest = x.digest
+where not taken;
+
+insert into live_layer_link
+with alias as materialized (from sound_layer_link where not taken and target <> digest)
+select x.repository, x.digest, x.target
+from alias x semi join reach k on k.repository = x.repository and k.digest = x.target
+anti join live_layer_link l on l.repository = x.repository and l.digest = x.digest;
+
+drop table sound_layer_link
 
 -- name: revisions
 -- live_revision(repository, digest): likewise, whose bytes are what the digest says as far as anybody looked.

@@ -144,10 +144,9 @@ from (
     select '3', 'tag', repository, null, name, size, mtime, unread from tag
 ) x
 join repository r on r.id = x.repository
-where x.unread is not null and not exists (
-    from verify_archived_link a where a.area = x.area and a.repository = r.name
-        and a.digest is not distinct from x.digest and a.tag is not distinct from x.tag
-)
+anti join verify_archived_link a on a.area = x.area and a.repository = r.name
+    and a.digest is not distinct from x.digest and a.tag is not distinct from x.tag
+where x.unread is not null
 
 -- name: odd_link_unreadable
 select {step} as step, area as sort, 'link unreadable' as kind, area, repository, digest, tag, size, mtime,

@@ -99,7 +99,7 @@ every as (
 ),
 totals as (select repository, count(*) as keys from every group by repository),
 odd as (
-    select r.id as repository
+    select distinct r.id as repository
     from repository r
     semi join (
         select key[{repositories_length} + 1:] as rest from unknown where starts_with(key, '{repositories}')
@@ -115,10 +115,11 @@ share as (
     from dead group by repository
 )
 select r.name, tags, revisions, layer_links, uploads,
-    s.keys = coalesce(t.keys, 0) and s.repository not in (from odd) as emptied
+    s.keys = coalesce(t.keys, 0) and o.repository is null as emptied
 from share s
 join repository r on r.id = s.repository
-left join totals t using (repository);
+left join totals t on t.repository = s.repository
+left join odd o on o.repository = s.repository;
 
 -- name: bytes
 -- (name, bytes) of the dead blobs that each repository's dead links name.

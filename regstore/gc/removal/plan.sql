@@ -37,8 +37,8 @@ anti join revision_there t on t.repository = n.repository and t.digest = n.diges
 union all
 select 'repository', n.repository, ''
 from (select unnest($repositories::varchar[]) as repository) n
-where n.repository not in (select repository from tag_there)
-    and n.repository not in (select repository from revision_there)
+anti join tag_there t on t.repository = n.repository
+anti join revision_there v on v.repository = n.repository
 order by 1, 2, 3;
 
 -- name: kept
