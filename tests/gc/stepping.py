@@ -82,7 +82,8 @@ class WorldStorage(ModelStorage):
 
 
 class Toolkit(WorldStorage):
-    """Runs one piece of work on the world, step by step. `waiting`: (operation, keys) that it is about to do."""
+    """Runs one piece of work on the world, step by step. `waiting`: (operation, keys) that it is about to do. What it
+    asks for at the same time is done one after the other, in that order."""
 
     def __init__(self, world: World, loop: asyncio.AbstractEventLoop, *, page: int) -> None:
         super().__init__(world, page=page)
@@ -91,6 +92,7 @@ class Toolkit(WorldStorage):
         #: Every operation that was asked for, also those that were cancelled before their turn came.
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         self._go: asyncio.Future[None] | None = None
+        self._turn = asyncio.Lock()
         self._stopped = asyncio.Event()
         self._task: asyncio.Task[Any] | None = None
 
@@ -103,15 +105,15 @@ class Toolkit(WorldStorage):
         self._loop.run_until_complete(begin())
 
     async def turn(self, operation: str, *keys: str) -> None:
-        assert self._go is None, "one at a time"
-        self.waiting = operation, keys
-        self.asked.append(self.waiting)
-        self._go = self._loop.create_future()
-        self._stopped.set()
-        try:
-            await self._go
-        finally:
-            self.waiting = self._go = None
+        self.asked.append((operation, keys))
+        async with self._turn:
+            self.waiting = operation, keys
+            self._go = self._loop.create_future()
+            self._stopped.set()
+            try:
+                await self._go
+            finally:
+                self.waiting = self._go = None
 
     @property
     def done(self) -> bool:
