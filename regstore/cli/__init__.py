@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
-from gc import freeze, set_threshold  # `gc` is a module of this package
 from typing import NoReturn
+
+from regstore.machine import collect_seldom
 
 
 def main() -> NoReturn:
     """The `regstore` program. Ends the process with one of the exit codes of `regstore.errors`."""
     _open_closed_streams()
-    # What is imported lives to the end, and looking through it for garbage again and again takes a tenth of a run.
-    set_threshold(50_000, 20, 20)
-    # At the end it would be looked through several times, for 50 ms and more, and is gone with the process anyhow. What
-    # is registered first runs last.
-    atexit.register(freeze)
+    collect_seldom()
     try:
         from regstore.cli.completing import prepare
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from regstore.events import Event
+from regstore.machine import collect_seldom
 from regstore.storage.base import Counters, Storage
 from regstore.storage.optional import StoreAddress
 from regstore.tasks.messages import (
@@ -37,6 +38,7 @@ from regstore.tasks.runner import Context
 
 
 def main() -> None:
+    collect_seldom()
     # Handled, not ignored: what a worker starts (a `credential_process`) is to take them as usual.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
