@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.cli.gc_options import Questions
-from regstore.concurrency import in_thread
 from regstore.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,6 +101,7 @@ async def open_plan(
     storage: Storage, options: GcRunOptions, cluster: Cluster, on_event: OnEvent
 ) -> AsyncIterator[SparkPlan]:
     """In a session of its own."""
+    from regstore.concurrency import in_thread
     from regstore.spark.run import open_spark_plan, refuse_options
     from regstore.spark.session import open_session
 
