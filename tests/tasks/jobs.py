@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from regstore.errors import NotFound, StorageError
 from regstore.events import Notice
 from regstore.tasks import Context
 from regstore.tasks.runner import Task
+
+RowTask = Callable[[Iterable[Any]], Iterable[Any]]
 
 
 async def process_id(context: Context, work: float) -> int:
@@ -89,3 +92,9 @@ class Waiting:
     async def __call__(self, context: Context, work: Any) -> Any:
         Path(self.begun).write_text(f"{os.getpid()}\n")
         await asyncio.sleep(60)
+
+
+async def map_rows(context: Context, work: tuple[RowTask, list[Any]]) -> list[Any]:
+    """A task of a cluster (`regstore.spark.tasks`), of batches of Arrow."""
+    task, batches = work
+    return await asyncio.to_thread(lambda: list(task(batches)))
