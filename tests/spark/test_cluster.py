@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from regstore.cli.submit import regstore_spark
 from regstore.errors import InputError, Refused, RegstoreError
 from regstore.events import Event, Progress
 from regstore.gc.plan import GcOptions
@@ -28,10 +31,11 @@ from regstore.spark.tasks.rows import DDL
 from regstore.spark.work_folder import WorkFolder
 from regstore.storage.opening import open_storage
 from regstore.storage.optional import OpensElsewhere
-from tests.cli.conftest import Run
+from tests.cli.conftest import Run, Said
 from tests.examples import examples
 from tests.model.random_registry import DAY, NOW, example_registry
-from tests.servers.spark import WORKERS, SparkCluster
+from tests.servers.process import clean_environment
+from tests.servers.spark import WORKERS, SparkCluster, home
 from tests.spark.comparing import POLICY, compare, is_blocked, some_registries, together
 from tests.spark.conftest import MemoryStores
 
@@ -195,3 +199,32 @@ def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry
     assert said.plan == one.plan
     assert said.plan["dropped_tags"] and said.plan["blobs"]["dead"]
     assert not session.sparkContext._jsc.sc().isStopped()
+
+
+@pytest.mark.slow
+def test_spark_submit(spark_cluster: SparkCluster, run: Run, registry: Path, tmp_path: Path) -> None:
+    """The same words, output and exit code; it starts a driver of its own."""
+    words = ["gc", registry, "--dry-run", "--json", "--delete-untagged"]
+    one = run(*words)
+    program = str(home() / "bin" / "spark-submit")
+    environment = clean_environment(tmp_path, SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
+    said = subprocess.run(
+        [
+            *(
+                program,
+                "--master",
+                spark_cluster.master,
+                "--conf",
+                "spark.ui.enabled=false",
+                "--executor-memory",
+                "700m",
+            ),
+            *(regstore_spark.__file__, *map(str, words), "--work", str(tmp_path / "work"), "--shards", "2"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert said.returncode == one.code
+    assert Said(said.returncode, said.stdout, said.stderr).plan == one.plan

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from regstore.cli import spark_submit
+from regstore.cli.submit import regstore_spark
 from regstore.errors import InputError, Refused
 from regstore.spark import session as session_module
 from regstore.spark.options import SparkOptions
@@ -43,10 +43,10 @@ def test_engines(run: Run, registry: Path) -> None:
 
 
 def test_the_file_for_spark_submit(registry: Path) -> None:
-    """Without words it says where it is; with a command it is regstore with Spark."""
-    script = [sys.executable, "-m", "regstore.cli.spark_submit"]
+    """Without words it says where it is; with a command it is regstore with Spark. It is run as spark-submit does."""
+    script = [sys.executable, regstore_spark.__file__]
     where = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert where.stdout == f"{spark_submit.__file__}\n"
+    assert where.stdout == f"{regstore_spark.__file__}\n"
     told = subprocess.run([*script, "gc", str(registry)], capture_output=True, text=True, check=False)
     assert told.returncode == 2
     assert "with --engine spark gc only plans as yet" in told.stderr
