@@ -1,11 +1,14 @@
 """Hashing every blob: `regstore verify --read-data all` against openssl and sha256sum, on the same bytes on disk.
 
-    python -m benchmarks.verify [--blobs 40] [--size 75000000] [--small 20000] [--repeat 5] [--keep FOLDER]
+    python -m benchmarks.verify [--blobs 40] [--size 75000000] [--small 20000] [--repeat 5] [--keep FOLDER] [--s3 1,2]
 
 Two trees: `large`, layers of 75 MB; `small`, a registry's worth of keys with blobs of 8 kB. Of the peers as many
 processes run as there are cores (`xargs -P`). The tools take turns, on a page cache that the first, uncounted round
 has filled: what is compared is hashing, not the disk. `of the cores` is against `openssl speed -evp sha256` on all
 cores at once, taken in the same round. regstore also lists the store, reads each manifest, and checks every link.
+
+With `--s3` the same trees lie in an S3 endpoint in memory (`benchmarks.s3_memory`), and regstore reads them by so many
+worker processes, in turn. The endpoint is one process, on the same cores: what counts is the processor time.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.generate import write_large
-from benchmarks.measure import Run, environment, machine, median, megabytes, run, seconds, table, version
+from benchmarks.measure import Endpoint, Run, environment, machine, median, megabytes, run, seconds, table, version
 
 CORES = os.cpu_count() or 1
 
@@ -116,6 +120,30 @@ def report(name: str, folder: Path, repeat: int) -> None:
     print(table(["", "wall", "rate", "of the cores", "processor", "memory"], rows), flush=True)
 
 
+def report_s3(name: str, folder: Path, repeat: int, workers: list[str]) -> None:
+    runs: dict[str, list[Run]] = {number: [] for number in workers}
+    with Endpoint("--tree", str(folder)) as endpoint:
+        for _ in range(repeat):
+            for number, done in runs.items():
+                command = [sys.executable, "-m", "regstore", "verify", "s3://bench", "--endpoint-url", endpoint.url]
+                command += ["--read-data", "all", "--json", "--quiet", "--workers", number]
+                done.append(run(command, environment(), endpoint))
+                if done[-1].exit_code:
+                    raise RuntimeError(f"regstore failed: {done[-1].stderr[-2000:]}")
+    rows = [
+        [
+            number,
+            seconds(median(done, "wall")),
+            seconds(median(done, "cpu")),
+            seconds(statistics.median(each.counters["cpu_seconds"] for each in done)),
+            megabytes(median(done, "memory")),
+        ]
+        for number, done in runs.items()
+    ]
+    print(f"\n{name}, in an S3 endpoint\n")
+    print(table(["workers", "wall", "processor", "the endpoint's", "memory"], rows), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blobs", type=int, default=40)
@@ -125,6 +153,7 @@ def main() -> None:
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="write the trees here, and use them if they are there"
     )
+    parser.add_argument("--s3", default="", metavar="N,N", help="in an S3 endpoint, by so many workers in turn")
     arguments = parser.parse_args()
     print(machine(version("openssl", "version"), version("sha256sum", "--version")))
     print(f"`python -m benchmarks.verify {shlex.join(sys.argv[1:])}`")
@@ -138,7 +167,10 @@ def main() -> None:
             folder = place / name
             if not folder.exists():
                 write(folder)
-            report(name, folder, arguments.repeat)
+            if arguments.s3:
+                report_s3(name, folder, arguments.repeat, arguments.s3.split(","))
+            else:
+                report(name, folder, arguments.repeat)
     finally:
         if arguments.keep is None:
             shutil.rmtree(place, ignore_errors=True)
