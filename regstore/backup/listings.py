@@ -32,6 +32,7 @@ _SECTIONS: Final = (
     "manifests",
     "blobs",
 )
+_KINDS: Final = {int(kind): kind for kind in EdgeKind}
 #: A repository with the manifests and the blobs (their sizes) that it may need.
 Listed = tuple[Listing, dict[Digest, KnownManifest], dict[Digest, int]]
 
@@ -89,6 +90,12 @@ class _Batch:
             yield from rows
 
     def listed(self) -> Iterator[Listed]:
+        manifests, blobs = self._read()
+        for place, listing in self._listings.items():
+            yield listing, manifests.pop(place, {}), blobs.pop(place, {})
+
+    def _read(self) -> tuple[dict[int, dict[Digest, KnownManifest]], dict[int, dict[Digest, int]]]:
+        """Fill the listings; by their places what is known of manifests, and sizes of blobs."""
         digest, listings = _Digests(), self._listings
         for place, raw, target in self._rows("layer_links"):
             listings[place].layers[digest(raw)] = digest(target)
@@ -111,13 +118,12 @@ class _Batch:
         blobs: dict[int, dict[Digest, int]] = defaultdict(dict)
         for place, raw, size in self._rows("blobs"):
             blobs[place][digest(raw)] = size
-        for place, listing in listings.items():
-            yield listing, manifests.pop(place, {}), blobs.pop(place, {})
+        return manifests, blobs
 
     def _manifests(self, digest: _Digests) -> dict[int, dict[Digest, KnownManifest]]:
         edges: dict[tuple[int, bytes], set[tuple[EdgeKind, Digest]]] = defaultdict(set)
         for place, source, target, kind in self._rows("edges"):
-            edges[place, bytes(source)].add((EdgeKind(kind), digest(target)))
+            edges[place, bytes(source)].add((_KINDS[kind], digest(target)))
         manifests: dict[int, dict[Digest, KnownManifest]] = defaultdict(dict)
         for place, raw, state, reason, media_type in self._rows("manifests"):
             named = sorted(edges.pop((place, bytes(raw)), ()), key=_in_order)

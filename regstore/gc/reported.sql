@@ -17,5 +17,4 @@ delete from main.manifest where digest in (select digest from looked_otherwise)
 
 -- name: leave_trashed
 -- What lies in the trash may be gone since the report: it is no blob unless somebody has looked.
-delete from main.blob where digest in (select digest from trash)
-    and digest not in (select digest from main.reported_known)
+delete from main.blob where digest in (select digest from trash anti join main.reported_known using (digest))

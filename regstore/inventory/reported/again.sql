@@ -35,7 +35,9 @@ select count(*), count(*) filter (gone) from looked_otherwise
 
 -- name: forget_absent
 -- A later look: what was not there may have come since.
-delete from main.reported_known where digest not in (select digest from main.blob)
+delete from main.reported_known where digest in (
+    select digest from main.reported_known anti join main.blob using (digest)
+)
 
 -- name: forget_missing
 -- Manifests that were asked for and are not there: so their blobs are not.
