@@ -8,6 +8,7 @@ there before.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,8 @@ MARKER: Final = "regstore-work.json"
 _SUCCESS: Final = "_SUCCESS"
 #: The first commits when the whole job has ended; the second (of some clusters) would leave rows of failed attempts.
 _COMMIT: Final = {"mapreduce.fileoutputcommitter.algorithm.version": "1"}
+#: What a run left that was killed, after so many seconds.
+_ABANDONED: Final = 7 * 24 * 3600
 #: Pages have checksums, and what is read decides what is deleted.
 _VERIFY: Final = {"parquet.page.verify-checksum.enabled": "true"}
 
@@ -53,6 +56,7 @@ class WorkFolder:
         marker = f"{self._url}/{MARKER}"
         try:
             if self._files.exists(marker):
+                self._files.remove_old(f"{self._url}/runs", _ABANDONED)
                 return
             if self._files.names(self._url):
                 raise InputError(
@@ -142,6 +146,14 @@ class _Files:
         stream = system.create(path, False)
         stream.write(bytearray(content))
         stream.close()
+
+    def remove_old(self, url: str, seconds: int) -> None:
+        """Of what is in a folder, what was not changed for so long, where that is known."""
+        system, path = self._at(url)
+        before = (time.time() - seconds) * 1000
+        for each in system.listStatus(path) if system.exists(path) else ():
+            if 0 < each.getModificationTime() < before:
+                system.delete(each.getPath(), True)
 
     def remove(self, url: str) -> None:
         system, path = self._at(url)

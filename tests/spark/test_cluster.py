@@ -78,7 +78,12 @@ def test_work_folders(session: SparkSession, tmp_path: Path) -> None:
         return WorkFolder.open(session, f"file://{folder}", "run", store=store)
 
     opened(tmp_path / "new")
+    left = [tmp_path / "new" / "runs" / name for name in ("killed", "under-way")]
+    for folder in left:
+        (folder / "blobs-0").mkdir(parents=True)
+    os.utime(left[0], (time.time() - 8 * 24 * 3600,) * 2)
     opened(tmp_path / "new")
+    assert [folder.exists() for folder in left] == [False, True]
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="not empty, and no work folder of regstore"):
