@@ -20,6 +20,8 @@ from regstore.gc.apply.sweep import Swept
 from regstore.gc.apply.sweep_range import SweepRange, SweptRange, sweep_range
 from regstore.gc.apply.unlink import Unlinked
 from regstore.gc.apply.unlink_repositories import UnlinkRepositories, UnlinkWork, unlink_repositories
+from regstore.gc.heal import Healed
+from regstore.gc.plan import Step
 from regstore.gc.report import GcReport
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.state.lock import hold_lock
@@ -89,7 +91,15 @@ async def collect_by_tasks(storage: Storage, options: GcRunOptions, runner: Any,
             offline=options.offline,
             scanned_at=inventory.scanned_at,
         )
-        unlinked = None
+        unlinked = Unlinked(
+            steps=dict.fromkeys(Step, 0),
+            uploads=0,
+            upload_bytes=0,
+            kept=0,
+            kept_keys=(),
+            healed=Healed(),
+            tags_back=(),
+        )
         for several in groups(inventory):
             for group in (Group([one], [name]) for one, name in zip(several.ids, several.names, strict=True)):
                 going = Going(inventory, group)
@@ -103,10 +113,9 @@ async def collect_by_tasks(storage: Storage, options: GcRunOptions, runner: Any,
                 result = await runner.run(unlink_repositories, work, storage)
                 assert not fates.keys() & result.fates.keys()
                 fates |= result.fates
-                unlinked = result.unlinked if unlinked is None else unlinked + result.unlinked
+                unlinked += result.unlinked
                 for key, said in result.failures.items():
                     application.failures.add(key, said)
-        assert unlinked is not None
         await looks.before_blobs()
         candidates = looks._candidates
         position = gone = size = vanished = 0

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import re
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from regstore.errors import LockLost
+from regstore.errors import LockLost, NotARegistry, Refused
 from regstore.gc.apply.fate import Fate
 from regstore.gc.heal import HealOptions, heal_store
+from regstore.gc.run import GcRunOptions
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode, encode
 from regstore.state import RUNS, TRASH, new_run
 from regstore.state.journal import UNLINK, AttemptJournal, Entry, Journal, find_runs
 from regstore.state.lock import break_locks, hold_lock
 from regstore.testing.faulty import died
-from tests.examples import points
+from tests.examples import examples, points
 from tests.gc.by_tasks import Dying, collect_by_tasks
 from tests.gc.scenes import (
     Watch,
     both,
+    collect,
     collect_again,
     model_storage,
     options,
     registry,
     serving,
     small_registry,
+    trash,
     wanted,
 )
 from tests.gc.test_killed import check_after_death, check_end
 from tests.model.builder import Builder
-from tests.model.random_registry import DAY, NOW
+from tests.model.random_registry import DAY, GRACES, NOW, registries
+from tests.model.store import ModelStore
 
 
 @both
@@ -188,3 +196,31 @@ async def test_what_one_attempt_did_not_come_to_says_nothing_of_another(attempts
     async with hold_lock(storage, command="heal") as lock:
         healed = await heal_store(storage, HealOptions(scan=ScanOptions(concurrency=1)), lock)
     assert (link in healed.links) == (link in storage.store) == (attempts == (0, 1))
+
+
+@pytest.mark.long
+@settings(
+    max_examples=examples(6),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+@given(registries(disk=False), st.booleans(), st.booleans(), st.sampled_from(GRACES))
+def test_of_any_registry_the_same_goes(store: ModelStore, offline: bool, delete_untagged: bool, grace: int) -> None:
+    """A process that has only what goes of a repository, and none of the blobs, plans it again as the run does."""
+    run = options(offline=offline, delete_untagged=delete_untagged, grace=grace, concurrency=1, allow_empty=True)
+    asyncio.run(_compare(store, run))
+
+
+async def _compare(store: ModelStore, run: GcRunOptions) -> None:
+    one, many = model_storage(store), model_storage(store)
+    try:
+        await collect(one, run)
+    except (Refused, NotARegistry) as refused:
+        with pytest.raises(type(refused), match=re.escape(str(refused)[:40])):
+            await collect_by_tasks(many, run, Dying())
+        return
+    done = await collect_by_tasks(many, run, Dying())
+    assert registry(many.store).bodies() == registry(one.store).bodies()
+    assert trash(many.store) == trash(one.store)
+    assert set(done.fates.values()) <= {Fate.TAKEN}
