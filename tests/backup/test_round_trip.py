@@ -105,6 +105,14 @@ async def test_the_example_on_disk(tmp_path: Path) -> None:
     assert not incomplete_tags(restored)
 
 
+async def test_repositories_read_some_at_a_time_are_packed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = (await take(memory(example_registry()), memory())).snapshot
+    monkeypatch.setattr("regstore.backup.listings._ROWS", 5)
+    parts = (await take(memory(example_registry()), memory())).snapshot
+    assert len(whole.repositories) > 3
+    assert (parts.repositories, parts.left_out) == (whole.repositories, whole.left_out)
+
+
 async def test_snapshots_of_one_second_are_in_order() -> None:
     source, backup = memory(example_registry()), memory()
     taken = [(await take(source, backup)).snapshot.run for _ in range(8)]
