@@ -194,7 +194,7 @@ SEEDS: Final = (SeedKey("blobs"), SeedKey("repositories"))
 def encode(key: Key) -> str:
     match key:
         case BlobKey(digest):
-            return f"{BLOBS}{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}/data"
+            return blob_key(digest)
         case LayerLinkKey(name, digest):
             return f"{REPOSITORIES}{name}/_layers/{_path(digest)}/link"
         case RevisionLinkKey(name, digest):
@@ -213,6 +213,11 @@ def encode(key: Key) -> str:
             return f"{folder}/"
         case LitterKey(text) | UnknownKey(text):
             return text
+
+
+def blob_key(digest: Digest) -> str:
+    """Where a registry has a blob."""
+    return f"{BLOBS}{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}/data"
 
 
 def repository_prefix(name: str) -> str:

@@ -33,6 +33,7 @@ create          lists the registry until it stands still (`source`, `settling`, 
                 (`packing`, of `listings` by `plan`), copies blobs (`copying`) and publishes; `intent` keeps prune away
                 meanwhile
 restore         what was asked for (`asked`), blobs (`restore_blobs`), then links (`restore_links`)
+carrying        blobs on their way in or out, also in other processes
 check           reads, names the tags that damage touches (`touched`), and mends from another copy (`repair`)
 prune           forgets by `retention`, knowing which dates can't be right (`dating`), and collects
 compare         what is in a snapshot, and what differs between two

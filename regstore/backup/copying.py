@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from regstore import layout
 from regstore.backup import format as form
+from regstore.backup.carrying import Carrying
 from regstore.backup.options import CreateOptions
 from regstore.digest import Digest
 from regstore.errors import StorageError
-from regstore.events import OnEvent, Progress
+from regstore.events import OnEvent
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
 from regstore.storage.base import Storage
 from regstore.storage.streams import verified_size
-from regstore.storage.transfer import Attempts, Carrier, Fault, each_blob, largest_first
+from regstore.storage.transfer import Attempts, Failure, Fault
+from regstore.tasks.runner import Runner
 
 
 class Copying:
@@ -20,12 +22,19 @@ class Copying:
     another size than the source's. damaged: what was found, in words. new_bytes: of new_blobs."""
 
     def __init__(
-        self, source: Storage, backup: Storage, inventory: Inventory, options: CreateOptions, on_event: OnEvent
+        self,
+        source: Storage,
+        backup: Storage,
+        inventory: Inventory,
+        options: CreateOptions,
+        runner: Runner,
+        on_event: OnEvent,
     ) -> None:
         self._source = source
         self._backup = backup
         self._inventory = inventory
         self._options = options
+        self._runner = runner
         self._on_event = on_event
         self.lost: dict[Digest, str] = {}
         self.resized: set[Digest] = set()
@@ -43,21 +52,12 @@ class Copying:
             " anti join backup_blob b on b.digest = n.digest and b.size = n.size group by n.digest"
         )
         wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
-        total, done = sum(size for _, size in wanted), 0
         gone: set[Digest] = set()
         # What the backup does not take ends the run at once.
         attempts = Attempts(self._source, other_blobs(self._inventory), most=1)
-        carrier = Carrier(self._source, self._backup, put=self._options.put)
         copied: list[tuple[bytes, int]] = []
 
-        async def one(blob: tuple[Digest, int]) -> None:
-            nonlocal done
-            digest, size = blob
-            if digest in self.lost:
-                return
-            key = _key(digest)
-            copying = carrier.copy(key, form.blob_key(digest), digest=digest, size=size)
-            failure = await attempts.of(key, digest, size, copying)
+        async def took(digest: Digest, size: int, failure: Failure | None) -> None:
             if failure is None:
                 copied.append((digest.raw, size))
                 self.new_blobs += 1
@@ -69,10 +69,21 @@ class Copying:
             else:
                 self.lost[digest] = f"can't be read at the source ({failure.of_source})"
                 self.damaged.append(f"blob {digest}: {failure.of_source}")
-            done += size
-            self._on_event(Progress(phase="copying blobs", done=done, total=total, unit="B"))
 
-        await each_blob(carrier.road, largest_first(wanted), one, concurrency=self._options.concurrency)
+        carrying = Carrying(
+            source=self._source,
+            target=self._backup,
+            source_key=layout.blob_key,
+            target_key=form.blob_key,
+            put=self._options.put,
+            attempts=attempts,
+            runner=self._runner,
+            concurrency=self._options.concurrency,
+            phase="copying blobs",
+            on_event=self._on_event,
+            in_a_row=1,
+        )
+        await carrying.copy([blob for blob in wanted if blob[0] not in self.lost], took)
         await attempts.end()
         self._inventory.execute(
             "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]

@@ -157,7 +157,7 @@ class _Run:
         self._intent = intent
         self._on_event = on_event
         self._source = Source(source, inventory, scanning, options, on_event)
-        self._copying = Copying(source, backup, inventory, options, on_event)
+        self._copying = Copying(source, backup, inventory, options, scanning.runner, on_event)
         self._packing = Packing(inventory)
         self._kept_packs: dict[str, tuple[int, str]] = {}
         #: The sizes of the packs that the snapshot names, as they are stored.

@@ -34,6 +34,8 @@ from regstore.state import new_run
 from regstore.state.lock import Lock
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.optional import keep_private
+from regstore.tasks.runner import HERE, Runner
+from regstore.tasks.under_lock import HeldLock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +89,19 @@ class RestoreResult:
 
 
 async def plan_restore(
-    backup: Storage, store: Storage, options: RestoreOptions | None = None, *, on_event: OnEvent = ignore
+    backup: Storage,
+    store: Storage,
+    options: RestoreOptions | None = None,
+    *,
+    runner: Runner = HERE,
+    on_event: OnEvent = ignore,
 ) -> RestorePlan:
-    """What `restore` would do now. Writes nothing."""
+    """What `restore` would do now. Writes nothing. runner: who lists what is much."""
     await refuse_target(backup, store)
     options = options or RestoreOptions()
     asked, notes = await _choose(backup, options)
     with Inventory() as inventory:
-        return await _Run(asked, store, inventory, options, on_event).plan(notes)
+        return await _Run(asked, store, inventory, options, runner, on_event).plan(notes)
 
 
 async def restore(
@@ -103,9 +110,11 @@ async def restore(
     options: RestoreOptions | None = None,
     *,
     lock: Lock,
+    runner: Runner = HERE,
     on_event: OnEvent = ignore,
 ) -> RestoreResult:
-    """Restore, under the store's lock. An empty store gets the seeds of `seed-bucket` too.
+    """Restore, under the store's lock. An empty store gets the seeds of `seed-bucket` too. runner: who lists and copies
+    what is much.
 
     A blob that the backup has lost, or that does not match its digest, is named, and the tags and manifests that
     need it are left out; the rest goes on. Refused where the store's metadata is in a database (`inventory.whose`).
@@ -119,7 +128,7 @@ async def restore(
         asked, notes = await _choose(backup, options)
         result = RestoreResult(snapshot=asked.snapshot, notes=notes)
         with Inventory() as inventory:
-            await _Run(asked, store, inventory, options, on_event).restore(lock, result)
+            await _Run(asked, store, inventory, options, runner, on_event).restore(lock, result)
     result.seconds = time.monotonic() - began
     return result
 
@@ -176,14 +185,20 @@ class _Run:
     """A restore, or the plan of one."""
 
     def __init__(
-        self, asked: Asked, store: Storage, inventory: Inventory, options: RestoreOptions, on_event: OnEvent
+        self,
+        asked: Asked,
+        store: Storage,
+        inventory: Inventory,
+        options: RestoreOptions,
+        runner: Runner,
+        on_event: OnEvent,
     ) -> None:
         self._asked = asked
         self._store = store
         self._inventory = inventory
         self._options = options
         self._on_event = on_event
-        self._blobs = RestoreBlobs(asked, store, inventory, options, on_event)
+        self._blobs = RestoreBlobs(asked, store, inventory, options, runner, on_event)
 
     async def plan(self, notes: Sequence[str]) -> RestorePlan:
         missing = not await self._is_there()  # a restore would have made it
@@ -242,7 +257,7 @@ class _Run:
         await remove_leftovers(self._store, self._inventory)
         guard = Guard(lock)
         result.seeded = await seed_empty(self._store, self._options.put)
-        await self._blobs.copy(guard.check)
+        await self._blobs.copy(guard.check, HeldLock(lock.run, lock.lease))
         result.blobs, result.bytes = self._blobs.copied, self._blobs.copied_bytes
         await self._links(lock, guard, result)
         result.damaged = self._asked.damaged

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.asked import Asked
+from regstore.backup.carrying import Carrying
 from regstore.backup.options import RestoreOptions
 from regstore.backup.restore_links import AT_ONCE
 from regstore.backup.source import list_blobs
@@ -18,7 +19,9 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal, verified_size
-from regstore.storage.transfer import READ, Attempts, Carrier, Fault, each_blob, largest_first
+from regstore.storage.transfer import READ, Attempts, Failure, Fault, each_blob, largest_first
+from regstore.tasks.runner import Runner
+from regstore.tasks.under_lock import HeldLock
 
 
 class RestoreBlobs:
@@ -27,12 +30,19 @@ class RestoreBlobs:
     restored; lost: what could not be."""
 
     def __init__(
-        self, asked: Asked, store: Storage, inventory: Inventory, options: RestoreOptions, on_event: OnEvent
+        self,
+        asked: Asked,
+        store: Storage,
+        inventory: Inventory,
+        options: RestoreOptions,
+        runner: Runner,
+        on_event: OnEvent,
     ) -> None:
         self._asked = asked
         self._store = store
         self._inventory = inventory
         self._options = options
+        self._runner = runner
         self._on_event = on_event
         self.tags = self.repositories = 0
         self.copied = self.copied_bytes = 0
@@ -41,7 +51,7 @@ class RestoreBlobs:
     async def collect(self, *, missing: bool = False) -> None:
         """List both sides' blobs. missing: there is no store yet."""
         if not missing:
-            scanning = ScanOptions(concurrency=self._options.concurrency)
+            scanning = ScanOptions(concurrency=self._options.concurrency, runner=self._runner)
             await list_blobs(Scanner(self._store, self._inventory, scanning, self._on_event))
         self._inventory.execute("create table wanted (digest blob not null, size bigint not null)")
 
@@ -94,31 +104,35 @@ class RestoreBlobs:
         await each_blob(READ, largest_first(there), one, concurrency=self._options.concurrency)
         self._insert("lacking", wrong)
 
-    async def copy(self, check: Callable[[], Awaitable[object]]) -> None:
-        """What the store lacks, each hashed on its way. check: awaited before each. What the backup has lost, does not
-        give, or has wrong joins `lost`."""
+    async def copy(self, check: Callable[[], Awaitable[object]], under: HeldLock) -> None:
+        """What the store lacks, each hashed on its way. check: awaited before each; under: the store's lock. What the
+        backup has lost, does not give, or has wrong joins `lost`."""
         lacking = self._blobs("select digest, size from lacking")
-        total, done = sum(size for _, size in lacking), 0
-        carrier = Carrier(self._asked.backup, self._store, put=self._options.put)
         attempts = Attempts(self._asked.backup, self._others)
 
-        async def one(blob: tuple[Digest, int]) -> None:
-            nonlocal done
-            digest, size = blob
-            await check()
-            key = form.blob_key(digest)
-            copying = carrier.copy(key, layout.encode(layout.BlobKey(digest)), digest=digest, size=size)
-            failure = await attempts.of(key, digest, size, copying)
+        async def took(digest: Digest, size: int, failure: Failure | None) -> None:
             if failure is None:
                 self.copied += 1
                 self.copied_bytes += size
             else:
                 await self._asked.note_blob(digest, failure.error, gone=failure.fault is Fault.GONE)
                 self.lost.add(digest)
-            done += size
-            self._on_event(Progress(phase="restoring blobs", done=done, total=total, unit="B"))
 
-        await each_blob(carrier.road, largest_first(lacking), one, concurrency=self._options.concurrency)
+        carrying = Carrying(
+            source=self._asked.backup,
+            target=self._store,
+            source_key=form.blob_key,
+            target_key=layout.blob_key,
+            put=self._options.put,
+            attempts=attempts,
+            runner=self._runner,
+            concurrency=self._options.concurrency,
+            phase="restoring blobs",
+            on_event=self._on_event,
+            check=check,
+            under=under,
+        )
+        await carrying.copy(lacking, took)
         await attempts.end()
 
     def _others(self, most: int, failed: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.values import parse_share
+from regstore.cli.workers import Workers
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -112,6 +113,7 @@ def migrate(
     new_objects: NewObjects,
     second: SecondStore,
     reported: BlobsReported,
+    workers: Workers,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before --delete and --overwrite-tags.")
     ] = False,
@@ -145,7 +147,7 @@ def migrate(
         server_side=way.server_side,
         put=new_objects.put_options(),
     )
-    scanning, there = _scanning(settings, reported), second.settings(settings, target)
+    scanning, there = _scanning(settings, reported, workers), second.settings(settings, target)
     if not dry_run and not _agreed(options, yes):
         return Result()
     keep_freed_memory()
@@ -156,12 +158,15 @@ def migrate(
     return _show(*done)
 
 
-def _scanning(settings: StoreSettings, reported: BlobsReported) -> ScanOptions:
+def _scanning(settings: StoreSettings, reported: BlobsReported, workers: Workers) -> ScanOptions:
     from regstore.inventory.cache import default_cache_dir
     from regstore.inventory.scan import ScanOptions
 
     return ScanOptions(
-        cache_dir=default_cache_dir(), concurrency=settings.concurrency, blobs_from=reported.of(settings)
+        cache_dir=default_cache_dir(),
+        concurrency=settings.concurrency,
+        blobs_from=reported.of(settings),
+        runner=workers.runner(settings.concurrency),
     )
 
 

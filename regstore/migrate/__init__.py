@@ -26,7 +26,8 @@ planning        both stores listed (`source`: one that registries write to meanw
                 at the target; `metadata`: whether links are the whole truth), and from that
 plan            what to do, in SQL over two inventories: `scope`, `live`, `shared`, `difference`; `estimate` prices it
 apply           the steps, one after the other (`work`: what they share): `blobs` (`transfer` moves one, `on_server`
-                lets the server copy, `take_back` undoes a bad copy), `links`, `tags`; `deletion` removes tags
+                lets the server copy, `take_back` undoes a bad copy, `sharing` hands them out to other processes, `way`
+                is how far they are), `links`, `tags`; `deletion` removes tags
 """
 
 from regstore.inventory.scan import ScanOptions

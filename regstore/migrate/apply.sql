@@ -6,8 +6,8 @@
 select digest, size, suspect, present from ({wanted}) where size > $over and size <= $most order by size desc
 
 -- name: sums
--- How many those are in all, and their bytes.
-select count(*), coalesce(sum(size), 0)::bigint from ({wanted})
+-- How many those of a lane are, and their bytes.
+select count(*), coalesce(sum(size), 0)::bigint from ({wanted}) where size > $over and size <= $most
 
 -- name: to_copy
 -- What the target lacks.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.migrate.result import Problem
-from regstore.migrate.work import SQL, Work
+from regstore.migrate.work import SQL, Row, Work
 from regstore.storage.streams import is_fatal
 
 
@@ -20,51 +18,31 @@ class Links:
         self._result = work.result
 
     async def layers(self) -> None:
-        async def one(row: tuple[Any, ...]) -> None:
-            origin, name, raw, target, blocked = row
-            digest = Digest.from_raw(bytes(raw))
-            if blocked:
-                await self.skip(layout.LayerLinkKey(origin, digest), origin, f"layer link {digest}")
-                return
-            await self._put(layout.LayerLinkKey(name, digest), Digest.from_raw(bytes(target)))
-            self._result.layer_links += 1
+        async def left_out(row: Row) -> None:
+            origin, digest = row[0], Digest.from_raw(bytes(row[2]))
+            await self.skip(layout.LayerLinkKey(origin, digest), origin, f"layer link {digest}")
 
-        await self._work.each("linking layers", "layer_links", one)
+        written = await self._work.put_each("linking layers", "layer_links", _layer_link, left_out=left_out)
+        self._result.layer_links += written
 
     async def revisions(self) -> None:
         """Those of one rank at a time: children before what names them."""
 
-        async def one(row: tuple[Any, ...]) -> None:
-            origin, name, raw, blocked = row
-            digest = Digest.from_raw(bytes(raw))
-            if blocked:
-                await self.skip(layout.RevisionLinkKey(origin, digest), origin, f"revision {digest}")
-                return
-            await self._put(layout.RevisionLinkKey(name, digest), digest)
-            self._result.revisions += 1
+        async def left_out(row: Row) -> None:
+            origin, digest = row[0], Digest.from_raw(bytes(row[2]))
+            await self.skip(layout.RevisionLinkKey(origin, digest), origin, f"revision {digest}")
 
         ranks = [rank for (rank,) in self._work.inventory.all(SQL.text("ranks"))]
         for rank in ranks:
-            await self._work.each("linking revisions", "revisions", one, {"rank": rank})
+            self._result.revisions += await self._work.put_each(
+                "linking revisions", "revisions", _revision_link, {"rank": rank}, left_out=left_out
+            )
 
     async def signatures(self) -> None:
-        async def one(row: tuple[Any, ...]) -> None:
-            name, revision, digest = row[0], Digest.from_raw(bytes(row[1])), Digest.from_raw(bytes(row[2]))
-            await self._put(layout.SignatureLinkKey(name, revision, digest), digest)
-            self._result.signatures += 1
-
-        await self._work.each("linking signatures", "signatures", one)
+        self._result.signatures += await self._work.put_each("linking signatures", "signatures", _signature_link)
 
     async def tag_histories(self) -> None:
-        async def one(row: tuple[Any, ...]) -> None:
-            name, tag, digest = row[0], row[1], Digest.from_raw(bytes(row[2]))
-            await self._put(layout.TagIndexKey(name, tag, digest), digest)
-            self._result.tag_index += 1
-
-        await self._work.each("linking tag history", "tag_index", one)
-
-    async def _put(self, key: layout.Key, digest: Digest) -> None:
-        await self._work.target.put(layout.encode(key), layout.link_body(digest), options=self._work.options.put)
+        self._result.tag_index += await self._work.put_each("linking tag history", "tag_index", _tag_index_link)
 
     async def skip(self, key: layout.Key, repository: str, subject: str) -> None:
         """Something below could not be copied. If the source's own link is gone by now, that is no loss."""
@@ -79,3 +57,26 @@ class Links:
         self._result.skipped.append(
             Problem(repository=repository, subject=subject, reason="was left out: a part of it was not copied")
         )
+
+
+def _layer_link(row: Row) -> tuple[str, bytes]:
+    return _link(layout.LayerLinkKey(row[1], Digest.from_raw(bytes(row[2]))), Digest.from_raw(bytes(row[3])))
+
+
+def _revision_link(row: Row) -> tuple[str, bytes]:
+    digest = Digest.from_raw(bytes(row[2]))
+    return _link(layout.RevisionLinkKey(row[1], digest), digest)
+
+
+def _signature_link(row: Row) -> tuple[str, bytes]:
+    digest = Digest.from_raw(bytes(row[2]))
+    return _link(layout.SignatureLinkKey(row[0], Digest.from_raw(bytes(row[1])), digest), digest)
+
+
+def _tag_index_link(row: Row) -> tuple[str, bytes]:
+    digest = Digest.from_raw(bytes(row[2]))
+    return _link(layout.TagIndexKey(row[0], row[1], digest), digest)
+
+
+def _link(key: layout.Key, target: Digest) -> tuple[str, bytes]:
+    return layout.encode(key), layout.link_body(target)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
 from regstore import layout
+from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import AccessDenied, IntegrityError, NotFound, StorageError, Unreachable, Unsupported
-from regstore.events import Notice, OnEvent
+from regstore.events import Notice, OnEvent, ignore
 from regstore.migrate.options import MigrateOptions
 from regstore.state.unfinished_uploads import Unfinished
-from regstore.storage.base import Storage
+from regstore.storage.base import PutOptions, Storage
 from regstore.storage.optional import CopiesBetween, ServerCopies
+from regstore.storage.outage import IN_A_ROW
 from regstore.storage.streams import is_fatal
 from regstore.storage.transfer import Breaker
+from regstore.tasks.packing import PackedError, pack
+from regstore.tasks.runner import Context
 
 #: So many copies refused by the server without one done between them, and no more are tried.
 _REFUSALS_IN_A_ROW: Final = 3
@@ -50,6 +55,8 @@ class OnServer:
         self._refusals = Breaker(_REFUSALS_IN_A_ROW)
         self.is_asked = True
         self.size_only = 0
+        #: Why it is asked no more.
+        self.refusal: StorageError | None = None
 
     async def copy(self, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> Copied:
         """IntegrityError where the copy has another size. on_bytes: told how many bytes are done."""
@@ -92,15 +99,73 @@ class OnServer:
         return Copied.YES if kept == digest.raw else Copied.DOUBTFUL
 
     def _refused(self, error: StorageError) -> None:
-        hopeless = self._refusals.is_broken_by_one_more() or isinstance(error, Unsupported)
-        if self.is_asked and hopeless:
-            self.is_asked = False
-            self._on_event(
-                Notice(
-                    message=f"blobs pass through here from now on: the server does not copy them from"
-                    f" {self._source.url} to {self._target.url} ({error})"
-                )
+        if self._refusals.is_broken_by_one_more() or isinstance(error, Unsupported):
+            self.give_up(error)
+
+    def give_up(self, error: StorageError) -> None:
+        """It is asked no more."""
+        if not self.is_asked:
+            return
+        self.is_asked, self.refusal = False, error
+        self._on_event(
+            Notice(
+                message=f"blobs pass through here from now on: the server does not copy them from"
+                f" {self._source.url} to {self._target.url} ({error})"
             )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerBatch:
+    """blobs: the hash's own bytes, and the size. put: how the copies are stored."""
+
+    blobs: Sequence[tuple[bytes, int]]
+    put: PutOptions | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerResult:
+    """Numbers are places in `ServerBatch.blobs`; what is not named was copied. otherwise: what the server has not
+    copied for good, and the error where that was no refusal. left: not asked for. refusal: why it is asked no more."""
+
+    otherwise: list[tuple[int, Copied, PackedError | None]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    size_only: int = 0
+    refusal: PackedError | None = None
+
+
+async def copy_on_server(context: Context, work: ServerBatch) -> ServerResult:
+    """A task; the source is first. Raises what every blob would meet."""
+    source, target = context.stores
+    copies = target.copies_from(source, work.put) if isinstance(target, CopiesBetween) else None
+    if copies is None or not isinstance(target, CopiesBetween):
+        return ServerResult(left=list(range(len(work.blobs))))
+    server = OnServer(source, target, copies, Unfinished(target, work.put), ignore)
+    watch, stopped = Breaker(IN_A_ROW), False
+    otherwise: list[tuple[int, Copied, PackedError | None]] = []
+    left: list[int] = []
+
+    async def one(numbered: tuple[int, tuple[bytes, int]]) -> None:
+        nonlocal stopped
+        number, (raw, size) = numbered
+        if stopped or not server.is_asked:
+            left.append(number)
+            return
+        try:
+            copied = await server.copy(Digest.from_raw(raw), size, lambda done: None)
+        except StorageError as error:
+            if is_fatal(error):
+                raise
+            otherwise.append((number, Copied.NO, pack(error)))
+            stopped = stopped or watch.is_broken_by_one_more()
+        else:
+            watch.good()
+            if copied is not Copied.YES:
+                otherwise.append((number, copied, None))
+
+    await for_each(enumerate(work.blobs), one, concurrency=context.concurrency)
+    refusal = None if server.refusal is None else pack(server.refusal)
+    return ServerResult(otherwise, left, server.size_only, refusal)
 
 
 def server_copies(source: Storage, target: Storage, options: MigrateOptions) -> ServerCopies | None:

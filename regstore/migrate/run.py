@@ -25,6 +25,7 @@ from regstore.migrate.transfer import clean_up
 from regstore.migrate.work import Work
 from regstore.storage.base import Storage
 from regstore.storage.optional import IsFolder
+from regstore.tasks.runner import HERE, Runner
 
 #: After so many passes that gc got in the way of, the result says what there is.
 _MOST_DISTURBED: Final = 5
@@ -97,7 +98,8 @@ async def migrate(
         first = not result.passes
         async with planned(source, target, options, scanning, on_event, first=first) as plan:
             reported = plan.inventory.reported is not None
-            undisturbed = await _pass(source, target, options, plan, result, on_event)
+            runner = HERE if scanning is None else scanning.runner
+            undisturbed = await _pass(source, target, options, plan, result, runner, on_event)
         if reported and scanning is not None:
             scanning = replace(scanning, blobs_from=None)
         if not undisturbed:
@@ -147,6 +149,7 @@ async def _pass(
     options: MigrateOptions,
     plan: Planned,
     result: MigrateResult,
+    runner: Runner,
     on_event: OnEvent,
 ) -> bool:
     """Do one plan. Whether no other run was at work at the target: else the plan was void."""
@@ -167,6 +170,7 @@ async def _pass(
             name=plan.name,
             place=plan.place,
             others=plan.others,
+            runner=runner,
             on_event=on_event,
         )
         undisturbed = await apply_plan(work)

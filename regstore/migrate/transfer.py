@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from regstore import layout
 from regstore.digest import Digest
-from regstore.errors import IntegrityError
+from regstore.errors import IntegrityError, StorageError
 from regstore.events import OnEvent
 from regstore.migrate.on_server import Copied, OnServer, server_copies
 from regstore.migrate.options import MigrateOptions
@@ -47,6 +47,22 @@ class Transfer:
         return self._through if self._server is None else BY_SERVER
 
     @property
+    def asks_server(self) -> bool:
+        """Whether the server is asked to copy, as far as is known."""
+        return self._server is not None and self._server.is_asked
+
+    def note_server(self, size_only: int, refusal: StorageError | None) -> None:
+        """What came of asking it elsewhere."""
+        if self._server is not None:
+            self._server.size_only += size_only
+            if refusal is not None:
+                self._server.give_up(refusal)
+
+    def is_begun(self, digest: Digest) -> bool:
+        """Whether a run has left an upload of it, which `copy` takes up."""
+        return self._unfinished is not None and self._unfinished.has(layout.blob_key(digest))
+
+    @property
     def size_only(self) -> int:
         """Copies made by the server of which it keeps no checksum, so that nothing but their size was compared."""
         return self._server.size_only if self._server is not None else 0
@@ -63,13 +79,20 @@ class Transfer:
             await self._unfinished.load(wanted)
 
     async def copy(
-        self, digest: Digest, size: int, *, suspect: bool, on_bytes: Callable[[int], None] = lambda size: None
+        self,
+        digest: Digest,
+        size: int,
+        *,
+        suspect: bool,
+        asked: Copied | None = None,
+        on_bytes: Callable[[int], None] = lambda size: None,
     ) -> None:
         """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes do
-        not match. suspect: never let the server copy it unseen. on_bytes: told how many of its bytes are done."""
+        not match. suspect: never let the server copy it unseen. asked: what came of it when the server was asked to,
+        None where it was not. on_bytes: told how many of its bytes are done."""
         key = layout.encode(layout.BlobKey(digest))
-        copied = Copied.NO
-        if self._server is not None and self._server.is_asked and not suspect:
+        copied = asked or Copied.NO
+        if asked is None and self._server is not None and self._server.is_asked and not suspect:
             copied = await self._server.copy(digest, size, on_bytes)
         if copied is Copied.YES:
             return
@@ -87,9 +110,12 @@ class Transfer:
         try:
             await self._stream(key, digest, size, reader)
         except IntegrityError as error:
-            # What was refused is what the source gave: there it is to be looked at.
-            text = str(error).replace(f"{self._target.url}/{key}", f"{self._source.url}/{key}")
-            raise IntegrityError(text) from error
+            raise self.of_source(error, digest) from error
+
+    def of_source(self, error: IntegrityError, digest: Digest) -> IntegrityError:
+        """What was refused is what the source gave: there it is to be looked at."""
+        key = layout.blob_key(digest)
+        return IntegrityError(str(error).replace(f"{self._target.url}/{key}", f"{self._source.url}/{key}"))
 
     async def _stream(self, key: str, digest: Digest, size: int, reader: Callable[[], BlobReader]) -> None:
         async with self._room.of(size):

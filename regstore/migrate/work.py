@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,9 +14,18 @@ from regstore.migrate.options import MigrateOptions
 from regstore.migrate.others import Others
 from regstore.migrate.result import MigrateResult
 from regstore.storage.base import Storage
+from regstore.tasks.putting import PutMany, put_many
+from regstore.tasks.runner import Runner
+from regstore.tasks.sharing import Batches, Ways, share_out
 
 SQL: Final = Statements("regstore.migrate", "apply.sql")
 _ROWS: Final = 2000
+#: So many links make up for the start of processes.
+_WORTH_WORKERS: Final = 3000
+
+Row = tuple[Any, ...]
+#: Key and content of a row; a function of a module.
+Made = Callable[[Row], tuple[str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +41,10 @@ class Work:
     name: str
     place: str
     others: Others
+    runner: Runner
     on_event: OnEvent
 
-    def rows(
-        self, name: str, parameters: Mapping[str, int] | None = None, **fragments: str
-    ) -> Iterator[tuple[Any, ...]]:
+    def rows(self, name: str, parameters: Mapping[str, int] | None = None, **fragments: str) -> Iterator[Row]:
         """Of a section of apply.sql; some at a time, on a connection of their own."""
         cursor = self.inventory.connection.cursor()
         try:
@@ -46,23 +54,68 @@ class Work:
         finally:
             cursor.close()
 
-    async def each(
+    async def put_each(
         self,
         phase: str,
         name: str,
-        function: Callable[[tuple[Any, ...]], Awaitable[object]],
+        made: Made,
         parameters: Mapping[str, int] | None = None,
-    ) -> None:
-        """Await function(row) for the rows of a section of apply.sql, several at a time."""
+        *,
+        left_out: Callable[[Row], Awaitable[object]] | None = None,
+    ) -> int:
+        """Write to the target what `made` makes of the rows of a section of apply.sql, several at a time; how many were
+        written. left_out: awaited instead for those whose last column is true."""
         total = self.inventory.execute(f"select count(*) from ({SQL.text(name)})", parameters).fetchall()[0][0]
         if not total:
-            return
+            return 0
+        skipped: list[Row] = []
+        rows = self.rows(name, parameters)
+        if left_out is not None:
+            rows = _without(rows, skipped)
+        if self.runner.takes(total, _WORTH_WORKERS, self.target):
+            await self._put_elsewhere(phase, rows, made, total)
+        else:
+            await self._put_here(phase, rows, made, total)
+        if left_out is not None:
+            await for_each(skipped, left_out, concurrency=self.options.concurrency)
+        return int(total) - len(skipped)
+
+    async def _put_here(self, phase: str, rows: Iterator[Row], made: Made, total: int) -> None:
         done = 0
 
-        async def one(row: tuple[Any, ...]) -> None:
+        async def one(row: Row) -> None:
             nonlocal done
-            await function(row)
+            key, body = made(row)
+            await self.target.put(key, body, options=self.options.put)
             done += 1
             self.on_event(Progress(phase=phase, done=done, total=total, unit="links"))
 
-        await for_each(self.rows(name, parameters), one, concurrency=self.options.concurrency)
+        await for_each(rows, one, concurrency=self.options.concurrency)
+
+    async def _put_elsewhere(self, phase: str, rows: Iterator[Row], made: Made, total: int) -> None:
+        """In batches, by this process and others."""
+        done = 0
+
+        def tell() -> None:
+            self.on_event(Progress(phase=phase, done=done + ways.done, total=total, unit="links"))
+
+        ways = Ways(tell, self.on_event)
+
+        async def one(runner: Runner, batch: Sequence[Row]) -> None:
+            nonlocal done
+            with ways.of_one() as on_event:
+                work = PutMany(rows=batch, made=made, put=self.options.put)
+                await runner.run(put_many, work, self.target, on_event=on_event)
+            done += len(batch)
+            tell()
+
+        batches = Batches(rows, total, hands=self.runner.size)
+        await share_out(self.runner, batches, one, concurrency=self.options.concurrency)
+
+
+def _without(rows: Iterator[Row], skipped: list[Row]) -> Iterator[Row]:
+    for row in rows:
+        if row[-1]:
+            skipped.append(row)
+        else:
+            yield row

@@ -81,6 +81,10 @@ class Unfinished:
                 elif found is not None:
                     await self._discard(found)
 
+    def has(self, key: str) -> bool:
+        """Whether `load` found one of this object."""
+        return bool(self._found.get(key))
+
     async def _look(self, record: str, written: int, now: int) -> _Found | None:
         try:
             known = json.loads(await self._target.get(record))

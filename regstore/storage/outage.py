@@ -46,9 +46,9 @@ class OutageWatch:
         self._unasked: StorageError | None = None
         self.failed: list[str] = []
 
-    def good(self) -> None:
-        """One was read, or the store said that it is not there."""
-        self._read += 1
+    def good(self, count: int = 1) -> None:
+        """So many were read, or the store said that they are not there."""
+        self._read += count
         self._in_a_row = 0
 
     async def bad(self, key: str, error: StorageError) -> None:

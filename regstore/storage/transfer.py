@@ -128,8 +128,9 @@ def in_order(blobs: Sequence[Item], size: Callable[[Item], int]) -> Callable[[La
 class Room:
     """What the blobs that are on a road may take of memory and connections, whoever sends them along it."""
 
-    def __init__(self, road: Road) -> None:
-        self._lanes = [(lane.most, _bound(lane)) for lane in road.lanes]
+    def __init__(self, road: Road, *, share: int = 1) -> None:
+        """share: of so many that are on it at the same time, each with an equal part."""
+        self._lanes = [(lane.most, _bound(lane, share)) for lane in road.lanes]
 
     def of(self, size: int) -> AbstractAsyncContextManager[object]:
         """Waits until there is room for a blob of this size, and keeps it until it is left."""
@@ -138,10 +139,10 @@ class Room:
         return bound.hold(2 * size) if isinstance(bound, Budget) else bound
 
 
-def _bound(lane: Lane) -> Budget | AbstractAsyncContextManager[object]:
+def _bound(lane: Lane, share: int) -> Budget | AbstractAsyncContextManager[object]:
     if lane.memory is not None:
-        return Budget(lane.memory)
-    return asyncio.Semaphore(lane.at_once) if lane.at_once is not None else nullcontext()
+        return Budget(lane.memory // share)
+    return asyncio.Semaphore(max(1, lane.at_once // share)) if lane.at_once is not None else nullcontext()
 
 
 class Carrier:
@@ -278,9 +279,14 @@ class Attempts:
             if self._refused.is_broken_by_one_more():
                 raise
             return Failure(fault=Fault.UNWRITTEN, error=error)
-        self._watch.good()
-        self._refused.good()
+        self.arrived()
         return None
+
+    def arrived(self, count: int = 1) -> None:
+        """So many blobs that nobody awaits here, one after the other."""
+        if count:
+            self._watch.good(count)
+            self._refused.good()
 
     async def end(self) -> None:
         """All is over for now. Raises where that was an outage."""

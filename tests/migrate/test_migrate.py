@@ -1025,7 +1025,7 @@ async def test_a_blob_of_another_size_is_written_again(pair: Pair) -> None:
 
 
 async def test_the_bar_goes_on_within_a_blob(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regstore.migrate.blobs._TELL_SECONDS", 0.0)
+    monkeypatch.setattr("regstore.migrate.way._TELL_SECONDS", 0.0)
     large = pair.builder.blob(bytes(5 << 20))
     pair.builder.push("a", pair.builder.image(pair.config, [large]), "1")
     pair.source.write_folder(tmp_path)

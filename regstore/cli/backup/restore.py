@@ -31,6 +31,7 @@ from regstore.cli.run import run_async
 from regstore.cli.seed_bucket import seed_target
 from regstore.cli.settings import StoreSettings
 from regstore.cli.whose import say_whose
+from regstore.cli.workers import Workers
 from regstore.errors import EXIT_OK, EXIT_PARTIAL, InputError
 from regstore.events import OnEvent
 
@@ -94,6 +95,7 @@ def backup_restore(
     how: How,
     new_objects: NewObjects,
     second: SecondStore,
+    workers: Workers,
 ) -> Result:
     """Restore a snapshot into STORE, which may be empty, in use or, with --create, missing.
 
@@ -115,12 +117,12 @@ def backup_restore(
     keep_freed_memory()
     if how.dry_run:
         with progress() as on_event:
-            plan = run_async(_plan_restore(settings, there, options, on_event))
+            plan = run_async(_plan_restore(settings, there, options, workers, on_event))
         _print_plan(plan, target)
         return Result(
             exit_code=EXIT_PARTIAL if plan.partial else EXIT_OK, data={"plan": _plan_json(plan), "report": None}
         )
-    restoring = _Restoring(here=settings, there=there, options=options, how=how, shown=progress())
+    restoring = _Restoring(here=settings, there=there, options=options, how=how, workers=workers, shown=progress())
     with restoring.shown:
         result = run_async(restoring.run())
     if result is None:
@@ -135,12 +137,13 @@ def backup_restore(
 
 
 async def _plan_restore(
-    here: BackupSettings, there: StoreSettings, options: RestoreOptions, on_event: OnEvent
+    here: BackupSettings, there: StoreSettings, options: RestoreOptions, workers: Workers, on_event: OnEvent
 ) -> RestorePlan:
     from regstore.backup import plan_restore
 
     async with here.open(read_only=True) as backup, there.open(read_only=True) as store:
-        return await plan_restore(backup, store, options, on_event=on_event)
+        runner = workers.runner(options.concurrency)
+        return await plan_restore(backup, store, options, runner=runner, on_event=on_event)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +154,7 @@ class _Restoring:
     there: StoreSettings
     options: RestoreOptions
     how: How
+    workers: Workers
     shown: Shown
 
     async def run(self) -> RestoreResult | None:
@@ -176,7 +180,8 @@ class _Restoring:
             if self.how.break_lock:
                 await break_locks_openly(store)
             async with hold_lock_openly(store, command="backup restore") as lock:
-                return await restore(backup, store, agreed, lock=lock, on_event=self.shown.show)
+                runner = self.workers.runner(agreed.concurrency)
+                return await restore(backup, store, agreed, lock=lock, runner=runner, on_event=self.shown.show)
 
     async def _agreed(self, backup: Storage, store: Storage) -> RestoreOptions | None:
         """None where the tags that would be overwritten may not be. Where there was nothing to ask, none is, whatever
