@@ -16,8 +16,8 @@ from regstore.migrate.take_back import take_back
 from regstore.state.unfinished_uploads import Unfinished
 from regstore.storage.base import Storage
 from regstore.storage.optional import CopiesBetween, ResumesUploads
-from regstore.storage.sizes import SINGLE_PUT
-from regstore.storage.streams import BlobReader, SourceGone, verified_size
+from regstore.storage.sizes import SINGLE_PUT, WHOLE
+from regstore.storage.streams import BlobReader, SourceGone, copy_blob, verified_size
 from regstore.storage.transfer import BY_SERVER, Road, Room, road_to
 
 
@@ -122,6 +122,9 @@ class Transfer:
             # What goes in parts, or may come to it, is written down, so that a later run can take it up again.
             if self._unfinished is not None and size > SINGLE_PUT:
                 await self._unfinished.put(key, reader, size=size, digest=digest)
+            elif size <= WHOLE:
+                put = self._options.put
+                await copy_blob(self._source, key, self._target, key, digest=digest, size=size, put=put)
             else:
                 async with aclosing(reader()) as chunks:
                     await self._target.put_stream(key, chunks, size=size, digest=digest, options=self._options.put)

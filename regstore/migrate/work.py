@@ -20,6 +20,8 @@ from regstore.tasks.sharing import Batches, Ways, share_out
 
 SQL: Final = Statements("regstore.migrate", "apply.sql")
 _ROWS: Final = 2000
+#: Links between two words on how far it is.
+_TELL: Final = 20
 #: So many links make up for the start of processes.
 _WORTH_WORKERS: Final = 3000
 
@@ -88,7 +90,8 @@ class Work:
             key, body = made(row)
             await self.target.put(key, body, options=self.options.put)
             done += 1
-            self.on_event(Progress(phase=phase, done=done, total=total, unit="links"))
+            if done % _TELL == 0 or done == total:
+                self.on_event(Progress(phase=phase, done=done, total=total, unit="links"))
 
         await for_each(rows, one, concurrency=self.options.concurrency)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
@@ -170,6 +170,20 @@ class Repeatable(ABC, AsyncIterable[bytes]):
     @abstractmethod
     def again(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """All of it, from its start; leaving ends what is still being read."""
+
+
+class Whole(Repeatable):
+    """Content that is in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.data
+
+    @asynccontextmanager
+    async def again(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield aiter(self)
 
 
 @runtime_checkable

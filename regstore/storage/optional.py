@@ -56,6 +56,15 @@ def keep_private(storage: Storage) -> None:
 
 
 @runtime_checkable
+class ReadsMany(Protocol):
+    """A store where several small objects are read in less time at once than one by one."""
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | StorageError]:
+        """As `get`, of each: what it holds, or why it was not read."""
+        ...
+
+
+@runtime_checkable
 class HashesObjects(Protocol):
     """A store that hashes objects where they lie: quicker than handing their bytes through the event loop."""
 

@@ -18,7 +18,7 @@ from regstore.errors import (
     StorageError,
     StorageFull,
 )
-from regstore.storage.base import PutOptions, ReadHandle, Repeatable, Storage
+from regstore.storage.base import PutOptions, ReadHandle, Repeatable, Storage, Whole
 from regstore.storage.sizes import AHEAD, HASHED, RANGE, RANGED, WHOLE
 
 
@@ -38,6 +38,13 @@ async def copy_blob(
 ) -> None:
     """Store what the source has, hashed on its way. SourceGone when it is absent there; IntegrityError, and nothing
     visible at the target, when its bytes are not those of the digest."""
+    if size <= WHOLE:
+        try:
+            data = await source.get(key)
+        except NotFound as error:
+            raise SourceGone(str(error)) from error
+        await target.put_stream(target_key, Whole(data), size=size, digest=digest, options=put)
+        return
     async with aclosing(BlobReader(source, key, size)) as chunks:
         await target.put_stream(target_key, chunks, size=size, digest=digest, options=put)
 

@@ -12,8 +12,9 @@ decides stay with who asks.
     async with Pool(size=2) as pool:
         listed = await pool.run(list_range, ListRange(prefix="docker/"), storage)
 
-Read `runner` (what a task is, and `Here`); the tasks `listing`, `manifests`, `hashing` and `trashing`; then `pool`,
-with `process` (what runs in a worker), `messages` (what goes between the two) and `packing` (errors on their way).
+Read `runner` (what a task is, and `Here`); the tasks `listing`, `manifests`, `hashing`, `copying` and `putting` (these
+two are handed out by `sharing`; `under_lock`: by the lock of who asked) and `trashing`; then `pool`, with `process`
+(what runs in a worker), `messages` (what goes between the two) and `packing` (errors on their way).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ process is still there; a batch whose worker died takes up what that one has lef
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
@@ -15,14 +16,14 @@ from typing import Final, TypeVar
 
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, StorageError
+from regstore.errors import IntegrityError, NotFound, StorageError
 from regstore.events import Progress
 from regstore.state.unfinished_uploads import Unfinished
-from regstore.storage.base import PutOptions
-from regstore.storage.optional import ResumesUploads
+from regstore.storage.base import PutOptions, Whole
+from regstore.storage.optional import ReadsMany, ResumesUploads
 from regstore.storage.outage import IN_A_ROW
-from regstore.storage.sizes import SINGLE_PUT
-from regstore.storage.streams import BlobReader, SourceGone, is_fatal, verified_size
+from regstore.storage.sizes import SINGLE_PUT, WHOLE
+from regstore.storage.streams import BlobReader, SourceGone, copy_blob, is_fatal, verified_size
 from regstore.storage.transfer import Breaker, Room, road_to
 from regstore.tasks.packing import PackedError, pack
 from regstore.tasks.runner import Context
@@ -31,6 +32,9 @@ from regstore.tasks.under_lock import HeldLock, UnderLock
 PHASE: Final = "copying blobs"
 #: Between two words on how far it is.
 _TELL_SECONDS: Final = 0.1
+#: So many that are no larger than this are read at once, where a store can do that.
+_AHEAD: Final = 8
+_AHEAD_BYTES: Final = 64 * 1024
 
 Blob = TypeVar("Blob")
 
@@ -98,6 +102,7 @@ class _Copying:
         if work.in_parts_again and isinstance(self._target, ResumesUploads):
             self._unfinished = Unfinished(self._target, work.put)
         self._lock = None if work.under is None else UnderLock(self._target, work.under)
+        self._ahead = _Ahead(self._source, work) if isinstance(self._source, ReadsMany) else None
         self._failed: list[FailedCopy] = []
         self._left: list[int] = []
         self._copied = 0
@@ -121,7 +126,7 @@ class _Copying:
         digest = Digest.from_raw(raw)
         try:
             if not is_there:
-                await self._copy(digest, size)
+                await self._copy(number, digest, size)
         except StorageError as error:
             if is_fatal(error):
                 raise
@@ -142,7 +147,7 @@ class _Copying:
         else:
             self._stopped = self._stopped or self._watch.is_broken_by_one_more()
 
-    async def _copy(self, digest: Digest, size: int) -> None:
+    async def _copy(self, number: int, digest: Digest, size: int) -> None:
         key, target_key, put = self._work.source_key(digest), self._work.target_key(digest), self._work.put
 
         def reader() -> BlobReader:
@@ -151,7 +156,13 @@ class _Copying:
         async with self._room.of(size):
             if self._lock is not None:
                 await self._lock.check()
-            if self._unfinished is not None and size > SINGLE_PUT:
+            if self._ahead is not None and self._ahead.has(number):
+                await self._target.put_stream(
+                    target_key, Whole(await self._ahead.take(number)), size=size, digest=digest, options=put
+                )
+            elif size <= WHOLE:
+                await copy_blob(self._source, key, self._target, target_key, digest=digest, size=size, put=put)
+            elif self._unfinished is not None and size > SINGLE_PUT:
                 await self._unfinished.put(target_key, reader, size=size, digest=digest)
             else:
                 async with aclosing(reader()) as chunks:
@@ -165,6 +176,45 @@ class _Copying:
             if is_fatal(error):
                 raise
             return False
+
+
+class _Ahead:
+    """Small blobs, read several at a time when the first of them is wanted."""
+
+    def __init__(self, source: ReadsMany, work: CopyBlobs) -> None:
+        self._source = source
+        self._work = work
+        small = [number for number, (_, size, there) in enumerate(work.blobs) if size <= _AHEAD_BYTES and not there]
+        groups = [small[start : start + _AHEAD] for start in range(0, len(small), _AHEAD)]
+        self._groups = {number: group for group in groups for number in group}
+        self._found: dict[int, asyncio.Future[bytes]] = {}
+
+    def has(self, number: int) -> bool:
+        return number in self._groups
+
+    async def take(self, number: int) -> bytes:
+        """Once. SourceGone where it is absent."""
+        if number not in self._found:
+            await self._read(self._groups[number])
+        return await self._found.pop(number)
+
+    async def _read(self, group: Sequence[int]) -> None:
+        loop = asyncio.get_running_loop()
+        coming = {number: loop.create_future() for number in group}
+        self._found.update(coming)
+        keys = [self._work.source_key(Digest.from_raw(self._work.blobs[number][0])) for number in group]
+        try:
+            found = await self._source.get_many(keys)
+        except BaseException:
+            for future in coming.values():
+                future.cancel()  # what is raised here ends all
+            raise
+        for future, one in zip(coming.values(), found, strict=True):
+            if isinstance(one, bytes):
+                future.set_result(one)
+            else:
+                future.set_exception(SourceGone(str(one)) if isinstance(one, NotFound) else one)
+                future.exception()  # seen, should nobody take it any more
 
 
 class _Way:

@@ -9,7 +9,7 @@ import pytest
 
 from regstore.digest import Digest
 from regstore.errors import IntegrityError
-from regstore.storage.base import Storage
+from regstore.storage.base import Storage, Whole
 from regstore.testing.content import Content
 from regstore.testing.store import StoreTests, read, stream
 
@@ -26,10 +26,11 @@ class Streams(StoreTests):
         assert await storage.put_stream("s/unchecked", stream(*chunks)) == len(body)
         assert await storage.put_stream("s/no-size", stream(*chunks), digest=digest) == len(body)
         assert await storage.put_stream("s/empty", stream(), size=0, digest=Digest.of(b"")) == 0
-        for key in ("s/checked", "s/unchecked", "s/no-size"):
+        assert await storage.put_stream("s/whole", Whole(body), size=len(body), digest=digest) == len(body)
+        for key in ("s/checked", "s/unchecked", "s/no-size", "s/whole"):
             assert await self.raw_get(key) == body
         assert await self.raw_get("s/empty") == b""
-        assert len(await self.raw_keys()) == 4
+        assert len(await self.raw_keys()) == 5
 
     @pytest.mark.parametrize("with_size", [True, False])
     async def test_a_large_stream(self, storage: Storage, with_size: bool) -> None:
@@ -61,6 +62,8 @@ class Streams(StoreTests):
         for key in ("there", "new/key"):
             with pytest.raises(IntegrityError):
                 await storage.put_stream(key, stream(b"12345", b"67890"), size=size, digest=Digest.of(of))
+            with pytest.raises(IntegrityError):
+                await storage.put_stream(key, Whole(b"1234567890"), size=size, digest=Digest.of(of))
         assert await self.raw_keys() == ["there"]
         assert await self.raw_get("there") == b"before"
 

@@ -214,6 +214,16 @@ async def test_keys_that_no_file_can_have(disk: DiskStorage, tmp_path: Path, key
     assert files(tmp_path) == ["root/a/b"]
 
 
+async def test_several_files_are_read_at_once(disk: DiskStorage) -> None:
+    await disk.put("a/b", b"first")
+    await disk.put("c", b"second")
+    before = disk.counters.requests.get("get", 0)
+    one, absent, other, folder = await disk.get_many(["c", "no/such", "a/b", "a"])
+    assert (one, other) == (b"second", b"first")
+    assert isinstance(absent, NotFound) and absent.key == "no/such" and isinstance(folder, StorageError)
+    assert disk.counters.requests["get"] - before == 4
+
+
 async def test_a_file_and_a_folder_cannot_share_a_name(disk: DiskStorage) -> None:
     fill(disk.root, "file", "folder/x")
     for key in ("folder", "file/below", "file/far/below"):

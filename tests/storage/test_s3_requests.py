@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import TypedDict
 
 import botocore.exceptions
@@ -173,9 +174,9 @@ async def test_what_passes_is_tried_again_and_counted(fake: FakeS3, storage: S3S
 async def test_every_try_is_signed_anew(fake: FakeS3, storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    moments, real = itertools.count(1795428000, 1000), time.gmtime
-    # The fake server's own Date header asks too.
-    monkeypatch.setattr("regstore.storage.s3.sigv4.time.gmtime", lambda at=None: real(next(moments)))
+    moments = itertools.count(1795428000, 1000)
+    clock = SimpleNamespace(time=lambda: next(moments), gmtime=time.gmtime, strftime=time.strftime)
+    monkeypatch.setattr("regstore.storage.s3.sigv4.time", clock)
     fake.answers = [error(503, "SlowDown"), answer(body=b"")]
     await storage.get("key")
     assert fake.asked[0].headers["x-amz-date"] != fake.asked[1].headers["x-amz-date"]

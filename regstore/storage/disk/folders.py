@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import stat as st
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -288,6 +288,18 @@ class Tree:
                 return _read_all(file)
         finally:
             os.close(file)
+
+    def read_many(self, keys: Sequence[str]) -> Sequence[bytes | StorageError]:
+        """Of each, what it holds, or why it can't be read."""
+        found: list[bytes | StorageError] = []
+        for key in keys:
+            try:
+                found.append(self.read(key))
+            except NoSuchBucket:
+                raise
+            except StorageError as error:
+                found.append(error)
+        return found
 
     def changed_at(self, key: str) -> int:
         """The file's ctime in microseconds; 0 where it is absent, or can't be looked at."""

@@ -158,6 +158,13 @@ class DiskStorage:
         self.counters.bytes_read += len(data)
         return data
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | StorageError]:
+        """As `ReadsMany` says: with one thread's work."""
+        self.counters.count("get", len(keys))
+        found = await self._threads.run(self._tree.read_many, keys)
+        self.counters.bytes_read += sum(len(one) for one in found if isinstance(one, bytes))
+        return found
+
     @asynccontextmanager
     async def open_read(self, key: str, *, start: int = 0, length: int | None = None) -> AsyncIterator[OpenedFile]:
         self.counters.count("get")

@@ -15,6 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 from regstore.storage.limit import check_limit
@@ -24,6 +25,8 @@ _MiB: Final = 1024 * 1024
 KEPT: Final = 8.0
 #: Bytes of an answer that wait for their reader before the server is held up.
 _HELD: Final = _MiB // 2
+#: A header's name. A server sends few, again and again.
+_lower: Final = lru_cache(100)(lambda name: str(name, "latin-1").lower())
 #: A body up to this many bytes goes in one write with its headers.
 _JOINED: Final = 64 * 1024
 
@@ -463,7 +466,7 @@ class _Connection(asyncio.Protocol):
         answer = self.answer
         if answer is None or answer.begun:
             return  # trailers
-        key, text = name.decode("latin-1").lower(), value.decode("utf-8", "surrogateescape")
+        key, text = _lower(name), value.decode("utf-8", "surrogateescape")
         known = answer.headers.get(key)
         answer.headers[key] = text if known is None else f"{known}, {text}"
 

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final
 
-from regstore.digest import Digest
-from regstore.errors import AlreadyExists, StorageError, Unreachable
-from regstore.storage.base import Repeatable
+from regstore.digest import Digest, Verifier
+from regstore.errors import AlreadyExists, IntegrityError, StorageError, Unreachable
+from regstore.storage.base import Repeatable, Whole
 from regstore.storage.optional import Resume
 from regstore.storage.s3 import failures, multipart
 from regstore.storage.s3.client import Answer, SignedClient
 from regstore.storage.s3.streamed import STREAMED, Streamed
-from regstore.storage.sizes import LARGE_AT_ONCE
+from regstore.storage.sizes import HASHED, LARGE_AT_ONCE
 
 #: A blob whose one request's connection has broken so often goes in parts.
 _STREAMED_TRIES: Final = 2
@@ -68,6 +68,10 @@ class Putter:
         if sha256 is not None and self._client.endpoint.is_aws:
             # AWS keeps it, and tells it on a HEAD with ChecksumMode; others ignore or refuse it.
             single["x-amz-checksum-sha256"] = base64.b64encode(sha256.raw).decode()
+        if isinstance(chunks, Whole) and len(chunks.data) <= HASHED:
+            self._check(full, chunks.data, size, digest)
+            await self.put(full, chunks.data, single, sha256.encoded if sha256 is not None else "")
+            return len(chunks.data)
         room: AbstractAsyncContextManager[object] = nullcontext()
         if sha256 is not None and isinstance(chunks, Repeatable) and size is not None and size in STREAMED:
             body = Streamed(chunks, size=size, digest=sha256, name=self._client.place.name(full))
@@ -83,6 +87,16 @@ class Putter:
             return await multipart.put_stream(
                 self._client, full, chunks, size=size, digest=digest, headers=headers, put=put, resume=resume
             )
+
+    def _check(self, full: str, data: bytes, size: int | None, digest: Digest | None) -> None:
+        if size is not None and len(data) != size:
+            raise IntegrityError(
+                f"{self._client.place.name(full)} has {len(data):,} bytes, not the {size:,} promised"
+            )
+        if digest is not None:
+            verifier = Verifier(digest)
+            verifier.update(data)
+            verifier.verify(self._client.place.name(full))
 
     async def _put_streamed(self, full: str, body: Streamed, headers: Mapping[str, str]) -> bool:
         """False where a network, or a proxy's limit, does not let one request of that size through."""

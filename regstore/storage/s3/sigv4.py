@@ -40,12 +40,14 @@ def encode_query(parameters: Iterable[tuple[str, str]]) -> str:
 class Signer:
     """Signs requests to one region, in their headers or in their query; the day's key is kept."""
 
-    __slots__ = ("_key", "_made_for", "_region")
+    __slots__ = ("_key", "_made_for", "_region", "_second", "_stamp")
 
     def __init__(self, region: str) -> None:
         self._region = region
         self._made_for: tuple[str, str] = ("", "")
         self._key = b""
+        self._second = -1
+        self._stamp = ""
 
     def headers(
         self,
@@ -62,13 +64,13 @@ class Signer:
 
         path, query: as `encode_path` and `encode_query` give them. at: seconds since 1970, now if None.
         """
-        stamp = time.strftime(_STAMP, time.gmtime(at))
+        stamp = self._stamp_of(time.time() if at is None else at)
         signed = {**headers, "x-amz-content-sha256": payload_sha256, "x-amz-date": stamp}
         if credentials.token:
             signed["x-amz-security-token"] = credentials.token
         names = sorted(signed)
         listed = ";".join(names)
-        lines = [method, path, query, *(f"{name}:{' '.join(signed[name].split())}" for name in names)]
+        lines = [method, path, query, *[f"{name}:{' '.join(signed[name].split())}" for name in names]]
         canonical = "\n".join([*lines, "", listed, payload_sha256])
         signed["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={credentials.access_key}/{self._scope(stamp)}, "
@@ -103,6 +105,11 @@ class Signer:
         query = encode_query(parameters)
         canonical = "\n".join([method, path, query, f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"])
         return f"{query}&X-Amz-Signature={self._signature(credentials, stamp, canonical)}"
+
+    def _stamp_of(self, at: float) -> str:
+        if int(at) != self._second:
+            self._second, self._stamp = int(at), time.strftime(_STAMP, time.gmtime(at))
+        return self._stamp
 
     def _scope(self, stamp: str) -> str:
         return f"{stamp[:8]}/{self._region}/s3/aws4_request"

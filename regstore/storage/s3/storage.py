@@ -77,6 +77,7 @@ class S3Storage:
         #: How objects are stored that are put without options of their own.
         self.put_options = settings.put
         self._root = f"{settings.root}/" if settings.root else ""
+        self._made_headers: tuple[PutOptions | None, PutOptions, dict[str, str]] | None = None
         self._opened: SignedClient | None = None
         self._capabilities: Capabilities | None = None
         self._probing = asyncio.Lock()
@@ -156,8 +157,12 @@ class S3Storage:
         self.put_options = options.over(self.put_options)
 
     def _headers(self, options: PutOptions | None) -> dict[str, str]:
-        options = options.over(self.put_options) if options is not None else self.put_options
-        return {"content-type": _CONTENT_TYPE, **option_headers(options)}
+        """Not to be changed: those of many objects are the same."""
+        if self._made_headers is None or self._made_headers[:2] != (options, self.put_options):
+            chosen = options.over(self.put_options) if options is not None else self.put_options
+            headers = {"content-type": _CONTENT_TYPE, **option_headers(chosen)}
+            self._made_headers = options, self.put_options, headers
+        return self._made_headers[2]
 
     def _full(self, key: str) -> str:
         if not key:
