@@ -1,7 +1,7 @@
 """`regstore gc --dry-run` against `docker-registry garbage-collect --dry-run`, on the same generated registry.
 
     python -m benchmarks.gc_dry_run [--keys 13000] [--delays 0,10] [--repeat 3] [--delete-untagged]
-        [--workers 1,2] [--before /elsewhere/.venv/bin/python]
+        [--workers 1,2] [--before /elsewhere/.venv/bin/python] [--spark local[2]]
 
 Each side is a process of its own, with the store in `benchmarks.s3_memory`: wall time, processor time, peak memory,
 and the requests that the endpoint counted. regstore runs cold (an empty cache folder) and warm (the same again).
@@ -68,6 +68,7 @@ class Side:
     runs: list[Run] = field(default_factory=list)
     dead: int | None = None  # blobs; None until a run has succeeded
     failure: str = ""
+    counts_time: bool = True
 
     def row(self) -> list[str]:
         if not self.runs:
@@ -80,7 +81,7 @@ class Side:
             self.name,
             f"{self.delay:g} ms",
             seconds(median(self.runs, "wall")),
-            seconds(median(self.runs, "cpu")),
+            seconds(median(self.runs, "cpu")) if self.counts_time else "",
             megabytes(median(self.runs, "memory")),
             f"{lists:,}",
             f"{gets:,}",
@@ -91,17 +92,23 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How regstore runs. python: of the environment that has it. workers: "" for as many as it takes by itself."""
+    """How regstore runs. python: of the environment that has it. workers: "" for as many as it takes by itself. spark:
+    a cluster's master that does it instead, "" for none; its processes' time is not counted."""
 
     name: str = "regstore gc"
     python: str = sys.executable
     workers: str = ""
+    spark: str = ""
 
 
 def ways(arguments: argparse.Namespace) -> list[Way]:
     numbers = [text for text in arguments.workers.split(",") if text]
     found = [Way(name=f"regstore gc, {text} workers", workers=text) for text in numbers] or [Way()]
-    return [*found, Way(name="regstore gc before", python=arguments.before)] if arguments.before else found
+    if arguments.before:
+        found.append(Way(name="regstore gc before", python=arguments.before))
+    if arguments.spark:
+        found.append(Way(name=f"regstore gc, Spark {arguments.spark}", spark=arguments.spark))
+    return found
 
 
 def regstore(endpoint: Endpoint, way: Way, cache: Path, delete_untagged: bool) -> Run:
@@ -109,6 +116,8 @@ def regstore(endpoint: Endpoint, way: Way, cache: Path, delete_untagged: bool) -
     command = [way.python, "-P", "-m", "regstore", "gc", "s3://bench", "--endpoint-url", endpoint.url]
     command += ["--dry-run", "--json", *(["--delete-untagged"] if delete_untagged else [])]
     command += ["--workers", way.workers] if way.workers else []
+    if way.spark:
+        command += ["--engine", "spark", "--master", way.spark, "--work", str(cache / "work")]
     return run(command, environment(XDG_CACHE_HOME=str(cache)), endpoint)
 
 
@@ -148,7 +157,7 @@ def measure(
 ) -> list[Side]:
     endpoint.set_delay(delay)
     ours = {
-        way: [Side(f"{way.name}, cold", delay), Side(f"{way.name}, warm", delay)]
+        way: [Side(f"{way.name}, {state}", delay, counts_time=not way.spark) for state in ("cold", "warm")]
         for way in (ways(arguments) if with_regstore else [])
     }
     peer = Side("docker-registry garbage-collect", delay)
@@ -192,6 +201,9 @@ def main() -> int:
     parser.add_argument("--registry", default="docker-registry", metavar="BINARY")
     parser.add_argument("--workers", default="", metavar="N,N", help="regstore with so many, in turn")
     parser.add_argument("--before", metavar="PYTHON", help="of an environment that has another regstore, in turn")
+    parser.add_argument(
+        "--spark", default="", metavar="MASTER", help="regstore on Spark, such as local[2], in turn"
+    )
     parser.add_argument("--only", choices=("regstore", "registry"), help="measure one side")
     arguments = parser.parse_args()
     with_regstore = arguments.only != "registry"
