@@ -51,13 +51,14 @@ create or replace table verify_need as from verify_named
 where case kind when {manifest} then followed when {foreign_layer} then linked else true end;
 
 create or replace table verify_required as
-with needed as (
+with needed as materialized (
     select repository, digest from verify_followed union select repository, digest from verify_need
 )
+select repository, digest, digest as stored from needed where is_sha256(digest)
+union all
 select n.repository, n.digest, case
-    when is_sha256(n.digest) then n.digest
     when l.digest is not null then l.target
-    when f.digest is not null then n.digest end as stored
-from needed n
-left join layer_link l on l.repository = n.repository and l.digest = n.digest
-left join verify_followed f on f.repository = n.repository and f.digest = n.digest
+    when f.digest is not null then n.digest end
+from (from needed where not is_sha256(digest)) n
+left join (from layer_link where not is_sha256(digest)) l on l.repository = n.repository and l.digest = n.digest
+left join (from verify_followed where not is_sha256(digest)) f on f.repository = n.repository and f.digest = n.digest
