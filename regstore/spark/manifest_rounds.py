@@ -37,8 +37,7 @@ def read_all(
         asked = as_rows(wanted.selectExpr(f"'{WANTED}' as relation", "digest", "blob_size as size"))
         found = []
         if kept is not None:
-            readable = kept.filter(_READABLE).selectExpr("digest", "size as blob_size").dropDuplicates()
-            known = wanted.join(readable, ["digest", "blob_size"], "left_semi").select("digest")
+            known = _known(kept, wanted)
             asked = asked.join(known, "digest", "left_anti").select(*SCHEMA)
             same = kept.filter(f"relation = 'edge' or {_READABLE}").join(known, "digest", "left_semi")
             once = ["relation", "digest", "other", "kind", "size"]
@@ -52,6 +51,20 @@ def read_all(
         wanted = children.join(done, "digest", "left_anti").join(sizes, "digest")
         number += 1
     return union(session, frames)
+
+
+def _known(kept: DataFrame, wanted: DataFrame) -> DataFrame:
+    """Digests of those that an earlier run has read, and whose edges are all there still: what removes old files from
+    the work folder asks for no folder as a whole, and a manifest without its layers would make them garbage."""
+    edges = kept.filter("relation = 'edge'").join(wanted.select("digest"), "digest", "left_semi")
+    there = edges.select("digest", "other", "kind", "size").distinct().groupBy("digest").count()
+    whole = (
+        kept.filter(_READABLE)
+        .selectExpr("digest", "size as blob_size", "mtime as edges")
+        .join(there, "digest", "left")
+        .filter("edges = coalesce(count, 0)")
+    )
+    return wanted.join(whole, ["digest", "blob_size"], "left_semi").select("digest")
 
 
 def ask_all(loaded: DataFrame, manifests: DataFrame) -> DataFrame:

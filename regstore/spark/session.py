@@ -21,8 +21,11 @@ _DEFAULTS: Final = {
     "spark.app.name": "regstore gc",
     "spark.ui.showConsoleProgress": "false",
 }
-#: What must be so, whoever opened it. Rows that travel whole are up to some 200 KB each.
+#: What must be so, whoever opened it. Rows that travel whole are up to some 200 KB each. A file of a stage that is lost
+#: or damaged is an error: without its rows, what is in use looks like garbage.
 _NEEDED: Final = {
+    "spark.sql.files.ignoreCorruptFiles": "false",
+    "spark.sql.files.ignoreMissingFiles": "false",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "1000",
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
@@ -84,7 +87,7 @@ def _start(kind: type[SparkSession], options: SparkOptions) -> SparkSession:
 
 def _check(session: SparkSession) -> None:
     conf = session.sparkContext.getConf()
-    if conf.get("spark.speculation", "false") == "true":
+    if conf.get("spark.speculation", "false").strip().lower() == "true":
         raise Refused(
             "Spark's speculation is on (spark.speculation): it runs a task twice at a time, and both would change the "
             "store; turn it off"

@@ -79,6 +79,8 @@ def session(spark_cluster: SparkCluster) -> Iterator[SparkSession]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
+        "spark.sql.files.ignoreCorruptFiles": "true",  # as some clusters have it, and no plan may
+        "spark.sql.files.ignoreMissingFiles": "true",
         "spark.local.dir": str(spark_cluster.folder / "local"),
         "spark.sql.warehouse.dir": str(spark_cluster.folder / "warehouse"),
         "spark.executorEnv.HOME": str(spark_cluster.folder),

@@ -25,7 +25,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, REPOSITORIES
 from regstore.spark.options import SparkOptions
 from regstore.spark.run import open_spark_plan
-from regstore.spark.session import check_executors
+from regstore.spark.session import check_executors, run_tasks
 from regstore.spark.tasks.executing import StoreWork, look_at, version
 from regstore.spark.tasks.rows import DDL
 from regstore.spark.work_folder import WorkFolder
@@ -111,6 +111,18 @@ def test_what_is_committed_is_never_written_again(session: SparkSession, tmp_pat
     assert kept is not None and kept.count() == 1
 
 
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_a_file_of_a_stage_is_not_passed_over(session: SparkSession, tmp_path: Path, how: str) -> None:
+    """Whatever the cluster says of such files: without these rows, what is in use would look like garbage."""
+    work = WorkFolder.open(session, f"file://{tmp_path / 'work'}", "run", store="s3://bucket")
+    rows = session.createDataFrame([("blob", 1, b"x", None, 5, 6, None, None, None, None, None, None)], DDL)
+    stage = work.stage("one", rows)
+    for file in (tmp_path / "work" / "runs" / "run" / "one" / "relation=blob").glob("*.parquet"):
+        file.unlink() if how == "lost" else file.write_bytes(b"no Parquet")
+    with pytest.raises(RegstoreError):
+        run_tasks(stage.count if how == "lost" else stage.collect)
+
+
 async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
     number = random.randrange(2**32)
     print("seed", number)
@@ -130,11 +142,17 @@ async def test_random_registries(session: SparkSession, memory_stores: MemorySto
 
 
 async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
-    """The second run finds them in the work folder, and reads what it could not before."""
+    """The second run finds them in the work folder, and reads what it could not before. Where a bucket's rules have
+    removed files from there, so that manifests are left without what they name, these are read again."""
     url = memory_stores.put("example", example_registry())
     counts = memory_stores.server.endpoint.counts
     reads = []
-    for _ in range(2):
+    for number in range(3):
+        if number == 2:
+            edges = list((tmp_path / "work").glob("manifests-*/*/relation=edge/*.parquet"))
+            assert edges
+            for file in edges:
+                file.unlink()
         before = counts["GetObject"]
         plan = await compare(
             session, memory_stores, url, GcOptions(delete_untagged=True), tmp_path / "work", shards=2
@@ -142,6 +160,7 @@ async def test_manifests_are_read_once(session: SparkSession, memory_stores: Mem
         reads.append(counts["GetObject"] - before)
     assert plan.summary.blobs.dead > 0
     assert reads[1] < reads[0]
+    assert reads[2] > reads[1]
     assert not list((tmp_path / "work" / "runs").iterdir())
 
 

@@ -54,8 +54,10 @@ def test_the_file_for_spark_submit(registry: Path) -> None:
     assert same.returncode == 0
 
 
-def test_speculation_is_refused() -> None:
-    settings = {"spark.speculation": "true"}
+@pytest.mark.parametrize("word", ["true", "True "])
+def test_speculation_is_refused(word: str) -> None:
+    """In all that Spark takes for it."""
+    settings = {"spark.speculation": word}
     fake: Any = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: settings))
     with pytest.raises(Refused, match="speculation is on"):
         session_module._check(fake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from regstore.spark.tasks.executing import StoreWork, telling
 from regstore.spark.tasks.rows import row_batch
 from regstore.storage.base import Storage
 from regstore.storage.outage import OutageWatch
-from regstore.tasks.manifests import ReadManifests, ReadResult, read_manifests
+from regstore.tasks.manifests import ManifestRows, ReadManifests, ReadResult, read_manifests
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Context
 
@@ -31,7 +32,8 @@ class ReadTask:
     sample: tuple[str, ...]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """In: `digest`, and the blob's `size` where it was listed. Out: `manifest` and `edge`."""
+        """In: `digest`, and the blob's `size` where it was listed. Out: `manifest` and `edge`; of a sound manifest
+        `mtime` says how many edges it has."""
         return telling(lambda: self._all(batches))
 
     def _all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -79,6 +81,7 @@ def _rows(result: ReadResult) -> Iterator[pa.RecordBatch]:
                 "digest": digests,
                 "size": sizes,
                 "text": ["ok"] * len(digests),
+                "mtime": _edges_of(sound, digests),
                 "media_type": media_types,
                 "artifact_type": artifact_types,
             },
@@ -88,6 +91,13 @@ def _rows(result: ReadResult) -> Iterator[pa.RecordBatch]:
             "edge",
             {"digest": sound.sources, "other": sound.targets, "kind": sound.kinds, "size": sound.sizes},
         )
+
+
+def _edges_of(sound: ManifestRows, digests: Sequence[bytes]) -> list[int]:
+    """How many edges each has, without such as are the same: they are kept in other files than the manifests."""
+    edges = set(zip(sound.sources, sound.targets, sound.kinds, sound.sizes, strict=True))
+    numbers = Counter(source for source, *_ in edges)
+    return [numbers[digest] for digest in digests]
 
 
 def _broken(rows: Sequence[tuple[bytes, int, str, str]]) -> Iterator[pa.RecordBatch]:
