@@ -116,6 +116,7 @@ class ManifestReader:
                 result = await runner.run(
                     read_manifests, ReadManifests(batch, keys), self._storage, on_event=on_event
                 )
+                result.require(batch)
                 progress.done += len(batch) - len(result.left)
             if result.left:
                 batches.add(result.left)

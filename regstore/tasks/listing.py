@@ -21,14 +21,15 @@ class ListRange:
 
 async def list_range(context: Context, work: ListRange) -> Page:
     """What was listed, as one page: `complete` where nothing of the range is left, else the rest is behind its last
-    key. A page without keys that is not complete: the server had none to show yet."""
+    key. So it has a key, or is complete: of pages that show none, as servers may send, it takes as many as there are,
+    for only the server knows where it was."""
     pages: list[Page] = []
     complete = False
     async for page in context.store.list(work.prefix, start_after=work.after):
         kept = page.up_to(work.last) if work.last else page
         pages.append(kept)
         complete = page.complete or len(kept) < len(page)
-        if complete or len(pages) >= work.pages:
+        if complete or (len(pages) >= work.pages and any(page.keys for page in pages)):
             break
     return Page(
         [key for page in pages for key in page.keys],

@@ -11,7 +11,7 @@ from typing import Any, Final
 from regstore import layout
 from regstore.concurrency import for_each
 from regstore.digest import Digest
-from regstore.errors import Archived, InvalidManifest, NotFound, StorageError
+from regstore.errors import Archived, InvalidManifest, NotFound, RegstoreError, StorageError
 from regstore.events import Progress
 from regstore.manifest import Manifest, parse_manifest
 from regstore.storage.outage import IN_A_ROW
@@ -91,6 +91,17 @@ class ReadResult:
     not_given: list[tuple[bytes, str, PackedError]]
     #: Those that were not asked for: so many in a row were not given that this may be no matter of single ones.
     left: list[bytes]
+
+    def require(self, digests: Sequence[bytes]) -> None:
+        """RegstoreError where it says nothing of one of these: what nobody knows as a manifest names nothing, and its
+        layers would be garbage."""
+        told = {row[0] for rows in (self.sound.remembered, self.broken, self.not_given) for row in rows}
+        untold = set(digests) - told - set(self.left)
+        if untold:
+            raise RegstoreError(
+                f"of {len(digests):,} manifests that were to be read, a task said nothing of {len(untold):,}, "
+                f"{Digest.from_raw(min(untold))} among them; this is a fault of regstore, and nothing was done by it"
+            )
 
 
 async def read_manifests(context: Context, work: ReadManifests) -> ReadResult:
