@@ -9,8 +9,9 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
+from regstore.errors import RegstoreError
 from regstore.events import OnEvent, Progress
 
 Item = TypeVar("Item")
@@ -20,12 +21,40 @@ Arguments = TypeVarTuple("Arguments")
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """An asyncio.TaskGroup that raises the first error itself, not a group of them."""
+    """An asyncio.TaskGroup that raises the first error itself, not a group of them; and RegstoreError where a task was
+    cancelled by nobody, but what it waited for was. To a TaskGroup such an end is as good as any, and what was not done
+    would count as done."""
+    group = _Group()
     try:
-        async with asyncio.TaskGroup() as group:
+        async with group:
             yield group
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
+    if group.lost:
+        raise RegstoreError("a part of the work was cancelled by what it waited for: run the command again")
+
+
+class _Group(asyncio.TaskGroup):
+    """lost: a task ended cancelled, and nobody had cancelled it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost = False
+
+    def create_task(self, *arguments: Any, **more: Any) -> asyncio.Task[Any]:
+        task = super().create_task(*arguments, **more)
+        task.add_done_callback(self._look)
+        return task
+
+    def _look(self, task: asyncio.Task[Any]) -> None:
+        if task.cancelled() and not task.cancelling():
+            self.lost = True
+
+
+def was_cancelled() -> bool:
+    """Whether somebody has cancelled this task; a CancelledError says only that something was that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def wait(seconds: float, phase: str, on_event: OnEvent) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from regstore.concurrency import for_each, in_thread
+from regstore.errors import RegstoreError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import scan
 from regstore.storage.disk import DiskStorage
@@ -95,3 +96,18 @@ async def test_the_first_error_comes_out_alone() -> None:
     with pytest.raises(KeyError):
         await for_each(range(1000), fail_at_three, concurrency=4)
     assert len(seen) < 20
+
+
+async def test_what_was_cancelled_by_what_it_waited_for_is_not_taken_for_done() -> None:
+    done: list[int] = []
+
+    async def do(number: int) -> None:
+        if number == 3:
+            waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waited.cancel()
+            await waited
+        done.append(number)
+
+    with pytest.raises(RegstoreError, match="was cancelled by what it waited for"):
+        await for_each(range(6), do, concurrency=2)
+    assert 3 not in done

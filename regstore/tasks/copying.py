@@ -205,6 +205,8 @@ class _Ahead:
         keys = [self._work.source_key(Digest.from_raw(self._work.blobs[number][0])) for number in group]
         try:
             found = await self._source.get_many(keys)
+        except StorageError as error:
+            found = [error] * len(group)
         except BaseException:
             for future in coming.values():
                 future.cancel()  # what is raised here ends all

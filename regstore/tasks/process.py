@@ -17,6 +17,8 @@ import threading
 from dataclasses import replace
 from typing import Any
 
+from regstore.concurrency import was_cancelled
+from regstore.errors import RegstoreError
 from regstore.events import Event
 from regstore.machine import collect_seldom
 from regstore.storage.base import Counters, Storage
@@ -124,8 +126,9 @@ class Worker:
                 on_event=lambda event: self._tell(asked.number, event),
             )
             result = await asked.task(context, asked.work)
-        except asyncio.CancelledError:
-            pass
+        except asyncio.CancelledError as raised:
+            if not was_cancelled():  # without an error this would be taken for a result
+                error = pack(RegstoreError(f"a worker's task was cancelled by nobody: {raised!r}"))
         except Exception as raised:  # noqa: BLE001 - it is raised where it was asked for
             error = pack(raised)
         counters = self._counted(asked.stores)

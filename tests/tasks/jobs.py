@@ -98,3 +98,9 @@ async def map_rows(context: Context, work: tuple[RowTask, list[Any]]) -> list[An
     """A task of a cluster (`regstore.spark.tasks`), of batches of Arrow."""
     task, batches = work
     return await asyncio.to_thread(lambda: list(task(batches)))
+
+
+async def be_cancelled_by_nobody(context: Context, work: None) -> None:
+    waited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waited.cancel()
+    await waited

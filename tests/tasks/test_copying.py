@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +17,22 @@ from regstore import layout
 from regstore.backup import CreateOptions, RestoreOptions, create, restore
 from regstore.backup.opening import list_snapshots
 from regstore.digest import Digest
-from regstore.errors import LockLost
+from regstore.errors import LockLost, StorageError
 from regstore.events import Event, OnEvent, Progress, ignore
+from regstore.inventory.sample import blob_key
 from regstore.migrate import MigrateOptions, MigrateResult, Verify, migrate
 from regstore.state import LOCKS
 from regstore.state.lock import hold_lock
 from regstore.storage.base import TEMPORARY, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.tasks import HERE, Pool, Runner, WorkerDied
+from regstore.tasks.copying import CopyBlobs, copy_blobs
+from regstore.tasks.runner import Context
 from tests.backup import reader
 from tests.migrate.stores import SCANNING, bucket_storage, contents, dangling
+from tests.model.memory import ModelStorage
+from tests.model.random_registry import NOW
+from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.memory_s3 import memory_s3
 from tests.servers.s3 import S3Server
@@ -292,3 +298,25 @@ async def test_a_large_upload_in_workers_that_end(server: S3Server, bucket: str,
         assert not [upload async for upload in other.list_multipart_uploads("")]
         assert not [key async for page in other.list(layout.UPLOAD_RECORDS) for key in page.keys]
         assert await other.get(layout.blob_key(Digest.parse(layer.digest))) == content
+
+
+class ReadsManyBadly(ModelStorage):
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | StorageError]:
+        raise StorageError("it does not answer")
+
+
+async def test_what_was_to_be_read_ahead_and_was_not_is_not_taken_for_copied() -> None:
+    store = ModelStore()
+    bodies = [b"%d" % number for number in range(6)]
+    digests = [Digest.of(body) for body in bodies]
+    source, target = ReadsManyBadly(store, now=NOW), ModelStorage(ModelStore(), now=NOW)
+    work = CopyBlobs(
+        blobs=[(digest.raw, len(body), False) for digest, body in zip(digests, bodies, strict=True)],
+        source_key=blob_key,
+        target_key=blob_key,
+        put=None,
+        share=1,
+        in_a_row=100,
+    )
+    result = await copy_blobs(Context(stores=(source, target), concurrency=4), work)
+    assert len(result.failed) == 6 and not result.copied(digests)

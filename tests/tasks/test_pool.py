@@ -120,6 +120,12 @@ async def test_a_result_that_cannot_travel_is_an_error(pool: Pool, store: Storag
         await pool.run(jobs.give_what_cannot_travel, "", store)
 
 
+async def test_a_task_that_was_cancelled_by_nobody_has_no_result(pool: Pool, store: Storage) -> None:
+    """None may be one, of a task that has none to give."""
+    with pytest.raises(RegstoreError, match="cancelled by nobody"):
+        await pool.run(jobs.be_cancelled_by_nobody, None, store)
+
+
 async def test_all_that_a_dead_worker_had_is_begun_again(pool: Pool, store: Storage) -> None:
     work = [asyncio.create_task(pool.run(jobs.process_id, 1.0, store)) for _ in range(6)]
     while len(pool.processes) < 2:
