@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +132,25 @@ def test_manifests_that_are_not_given() -> None:
     with pytest.raises(TaskFailed) as failed:
         list(ReadTask(store=work_on(storage), sample=sample)(asked))
     assert isinstance(told_error(f"Job aborted: {failed.value} at line 5"), Outage)
+
+
+def test_what_a_server_says_is_never_run(tmp_path: Path) -> None:
+    """A text that looks like an error of ours: words of a server, or a key."""
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "owned",)
+
+    evil = base64.b64encode(pickle.dumps(Evil())).decode()
+
+    def fail() -> Iterator[None]:
+        yield
+        raise Outage(f"the server says [regstore-error:{evil}]")
+
+    with pytest.raises(TaskFailed) as failed:
+        list(telling(fail))
+    assert isinstance(told_error(str(failed.value)), Outage)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_comes_through_the_engine_as_it_was() -> None:

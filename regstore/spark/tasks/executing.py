@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import pickle
+import json
 import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from regstore import __version__, layout
+from regstore import __version__, errors, layout
 from regstore.errors import Refused, RegstoreError
 from regstore.events import ignore
 from regstore.storage.base import Page, Storage
@@ -22,7 +22,7 @@ from regstore.storage.identity import place_of
 from regstore.storage.location import DiskLocation
 from regstore.storage.opening import parse_location
 from regstore.storage.optional import StoreAddress
-from regstore.tasks.packing import pack, unpack
+from regstore.tasks.packing import PackedError, unpack
 
 T = TypeVar("T")
 
@@ -142,11 +142,18 @@ def telling(run: Callable[[], Iterator[T]]) -> Iterator[T]:
     try:
         yield from run()
     except RegstoreError as error:
-        text = base64.b64encode(pickle.dumps(pack(error))).decode()
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        text = base64.b64encode(json.dumps([kind, str(error)]).encode()).decode()
         raise TaskFailed(f"{error} [{_MARK}{text}]") from error
 
 
 def told_error(text: str) -> BaseException | None:
-    """The error of a task, of what the engine says of its failure."""
-    found = _MARKED.search(text)
-    return unpack(pickle.loads(base64.b64decode(found[1]))) if found else None
+    """The error of a task, of what the engine says of its failure. A server, or a key, may have written some of the
+    text: it gets no more said by that than words of its own."""
+    for found in _MARKED.finditer(text):
+        with suppress(ValueError, TypeError):
+            kind, said = json.loads(base64.b64decode(found[1]))
+            known = getattr(errors, str(kind), None)
+            if isinstance(known, type) and issubclass(known, RegstoreError):
+                return unpack(PackedError(known, (str(said),), {}, None))
+    return None
