@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from regstore.digest import Digest
 from regstore.errors import InputError, IntegrityError, RegstoreError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.reported.report import BlobsFrom
@@ -134,6 +135,21 @@ async def test_in_a_folder(tmp_path: Path, place: str) -> None:
         for key, data in made.objects.items():
             if "/manifest." in key:
                 (tmp_path / "a" / key.rpartition("/")[2]).write_bytes(data)
+    blobs_from = BlobsFrom.parse(f"s3-inventory:{path}")
+    async with scan(storage(store), ScanOptions(cache_dir=None, blobs_from=blobs_from)) as inventory:
+        assert blobs(inventory) == await listed(store)
+
+
+@formats
+async def test_what_was_proven_is_what_is_read(tmp_path: Path, format: str) -> None:
+    """Where a folder's name is a pattern to DuckDB, and another folder's matches it."""
+    store = registry()
+    path = make_report(rows_of(store), created=CREATED, format=format).write_folder(tmp_path / "a[b]")
+    other = [*rows_of(Builder(NOW).store), Row(key=encode(BlobKey(Digest.of(b"x"))), size=1, mtime=NOW)]
+    for key, data in make_report(other, created=CREATED, format=format).objects.items():
+        beside = tmp_path / "ab" / key
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(data)
     blobs_from = BlobsFrom.parse(f"s3-inventory:{path}")
     async with scan(storage(store), ScanOptions(cache_dir=None, blobs_from=blobs_from)) as inventory:
         assert blobs(inventory) == await listed(store)
