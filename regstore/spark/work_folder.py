@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from regstore import layout
 from regstore.errors import InputError
 from regstore.spark.session import first_line, run_tasks
 from regstore.spark.tasks.rows import DDL
@@ -110,6 +111,8 @@ def _refuse_registry(url: str, store: str) -> None:
         return f"{url.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
 
     plain = url.replace("s3a://", "s3://").removeprefix("file://")
+    if f"/{layout.PREFIX}" in f"{plain.rstrip('/')}/":
+        raise InputError(f"the work folder {url} is in a registry; name one elsewhere (--work)")
     beside = [plain]
     if "://" not in plain:
         path = Path(plain)

@@ -95,6 +95,8 @@ def test_work_folders(session: SparkSession, tmp_path: Path) -> None:
         opened(tmp_path / "store" / "work", str(tmp_path / "store"))
     with pytest.raises(InputError, match="is in the store"):
         WorkFolder.open(session, "s3a://bucket/registry/work", "run", store="s3://bucket/registry")
+    with pytest.raises(InputError, match="is in a registry"):
+        WorkFolder.open(session, "s3a://other/docker/registry/v2/work", "run", store="s3://bucket/registry")
     assert not (tmp_path / "store").exists()
 
 
