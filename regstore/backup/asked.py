@@ -91,8 +91,6 @@ def without_lost(pack: Pack, lost: set[Digest]) -> tuple[Pack, list[str]]:
         parts = {digest, *known.needs}
         if parts & bad or {pack.blob_of(part) for part in parts} & lost:
             bad.add(digest)
-    if not bad:
-        return pack, []
     named = {packed.digest for packed in pack.tags.values()}
     left_out = [f"{pack.name}: tag {tag}" for tag, packed in sorted(pack.tags.items()) if packed.digest in bad]
     left_out += (

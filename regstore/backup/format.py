@@ -38,7 +38,8 @@ snapshots that were listed when this one was begun although they are dated more 
     {"kind": "history", "tag": TAG, "digest": D}                     a tag's index link
     {"kind": "tag", "tag": TAG, "digest": D, "time": TIME}           time: when the tag was set
 
-`linked` says that the repository has a revision link of it. `needs` are config, layers and child manifests, by the
+`linked` says that the repository has a revision link of it, or serves it by its layer link alone, as v2.1.0 linked
+manifests (older versions of regstore did not say so of these). `needs` are config, layers and child manifests, by the
 digest that the manifest names; where a layer line has that digest, the blob is its `target` (a layer that was pushed
 by its sha512 is stored by its sha256). What the registry did not have and need not have, foreign layers and absent
 entries of a sparse index, is not in `needs`. Children come before what names them.
@@ -151,7 +152,7 @@ def marker_body(now: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedManifest:
-    """linked: the repository has a revision link of it. needs, subject: as in the module's text."""
+    """linked: it gets a revision link. needs, subject: as in the module's text."""
 
     media_type: str
     linked: bool

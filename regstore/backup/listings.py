@@ -104,8 +104,11 @@ class _Batch:
                 listings[place].revisions.add(digest(raw))
             else:
                 listings[place].broken[digest(raw)] = fault
-        for place, raw in self._rows("legacy_revisions"):
-            listings[place].legacy.add(digest(raw))
+        for place, raw, target, fault in self._rows("legacy_revisions"):
+            if target is not None and bytes(raw) == bytes(target):
+                listings[place].legacy.add(digest(raw))
+            else:
+                listings[place].broken[digest(raw)] = fault
         for place, revision, raw in self._rows("signature_links"):
             listings[place].signatures.add((digest(revision), digest(raw)))
         for place, tag, raw in self._rows("tag_index"):

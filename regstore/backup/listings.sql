@@ -47,7 +47,17 @@ select c.place, t.digest, t.target, link_fault(t.size, t.target, t.unread)
 from revision_link t join backup_chosen c using (repository)
 
 -- name: legacy_revisions
-select c.place, t.digest from legacy_revision t join backup_chosen c using (repository)
+-- What has a layer link alone, and is known to be a manifest by its signatures or a tag. The link's target and fault.
+with known as (
+    from legacy_revision
+    union
+    select repository, target from tag
+    anti join revision_link r on r.repository = tag.repository and r.digest = tag.target
+    where target is not null
+)
+select c.place, l.digest, l.target, link_fault(l.size, l.target, l.unread)
+from known k join layer_link l on l.repository = k.repository and l.digest = k.digest
+join backup_chosen c on c.repository = k.repository
 
 -- name: signature_links
 select c.place, t.revision, t.digest from signature_link t join backup_chosen c using (repository)

@@ -27,8 +27,9 @@ class KnownManifest:
 @dataclass(slots=True, kw_only=True)
 class Listing:
     """One repository's links. layers: path and body. revisions: those whose body says what their path says.
-    broken: other revision links, with what is wrong with each; broken_tags: the same of tags. legacy: manifests that
-    v2.1.0 linked as layers. tags: what each names, None where its link is broken, and when it was set."""
+    broken: other links of manifests, with what is wrong with each; broken_tags: the same of tags. legacy: manifests
+    with a layer link alone, as v2.1.0 linked them: those with signatures, and those that a tag names (a registry of
+    2.x asks for no more). tags: what each names, None where its link is broken, and when it was set."""
 
     name: str
     layers: dict[Digest, Digest] = field(default_factory=dict)
@@ -229,7 +230,7 @@ class _Closure:
             return f"its link {self._listing.broken_tags.get(tag, 'is unreadable')}"
         if digest not in roots:
             broken = digest in self._listing.broken
-            return f"the repository has no {'readable ' if broken else ''}revision link of {digest.short}"
+            return f"the repository has no {'readable ' if broken else 'revision '}link of {digest.short}"
         return self.problem(digest)
 
     def pack(self, kept: Iterable[Digest], tags: Mapping[str, PackedTag]) -> Pack:
@@ -275,7 +276,8 @@ class _Closure:
         subject = next((target for target, kind in known.edges if kind is EdgeKind.SUBJECT), None)
         return PackedManifest(
             media_type=known.media_type,
-            linked=digest in self._listing.revisions,
+            # A signature or a tag tells one with a layer link alone from a layer: both can go, its own link stays.
+            linked=digest in self._listing.revisions or digest in self._listing.legacy,
             needs=self._needs[digest],
             subject=subject,
         )

@@ -58,10 +58,21 @@ class Repository:
         }
 
     @cached_property
-    def legacy(self) -> set[Digest]:
-        signed = {key.revision for key in self.keys if isinstance(key, SignatureLinkKey)}
+    def legacy_keys(self) -> set[Digest]:
+        """Manifests with a layer link alone, as v2.1.0 linked them: a signature or a tag says that they are such."""
+        known = {key.revision for key in self.keys if isinstance(key, SignatureLinkKey)}
+        known |= {
+            digest
+            for key in self.keys
+            if isinstance(key, TagCurrentKey) and (digest := parse_link(self.objects[encode(key)]))
+        }
         layer_keys = {key.digest for key in self.keys if isinstance(key, LayerLinkKey)}
-        return (signed & layer_keys) - self.revision_keys
+        return (known & layer_keys) - self.revision_keys
+
+    @cached_property
+    def legacy(self) -> set[Digest]:
+        """Those that a registry serves: it reads the link."""
+        return {digest for digest in self.legacy_keys if self.layers.get(digest) == digest}
 
     def manifest(self, digest: Digest) -> Manifest | str:
         data = self.blob(digest)
@@ -91,7 +102,7 @@ class Repository:
         return edge.kind is EdgeKind.MANIFEST or edge.target.digest in self.revisions
 
     def is_sparse(self, digest: Digest) -> bool:
-        return digest not in self.revision_keys | self.legacy and self.blob(digest) is None
+        return digest not in self.revision_keys | self.legacy_keys and self.blob(digest) is None
 
     def complete(self, digest: Digest) -> bool:
         manifest = self.manifest(digest)
@@ -148,7 +159,9 @@ class Repository:
         blobs = {stored for digest in named if (stored := self.stored(digest))}
         blobs |= {self.layers[digest] for digest in links}
         keys = {encode(LayerLinkKey(self.name, digest)) for digest in links}
-        keys |= {encode(RevisionLinkKey(self.name, digest)) for digest in manifests & self.revisions}
+        keys |= {
+            encode(RevisionLinkKey(self.name, digest)) for digest in manifests & (self.revisions | self.legacy)
+        }
         tags = self.tags()
         keys |= {encode(TagCurrentKey(self.name, tag)) for tag in tags}
         for key in self.keys:

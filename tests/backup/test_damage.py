@@ -16,6 +16,7 @@ from regstore.layout import (
     BLOBS,
     BlobKey,
     RevisionLinkKey,
+    SignatureLinkKey,
     TagCurrentKey,
     TagIndexKey,
     encode,
@@ -30,6 +31,7 @@ from tests.backup import reader
 from tests.backup.oracle import incomplete_tags
 from tests.backup.places import collect, contents, give_back, memory, read_all, take
 from tests.backup.test_interrupted import LATER, small
+from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
@@ -82,6 +84,21 @@ async def test_a_damaged_blob_is_found_named_and_repaired(how: str, digest: Dige
     again = await give_back(memory(backup), memory(target, now=NOW + LATER))
     assert not again.partial
     assert not reader.problems(backup.bodies())
+
+
+async def test_a_signature_that_the_backup_lost_is_not_linked() -> None:
+    """And its manifest is restored: registries have not read signatures since 2.5."""
+    b = Builder(NOW)
+    manifest, signature = b.schema1([b.blob(b"layer")]), b.blob(b"signature")
+    b.push("a", manifest, "1")
+    b.sign("a", manifest, signature)
+    backup, target = memory(), memory()
+    await take(memory(b.store), backup)
+    damage(backup.store, blob_key(signature), "lost")
+    restored = await give_back(backup, target)
+    assert [str(signature) in line for line in restored.damaged] == [True]
+    lost = {encode(BlobKey(signature)), encode(SignatureLinkKey("a", manifest, signature))}
+    assert (await contents(target)).keys() == b.store.bodies().keys() - lost
 
 
 @pytest.mark.parametrize("how", ["lost", "truncated"])
