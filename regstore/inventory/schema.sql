@@ -142,8 +142,8 @@ create view archived_blob as
 select unhex(split_part(key, '/', 7)) as digest, key, any_value(class) as class from archived
 where regexp_full_match(key, '{blobs}(?:{blob})/data') group by key;
 
--- v2.1.0 linked manifests under _layers, with their signatures under _manifests/revisions: every later version still
--- serves them. A client's DELETE takes the layer link too, so these are not deleted ones.
+-- v2.1.0 linked manifests under _layers, with their signatures under _manifests/revisions: 2.x still
+-- serves them, 3.x does not. A client's DELETE takes the layer link too (2.x), so these are not deleted ones.
 create view legacy_revision as
 select distinct s.repository, s.revision as digest
 from signature_link s

@@ -13,7 +13,7 @@ from regstore.inventory.statements import Statements
 from regstore.migrate.options import MigrateOptions
 
 _SQL: Final = Statements("regstore.migrate", "live.sql")
-_TABLES: Final = ("layer_links", "revisions", "manifests", "signatures", "tags", "tag_index")
+_TABLES: Final = ("layer_links", "revisions", "signatures", "tags", "tag_index")
 
 
 def find_live(inventory: Inventory, options: MigrateOptions, *, now: int, missing_is_damage: bool) -> None:

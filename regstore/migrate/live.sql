@@ -82,7 +82,9 @@ anti join live_layer_link l on l.repository = x.repository and l.digest = x.dige
 drop table sound_layer_link
 
 -- name: revisions
--- live_revision(repository, digest): likewise, whose bytes are what the digest says as far as anybody looked.
+-- live_revision(repository, digest): likewise, whose bytes are what the digest says as far as anybody looked. And what
+-- has a layer link alone, as v2.1.0 linked manifests, and is known to be one by a signature or a tag: both can go, so
+-- that it would be taken for a layer.
 create or replace table live_revision as
 with sound as (
     select x.repository, x.digest, p.repository is not null as all_of_it
@@ -96,30 +98,23 @@ taken as materialized (
     select x.repository, x.digest
     from sound x semi join reach k on k.repository = x.repository and k.digest = x.digest
     where not ({everything} or all_of_it)
+    union all
+    select l.repository, l.digest from live_layer_link l
+    semi join (
+        select repository, revision as digest from signature_link union all select repository, target from tag
+    ) n on n.repository = l.repository and n.digest = l.digest
+    anti join revision_link r on r.repository = l.repository and r.digest = l.digest
+    where l.target = l.digest
 )
 from taken x semi join blob b on b.digest = x.digest
 semi join (from manifest where state not in ('missing', 'mismatch', 'unreadable')) m on m.digest = x.digest
-
--- name: manifests
--- live_manifest(repository, digest): what a registry serves as a manifest: a revision, or linked under _layers as
--- v2.1.0 did.
-create or replace table live_manifest as
-select repository, digest from live_revision
-union all
-select l.repository, l.digest from live_layer_link l
-join manifest m using (digest)
-semi join (
-    select repository, revision as digest from signature_link union all select repository, target from tag
-) n on n.repository = l.repository and n.digest = l.digest
-anti join revision_link r on r.repository = l.repository and r.digest = l.digest
-where l.target = l.digest and m.state not in ('missing', 'mismatch', 'unreadable')
 
 -- name: signatures
 -- live_signature(repository, revision, digest)
 create or replace table live_signature as
 select x.repository, x.revision, x.digest from signature_link x
 semi join blob b using (digest)
-semi join live_manifest r on r.repository = x.repository and r.digest = x.revision
+semi join live_revision r on r.repository = x.repository and r.digest = x.revision
 where x.size = link_size(x.digest)
 
 -- name: tags
@@ -130,12 +125,12 @@ join repository n on n.id = t.repository
 left join source_record w on w.repository = n.name and w.tag = t.name and w.digest = t.target
     and t.mtime <= w.set_by
 semi join migrate_scope_tag s on s.repository = t.repository and s.name = t.name
-semi join live_manifest r on r.repository = t.repository and r.digest = t.target
+semi join live_revision r on r.repository = t.repository and r.digest = t.target
 
 -- name: tag_index
 -- live_tag_index(repository, name, digest)
 create or replace table live_tag_index as
 select x.repository, x.name, x.digest from tag_index x
 semi join live_tag t on t.repository = x.repository and t.name = x.name
-semi join live_manifest r on r.repository = x.repository and r.digest = x.digest
+semi join live_revision r on r.repository = x.repository and r.digest = x.digest
 where x.size = link_size(x.digest)

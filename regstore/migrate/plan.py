@@ -8,7 +8,7 @@ What is copied, within the repositories of the scope:
 
 - every revision and every tag, with all they reach (`inventory.reachability`), as gc without `--delete-untagged` keeps
   it; with tag patterns, the tags that match, what they reach, referrers, and `sha256-…` tags of what is reached;
-- manifests that v2.1.0 linked under `_layers` (every later version serves them), as revisions;
+- manifests that v2.1.0 linked under `_layers` (2.x still serves them), which get the link of a revision besides;
 - layer links younger than the grace;
 - of a repository with a manifest that can't be read (*protected*), everything it links;
 - with `all`, everything else that is sound.

@@ -17,7 +17,7 @@ with wrong_layer_link as (
 ),
 lacking as (
     select x.repository, x.digest, e.target
-    from live_manifest x
+    from live_revision x
     join edge e on e.source = x.digest
     anti join blob b on b.digest = e.target
     where {missing} and e.kind not in ({subject}, {manifest}, {foreign_layer})

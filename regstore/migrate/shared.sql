@@ -32,7 +32,7 @@ create or replace temp table blocking as
 select digest, 0 as round from (
     select digest from given
     union
-    select r.digest from live_manifest r join manifest m using (digest)
+    select r.digest from live_revision r join manifest m using (digest)
     where m.state in ('invalid', 'too large') and r.repository in (
         select l.repository from layer_link l join given g on g.digest = l.target
     )
@@ -67,7 +67,6 @@ from live_revision x join migrate_repository m on m.id = x.repository semi join 
 
 delete from live_layer_link where target in (from migrate_blocked);
 delete from live_revision where digest in (from migrate_blocked);
-delete from live_manifest where digest in (from migrate_blocked);
 delete from live_signature where revision in (from migrate_blocked);
 delete from live_tag where target in (from migrate_blocked);
 delete from live_tag_index where digest in (from migrate_blocked);

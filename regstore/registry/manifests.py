@@ -96,17 +96,31 @@ class Manifests:
 
     async def require(self, reference: Digest | str) -> Digest:
         """The digest of a revision of this repository, whose manifest is not read. TagUnknown; ManifestUnknown;
-        IntegrityError when a link is damaged."""
+        IntegrityError when a link is damaged.
+
+        As registries of 2.x have it, a manifest with a layer link alone is one too: v2.1.0 linked them so."""
         digest = await self.resolve(reference)
         key = layout.RevisionLinkKey(self._name, digest)
         try:
             linked = await links.read_link(self._storage, key)
         except NotFound as error:
+            if await self._is_linked_as_layer(digest):
+                return digest
             await links.require_repository(self._storage, self._name)
             raise ManifestUnknown(f"{self._name} has no manifest {digest} in {self._storage.url}") from error
         if linked != digest:
             raise IntegrityError(f"the link {layout.encode(key)} names {linked}, not its own digest")
         return digest
+
+    async def _is_linked_as_layer(self, digest: Digest) -> bool:
+        """Read, as any layer has such a link."""
+        try:
+            if await links.read_link(self._storage, layout.LayerLinkKey(self._name, digest)) != digest:
+                return False
+            await self.read(digest)
+        except (NotFound, ManifestUnknown, InvalidManifest):
+            return False
+        return True
 
     async def read(self, digest: Digest) -> StoredManifest:
         """As `get`, of a digest that is known to be a revision: one request, the link is not looked at."""

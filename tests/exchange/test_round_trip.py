@@ -118,6 +118,20 @@ def test_one_repository_is_named_by_tags_alone_as_other_tools_do(store: Path, tm
     assert tags(tmp_path / "copy") == {"other/name:1.0": APP.digest}
 
 
+@pytest.mark.parametrize("named", ["team/app:old", f"team/app@{OLD.digest}"])
+def test_a_manifest_with_a_layer_link_alone_goes_along(store: Path, tmp_path: Path, named: str) -> None:
+    """As v2.1.0 linked them: registries of 2.x serve it."""
+    base, path = store / "docker/registry/v2/repositories/team/app", OLD.digest.replace(":", "/")
+    (base / f"_layers/{path}").parent.mkdir(parents=True, exist_ok=True)
+    (base / f"_manifests/revisions/{path}").rename(base / f"_layers/{path}")
+    assert not exported(store, tmp_path / "layout", named).left_out
+    imported(tmp_path / "layout", tmp_path / "copy", "team/app")
+    assert (tmp_path / f"copy/docker/registry/v2/repositories/team/app/_manifests/revisions/{path}/link").exists()
+    # A layer is no manifest.
+    with pytest.raises(ManifestUnknown):
+        exported(store, tmp_path / "none", f"team/app@{OLD.blobs[0].digest}")
+
+
 def test_referrers_come_with_what_they_refer_to_and_no_others(store: Path, tmp_path: Path) -> None:
     exported(store, tmp_path / "app", "team/app:latest")
     found = names(index_of(tmp_path / "app"))

@@ -209,8 +209,8 @@ class Naive:
             for digest in repository.revisions
             if self._revision_is_sound(repository, digest) and digest not in blocked
         }
-        keys |= {encode(RevisionLinkKey(name, digest)) for digest in revisions}
         manifests = revisions | (self.by_layer(repository) - blocked)
+        keys |= {encode(RevisionLinkKey(name, digest)) for digest in manifests}
         keys |= {
             encode(SignatureLinkKey(name, revision, digest))
             for (revision, digest), link in repository.signatures.items()

@@ -146,7 +146,8 @@ async def test_a_manifest_with_other_bytes(pair: Pair) -> None:
 
 
 async def test_a_tag_of_v2_1_0(pair: Pair) -> None:
-    """Its manifest is linked as a layer, its signature below a revision that is not linked: registries serve it."""
+    """Its manifest is linked as a layer, its signature below a revision that is not linked: registries of 2.x serve it.
+    At the target those of 3.x do too, and it stays a manifest when its signature or its tag are gone."""
     b = pair.builder
     old = b.schema1([pair.layers[0]])
     b.push("a", old, "1")
@@ -162,8 +163,19 @@ async def test_a_tag_of_v2_1_0(pair: Pair) -> None:
     assert not result.partial and not result.protected
     assert pair.tag("a", "1") == str(old)
     assert all(pair.has(LayerLinkKey("a", old), SignatureLinkKey("a", old, signature), BlobKey(signature)))
-    assert written.index(encode(LayerLinkKey("a", old))) < written.index(encode(TagCurrentKey("a", "1")))
+    links = [encode(key) for key in (LayerLinkKey("a", old), RevisionLinkKey("a", old), TagCurrentKey("a", "1"))]
+    assert sorted(links, key=written.index) == links
     assert (await pair.move()).objects == 0
+    # Untagged, and with a signature that is damaged.
+    pair.target.objects.clear()
+    without_tag = {key: held for key, held in pair.source.objects.items() if "/tags/1/" not in key}
+    kept = dict(pair.source.objects)
+    pair.source.objects.clear()
+    pair.source.objects.update(without_tag)
+    pair.source.objects[encode(BlobKey(signature))] = (b"", NOW - 30 * DAY)
+    await pair.move()
+    assert pair.has(SignatureLinkKey("a", old, signature), RevisionLinkKey("a", old)) == [False, True]
+    pair.source.objects.update(kept)
     # By its tag alone, and not without its layer.
     pair.target.objects.clear()
     await pair.move(tags=("1",))
