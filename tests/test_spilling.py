@@ -60,7 +60,7 @@ def test_a_mark_join_is_seen(marks: list[str]) -> None:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    generate(folder, 450, "many", "128MB")
+    generate(folder, 450, "many")
     return folder
 
 
