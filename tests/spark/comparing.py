@@ -71,9 +71,22 @@ def together(stores: Sequence[ModelStore]) -> ModelStore:
     return ModelStore(objects)
 
 
-async def is_blocked(store: ModelStore) -> bool:
+async def not_blocked(stores: Sequence[ModelStore], options: GcOptions) -> list[ModelStore]:
+    """Those that let blobs go, each alone and all together: one may lack what another has under the same digest."""
+    alone = [store for store in stores if not await _is_blocked(store, options)]
+    if not await _is_blocked(together(alone), options):
+        return alone
+    kept: list[ModelStore] = []
+    for store in alone:
+        if not await _is_blocked(together([*kept, store]), options):
+            kept.append(store)
+    return kept
+
+
+async def _is_blocked(store: ModelStore, options: GcOptions) -> bool:
+    planned = replace(options, grace=GRACE)
     async with scan(ModelStorage(store, now=NOW), ScanOptions(cache_dir=None)) as inventory:
-        return bool(plan_gc(inventory, GcOptions(), now=NOW).sweep_blocked)
+        return bool(plan_gc(inventory, planned, now=NOW).sweep_blocked)
 
 
 def rows_of(inventory: Inventory, relation: str) -> set[Any]:

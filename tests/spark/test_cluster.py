@@ -36,7 +36,7 @@ from tests.examples import examples
 from tests.model.random_registry import DAY, NOW, example_registry
 from tests.servers.process import clean_environment
 from tests.servers.spark import WORKERS, SparkCluster, home
-from tests.spark.comparing import POLICY, compare, is_blocked, some_registries, together
+from tests.spark.comparing import POLICY, compare, not_blocked, some_registries, together
 from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
@@ -129,13 +129,12 @@ async def test_random_registries(session: SparkSession, memory_stores: MemorySto
     number = random.randrange(2**32)
     print("seed", number)
     found = some_registries(examples(30), number)
-    blocked = [store for store in found if await is_blocked(store)]
-    free = [store for store in found if store not in blocked]
-    for name, group, options in (
-        ("free", free, GcOptions(delete_untagged=True)),
-        ("ruled", free, GcOptions(policy=POLICY)),
-        ("blocked", found, GcOptions()),
+    for name, options in (
+        ("free", GcOptions(delete_untagged=True)),
+        ("ruled", GcOptions(policy=POLICY)),
+        ("blocked", GcOptions()),
     ):
+        group = found if name == "blocked" else await not_blocked(found, options)
         url = memory_stores.put(f"{name}-{number}", together(group))
         plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
         assert bool(plan.summary.sweep_blocked) == (name == "blocked")
