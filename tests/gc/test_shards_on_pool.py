@@ -30,7 +30,7 @@ from tests.gc.test_shards import rows_of as plan_of
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import GRACES, NOW, UPLOADS_OLDER_THAN
 from tests.model.store import ModelStore
-from tests.spark.comparing import is_blocked, some_registries, together
+from tests.spark.comparing import not_blocked, some_registries, together
 from tests.tasks.jobs import RowTask, map_rows
 
 pytestmark = pytest.mark.long
@@ -149,8 +149,8 @@ async def test_worker_processes_make_the_plan_of_one() -> None:
     seed = random.randrange(2**32)
     print("seed", seed)
     found = some_registries(examples(15), seed)
-    free = together([store for store in found if not await is_blocked(store)])
     options = GcOptions(uploads_older_than=UPLOADS_OLDER_THAN)
+    free = together(await not_blocked(found, options))
     async with Pool(2) as pool:
         for store, number, more in (
             (free, 3, {"policy": POLICIES[1], "drop_broken": (BrokenScope(),)}),
