@@ -90,7 +90,7 @@ class SnapshotStorage(ReadOnly):
     async def _keys(self, prefix: str, start_after: str) -> AsyncIterator[tuple[str, tuple[int, str, int]]]:
         if _meet(layout.BLOBS, prefix) and start_after < layout.BLOBS[:-1] + "0":
             for digest, size in await self._blobs():
-                key = layout.encode(layout.BlobKey(digest))
+                key = layout.blob_key(digest)
                 if key.startswith(prefix) and key > start_after:
                     yield key, (size, "", self.snapshot.begun)
         for name in self._names:
@@ -108,7 +108,7 @@ class SnapshotStorage(ReadOnly):
         found: dict[Digest, int] = {}
         for name in self._names:
             found |= (await self._trees.get(name)).blobs
-        return sorted(found.items(), key=lambda pair: layout.encode(layout.BlobKey(pair[0])))
+        return sorted(found.items(), key=lambda pair: layout.blob_key(pair[0]))
 
     async def presigned_url(self, key: str, *, seconds: int) -> str:
         """As `Presigns`; Unsupported where the backup's storage has no such addresses."""

@@ -97,7 +97,7 @@ class Copying:
     async def _source_is_damaged(self, digest: Digest, size: int, error: StorageError) -> None:
         """Unless it is, the error raises. The backup may have the blob from better days; then that is its size, and
         what needs it is packed anew."""
-        if await verified_size(self._source, _key(digest), digest, size) is not None:
+        if await verified_size(self._source, layout.blob_key(digest), digest, size) is not None:
             raise error
         self.damaged.append(f"blob {digest}: {error}")
         there = await verified_size(self._backup, form.blob_key(digest), digest)
@@ -106,7 +106,3 @@ class Copying:
             return
         self._inventory.execute("update blob set size = ? where digest = ?", [there, digest.raw])
         self.resized.add(digest)
-
-
-def _key(digest: Digest) -> str:
-    return layout.encode(layout.BlobKey(digest))

@@ -41,7 +41,7 @@ class Missing:
 
         async def look(digest: Digest) -> None:
             try:
-                info = await self._storage.stat(layout.encode(layout.BlobKey(digest)))
+                info = await self._storage.stat(layout.blob_key(digest))
             except StorageError as error:
                 if is_fatal(error):
                     raise

@@ -71,7 +71,7 @@ class Copy:
 
         async def one(blob: tuple[Digest, int]) -> None:
             digest, size = blob
-            source = form.blob_key(digest) if self.is_backup else layout.encode(layout.BlobKey(digest))
+            source = form.blob_key(digest) if self.is_backup else layout.blob_key(digest)
             try:
                 await carrier.copy(source, form.blob_key(digest), digest=digest, size=size)
             except StorageError as error:

@@ -91,7 +91,7 @@ class RestoreBlobs:
             nonlocal done
             digest, size = blob
             try:
-                found = await verified_size(self._store, layout.encode(layout.BlobKey(digest)), digest, size)
+                found = await verified_size(self._store, layout.blob_key(digest), digest, size)
             except StorageError as error:
                 if isinstance(error, AccessDenied | Unreachable) or is_fatal(error):
                     raise

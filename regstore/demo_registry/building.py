@@ -128,7 +128,7 @@ async def _damage(registry: Registry, legacy: _Pushed, base: _Pushed) -> None:
     assert legacy.digest != base.digest
     await registry.storage.put(layout.encode(broken), b"")
     orphan = images.noise("orphan", 1_500_000)
-    await registry.storage.put(layout.encode(layout.BlobKey(Digest.of(orphan))), orphan)
+    await registry.storage.put(layout.blob_key(Digest.of(orphan)), orphan)
 
 
 async def _abandon_upload(registry: Registry, began: datetime) -> None:

@@ -129,7 +129,7 @@ class _Export:
         async def one(item: tuple[Digest, Content]) -> None:
             digest, content = item
             if not await self._is_there(digest, content.size):
-                key = layout.encode(layout.BlobKey(content.stored_as))
+                key = layout.blob_key(content.stored_as)
                 copying = carrier.copy(key, blob_path(digest), digest=digest, size=content.size)
                 failure = await attempts.of(key, digest, content.size, copying)
                 if failure is not None:
@@ -157,7 +157,7 @@ class _Export:
         return True
 
     def _others(self, most: int, failed: Sequence[str]) -> list[str]:
-        keys = [layout.encode(layout.BlobKey(content.stored_as)) for content in self._plan.contents.values()]
+        keys = [layout.blob_key(content.stored_as) for content in self._plan.contents.values()]
         return [key for key in keys if key not in failed][:most]
 
 

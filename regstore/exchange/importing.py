@@ -190,7 +190,7 @@ class _Blobs:
             await guard.check()
             path = blob_path(digest)
             if digest in lacking:
-                working = carrier.copy(path, layout.encode(layout.BlobKey(digest)), digest=digest, size=size)
+                working = carrier.copy(path, layout.blob_key(digest), digest=digest, size=size)
             else:
                 working = self._verify(path, digest, size)
             failure = await attempts.of(path, digest, size, working)
@@ -231,7 +231,7 @@ async def _lacking(store: Storage, contents: dict[Digest, int], concurrency: int
     async def look(blob: tuple[Digest, int]) -> None:
         digest, size = blob
         try:
-            info = await store.stat(layout.encode(layout.BlobKey(digest)))
+            info = await store.stat(layout.blob_key(digest))
         except NotFound:
             lacking[digest] = size
             return

@@ -8,7 +8,6 @@ from regstore.digest import Digest
 from regstore.errors import NotFound
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey
 from regstore.manifest import EdgeKind
 from regstore.storage.base import ObjectInfo, Storage
 
@@ -24,7 +23,7 @@ async def read_children(storage: Storage, inventory: Inventory, scanner: Scanner
             digest: Digest, there: list[tuple[bytes, ObjectInfo]] = there, missing: list[bytes] = missing
         ) -> None:
             try:
-                there.append((digest.raw, await storage.stat(layout.encode(BlobKey(digest)))))
+                there.append((digest.raw, await storage.stat(layout.blob_key(digest))))
             except NotFound:
                 missing.append(digest.raw)
 

@@ -17,7 +17,7 @@ from regstore.errors import NotFound, StorageError
 from regstore.gc.policy import BrokenScope
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner
-from regstore.layout import BlobKey, RevisionLinkKey
+from regstore.layout import RevisionLinkKey
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
 
@@ -91,7 +91,7 @@ async def _confirm_manifests(
     unsure: dict[Digest, str] = {}
 
     async def look(digest: Digest) -> None:
-        key = layout.encode(BlobKey(digest))
+        key = layout.blob_key(digest)
         try:
             bodies = [await storage.get(key) for _ in range(2)]
         except NotFound:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotFound, StorageError
-from regstore.layout import BlobKey
 from regstore.storage.base import Storage
 from regstore.storage.outage import error_of_source
 from regstore.storage.streams import copy_blob, is_fatal, verified_size
@@ -21,7 +20,7 @@ async def copy_back(storage: Storage, source: str, digest: Digest, *, size: int)
     """Copy the blob's copy at `source`, of `size` bytes, to where the blob belongs; False, and nothing there, where it
     was read twice and did not have the digest, or where the store has the copy and does not give it. Memory is bounded.
     NotFound where there is no copy."""
-    target = layout.encode(BlobKey(digest))
+    target = layout.blob_key(digest)
     if (await storage.capabilities()).atomic_rename:  # a disk: it is read on its way
         for _ in range(_READS):
             try:

@@ -48,7 +48,7 @@ async def read_created(
                 return
             digest = Digest.from_raw(raw)
             try:
-                data = await storage.get(layout.encode(layout.BlobKey(digest)))
+                data = await storage.get(layout.blob_key(digest))
             except StorageError:
                 unreadable.append(raw)
                 return

@@ -39,7 +39,6 @@ from regstore.gc.stops import refuse_symbolic_links
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.tag_times import TagTimes
-from regstore.layout import BlobKey
 from regstore.state.journal import find_runs
 from regstore.state.lock import Leave, Lock
 from regstore.storage.base import Storage
@@ -167,7 +166,7 @@ async def _heal_blobs(
 
     async def give(copy: CopyBack) -> None:
         try:
-            size: int | None = (await storage.stat(layout.encode(BlobKey(copy.digest)))).size
+            size: int | None = (await storage.stat(layout.blob_key(copy.digest))).size
         except NotFound:
             size = await hand.give_blob(copy)
             if size is not None:

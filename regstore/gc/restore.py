@@ -34,7 +34,7 @@ from regstore.gc.restore_plan import (
 from regstore.gc.restore_taken import body_of
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.tag_times import TagTimes, own_times
-from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, TagIndexKey
+from regstore.layout import RevisionLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RESTORED, write_seen
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage
@@ -111,7 +111,7 @@ class _Undo:
         return frozenset(self._damaged) if len(self._damaged) > known else frozenset()
 
     async def _give_blob(self, blob: BlobBack) -> None:
-        key = layout.encode(BlobKey(blob.digest))
+        key = layout.blob_key(blob.digest)
         size = await size_of(self._storage, key)
         if size is None:
             if await copy_back(self._storage, blob.source, blob.digest, size=blob.size):

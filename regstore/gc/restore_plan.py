@@ -22,7 +22,7 @@ from regstore.gc.restore_taken import (
     select,
     takes,
 )
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
+from regstore.layout import LayerLinkKey, RevisionLinkKey, SignatureLinkKey, TagCurrentKey, TagIndexKey
 from regstore.state.journal import RunRecord, find_runs, read_parts, read_seen
 from regstore.storage.base import Storage
 
@@ -164,13 +164,13 @@ async def _plan_blobs(
     present: dict[Digest, int | None] = {}
 
     async def look(digest: Digest) -> None:
-        present[digest] = await size_of(storage, layout.encode(BlobKey(digest)))
+        present[digest] = await size_of(storage, layout.blob_key(digest))
 
     known = {digest for digest in wanted if digest in taken.blobs or digest in taken.copies}
     await for_each(sorted(known, key=str), look, concurrency=concurrency)
     for digest in known:
         size, copy, there = taken.blobs.get(digest), taken.copies.get(digest), present[digest]
-        key = layout.encode(BlobKey(digest))
+        key = layout.blob_key(digest)
         if there is not None:
             if size is not None and there != size:
                 conflicts.append(differing(key, there, size))

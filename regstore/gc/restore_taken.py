@@ -176,7 +176,7 @@ class Manifests:
 
     async def _read_one(self, digest: Digest) -> Manifest | None:
         copy = self._copies.get(digest)
-        for key in (layout.encode(BlobKey(digest)), copy.key if copy else ""):
+        for key in (layout.blob_key(digest), copy.key if copy else ""):
             data = await body_of(self._storage, key) if key else None
             if data is not None and digest.matches(data):
                 try:

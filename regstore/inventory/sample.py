@@ -11,11 +11,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.storage.outage import OutageWatch, Sample
 
 
-def blob_key(digest: Digest) -> str:
-    return layout.encode(layout.BlobKey(digest))
-
-
-def other_blobs(inventory: Inventory, key_of: Callable[[Digest], str] = blob_key) -> Sample:
+def other_blobs(inventory: Inventory, key_of: Callable[[Digest], str] = layout.blob_key) -> Sample:
     """Blobs of the inventory from all over the store, none that is known to be archived."""
 
     def sample(most: int, failed: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from regstore.digest import Digest
 from regstore.errors import InvalidManifest, StorageError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.statements import Statements
-from regstore.layout import BlobKey, encode
+from regstore.layout import blob_key
 from regstore.manifest import parse_manifest
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
@@ -139,7 +139,7 @@ async def look_for_manifests(
     async def look(raw: bytes) -> None:
         nonlocal found
         try:
-            parse_manifest(await storage.get(encode(BlobKey(Digest.from_raw(raw)))))
+            parse_manifest(await storage.get(blob_key(Digest.from_raw(raw))))
         except InvalidManifest:
             return
         except StorageError as error:

@@ -82,7 +82,7 @@ class Blobs:
         """asked: as in `Transfer.copy`. error: what came of it when it was to be copied elsewhere."""
         raw, size, suspect, present = row
         digest = Digest.from_raw(bytes(raw))
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         with self.way.of(digest, size):
             copying = (
                 _raised(self._told(error, digest)) if error else self._copy(digest, size, suspect, present, asked)

@@ -60,7 +60,7 @@ class OnServer:
 
     async def copy(self, digest: Digest, size: int, on_bytes: Callable[[int], None]) -> Copied:
         """IntegrityError where the copy has another size. on_bytes: told how many bytes are done."""
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         done = 0
 
         def copied(part: int) -> None:

@@ -86,7 +86,7 @@ class _SecondLook:
         async def look(row: tuple[Any, ...]) -> None:
             (raw,) = row
             try:
-                info = await self._source.stat(layout.encode(layout.BlobKey(Digest.from_raw(raw))))
+                info = await self._source.stat(layout.blob_key(Digest.from_raw(raw)))
             except StorageError as error:
                 if is_fatal(error):
                     raise

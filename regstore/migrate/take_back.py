@@ -11,7 +11,6 @@ from __future__ import annotations
 from regstore import layout
 from regstore.digest import Digest
 from regstore.errors import LockHeld, StorageError
-from regstore.layout import BlobKey
 from regstore.state.journal import DAMAGED, Entry, Journal
 from regstore.state.lock import Lock, hold_lock
 from regstore.storage.base import ObjectInfo, Storage
@@ -27,13 +26,13 @@ async def take_back(target: Storage, digest: Digest, size: int, *, source: str, 
             await _take_back(target, lock, digest, size, source)
     except LockHeld as error:
         raise StorageError(
-            f"{target.url}/{layout.encode(BlobKey(digest))} is a bad copy that could not be taken back, for {error};"
+            f"{target.url}/{layout.blob_key(digest)} is a bad copy that could not be taken back, for {error};"
             " run migrate again with --verify full once that has ended"
         ) from error
 
 
 async def _take_back(target: Storage, lock: Lock, digest: Digest, size: int, source: str) -> None:
-    key = layout.encode(BlobKey(digest))
+    key = layout.blob_key(digest)
     info = await _listed(target, key)
     if info is None or await verified_size(target, key, digest, size) is not None:
         return

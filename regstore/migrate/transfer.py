@@ -90,7 +90,7 @@ class Transfer:
         """SourceGone when it is absent there; IntegrityError, and nothing visible at the target, when its bytes do
         not match. suspect: never let the server copy it unseen. asked: what came of it when the server was asked to,
         None where it was not. on_bytes: told how many of its bytes are done."""
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         copied = asked or Copied.NO
         if asked is None and self._server is not None and self._server.is_asked and not suspect:
             copied = await self._server.copy(digest, size, on_bytes)
@@ -131,7 +131,7 @@ class Transfer:
 
     async def read_back(self, digest: Digest, size: int) -> bool:
         """Whether the target has the blob with the bytes that its digest says. size: to be expected."""
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         return await verified_size(self._target, key, digest, size) is not None
 
     async def take_back(self, digest: Digest, size: int) -> None:

@@ -82,7 +82,7 @@ class Blobs:
         digest = as_digest(digest)
         target = await self.resolve(digest)
         try:
-            info = await self._storage.stat(layout.encode(layout.BlobKey(target)))
+            info = await self._storage.stat(layout.blob_key(target))
         except NotFound as error:
             raise self._gone(digest, error) from error
         return BlobInfo(digest, info.size, info.mtime, target)
@@ -102,7 +102,7 @@ class Blobs:
         async with AsyncExitStack() as stack:
             try:
                 handle = await stack.enter_async_context(
-                    self._storage.open_read(layout.encode(layout.BlobKey(target)), start=start, length=length)
+                    self._storage.open_read(layout.blob_key(target), start=start, length=length)
                 )
             except NotFound as error:
                 raise self._gone(digest, error) from error
@@ -148,7 +148,7 @@ class Blobs:
         for linked in dict.fromkeys((stored_as, digest)):
             await links.write_link(self._storage, layout.LayerLinkKey(self._name, linked), stored_as)
         try:
-            stored = await self._storage.stat(layout.encode(layout.BlobKey(stored_as)))
+            stored = await self._storage.stat(layout.blob_key(stored_as))
         except NotFound as error:
             raise BlobUnknown(
                 f"the blob {stored_as} went away while {self._name} linked it in {self._storage.url}: put it again"
@@ -187,9 +187,7 @@ class Blobs:
                 verifier.update(chunk)
             verifier.verify(f"the content of blob {digest}")
             return size
-        return await self._storage.put_stream(
-            layout.encode(layout.BlobKey(digest)), chunks, size=size, digest=digest
-        )
+        return await self._storage.put_stream(layout.blob_key(digest), chunks, size=size, digest=digest)
 
     async def _upload(
         self, chunks: AsyncIterable[bytes], expected: Digest | None, size: int | None
@@ -209,7 +207,7 @@ class Blobs:
                 verifier.verify("the content")
             digest = stored.digest
             if await _stored_size(self._storage, digest) != stored.size:
-                target = layout.encode(layout.BlobKey(digest))
+                target = layout.blob_key(digest)
                 await self._storage.move(data, target, size=stored.size)
             return digest, stored.size
         finally:
@@ -235,7 +233,7 @@ class StoreBlobs:
     async def stat(self, digest: Digest | str) -> BlobInfo:
         digest = as_digest(digest)
         try:
-            return _blob_info(digest, await self._storage.stat(layout.encode(layout.BlobKey(digest))))
+            return _blob_info(digest, await self._storage.stat(layout.blob_key(digest)))
         except NotFound as error:
             raise BlobUnknown(f"no blob {digest} in {self._storage.url}") from error
 
@@ -253,7 +251,7 @@ class StoreBlobs:
         async with AsyncExitStack() as stack:
             try:
                 handle = await stack.enter_async_context(
-                    self._storage.open_read(layout.encode(layout.BlobKey(digest)), start=start, length=length)
+                    self._storage.open_read(layout.blob_key(digest), start=start, length=length)
                 )
             except NotFound as error:
                 raise BlobUnknown(f"no blob {digest} in {self._storage.url}") from error
@@ -270,7 +268,7 @@ def _blob_info(digest: Digest, info: ObjectInfo) -> BlobInfo:
 
 async def _stored_size(storage: Storage, digest: Digest) -> int | None:
     try:
-        return (await storage.stat(layout.encode(layout.BlobKey(digest)))).size
+        return (await storage.stat(layout.blob_key(digest))).size
     except NotFound:
         return None
 

@@ -131,7 +131,7 @@ class Manifests:
 
     async def data(self, digest: Digest) -> bytes:
         """As `read`, but only its bytes, verified; what they say is not looked at."""
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         try:
             async with self._storage.open_read(key) as handle:
                 if handle.info.size > manifest.MAX_SIZE:
@@ -165,7 +165,7 @@ class Manifests:
         stored = self._parsed(Digest.of(data), data)
         check_document(stored, media_type)
         await self.require_references(stored.manifest, sparse=sparse, sizes=True)
-        key = layout.encode(layout.BlobKey(stored.digest))
+        key = layout.blob_key(stored.digest)
         present = await self._has(key, len(data))
         if not present:
             await self._storage.put(key, data)
@@ -235,7 +235,7 @@ class Manifests:
             try:
                 key = layout.RevisionLinkKey(self._name, target.digest)
                 if await links.read_link(self._storage, key) == target.digest:
-                    await self._storage.stat(layout.encode(layout.BlobKey(target.digest)))
+                    await self._storage.stat(layout.blob_key(target.digest))
                     return None
             except NotFound:
                 pass
@@ -244,7 +244,7 @@ class Manifests:
         key_of_layer = layout.LayerLinkKey(self._name, target.digest)
         try:
             stored_as = await links.read_link(self._storage, key_of_layer)
-            size = (await self._storage.stat(layout.encode(layout.BlobKey(stored_as)))).size
+            size = (await self._storage.stat(layout.blob_key(stored_as))).size
         except NotFound:
             return edge
         if sizes and target.size not in (-1, size):

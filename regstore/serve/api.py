@@ -126,7 +126,7 @@ class RegistryApi:
         headers[hdrs.CONTENT_TYPE] = facts.media_type
         if data is not None:
             return web.Response(body=data, headers=headers)
-        key = layout.encode(layout.BlobKey(digest))
+        key = layout.blob_key(digest)
         try:
             if request.method == hdrs.METH_HEAD:
                 size = (await repository.storage.stat(key)).size
@@ -139,7 +139,7 @@ class RegistryApi:
         repository = await self._repository(request)
         digest = Digest.parse(request.match_info["digest"])
         target = await repository.blobs.resolve(digest)
-        key = layout.encode(layout.BlobKey(target))
+        key = layout.blob_key(target)
         headers = _headers(digest) | {
             hdrs.ACCEPT_RANGES: "bytes",
             hdrs.CACHE_CONTROL: _FOR_EVER,

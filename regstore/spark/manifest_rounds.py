@@ -90,4 +90,4 @@ def as_rows(frame: DataFrame) -> DataFrame:
 
 def _sample(blobs: DataFrame) -> tuple[str, ...]:
     rows = blobs.filter("relation = 'blob' and size > 0").select("digest").limit(_SAMPLE).collect()
-    return tuple(layout.encode(layout.BlobKey(Digest.from_raw(bytes(row.digest)))) for row in rows)
+    return tuple(layout.blob_key(Digest.from_raw(bytes(row.digest))) for row in rows)

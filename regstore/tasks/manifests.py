@@ -127,7 +127,7 @@ async def read_manifests(context: Context, work: ReadManifests) -> ReadResult:
     async def read_one(raw: bytes, key: str) -> bool:
         """False where the store does not give it."""
         digest = Digest.from_raw(raw)
-        key = key or layout.encode(layout.BlobKey(digest))
+        key = key or layout.blob_key(digest)
         try:
             data = await context.store.get(key)
         except NotFound:

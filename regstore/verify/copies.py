@@ -39,7 +39,7 @@ class Copies:
         """Every place that has something under the digest, the other store first; what it has must be checked."""
         found: list[tuple[Storage, ObjectInfo]] = []
         if self.other is not None:
-            for key in (layout.encode(BlobKey(digest)), backup_key(digest)):
+            for key in (layout.blob_key(digest), backup_key(digest)):
                 try:
                     found.append((self.other, await self.other.stat(key)))
                 except NotFound:

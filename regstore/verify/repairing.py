@@ -29,7 +29,7 @@ from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.statements import Statements
 from regstore.inventory.whose import Use, refuse_database
-from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey
+from regstore.layout import LayerLinkKey, RevisionLinkKey, TagCurrentKey
 from regstore.proving.read_data import Checksums
 from regstore.state.journal import CREATED, DAMAGED, REWRITTEN, Entry
 from regstore.state.lock import Lock
@@ -143,7 +143,7 @@ class _Mending:
 
     async def _fetch(self, digest: Digest, *, damaged: bool) -> int | None:
         """Put the right bytes in place; their number, or None where there are none to be had."""
-        key = layout.encode(BlobKey(digest))
+        key = layout.blob_key(digest)
         for place, info in await self._copies.find(digest):
             try:
                 if damaged and not await self._is_good(place, info, digest):
@@ -275,7 +275,7 @@ class _Mending:
 
     async def _is_there(self, digest: Digest) -> bool:
         try:
-            await self._storage.stat(layout.encode(BlobKey(digest)))
+            await self._storage.stat(layout.blob_key(digest))
         except NotFound:
             return False
         return True

@@ -25,7 +25,6 @@ from regstore.inventory.inventory import Inventory, ReportedAt
 from regstore.inventory.reported.again import look_again
 from regstore.inventory.scan import Scanner
 from regstore.inventory.statements import Statements
-from regstore.layout import BlobKey
 from regstore.proving.proofs import Proofs
 from regstore.proving.read_data import Wanted
 from regstore.proving.reader import BlobReader
@@ -170,7 +169,9 @@ class Verification:
         proofs = Proofs(options.proofs, options.store or self._storage.url)
         try:
             now = self.inventory.scanned_at
-            reader = BlobReader(self._storage, self.inventory, wanted, proofs, _blob_key, self._on_event, now=now)
+            reader = BlobReader(
+                self._storage, self.inventory, wanted, proofs, layout.blob_key, self._on_event, now=now
+            )
             reading = await reader.run(seed=secrets.randbits(32))
         finally:
             proofs.close()
@@ -246,7 +247,7 @@ class Verification:
 
         async def look(raw: bytes) -> None:
             try:
-                found.append((raw, await self._storage.stat(_blob_key(Digest.from_raw(raw)))))
+                found.append((raw, await self._storage.stat(layout.blob_key(Digest.from_raw(raw)))))
             except NotFound:
                 return
 
@@ -273,10 +274,6 @@ class Verification:
         await self._scanner.list_repositories(names)
         await self._look_at_links()
         await self._scanner.read_manifests()
-
-
-def _blob_key(digest: Digest) -> str:
-    return layout.encode(BlobKey(digest))
 
 
 #: Looks at what seems wrong, the first one included.

@@ -19,7 +19,6 @@ from regstore.backup.opening import list_snapshots
 from regstore.digest import Digest
 from regstore.errors import LockLost, StorageError
 from regstore.events import Event, OnEvent, Progress, ignore
-from regstore.inventory.sample import blob_key
 from regstore.migrate import MigrateOptions, MigrateResult, Verify, migrate
 from regstore.state import LOCKS
 from regstore.state.lock import hold_lock
@@ -312,8 +311,8 @@ async def test_what_was_to_be_read_ahead_and_was_not_is_not_taken_for_copied() -
     source, target = ReadsManyBadly(store, now=NOW), ModelStorage(ModelStore(), now=NOW)
     work = CopyBlobs(
         blobs=[(digest.raw, len(body), False) for digest, body in zip(digests, bodies, strict=True)],
-        source_key=blob_key,
-        target_key=blob_key,
+        source_key=layout.blob_key,
+        target_key=layout.blob_key,
         put=None,
         share=1,
         in_a_row=100,

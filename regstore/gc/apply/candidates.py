@@ -17,7 +17,6 @@ from regstore.digest import Digest
 from regstore.gc.plan import GcOptions, plan_blobs
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.statements import Statements
-from regstore.layout import BlobKey
 
 _SQL: Final = Statements("regstore.gc.apply", "candidates.sql")
 
@@ -57,7 +56,7 @@ class Candidates:
         """The next of them, behind this position."""
         rows = _SQL.run(self._inventory, "after", {"position": position, "most": most}).fetchall()
         return [
-            Blob(position, layout.encode(BlobKey(Digest.from_raw(bytes(raw)))), bytes(raw), size, mtime)
+            Blob(position, layout.blob_key(Digest.from_raw(bytes(raw))), bytes(raw), size, mtime)
             for position, raw, size, mtime in rows
         ]
 

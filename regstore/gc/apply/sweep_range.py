@@ -24,7 +24,6 @@ from regstore.gc.apply.candidates import Blob
 from regstore.gc.apply.fate import Fate
 from regstore.gc.apply.taking import Taking
 from regstore.gc.failures import Failures
-from regstore.layout import BlobKey
 from regstore.state.journal import AttemptJournal
 from regstore.state.lock_view import LockView
 from regstore.storage.base import ObjectInfo
@@ -117,7 +116,7 @@ class _Range:
         work = self._work
         rows = zip(work.digests, work.sizes, work.mtimes, strict=True)
         return [
-            Blob(position, layout.encode(BlobKey(Digest.from_raw(raw))), raw, size, mtime)
+            Blob(position, layout.blob_key(Digest.from_raw(raw)), raw, size, mtime)
             for position, (raw, size, mtime) in enumerate(rows)
         ]
 

@@ -153,4 +153,4 @@ def _time(shown: int, known: int | None) -> int:
 
 
 def _key(raw: bytes) -> str:
-    return layout.encode(layout.BlobKey(Digest.from_raw(raw)))
+    return layout.blob_key(Digest.from_raw(raw))
