@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
@@ -13,18 +12,20 @@ from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.outage import IN_A_ROW
-from regstore.storage.sizes import MiB
 from regstore.storage.transfer import Attempts, Carrier, Failure, Lane, Road, each_blob, largest_first
-from regstore.tasks.copying import CopyBlobs, KeyOf, copy_blobs
+from regstore.tasks.copying import CopyBlobs, KeyOf, copy_blobs, raised
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Runner
-from regstore.tasks.sharing import Batches, Ways, share_of, share_out
+from regstore.tasks.sharing import (
+    BATCH_BYTES,
+    WORTH_WORKERS,
+    WORTH_WORKERS_BYTES,
+    Batches,
+    Ways,
+    share_of,
+    share_out,
+)
 from regstore.tasks.under_lock import HeldLock
-
-#: So many small blobs, or so many bytes of large ones, make up for the start of processes.
-_WORTH_WORKERS: Final = 3000
-_WORTH_WORKERS_BYTES: Final = 4096 * MiB
-_BATCH_BYTES: Final = 32 * MiB
 
 Blob = tuple[Digest, int]
 
@@ -86,12 +87,10 @@ class _Run:
 
     async def _small(self, blobs: Sequence[Blob], lane: Lane) -> None:
         runner = self._asked.runner
-        if not self._takes(len(blobs), _WORTH_WORKERS):
+        if not self._takes(len(blobs), WORTH_WORKERS):
             await self._here(blobs, lane)
             return
-        batches = Batches(
-            iter(blobs), len(blobs), hands=runner.size, weight=lambda blob: blob[1], most=_BATCH_BYTES
-        )
+        batches = Batches(iter(blobs), len(blobs), hands=runner.size, weight=lambda blob: blob[1], most=BATCH_BYTES)
 
         async def one(whose: Runner, batch: Sequence[Blob]) -> None:
             batches.add(await self._batch(whose, batch, runner.size))
@@ -100,7 +99,7 @@ class _Run:
 
     async def _large(self, blobs: Sequence[Blob], lane: Lane) -> None:
         runner = self._asked.runner
-        if not self._takes(sum(size for _, size in blobs), _WORTH_WORKERS_BYTES):
+        if not self._takes(sum(size for _, size in blobs), WORTH_WORKERS_BYTES):
             await self._here(blobs, lane)
             return
 
@@ -149,7 +148,7 @@ class _Run:
             error = None if failure.error is None else unpack(failure.error)
             assert isinstance(error, StorageError)
             source = asked.source_key(digest)
-            await self._took(digest, size, await asked.attempts.of(source, digest, size, _raised(error)))
+            await self._took(digest, size, await asked.attempts.of(source, digest, size, raised(error)))
             self._pass(size)
 
         await for_each(range(len(result.failed)), failed, concurrency=share_of(runner, asked.concurrency))
@@ -163,7 +162,3 @@ class _Run:
     def _tell(self) -> None:
         done = self._done + self._ways.done
         self._asked.on_event(Progress(phase=self._asked.phase, done=done, total=self._total, unit="B"))
-
-
-async def _raised(error: StorageError) -> None:
-    raise error

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import StorageError
-from regstore.events import Event, Notice, OnEvent, Progress
+from regstore.events import Notice, OnEvent, Progress
 from regstore.inventory.cache import ManifestCache
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import note_not_given, other_blobs
@@ -22,12 +21,11 @@ from regstore.storage.outage import OutageWatch
 from regstore.tasks.manifests import PHASE, ManifestRows, ReadManifests, read_manifests
 from regstore.tasks.packing import PackedError, unpack
 from regstore.tasks.runner import HERE, Here, Runner
+from regstore.tasks.sharing import WORTH_WORKERS, Ways
 
 _BATCH_MANIFESTS: Final = 4_000
 #: In one task of another process.
 _TASK_MANIFESTS: Final = 400
-#: So many make up for the start of processes.
-_WORTH_WORKERS: Final = 3_000
 #: Digests held in memory at a time.
 _SLICE: Final = 50_000
 _SQL: Final = Statements("regstore.inventory", "manifests.sql", **EDGE_KINDS)
@@ -102,22 +100,28 @@ class ManifestReader:
 
     async def _read_unknown(self, digests: list[bytes], cache: ManifestCache, read_before: int) -> int:
         """In batches, each a task. Of a batch that stopped, since too much was not given, the rest is a batch again."""
-        total = read_before + len(digests)
-        progress = _Way(self._on_event, read_before, total)
-        many = self._runner.takes(len(digests), _WORTH_WORKERS, self._storage)
+        done, total = read_before, read_before + len(digests)
+
+        def tell() -> None:
+            self._on_event(Progress(phase=PHASE, done=done + ways.done, total=total, unit="manifests"))
+
+        ways = Ways(tell, self._on_event)
+        many = self._runner.takes(len(digests), WORTH_WORKERS, self._storage)
         size, at_once = (_TASK_MANIFESTS, 2 * self._runner.size) if many else (_BATCH_MANIFESTS, 1)
         runner: Runner = self._runner if many else Here(self._concurrency)
         batches = _Batches(digests, size)
         storing = asyncio.Lock()
 
         async def read(batch: Sequence[bytes]) -> None:
+            nonlocal done
             keys = [self._stored_at.get(raw, "") for raw in batch]
-            with progress.of_one_batch() as on_event:
+            with ways.of_one() as on_event:
                 result = await runner.run(
                     read_manifests, ReadManifests(batch, keys), self._storage, on_event=on_event
                 )
                 result.require(batch)
-                progress.done += len(batch) - len(result.left)
+                done += len(batch) - len(result.left)
+            tell()
             if result.left:
                 batches.add(result.left)
             async with storing:
@@ -176,40 +180,6 @@ def store_manifests(inventory: Inventory, manifests: ManifestRows) -> None:
             "size": ("int64", manifests.sizes),
         },
     )
-
-
-class _Way:
-    """How far the reading is, of all batches that are under way."""
-
-    def __init__(self, on_event: OnEvent, done: int, total: int) -> None:
-        self._on_event = on_event
-        self._total = total
-        self._open: dict[int, int] = {}
-        self._batches = 0
-        self.done = done
-
-    @contextmanager
-    def of_one_batch(self) -> Iterator[OnEvent]:
-        self._batches += 1
-        number = self._batches
-        self._open[number] = 0
-
-        def tell(event: Event) -> None:
-            if isinstance(event, Progress):
-                self._open[number] = event.done
-                self._tell()
-            else:
-                self._on_event(event)
-
-        try:
-            yield tell
-        finally:
-            del self._open[number]
-        self._tell()
-
-    def _tell(self) -> None:
-        done = self.done + sum(self._open.values())
-        self._on_event(Progress(phase=PHASE, done=done, total=self._total, unit="manifests"))
 
 
 class _Batches:

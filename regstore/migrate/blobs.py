@@ -18,6 +18,7 @@ from regstore.migrate.way import Way
 from regstore.migrate.work import SQL, Work
 from regstore.storage.streams import SourceGone
 from regstore.storage.transfer import Attempts, Fault, Lane, Road, each_blob
+from regstore.tasks.copying import raised
 
 #: The hash's own bytes, the size in bytes, whether its bytes are suspect, and whether the target has it.
 Row = tuple[bytes, int, bool, bool]
@@ -85,7 +86,7 @@ class Blobs:
         key = layout.blob_key(digest)
         with self.way.of(digest, size):
             copying = (
-                _raised(self._told(error, digest)) if error else self._copy(digest, size, suspect, present, asked)
+                raised(self._told(error, digest)) if error else self._copy(digest, size, suspect, present, asked)
             )
             failure = await self._attempts.of(key, digest, size, copying)
             if failure is not None:
@@ -152,7 +153,3 @@ class Blobs:
         if isinstance(error, IntegrityError):
             return f"was not copied from {self._work.source.url}: {error}"
         return f"could not be copied: {error}"
-
-
-async def _raised(error: StorageError) -> None:
-    raise error

@@ -20,16 +20,12 @@ from regstore.storage.transfer import Lane
 from regstore.tasks.copying import CopyBlobs, copy_blobs
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Runner
-from regstore.tasks.sharing import Batches, share_of, share_out
+from regstore.tasks.sharing import BATCH_BYTES, WORTH_WORKERS, WORTH_WORKERS_BYTES, Batches, share_of, share_out
 
 if TYPE_CHECKING:
     from regstore.migrate.blobs import Blobs, Row
 
-#: So many small blobs, or so many bytes of large ones, make up for the start of processes.
-WORTH_WORKERS: Final = 3000
-WORTH_WORKERS_BYTES: Final = 4096 * MiB
-#: Of a batch whose blobs pass through a process, and of one whose blobs the server copies.
-_BATCH_BYTES: Final = 32 * MiB
+#: Of a batch whose blobs the server copies.
 _SERVER_BATCH_BYTES: Final = 4096 * MiB
 
 
@@ -59,7 +55,7 @@ class SharedBlobs:
             count,
             hands=self._runner.size,
             weight=lambda row: row[1],
-            most=_SERVER_BATCH_BYTES if self._transfer.asks_server else _BATCH_BYTES,
+            most=_SERVER_BATCH_BYTES if self._transfer.asks_server else BATCH_BYTES,
         )
 
         async def one(runner: Runner, batch: Sequence[Row]) -> None:

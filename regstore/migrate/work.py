@@ -16,14 +16,12 @@ from regstore.migrate.result import MigrateResult
 from regstore.storage.base import Storage
 from regstore.tasks.putting import PutMany, put_many
 from regstore.tasks.runner import Runner
-from regstore.tasks.sharing import Batches, Ways, share_out
+from regstore.tasks.sharing import WORTH_WORKERS, Batches, Ways, share_out
 
 SQL: Final = Statements("regstore.migrate", "apply.sql")
 _ROWS: Final = 2000
 #: Links between two words on how far it is.
 _TELL: Final = 20
-#: So many links make up for the start of processes.
-_WORTH_WORKERS: Final = 3000
 
 Row = tuple[Any, ...]
 #: Key and content of a row; a function of a module.
@@ -74,7 +72,7 @@ class Work:
         rows = self.rows(name, parameters)
         if left_out is not None:
             rows = _without(rows, skipped)
-        if self.runner.takes(total, _WORTH_WORKERS, self.target):
+        if self.runner.takes(total, WORTH_WORKERS, self.target):
             await self._put_elsewhere(phase, rows, made, total)
         else:
             await self._put_here(phase, rows, made, total)

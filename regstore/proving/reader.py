@@ -36,6 +36,7 @@ from regstore.storage.streams import is_fatal
 from regstore.storage.transfer import READ, Lane, each_blob, read_by
 from regstore.tasks.hashing import PHASE, HashBlobs, Hasher, hash_blobs
 from regstore.tasks.packing import unpack
+from regstore.tasks.sharing import WORTH_WORKERS
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
@@ -43,8 +44,7 @@ _BATCH_BYTES: Final = 32 << 20
 #: In one task of another process, of small blobs.
 _TASK_BLOBS: Final = 64
 _TASK_BYTES: Final = 8 << 20
-#: So many blobs, or bytes, make up for the start of processes.
-_WORTH_BLOBS: Final = 3_000
+#: So many bytes make up for the start of processes.
 _WORTH_BYTES: Final = 512 << 20
 _CORES: Final = os.cpu_count() or 1
 
@@ -121,7 +121,7 @@ class BlobReader:
     def _is_much(self, picked: int) -> bool:
         """Whether it is worth the start of processes."""
         runner, storage = self._wanted.runner, self._storage
-        return runner.takes(picked, _WORTH_BLOBS, storage) or runner.takes(self._total, _WORTH_BYTES, storage)
+        return runner.takes(picked, WORTH_WORKERS, storage) or runner.takes(self._total, _WORTH_BYTES, storage)
 
     def _one_by_one(self, lane: Lane) -> Iterator[list[Blob]]:
         return self._batches(lane, 1, _BATCH_BYTES)

@@ -71,6 +71,11 @@ class FailedCopy:
     copied_before: int
 
 
+async def raised(error: StorageError) -> None:
+    """What came of a copy in another process, as `Attempts.of` awaits it."""
+    raise error
+
+
 @dataclass(frozen=True, slots=True)
 class CopyResult:
     """Numbers are places in `CopyBlobs.blobs`. What is not named was copied; copied_last: so many of it since the last

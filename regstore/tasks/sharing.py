@@ -14,10 +14,16 @@ from typing import Final, Generic, TypeVar
 
 from regstore.concurrency import task_group
 from regstore.events import Event, OnEvent, Progress
+from regstore.storage.sizes import MiB
 from regstore.tasks.runner import Here, Runner
 
 Row = TypeVar("Row")
 
+#: So many rows (small blobs, links, manifests), or bytes of large blobs, make up for the start of processes.
+WORTH_WORKERS: Final = 3000
+WORTH_WORKERS_BYTES: Final = 4096 * MiB
+#: Of a batch of blobs that pass through a process.
+BATCH_BYTES: Final = 32 * MiB
 #: Of what is left, each of those that work gets this part.
 _PART: Final = 3
 _LEAST: Final = 50

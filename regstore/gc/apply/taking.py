@@ -29,10 +29,9 @@ from regstore.state.lock import Leave
 from regstore.storage.base import Storage
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import HERE, Here, Runner
+from regstore.tasks.sharing import WORTH_WORKERS
 from regstore.tasks.trashing import CopyKeys, copy_keys
 
-#: So many blobs make up for the start of processes.
-_WORTH_WORKERS: Final = 3_000
 #: In one task of another process, at least.
 _TASK_BLOBS: Final = 50
 #: Of these blobs, those that may go now.
@@ -147,7 +146,7 @@ class Taking:
 
     def _by_whom(self, blobs: int) -> tuple[Runner, int, int]:
         """Who copies, how many blobs in one task, and how many tasks at a time."""
-        if not self.runner.takes(self.left(), _WORTH_WORKERS, self.storage):
+        if not self.runner.takes(self.left(), WORTH_WORKERS, self.storage):
             return Here(self.concurrency), max(blobs, 1), 1
         at_once = 2 * self.runner.size
         return self.runner, max(_TASK_BLOBS, -(-blobs // at_once)), at_once
