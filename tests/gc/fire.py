@@ -224,8 +224,11 @@ class Writer:
             if status == 202:
                 self._promises.gone(repository, digest)
                 self._fire.deletes += 1
-            else:  # a revision that was tagged while gc removed it comes back with the next heal
-                self._fire.attempts_failed[f"DELETE {status}"] += 1
+                return
+            self._fire.attempts_failed[f"DELETE {status}"] += 1
+            if status >= 500:
+                self._promises.perhaps_gone(repository, digest)
+            # 404: a revision that was tagged while gc removed it comes back with the next heal.
 
     # -- how they do it
 

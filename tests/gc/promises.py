@@ -107,6 +107,16 @@ class Promises:
                     del self.passing[place]
             self._drop_followers(repository)
 
+    def perhaps_gone(self, repository: str, digest: str) -> None:
+        """Its deletion was cut short: on a disk the registry takes the revision, then reads every tag, and gives up at
+        one that another client is just writing (`test_deletes_cut_short`). So these tags may name what is gone."""
+        signature = digest.replace(":", "-") + "."
+        with self._guard:
+            named = {place for place, document in self.tags.items() if document.digest == digest}
+            named |= {place for place, (document, _) in self.passing.items() if document.digest == digest}
+            named |= {place for place in self.tags if place[1].startswith(signature)}
+            self.uncertain |= {place for place in named if place[0] == repository}
+
     def _drop_followers(self, repository: str) -> None:
         """A signature goes once no tag names what it signs; a later tag of that does not bring it back."""
         tags = {place: document for place, document in self.tags.items() if place[0] == repository}
