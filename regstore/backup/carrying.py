@@ -20,8 +20,8 @@ from regstore.tasks.sharing import (
     BATCH_BYTES,
     WORTH_WORKERS,
     WORTH_WORKERS_BYTES,
-    Batches,
     Ways,
+    batches_for,
     share_of,
     share_out,
 )
@@ -90,10 +90,10 @@ class _Run:
         if not self._takes(len(blobs), WORTH_WORKERS):
             await self._here(blobs, lane)
             return
-        batches = Batches(iter(blobs), len(blobs), hands=runner.size, weight=lambda blob: blob[1], most=BATCH_BYTES)
+        batches = batches_for(runner, iter(blobs), len(blobs), weight=lambda blob: blob[1], most=BATCH_BYTES)
 
         async def one(whose: Runner, batch: Sequence[Blob]) -> None:
-            batches.add(await self._batch(whose, batch, runner.size))
+            batches.add(await self._batch(whose, batch, runner.share))
 
         await share_out(runner, batches, one, concurrency=self._asked.concurrency)
 

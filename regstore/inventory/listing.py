@@ -26,6 +26,7 @@ from regstore.concurrency import task_group
 from regstore.storage.base import Page, Storage
 from regstore.tasks.listing import ListRange, list_range
 from regstore.tasks.runner import HERE, Runner
+from regstore.tasks.sharing import times
 
 Sink = Callable[[Page], Awaitable[None]]
 
@@ -138,7 +139,9 @@ class _Reader:
                 if self._hands_out():
                     break
         while True:
-            rest = ListRange(prefix=self._prefix, after=piece.after, last=piece.last, pages=_TASK_PAGES)
+            rest = ListRange(
+                prefix=self._prefix, after=piece.after, last=piece.last, pages=_TASK_PAGES * times(self._runner)
+            )
             yield await self._runner.run(list_range, rest, self._storage)
 
 

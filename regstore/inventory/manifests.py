@@ -21,13 +21,14 @@ from regstore.storage.outage import OutageWatch
 from regstore.tasks.manifests import PHASE, ManifestRows, ReadManifests, read_manifests
 from regstore.tasks.packing import PackedError, unpack
 from regstore.tasks.runner import HERE, Here, Runner
-from regstore.tasks.sharing import WORTH_WORKERS, Ways
+from regstore.tasks.sharing import WORTH_WORKERS, Ways, times
 
 _BATCH_MANIFESTS: Final = 4_000
 #: In one task of another process.
 _TASK_MANIFESTS: Final = 400
-#: Digests held in memory at a time.
+#: Digests held in memory at a time: enough for all that work on them.
 _SLICE: Final = 50_000
+_FAR_SLICE: Final = 200_000
 _SQL: Final = Statements("regstore.inventory", "manifests.sql", **EDGE_KINDS)
 
 
@@ -56,6 +57,7 @@ class ManifestReader:
         self._cache_dir = cache_dir
         self._concurrency = concurrency
         self._runner = runner
+        self._slice = _FAR_SLICE if runner.is_far else _SLICE
         self._stored_at = stored_at
         self._on_event = on_event
         self._watch = OutageWatch(storage, other_blobs(inventory))
@@ -67,9 +69,9 @@ class ManifestReader:
             self._on_event(Notice(message=cache.trouble))
         try:
             read, full = 0, True
-            while full and (rows := _SQL.run(self._inventory, "linked", most=str(_SLICE)).fetchall()):
-                read, full = await self._read_batch(rows, cache, read), len(rows) == _SLICE
-            while rows := _SQL.run(self._inventory, "children", most=str(_SLICE)).fetchall():
+            while full and (rows := _SQL.run(self._inventory, "linked", most=str(self._slice)).fetchall()):
+                read, full = await self._read_batch(rows, cache, read), len(rows) == self._slice
+            while rows := _SQL.run(self._inventory, "children", most=str(self._slice)).fetchall():
                 read = await self._read_batch(rows, cache, read)
             await self._watch.end()
         finally:
@@ -107,7 +109,10 @@ class ManifestReader:
 
         ways = Ways(tell, self._on_event)
         many = self._runner.takes(len(digests), WORTH_WORKERS, self._storage)
-        size, at_once = (_TASK_MANIFESTS, 2 * self._runner.size) if many else (_BATCH_MANIFESTS, 1)
+        size, at_once = (_BATCH_MANIFESTS, 1)
+        if many:
+            at_once = 2 * self._runner.size
+            size = min(_TASK_MANIFESTS * times(self._runner), max(_TASK_MANIFESTS, len(digests) // at_once))
         runner: Runner = self._runner if many else Here(self._concurrency)
         batches = _Batches(digests, size)
         storing = asyncio.Lock()

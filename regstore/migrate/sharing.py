@@ -20,7 +20,15 @@ from regstore.storage.transfer import Lane
 from regstore.tasks.copying import CopyBlobs, copy_blobs
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Runner
-from regstore.tasks.sharing import BATCH_BYTES, WORTH_WORKERS, WORTH_WORKERS_BYTES, Batches, share_of, share_out
+from regstore.tasks.sharing import (
+    BATCH_BYTES,
+    WORTH_WORKERS,
+    WORTH_WORKERS_BYTES,
+    Batches,
+    batches_for,
+    share_of,
+    share_out,
+)
 
 if TYPE_CHECKING:
     from regstore.migrate.blobs import Blobs, Row
@@ -50,16 +58,16 @@ class SharedBlobs:
             await self._blobs.each(self._blobs.rows(lane), lane)
             return
         aside: list[Row] = []
-        batches: Batches[Row] = Batches(
+        batches: Batches[Row] = batches_for(
+            self._runner,
             self._sound(self._blobs.rows(lane), aside),
             count,
-            hands=self._runner.size,
             weight=lambda row: row[1],
             most=_SERVER_BATCH_BYTES if self._transfer.asks_server else BATCH_BYTES,
         )
 
         async def one(runner: Runner, batch: Sequence[Row]) -> None:
-            batches.add(await self._batch(runner, batch, self._runner.size))
+            batches.add(await self._batch(runner, batch, self._runner.share))
 
         await share_out(self._runner, batches, one, concurrency=self._work.options.concurrency)
         await self._blobs.each(aside, lane)

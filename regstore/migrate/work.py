@@ -16,7 +16,7 @@ from regstore.migrate.result import MigrateResult
 from regstore.storage.base import Storage
 from regstore.tasks.putting import PutMany, put_many
 from regstore.tasks.runner import Runner
-from regstore.tasks.sharing import WORTH_WORKERS, Batches, Ways, share_out
+from regstore.tasks.sharing import WORTH_WORKERS, Ways, batches_for, share_out
 
 SQL: Final = Statements("regstore.migrate", "apply.sql")
 _ROWS: Final = 2000
@@ -72,7 +72,7 @@ class Work:
         rows = self.rows(name, parameters)
         if left_out is not None:
             rows = _without(rows, skipped)
-        if self.runner.takes(total, WORTH_WORKERS, self.target):
+        if not self.runner.is_far and self.runner.takes(total, WORTH_WORKERS, self.target):
             await self._put_elsewhere(phase, rows, made, total)
         else:
             await self._put_here(phase, rows, made, total)
@@ -110,7 +110,7 @@ class Work:
             done += len(batch)
             tell()
 
-        batches = Batches(rows, total, hands=self.runner.size)
+        batches = batches_for(self.runner, rows, total)
         await share_out(self.runner, batches, one, concurrency=self.options.concurrency)
 
 

@@ -5,9 +5,9 @@ An inventory's `blob` says what there is; what its `manifest` knows was read bef
 wrong the last time, what was never proved, what was proved longest ago. The time limit is looked at every MiB.
 
 Where the store can hash its own objects (a disk), a thread reads and hashes: the interpreter's lock is let go for
-nearly all of it, so that worker processes, which start in some tenths of a second, have nothing to add. Elsewhere
-chunks come through an event loop, which keeps a core busy: what is much goes to the runner's, in batches (`tasks`).
-What was wrong is read once more here.
+nearly all of it, so that worker processes, which start in some tenths of a second, have nothing to add; other
+computers have. Elsewhere chunks come through an event loop, which keeps a core busy: what is much goes to the
+runner's, in batches (`tasks`). What was wrong is read once more here.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from regstore.proving.result import Reading
 from regstore.storage.base import Storage
 from regstore.storage.optional import HashesObjects, KeepsChecksums, TellsChanges
 from regstore.storage.outage import OutageWatch
+from regstore.storage.sizes import RANGED
 from regstore.storage.streams import is_fatal
 from regstore.storage.transfer import READ, Lane, each_blob, read_by
 from regstore.tasks.hashing import PHASE, HashBlobs, Hasher, hash_blobs
 from regstore.tasks.packing import unpack
-from regstore.tasks.sharing import WORTH_WORKERS
+from regstore.tasks.sharing import WORTH_WORKERS, times
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
 _BATCH_BLOBS: Final = 256
@@ -105,7 +106,9 @@ class BlobReader:
     async def _read(self, picked: int) -> None:
         concurrency = max(self._wanted.concurrency, 1)
         try:
-            if isinstance(self._storage, HashesObjects):
+            if isinstance(self._storage, HashesObjects) and not (
+                self._wanted.runner.is_far and self._is_much(picked)
+            ):
                 batches = self._batches(Lane(), _BATCH_BLOBS, _BATCH_BYTES)
                 await for_each(batches, self._read_direct, concurrency=_CORES + 1)
             elif self._is_much(picked):
@@ -127,7 +130,9 @@ class BlobReader:
         return self._batches(lane, 1, _BATCH_BYTES)
 
     def _tasks_of(self, lane: Lane) -> Iterator[list[Blob]]:
-        return self._batches(lane, 1 if lane.over >= 0 else _TASK_BLOBS, _TASK_BYTES)
+        larger = times(self._wanted.runner)
+        alone = lane.over >= (RANGED if larger > 1 else 0)
+        return self._batches(lane, 1 if alone else _TASK_BLOBS * larger, _TASK_BYTES * larger)
 
     def _batches(self, lane: Lane, blobs: int, size: int) -> Iterator[list[Blob]]:
         """The picked blobs of a lane in order, at most so many at a time, or of so many bytes, until the time is
@@ -163,10 +168,7 @@ class BlobReader:
 
     async def _read_direct(self, batch: list[Blob]) -> None:
         assert isinstance(self._storage, HashesObjects)
-        batch = await self._unvouched(batch)
-        if isinstance(self._storage, TellsChanges):  # before it is read: what changes meanwhile is not proved
-            times = await self._storage.changed_at([self._key_of(blob.digest) for blob in batch])
-            batch = [Blob(blob.raw, blob.size, changed) for blob, changed in zip(batch, times, strict=True)]
+        batch = await self._changed(await self._unvouched(batch))
         wanted = {self._key_of(blob.digest): blob for blob in batch}
         found = await self._storage.hash_objects(
             [(key, blob.digest.algorithm) for key, blob in wanted.items()], on_bytes=self._count, stopped=self._over
@@ -187,7 +189,8 @@ class BlobReader:
 
     async def _read_elsewhere(self, batch: list[Blob]) -> None:
         """By tasks. Of a batch that stopped, since too much was not given, the rest is another task."""
-        left = {self._key_of(blob.digest): blob for blob in await self._unvouched(batch)}
+        batch = await self._changed(await self._unvouched(batch))
+        left = {self._key_of(blob.digest): blob for blob in batch}
         while left and not self._over():
             counted = 0
 
@@ -289,6 +292,14 @@ class BlobReader:
             else:
                 left.append(blob)
         return left
+
+    async def _changed(self, batch: list[Blob]) -> list[Blob]:
+        """With the times of their last change, as far as the store knows more of it than a listing says. Asked before
+        they are read: what changes meanwhile is not proved."""
+        if not isinstance(self._storage, TellsChanges):
+            return batch
+        found = await self._storage.changed_at([self._key_of(blob.digest) for blob in batch])
+        return [Blob(blob.raw, blob.size, changed) for blob, changed in zip(batch, found, strict=True)]
 
     def _reading(self, picked: int, seconds: float) -> Reading:
         inventory, wanted, now = self._inventory, self._wanted, self._now

@@ -63,6 +63,8 @@ class Pool:
     Workers take no signals but -9: who asked is told, and cancels.
     """
 
+    is_far: Final = False
+
     def __init__(self, size: int | None = None, *, concurrency: int = 128, eager: bool = False) -> None:
         """size: None for `usual_size`. eager: little work is handed out, too, as it is in tests."""
         self.size: Final = max(1, size or usual_size())
@@ -85,6 +87,10 @@ class Pool:
         self._closed = True
         self._let_go(self._workers)
         await asyncio.gather(*self._ending)
+
+    @property
+    def share(self) -> int:
+        return self.size
 
     @property
     def processes(self) -> list[int]:

@@ -38,10 +38,19 @@ Task = Callable[[Context, Work], Awaitable[Done]]
 
 
 class Runner(Protocol):
-    """size: processes that work at the same time; below 2 nothing is gained by cutting work into more tasks."""
+    """size: tasks that run at the same time; below 2 nothing is gained by cutting work into more of them. share: so
+    many of them have one computer's memory and connections. is_far: they run on other computers. Then all work is
+    theirs, in larger batches, for each costs more to hand out; but nothing that must not be done late, for one that is
+    lost may be at work yet, unseen."""
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def share(self) -> int: ...
+
+    @property
+    def is_far(self) -> bool: ...
 
     def reaches(self, *stores: Storage) -> bool:
         """Whether tasks on these stores run elsewhere than in the calling process."""
@@ -60,6 +69,8 @@ class Here:
     """The calling event loop, with the stores as they are."""
 
     size: Final = 1
+    share: Final = 1
+    is_far: Final = False
 
     def __init__(self, concurrency: int = 32) -> None:
         self._concurrency = concurrency

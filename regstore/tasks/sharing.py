@@ -1,4 +1,4 @@
-"""Rows shared out in batches: this process works too, beside those of a runner.
+"""Rows shared out in batches: this process works too, beside those of a runner that are on this computer.
 
 Batches are an equal part of what is left, so they become smaller: few questions and answers while there is much to do,
 and all end at about the same time.
@@ -28,11 +28,13 @@ BATCH_BYTES: Final = 32 * MiB
 _PART: Final = 3
 _LEAST: Final = 50
 _MOST: Final = 1000
+#: A task of another computer is worth so many of one here.
+_FAR: Final = 16
 
 
 class Batches(Generic[Row]):
     """Of `rows`, of which there are about `count`. weight: of a row; no batch of more than one row has more than `most`
-    in all. hands: so many work at the same time."""
+    in all. hands: so many work at the same time. Made for a runner by `batches_for`."""
 
     def __init__(
         self,
@@ -42,12 +44,14 @@ class Batches(Generic[Row]):
         hands: int,
         weight: Callable[[Row], int] = lambda row: 0,
         most: int = 0,
+        rows_at_most: int = _MOST,
     ) -> None:
         self._rows = rows
         self._left = count
         self._hands = hands
         self._weight = weight
         self._most = most
+        self._rows_at_most = rows_at_most
         self._again: deque[Sequence[Row]] = deque()
         self._held: list[Row] = []
 
@@ -60,7 +64,7 @@ class Batches(Generic[Row]):
         """The next; empty where there is none for now."""
         if self._again:
             return self._again.popleft()
-        wanted = min(_MOST, max(_LEAST, self._left // (_PART * self._hands)))
+        wanted = min(self._rows_at_most, max(_LEAST, self._left // (_PART * self._hands)))
         batch: list[Row] = []
         total = 0
         rows = iter(self._held + list(islice(self._rows, max(0, wanted - len(self._held)))))
@@ -76,6 +80,19 @@ class Batches(Generic[Row]):
         return batch
 
 
+def times(runner: Runner) -> int:
+    """How much larger a batch for this runner is than one for processes of this computer."""
+    return _FAR if runner.is_far else 1
+
+
+def batches_for(
+    runner: Runner, rows: Iterator[Row], count: int, *, weight: Callable[[Row], int] = lambda row: 0, most: int = 0
+) -> Batches[Row]:
+    """As `Batches`. most: for a runner on this computer."""
+    larger = times(runner)
+    return Batches(rows, count, hands=runner.size, weight=weight, most=most * larger, rows_at_most=_MOST * larger)
+
+
 async def share_out(
     runner: Runner,
     batches: Batches[Row],
@@ -83,8 +100,8 @@ async def share_out(
     *,
     concurrency: int,
 ) -> None:
-    """Await work(runner, batch) for all of them, one at a time in each process. The first error cancels the rest and is
-    raised. concurrency: requests at once, of all."""
+    """Await work(runner, batch) for all of them, one at a time in each process, and in this one where the runner is not
+    far. The first error cancels the rest and is raised. concurrency: requests at once, of all."""
     here = Here(share_of(runner, concurrency))
 
     async def hand(whose: Runner) -> None:
@@ -92,9 +109,10 @@ async def share_out(
             await work(whose, batch)
 
     async with task_group() as group:
-        for _ in range(runner.size - 1):
+        for _ in range(runner.size if runner.is_far else runner.size - 1):
             group.create_task(hand(runner))
-        group.create_task(hand(here))
+        if not runner.is_far:
+            group.create_task(hand(here))
 
 
 def share_of(runner: Runner, concurrency: int) -> int:

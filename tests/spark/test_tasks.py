@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import pickle
 import time
@@ -22,10 +23,12 @@ from regstore.spark.tasks.loading import _page
 from regstore.spark.tasks.reading import ReadTask
 from regstore.spark.tasks.rows import row_batch
 from regstore.storage.base import Storage
+from regstore.storage.optional import OpensElsewhere
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry
 from tests.model.store import ModelStore
+from tests.spark.conftest import MemoryStores
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,8 @@ class Address:
         return self.storage
 
 
-def work_on(storage: ModelStorage, *, rate: float = 0.0) -> StoreWork:
-    return StoreWork(
-        address=Address(storage), url=storage.url, place=storage.url, version=version(), concurrency=4, rate=rate
-    )
+def work_on(storage: ModelStorage) -> StoreWork:
+    return StoreWork(address=Address(storage), url=storage.url, place=storage.url, version=version(), concurrency=4)
 
 
 @pytest.fixture(autouse=True)
@@ -103,15 +104,21 @@ def test_ranges_of_digests_have_every_blob_once(ranges: int) -> None:
     assert found == sorted(bytes.fromhex(key.split("/")[-2]) for key in keys)
 
 
-def test_a_rate_is_kept() -> None:
-    storage = ModelStorage(many_links(), now=NOW, page=100)
+def test_a_rate_is_kept(memory_stores: MemoryStores) -> None:
+    """Whatever is asked for: each request has its turn."""
+    url = memory_stores.put("rate", example_registry())
+    storage = memory_stores.open(url)
+    assert isinstance(storage, OpensElsewhere)
+    work = StoreWork(address=storage.address(), url=url, place=url, version=version(), concurrency=4, rate=50)
+
+    async def ask(storage: Storage) -> None:
+        asking = [storage.stat("no/such/key"), storage.delete_many(["nor/this"])]
+        asking += [storage.get("no/such/key") for _ in range(8)]
+        await asyncio.gather(*asking, return_exceptions=True)
+
     begun = time.monotonic()
-    list(
-        ListTask(store=work_on(storage, rate=100), prefix=REPOSITORIES, pages=20, shards=1)(
-            [row_batch(REST, {"text": [""], "why": [""]})]
-        )
-    )
-    assert time.monotonic() - begun >= 0.15
+    work.run(ask)
+    assert time.monotonic() - begun >= 9 / 50
 
 
 def test_manifests_that_are_not_given() -> None:

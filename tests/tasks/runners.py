@@ -16,9 +16,11 @@ class PackedHere:
     """What goes in and comes out is pickled, as it is on its way to another process. ran: the tasks by their names."""
 
     size: Final = 2
+    share: Final = 2
 
-    def __init__(self, concurrency: int = 4) -> None:
+    def __init__(self, concurrency: int = 4, *, is_far: bool = False) -> None:
         self._concurrency = concurrency
+        self.is_far: Final = is_far
         self.ran: Counter[str] = Counter()
 
     def reaches(self, *stores: Storage) -> bool:

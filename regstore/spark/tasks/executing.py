@@ -7,18 +7,18 @@ import base64
 import json
 import re
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from regstore import __version__, errors, layout
-from regstore.errors import Refused, RegstoreError
+from regstore.errors import NotFound, Refused, RegstoreError
 from regstore.events import ignore
-from regstore.storage.base import Page, Storage
+from regstore.storage.base import Storage
 from regstore.storage.identity import place_of
+from regstore.storage.limit import paced
 from regstore.storage.location import DiskLocation
 from regstore.storage.opening import parse_location
 from regstore.storage.optional import StoreAddress
@@ -37,8 +37,9 @@ def version() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreWork:
-    """address: may hold secrets. place: what `look_at` found of the store in the driver. concurrency: requests at once,
-    rate: requests a second, both of one task; 0 is no bound."""
+    """address: may hold secrets. place: what `look_at` found of the store in the driver; mark: a key that the driver
+    has put there, which says more. concurrency: requests at once, rate: requests a second, both of one task; 0 is no
+    bound."""
 
     address: StoreAddress
     url: str
@@ -46,19 +47,30 @@ class StoreWork:
     version: str
     concurrency: int
     rate: float = 0.0
+    mark: str = ""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Storage]:
         """Refused where this is another version, or another store."""
         if self.version != version():
             raise Refused(f"the driver is {self.version}, and an executor {version()}: both must be the same")
-        async with self.address.open(self.concurrency, ignore) as storage:
-            if await look_at(storage) != self.place:
-                raise Refused(
-                    f"{self.url} is not the same store for all executors: a folder must be one that all computers of "
-                    "the cluster share, under the same name"
-                )
-            yield _Paced(storage, self.rate) if self.rate else storage
+        with paced(self.rate):
+            async with self.address.open(self.concurrency, ignore) as storage:
+                if not await self._is_it(storage):
+                    raise Refused(
+                        f"{self.url} is not the same store for all executors: a folder must be one that all computers "
+                        "of the cluster share, under the same name"
+                    )
+                yield storage
+
+    async def _is_it(self, storage: Storage) -> bool:
+        if not self.mark:
+            return await look_at(storage) == self.place
+        try:
+            await storage.stat(self.mark)
+        except NotFound:
+            return False
+        return True
 
     def run(self, work: Callable[[Storage], Awaitable[T]]) -> T:
         async def go() -> T:
@@ -103,34 +115,6 @@ def _number(path: Path) -> int:
         return path.stat().st_ino
     except OSError:
         return 0
-
-
-class _Paced:
-    """A store that is asked for no more than so much a second."""
-
-    def __init__(self, storage: Storage, rate: float) -> None:
-        self._storage = storage
-        self._pause = 1 / rate
-        self._next = 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
-
-    async def _wait(self) -> None:
-        now = time.monotonic()
-        at = max(self._next, now)
-        self._next = at + self._pause
-        await asyncio.sleep(at - now)
-
-    async def get(self, key: str) -> bytes:
-        await self._wait()
-        return await self._storage.get(key)
-
-    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[Page]:
-        await self._wait()
-        async for page in self._storage.list(prefix, start_after=start_after):
-            yield page
-            await self._wait()
 
 
 class TaskFailed(Exception):

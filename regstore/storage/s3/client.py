@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from regstore.errors import AccessDenied, RegstoreError, Unreachable
 from regstore.events import Retry
 from regstore.storage.base import Counters
-from regstore.storage.limit import check_limit
+from regstore.storage.limit import check_limit, wait_for_turn
 from regstore.storage.s3.aws_config import open_config
 from regstore.storage.s3.credentials import CredentialSource
 from regstore.storage.s3.failures import Malformed, Place, Refusal, WebPage, refused, unreachable, web_page
@@ -256,6 +256,7 @@ class SignedClient:
     ) -> Response:
         """One try, signed now. data: the request's body as it is sent. The answer's is still to be read, or the
         response to be closed."""
+        await wait_for_turn()
         endpoint, method, length = self.endpoint, request.method, len(request.body)
         path = endpoint.path(request.key)
         canonical = encode_query(request.query)
