@@ -153,7 +153,7 @@ class _Run:
 
         await for_each(range(len(result.failed)), failed, concurrency=share_of(runner, asked.concurrency))
         asked.attempts.arrived(result.copied_last)
-        return [blobs[number] for number in result.left]
+        return result.left(blobs)
 
     def _pass(self, size: int) -> None:
         self._done += size

@@ -125,11 +125,12 @@ class ServerBatch:
 
 @dataclass(frozen=True, slots=True)
 class ServerResult:
-    """Numbers are places in `ServerBatch.blobs`; what is not named was copied. otherwise: what the server has not
-    copied for good, and the error where that was no refusal. left: not asked for. refusal: why it is asked no more."""
+    """Numbers are places in `ServerBatch.blobs`. done: the copies that are good. otherwise: what the server has not
+    copied for good, and the error where that was no refusal. What is not named was not asked for. refusal: why it is
+    asked no more."""
 
+    done: list[int] = field(default_factory=list)
     otherwise: list[tuple[int, Copied, PackedError | None]] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
     size_only: int = 0
     refusal: PackedError | None = None
 
@@ -139,17 +140,16 @@ async def copy_on_server(context: Context, work: ServerBatch) -> ServerResult:
     source, target = context.stores
     copies = target.copies_from(source, work.put) if isinstance(target, CopiesBetween) else None
     if copies is None or not isinstance(target, CopiesBetween):
-        return ServerResult(left=list(range(len(work.blobs))))
+        return ServerResult()
     server = OnServer(source, target, copies, Unfinished(target, work.put), ignore)
     watch, stopped = Breaker(IN_A_ROW), False
     otherwise: list[tuple[int, Copied, PackedError | None]] = []
-    left: list[int] = []
+    done: list[int] = []
 
     async def one(numbered: tuple[int, tuple[bytes, int]]) -> None:
         nonlocal stopped
         number, (raw, size) = numbered
         if stopped or not server.is_asked:
-            left.append(number)
             return
         try:
             copied = await server.copy(Digest.from_raw(raw), size, lambda done: None)
@@ -160,12 +160,14 @@ async def copy_on_server(context: Context, work: ServerBatch) -> ServerResult:
             stopped = stopped or watch.is_broken_by_one_more()
         else:
             watch.good()
-            if copied is not Copied.YES:
+            if copied is Copied.YES:
+                done.append(number)
+            else:
                 otherwise.append((number, copied, None))
 
     await for_each(enumerate(work.blobs), one, concurrency=context.concurrency)
     refusal = None if server.refusal is None else pack(server.refusal)
-    return ServerResult(otherwise, left, server.size_only, refusal)
+    return ServerResult(done, otherwise, server.size_only, refusal)
 
 
 def server_copies(source: Storage, target: Storage, options: MigrateOptions) -> ServerCopies | None:

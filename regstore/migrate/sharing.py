@@ -17,7 +17,7 @@ from regstore.migrate.on_server import ServerBatch, copy_on_server
 from regstore.migrate.work import Work
 from regstore.storage.sizes import MiB
 from regstore.storage.transfer import Lane
-from regstore.tasks.copying import CopyBlobs, copy_blobs
+from regstore.tasks.copying import CopyBlobs, copy_blobs, without
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Runner
 from regstore.tasks.sharing import (
@@ -119,7 +119,7 @@ class SharedBlobs:
                     self._work.target,
                     on_event=on_event,
                 )
-                left += [rows[number] for number in result.left]
+                left += result.left(rows)
             else:
                 result = None
         if result is None:
@@ -148,13 +148,11 @@ class SharedBlobs:
         refusal = None if result.refusal is None else unpack(result.refusal)
         assert refusal is None or isinstance(refusal, StorageError)
         self._transfer.note_server(result.size_only, refusal)
-        left = [asked[number] for number in result.left]
-        otherwise = {asked[number][0] for number, _, _ in result.otherwise} | {row[0] for row in left}
-
+        left = without(asked, {*result.done, *(number for number, _, _ in result.otherwise)})
         for number, copied, packed in result.otherwise:
             error = None if packed is None else unpack(packed)
             assert error is None or isinstance(error, StorageError)
             await self._blobs.one(asked[number], asked=copied, error=error)
-        there = {row[0] for row in asked} - otherwise
+        there = {asked[number][0] for number in result.done}
         self._blobs.arrived(len(there))
-        return [row for row in rows if row[0] not in otherwise], there, left
+        return [row for row in rows if row[3] or row[0] in there], there, left

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -78,17 +78,26 @@ async def raised(error: StorageError) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CopyResult:
-    """Numbers are places in `CopyBlobs.blobs`. What is not named was copied; copied_last: so many of it since the last
-    failure. left: not begun, for too many failed in a row."""
+    """Numbers are places in `CopyBlobs.blobs`. done: those that were copied, and proven where that was asked for;
+    copied_last: so many of them since the last failure. What is not named was not begun, for too many failed in a
+    row: nothing counts as copied that nobody says is."""
 
+    done: list[int] = field(default_factory=list)
     failed: list[FailedCopy] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
     copied_last: int = 0
 
     def copied(self, blobs: Sequence[Blob]) -> list[Blob]:
         """Those that were, of what the numbers are of."""
-        others = {*self.left, *(one.number for one in self.failed)}
-        return [blob for number, blob in enumerate(blobs) if number not in others] if others else list(blobs)
+        return [blobs[number] for number in sorted(self.done)]
+
+    def left(self, blobs: Sequence[Blob]) -> list[Blob]:
+        """Those that were not begun."""
+        return without(blobs, {*self.done, *(one.number for one in self.failed)})
+
+
+def without(rows: Sequence[Blob], numbers: Collection[int]) -> list[Blob]:
+    """Those that are not at these places."""
+    return [row for number, row in enumerate(rows) if number not in numbers]
 
 
 async def copy_blobs(context: Context, work: CopyBlobs) -> CopyResult:
@@ -109,7 +118,7 @@ class _Copying:
         self._lock = None if work.under is None else UnderLock(self._target, work.under)
         self._ahead = _Ahead(self._source, work) if isinstance(self._source, ReadsMany) else None
         self._failed: list[FailedCopy] = []
-        self._left: list[int] = []
+        self._done: list[int] = []
         self._copied = 0
         self._stopped = False
         self._way = _Way(context)
@@ -121,12 +130,11 @@ class _Copying:
         blobs = enumerate(self._work.blobs)
         copying = for_each(blobs, self._one, concurrency=self._context.concurrency)
         await (copying if self._lock is None else self._lock.run(copying))
-        return CopyResult(self._failed, self._left, self._copied)
+        return CopyResult(self._done, self._failed, self._copied)
 
     async def _one(self, numbered: tuple[int, tuple[bytes, int, bool]]) -> None:
         number, (raw, size, is_there) = numbered
         if self._stopped:
-            self._left.append(number)
             return
         digest = Digest.from_raw(raw)
         try:
@@ -140,6 +148,7 @@ class _Copying:
             if self._work.prove and not await self._is_right(digest, size):
                 self._fail(number, None)
             else:
+                self._done.append(number)
                 self._copied += 1
                 self._watch.good()
         self._way.done(digest, size)

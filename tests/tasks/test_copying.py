@@ -20,12 +20,13 @@ from regstore.digest import Digest
 from regstore.errors import LockLost, StorageError
 from regstore.events import Event, OnEvent, Progress, ignore
 from regstore.migrate import MigrateOptions, MigrateResult, Verify, migrate
+from regstore.migrate.on_server import ServerResult
 from regstore.state import LOCKS
 from regstore.state.lock import hold_lock
 from regstore.storage.base import TEMPORARY, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.tasks import HERE, Pool, Runner, WorkerDied
-from regstore.tasks.copying import CopyBlobs, copy_blobs
+from regstore.tasks.copying import CopyBlobs, CopyResult, copy_blobs
 from regstore.tasks.runner import Context
 from tests.backup import reader
 from tests.migrate.stores import SCANNING, bucket_storage, contents, dangling
@@ -35,6 +36,7 @@ from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.memory_s3 import memory_s3
 from tests.servers.s3 import S3Server
+from tests.tasks.runners import PackedHere
 
 pytestmark = pytest.mark.long
 
@@ -297,6 +299,38 @@ async def test_a_large_upload_in_workers_that_end(server: S3Server, bucket: str,
         assert not [upload async for upload in other.list_multipart_uploads("")]
         assert not [key async for page in other.list(layout.UPLOAD_RECORDS) for key in page.keys]
         assert await other.get(layout.blob_key(Digest.parse(layer.digest))) == content
+
+
+class TellsOfHalf(PackedHere):
+    """What it was told of some blobs is lost."""
+
+    async def run(self, task: Any, work: Any, *stores: Storage, on_event: OnEvent = ignore) -> Any:
+        answer = await super().run(task, work, *stores, on_event=on_event)
+        return replace(answer, done=answer.done[::2]) if isinstance(answer, CopyResult | ServerResult) else answer
+
+
+@pytest.mark.parametrize("way", ["upload", "server", "restore"])
+async def test_what_no_answer_names_is_copied_again(
+    way: str, tree: Path, expected: dict[str, bytes], server: S3Server, bucket: str, tmp_path: Path
+) -> None:
+    runner = TellsOfHalf()
+    async with place(server, tree) as disk, place(server, bucket) as target:
+        if way == "restore":
+            async with place(server, tmp_path / "backup") as backup:
+                await create(disk, backup, CreateOptions(concurrency=CONCURRENCY), scanning=SCANNING)
+                options = RestoreOptions(concurrency=CONCURRENCY)
+                async with hold_lock(target, command="restore") as lock:
+                    assert not (await restore(backup, target, options, lock=lock, runner=runner)).partial
+        else:
+            await move(disk, target, HERE if way == "server" else runner)
+        if way == "server":
+            async with place(server, server.create_bucket()) as other:
+                assert (await move(target, other, runner)).blobs == 400
+                assert await contents(other) == expected
+        else:
+            found = await contents(target)
+            assert found.keys() == expected.keys() and not dangling(found)
+    assert runner.ran["copy_on_server" if way == "server" else "copy_blobs"]
 
 
 class ReadsManyBadly(ModelStorage):
