@@ -8,13 +8,15 @@ import signal
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regstore import layout
-from regstore.backup import CreateOptions, RestoreOptions, create, restore
+from regstore.backup import CreateOptions, ReadData, RestoreOptions, create, restore
+from regstore.backup.check import check
 from regstore.backup.opening import list_snapshots
 from regstore.digest import Digest
 from regstore.errors import LockLost, StorageError
@@ -27,6 +29,7 @@ from regstore.storage.base import TEMPORARY, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.tasks import HERE, Pool, Runner, WorkerDied
 from regstore.tasks.copying import CopyBlobs, CopyResult, copy_blobs
+from regstore.tasks.hashing import hash_blobs
 from regstore.tasks.runner import Context
 from tests.backup import reader
 from tests.migrate.stores import SCANNING, bucket_storage, contents, dangling
@@ -36,6 +39,7 @@ from tests.model.store import ModelStore
 from tests.servers import images
 from tests.servers.memory_s3 import memory_s3
 from tests.servers.s3 import S3Server
+from tests.tasks.jobs import Dying
 from tests.tasks.runners import PackedHere
 
 pytestmark = pytest.mark.long
@@ -215,7 +219,12 @@ async def test_migrate_whose_workers_all_die(
 
 
 async def test_backup_with_killed_workers(
-    tree: Path, expected: dict[str, bytes], server: S3Server, bucket: str, tmp_path: Path
+    tree: Path,
+    expected: dict[str, bytes],
+    server: S3Server,
+    bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Into a bucket, and from there to a disk."""
     async with place(server, tree) as one, place(server, bucket) as backup:
@@ -230,6 +239,17 @@ async def test_backup_with_killed_workers(
             created = await create(one, backup, options, scanning=scanning, on_event=killer)
             assert killer.killed and not created.partial
             assert not reader.problems(await everything(backup))
+        async with pool() as workers:
+            reading = partial(check, backup, read_data=ReadData.parse("all"), concurrency=CONCURRENCY)
+            for deaths in (3, 1):
+                with monkeypatch.context() as patch:
+                    patch.setattr("regstore.proving.reader.hash_blobs", Dying(hash_blobs, deaths))
+                    if deaths == 3:
+                        with pytest.raises(WorkerDied, match="hash blobs"):
+                            await reading(runner=workers)
+                    else:
+                        checked = await reading(runner=workers)
+            assert checked == replace(await reading(), seconds=checked.seconds)
         async with place(server, tmp_path / "restored") as store:
             again = RestoreOptions(concurrency=CONCURRENCY)
             async with pool() as workers, hold_lock(store, command="restore") as lock:
