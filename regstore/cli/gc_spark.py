@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.cluster import Engine, opened_session
 from regstore.cli.gc_options import Questions
 from regstore.errors import InputError
 
@@ -24,21 +23,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Where the work is done, where one machine is not enough."""
+class Cluster(Engine):
+    """Of a run whose stages pass rows between them."""
 
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="local|spark", help="This machine, or a cluster of Apache Spark: for 10^8 keys and more."
-        ),
-    ] = "local"
-    master: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", show_default=False, help="Spark's master; without, what Spark is configured to."
-        ),
-    ] = None
     work: Annotated[
         str | None,
         typer.Option(
@@ -54,19 +41,6 @@ class Cluster:
             metavar="N", min=1, show_default="4 a core", help="With Spark: parts that are planned by themselves."
         ),
     ] = None
-    request_rate: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", min=1, show_default=False, help="With Spark: requests to STORE a second, of all executors."
-        ),
-    ] = None
-
-    @property
-    def is_used(self) -> bool:
-        """InputError where it is no engine."""
-        if self.engine not in ("local", "spark"):
-            raise InputError(f"--engine is local or spark, not {self.engine}")
-        return self.engine == "spark"
 
     def check(self, questions: Questions, inventory: Path | None, *, dry_run: bool) -> None:
         """InputError where something else is asked for that one machine has to do."""
@@ -101,17 +75,12 @@ async def open_plan(
     storage: Storage, options: GcRunOptions, cluster: Cluster, on_event: OnEvent
 ) -> AsyncIterator[SparkPlan]:
     """In a session of its own."""
-    from regstore.concurrency import in_thread
     from regstore.spark.run import open_spark_plan, refuse_options
-    from regstore.spark.session import open_session
 
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     told = cluster.options()
     refuse_options(options)
-    session = open_session(told)
-    spark = await in_thread(session.__enter__)
-    try:
-        async with open_spark_plan(spark, storage, options, told, on_event=on_event) as plan:
-            yield plan
-    finally:
-        await in_thread(session.__exit__, None, None, None)
+    async with (
+        opened_session(told) as session,
+        open_spark_plan(session, storage, options, told, on_event=on_event) as plan,
+    ):
+        yield plan

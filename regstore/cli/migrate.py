@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regstore.cli.allocator import keep_freed_memory
+from regstore.cli.cluster import Executors
 from regstore.cli.command import command, said
 from regstore.cli.confirm import confirm
 from regstore.cli.making import is_there, refuse_missing
@@ -114,6 +116,7 @@ def migrate(
     second: SecondStore,
     reported: BlobsReported,
     workers: Workers,
+    cluster: Executors,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do not ask before --delete and --overwrite-tags.")
     ] = False,
@@ -153,7 +156,7 @@ def migrate(
     keep_freed_memory()
     with progress() as on_event:
         done = run_async(
-            _migrate(settings, there, options, scanning, dry_run=dry_run, passes=passes, on_event=on_event)
+            _migrate(settings, there, options, scanning, cluster, dry_run=dry_run, passes=passes, on_event=on_event)
         )
     return _show(*done)
 
@@ -206,6 +209,7 @@ async def _migrate(
     there: StoreSettings,
     options: MigrateOptions,
     scanning: ScanOptions,
+    cluster: Executors,
     *,
     dry_run: bool,
     passes: Passes,
@@ -217,12 +221,18 @@ async def _migrate(
     from regstore.migrate.run import refuse_part
     from regstore.seed.configuration import registry_configuration
     from regstore.storage.identity import keep_id
+    from regstore.storage.optional import store_with
 
     create = passes.create
     refuse_part(options, scanning, follow=passes.follow)
     source, config = here.open_with_config(read_only=dry_run)
     told = database_told(config)
-    async with source, there.open(read_only=dry_run) as target:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(source)
+        target = await stack.enter_async_context(there.open(read_only=dry_run))
+        scanning, runner = await stack.enter_async_context(
+            cluster.scanning(scanning, here.concurrency, source, target)
+        )
         if not dry_run:
             refuse_metadata(Metadata(source=told), source.url, target.url, options)
         if create and not dry_run:
@@ -240,5 +250,9 @@ async def _migrate(
                 [*notes_on_metadata(Metadata(source=told), source.url, target.url), *summary.notes]
             )
             return replace(summary, notes=tuple(notes)), None, {}
+        if runner is not None:
+            store_with(target, options.put)
+            await stack.enter_async_context(runner.marked(target))
+            options = replace(options, concurrency=scanning.concurrency)
         result = await migrate(source, target, options, follow=passes.follow, scanning=scanning, on_event=on_event)
         return None, result, registry_configuration(target)

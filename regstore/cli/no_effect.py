@@ -15,6 +15,12 @@ _OF_OBJECTS: Final = ("storage_class", "sse", "sse_kms_key_id", "acl")
 #: What a command calls its second place.
 _SECOND: Final = ("target", "backup", "repair_from")
 _Given = Mapping[str, Any]
+#: How a cluster is used.
+_OF_CLUSTERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "gc": ("master", "request_rate", "work", "shards"),
+    "verify": ("master", "request_rate", "tasks"),
+    "migrate": ("master", "request_rate", "tasks"),
+}
 
 #: Of a command (or of "" for all), an option's parameter, when it counts for nothing, and why.
 _NEEDS: Final[tuple[tuple[str, str, Callable[[_Given], bool], str], ...]] = (
@@ -29,9 +35,11 @@ _NEEDS: Final[tuple[tuple[str, str, Callable[[_Given], bool], str], ...]] = (
     ),
     ("gc", "restart_command", lambda given: given["dry_run"], "is not run by --dry-run"),
     *(
-        ("gc", name, lambda given: given["engine"] != "spark", "is about --engine spark")
-        for name in ("master", "work", "shards", "request_rate")
+        (command, name, lambda given: given["engine"] != "spark", "is about --engine spark")
+        for command, names in _OF_CLUSTERS.items()
+        for name in names
     ),
+    ("verify", "workers", lambda given: given["engine"] == "spark", "is about processes of this machine"),
     ("gc", "cache_dir", lambda given: given["engine"] == "spark", "keeps manifests in --work with --engine spark"),
     ("migrate", "max_delete", lambda given: not given["delete"], "is about --delete"),
     ("migrate", "follow", lambda given: given["dry_run"], "is one pass with --dry-run"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from regstore.cli.cluster import Executors
 from regstore.cli.command import command, said
 from regstore.cli.config.complete import store_names
 from regstore.cli.confirm import confirm_meanwhile, refuse_unasked
@@ -148,6 +149,7 @@ def verify(
     inventory: InventoryFile = None,
     reported: BlobsReported,
     workers: Workers,
+    cluster: Executors,
 ) -> Result:
     """Verify a store: links, tags down to their last layer, sizes, manifests and, where asked, every byte.
 
@@ -156,7 +158,6 @@ def verify(
     """
     from regstore.inventory.scan import ScanOptions
     from regstore.verify.options import VerifyOptions
-    from regstore.verify.work import RepairOptions
 
     options = VerifyOptions(
         scan=ScanOptions(
@@ -172,25 +173,31 @@ def verify(
         proofs=cache_dir_or_default(cache_dir),
         pull_through=pull_through,
     )
-    what = RepairOptions(
+    what = _repairs(repairing, dropping, new_objects)
+    if repairing.restore_links and repairing.repair_from is None:
+        raise InputError("--restore-links puts back what another copy has: say --repair-from")
+    if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
+        return _look(settings, options, cluster)
+    if options.scan.blobs_from is not None:
+        raise InputError("--blobs-from is for who only looks: a repair goes by what is there, so it lists blobs")
+    source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
+    return _mend(settings, options, cluster, what, source, yes, break_lock)
+
+
+def _repairs(repairing: Repairing, dropping: Dropping, new_objects: NewObjects) -> RepairOptions:
+    from regstore.verify.work import RepairOptions
+
+    return RepairOptions(
         drop_broken_tags=dropping.drop_broken_tags,
         grace=dropping.grace,
         restore_links=repairing.restore_links,
         put=new_objects.put_options(),
     )
-    if repairing.restore_links and repairing.repair_from is None:
-        raise InputError("--restore-links puts back what another copy has: say --repair-from")
-    if not (repairing.repair or repairing.repair_from or dropping.drop_broken_tags):
-        return _look(settings, options)
-    if options.scan.blobs_from is not None:
-        raise InputError("--blobs-from is for who only looks: a repair goes by what is there, so it lists blobs")
-    source = None if repairing.repair_from is None else second.settings(settings, repairing.repair_from)
-    return _mend(settings, options, what, source, yes, break_lock)
 
 
-def _look(settings: StoreSettings, options: VerifyOptions) -> Result:
+def _look(settings: StoreSettings, options: VerifyOptions, cluster: Executors) -> Result:
     with progress() as on_event:
-        report = run_async(_verify(settings, options, on_event))
+        report = run_async(_verify(settings, options, cluster, on_event))
     print_report(report)
     return Result(
         exit_code=_exit_code(report.findings),
@@ -202,6 +209,7 @@ def _look(settings: StoreSettings, options: VerifyOptions) -> Result:
 def _mend(
     settings: StoreSettings,
     options: VerifyOptions,
+    cluster: Executors,
     what: RepairOptions,
     source: StoreSettings | None,
     yes: bool,
@@ -219,7 +227,9 @@ def _mend(
         return await confirm_meanwhile("Remove these tags?", yes=yes)
 
     with shown as on_event:
-        found, repairs, left = run_async(_repair(settings, options, what, source, agree, break_lock, on_event))
+        found, repairs, left = run_async(
+            _repair(settings, options, cluster, what, source, agree, break_lock, on_event)
+        )
     print_report(found)
     print_repairs(repairs)
     if not repairs.nothing:
@@ -233,12 +243,15 @@ def _mend(
     )
 
 
-async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnEvent) -> VerifyReport:
+async def _verify(
+    settings: StoreSettings, options: VerifyOptions, cluster: Executors, on_event: OnEvent
+) -> VerifyReport:
     from regstore.inventory.whose import database_told
     from regstore.verify.run import verify as look
 
     storage, config = settings.open_with_config(read_only=True)
-    async with storage:
+    async with storage, cluster.scanning(options.scan, settings.concurrency, storage) as (scan, _):
+        options = replace(options, scan=scan)
         report = await look(storage, _with_config(options, config), on_event=on_event)
         return replace(report, database=report.database or database_told(config))
 
@@ -246,6 +259,7 @@ async def _verify(settings: StoreSettings, options: VerifyOptions, on_event: OnE
 async def _repair(
     settings: StoreSettings,
     options: VerifyOptions,
+    cluster: Executors,
     what: RepairOptions,
     source: StoreSettings | None,
     agree: Agree,
@@ -266,6 +280,9 @@ async def _repair(
     refuse_told(storage.url, config, Use.REPAIR)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage)
+        scanning = cluster.scanning(options.scan, settings.concurrency, storage)
+        scan, _ = await stack.enter_async_context(scanning)
+        options = replace(options, scan=scan)
         other = None if source is None else await stack.enter_async_context(source.open())
         put = what.put or PutOptions()
         what = replace(what, put=put if config is None else put.over(config.put))

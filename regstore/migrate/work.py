@@ -72,7 +72,7 @@ class Work:
         rows = self.rows(name, parameters)
         if left_out is not None:
             rows = _without(rows, skipped)
-        if not self.runner.is_far and self.runner.takes(total, WORTH_WORKERS, self.target):
+        if self.runner.near.takes(total, WORTH_WORKERS, self.target):
             await self._put_elsewhere(phase, rows, made, total)
         else:
             await self._put_here(phase, rows, made, total)
@@ -110,8 +110,8 @@ class Work:
             done += len(batch)
             tell()
 
-        batches = batches_for(self.runner, rows, total)
-        await share_out(self.runner, batches, one, concurrency=self.options.concurrency)
+        batches = batches_for(self.runner.near, rows, total)
+        await share_out(self.runner.near, batches, one, concurrency=self.options.concurrency)
 
 
 def _without(rows: Iterator[Row], skipped: list[Row]) -> Iterator[Row]:

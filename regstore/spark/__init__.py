@@ -1,4 +1,4 @@
-"""gc on a cluster: Apache Spark lists, reads and plans; what is decided stays with the driver. Extra `regstore[spark]`.
+"""A cluster: Apache Spark lists, reads and plans for gc; what is decided stays with the driver. Extra regstore[spark].
 
     options = SparkOptions(master="spark://head:7077", work="/shared/regstore-work", shards=64)
     with open_session(options) as session:
@@ -20,4 +20,7 @@ Here: `options`; `session` (Spark's, and what is refused about it and its execut
 which executors run, and which know no engine: `rows` (the one shape of row that passes between all of these),
 `executing` (how a task runs, and fails), `listing`, `loading`, `reading`, `planning`. Only modules of this folder
 itself import pyspark, and none before it is used.
+
+verify and migrate need no stages: `runner` hands the tasks of `regstore.tasks` to executors, as a pool does to worker
+processes; in `tasks`, `running` is what an executor makes of one.
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from regstore.concurrency import in_thread
-from regstore.errors import InputError, Unsupported
+from regstore.errors import InputError
 from regstore.events import OnEvent, ignore
 from regstore.gc.counts import add_counts
 from regstore.gc.plan import GcSummary
@@ -24,10 +24,9 @@ from regstore.inventory.whose import database_in_use
 from regstore.spark.flow import Flow, PlannedRows
 from regstore.spark.options import SparkOptions
 from regstore.spark.session import check_executors
-from regstore.spark.tasks.executing import StoreWork, look_at, version
+from regstore.spark.tasks.executing import store_work
 from regstore.spark.work_folder import WorkFolder
 from regstore.storage.base import Storage
-from regstore.storage.optional import OpensElsewhere
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -113,16 +112,13 @@ class _Run:
         cores = max(1, self._session.sparkContext.defaultParallelism)
         self._shards = self._spark.shards or _SHARDS_A_CORE * cores
         storage = self._storage
-        if not isinstance(storage, OpensElsewhere):
-            raise Unsupported(f"{storage.url} can't be opened by other processes, and so not by a cluster's")
-        self._store = StoreWork(
-            address=storage.address(),
-            url=storage.url,
-            place=await look_at(storage),
-            version=version(),
+        self._store = await store_work(
+            storage,
             concurrency=min(_AT_ONCE, self._options.scan.concurrency),
             rate=self._spark.request_rate / cores,
         )
+        if self._spark.shards:
+            self._session.conf.set("spark.sql.shuffle.partitions", str(self._spark.shards))
         name = secrets.token_hex(8)
         self._work = await self.in_spark(
             lambda: WorkFolder.open(self._session, self._spark.work, name, store=storage.url)

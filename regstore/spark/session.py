@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.errors import InputError, Refused, RegstoreError
-from regstore.spark.options import SparkOptions
+from regstore.spark.options import ClusterOptions
 from regstore.spark.tasks.executing import LookTask, StoreWork, told_error, version
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 #: What a session that is opened here is told, where nothing else says so.
 _DEFAULTS: Final = {
-    "spark.app.name": "regstore gc",
+    "spark.app.name": "regstore",
     "spark.ui.showConsoleProgress": "false",
 }
 #: What must be so, whoever opened it. Rows that travel whole are up to some 200 KB each. A file of a stage that is lost
@@ -36,7 +36,7 @@ _LOOKS: Final = 3
 
 
 @contextmanager
-def open_session(options: SparkOptions) -> Iterator[SparkSession]:
+def open_session(options: ClusterOptions) -> Iterator[SparkSession]:
     """The one that runs already, as in a notebook, is left running. InputError without pyspark, or where none can be
     started; Refused where it would run a task twice at a time."""
     try:
@@ -59,15 +59,13 @@ def open_session(options: SparkOptions) -> Iterator[SparkSession]:
         _check(session)
         for name, value in _NEEDED.items():
             session.conf.set(name, value)
-        if options.shards:
-            session.conf.set("spark.sql.shuffle.partitions", str(options.shards))
         yield session
     finally:
         if not is_running:
             session.stop()
 
 
-def _start(kind: type[SparkSession], options: SparkOptions) -> SparkSession:
+def _start(kind: type[SparkSession], options: ClusterOptions) -> SparkSession:
     from py4j.protocol import Py4JError
 
     builder = kind.builder

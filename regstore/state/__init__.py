@@ -13,7 +13,8 @@
   counts.json                     what the last gc left (`counts`)
   registry.json                   what is remembered of the registry's cache (`registry_state`)
   id                              which folder this is; none in a bucket (`regstore.storage.identity`)
-  probe-<random>                  for a moment only: what can the store do, and what time is it there
+  probe-<random>                  for a moment only: what can the store do, and what time is it there; while a cluster
+                                  copies to the store: what its executors must see
 
 The keys stand in `regstore.layout`. On a store that is full, `elsewhere` keeps all of this in memory or in a folder.
 `holder` is what a lock says, and `lock_view` how other processes work by it.

@@ -93,6 +93,10 @@ class Pool:
         return self.size
 
     @property
+    def near(self) -> Pool:
+        return self
+
+    @property
     def processes(self) -> list[int]:
         """Process IDs of the workers that are there."""
         return [worker.process.pid for worker in self._workers]

@@ -41,7 +41,7 @@ class Runner(Protocol):
     """size: tasks that run at the same time; below 2 nothing is gained by cutting work into more of them. share: so
     many of them have one computer's memory and connections. is_far: they run on other computers. Then all work is
     theirs, in larger batches, for each costs more to hand out; but nothing that must not be done late, for one that is
-    lost may be at work yet, unseen."""
+    lost may be at work yet, unseen. near: who does that; itself, unless it is far."""
 
     @property
     def size(self) -> int: ...
@@ -51,6 +51,9 @@ class Runner(Protocol):
 
     @property
     def is_far(self) -> bool: ...
+
+    @property
+    def near(self) -> Runner: ...
 
     def reaches(self, *stores: Storage) -> bool:
         """Whether tasks on these stores run elsewhere than in the calling process."""
@@ -74,6 +77,10 @@ class Here:
 
     def __init__(self, concurrency: int = 32) -> None:
         self._concurrency = concurrency
+
+    @property
+    def near(self) -> Runner:
+        return self
 
     def reaches(self, *stores: Storage) -> bool:
         return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,24 +19,38 @@ from urllib.parse import unquote
 import pytest
 
 from regstore.cli.submit import regstore_spark
-from regstore.errors import InputError, Refused, RegstoreError
+from regstore.errors import InputError, NoSuchBucket, Refused, RegstoreError
 from regstore.events import Event, Progress
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import open_run
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, REPOSITORIES
-from regstore.spark.options import SparkOptions
+from regstore.migrate import MigrateOptions, migrate
+from regstore.proving.read_data import ReadData
+from regstore.spark.options import ClusterOptions, SparkOptions
 from regstore.spark.run import open_spark_plan
+from regstore.spark.runner import SparkRunner
 from regstore.spark.session import check_executors, run_tasks
 from regstore.spark.tasks.executing import StoreWork, look_at, version
 from regstore.spark.tasks.rows import DDL
 from regstore.spark.work_folder import WorkFolder
+from regstore.storage.base import TEMPORARY
+from regstore.storage.disk import DiskStorage
 from regstore.storage.opening import open_storage
 from regstore.storage.optional import OpensElsewhere
+from regstore.tasks.hashing import HashBlobs, hash_blobs
+from regstore.tasks.listing import ListRange, list_range
+from regstore.verify.fault import FaultKind
+from regstore.verify.options import VerifyOptions
+from regstore.verify.run import verify
 from tests.cli.conftest import Run, Said
 from tests.examples import examples
+from tests.migrate.stores import contents, dangling
 from tests.model.random_registry import DAY, NOW, example_registry
+from tests.model.store import ModelStore
+from tests.servers import images
+from tests.servers.distribution import Registry
 from tests.servers.process import clean_environment
 from tests.servers.spark import WORKERS, SparkCluster, home
 from tests.spark.comparing import POLICY, compare, not_blocked, some_registries, together
@@ -224,6 +241,152 @@ def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry
     assert said.plan == one.plan
     assert said.plan["dropped_tags"] and said.plan["blobs"]["dead"]
     assert not session.sparkContext._jsc.sc().isStopped()
+
+
+def kill_at(
+    monkeypatch: pytest.MonkeyPatch, cluster: SparkCluster, stores: MemoryStores, what: str
+) -> tuple[list[int], Counter[str]]:
+    """Kill all executors as soon as one that is to do this asks for a blob. The processes that were killed, and how
+    often each key was asked for by then and later."""
+    endpoint, asked, killed, begun = stores.server.endpoint, Counter[str](), list[int](), list[str]()
+    serve, in_spark = endpoint.serve, SparkRunner._in_spark
+
+    def noting(runner: SparkRunner, group: str, name: str, packed: bytes) -> Any:
+        begun.extend([name] * (name == what))
+        return in_spark(runner, group, name, packed)
+
+    def serving(method: str, target: str, *more: Any) -> Any:
+        if begun and method == "GET" and "/data" in target:
+            asked[unquote(target)] += 1
+            if not killed:
+                killed.extend(cluster.executors())
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+        return serve(method, target, *more)
+
+    monkeypatch.setattr(SparkRunner, "_in_spark", noting)
+    monkeypatch.setattr(endpoint, "serve", serving)
+    return killed, asked
+
+
+async def test_verify_with_executors_killed(
+    session: SparkSession,
+    spark_cluster: SparkCluster,
+    memory_stores: MemoryStores,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Damaged registries of all kinds: what is found, and what was read, is the same."""
+    number = random.randrange(2**32)
+    print("seed", number)
+    url = memory_stores.put(f"verify-{number}", together(some_registries(examples(20), number)))
+    reports = []
+    async with memory_stores.open(url) as storage:
+        options = VerifyOptions(read=ReadData.parse("all"), scan=ScanOptions(cache_dir=None))
+        reports.append(await verify(storage, options))
+        killed, asked = kill_at(monkeypatch, spark_cluster, memory_stores, "hash blobs")
+        async with SparkRunner(session, ClusterOptions()) as runner:
+            by_cluster = replace(options, scan=replace(options.scan, runner=runner))
+            reports.append(await verify(storage, by_cluster))
+    assert killed
+    assert max(asked.values()) > 1  # hashed again
+    one, other = reports
+    assert other.findings == one.findings
+    assert one.findings.counts[FaultKind.BLOB_DAMAGED] and one.reading and other.reading
+    assert replace(other.reading, seconds=0.0) == replace(one.reading, seconds=0.0)
+
+
+async def test_migrate_with_executors_killed(
+    session: SparkSession,
+    spark_cluster: SparkCluster,
+    memory_stores: MemoryStores,
+    monkeypatch: pytest.MonkeyPatch,
+    start_registry: Callable[..., Registry],
+    tmp_path: Path,
+) -> None:
+    """Each blob is there whole, and what stands there is what one process makes; a registry serves it."""
+    keys: dict[str, bytes] = {}
+    pushed = []
+    for number in range(12):
+        pushed.append(
+            images.image(f"image {number}", [images.layer(f"layer {number} {each}") for each in range(8)])
+        )
+        keys |= images.registry_keys(f"team/{number % 3}", pushed[-1], f"t{number}")
+    url = memory_stores.put("moved", ModelStore({key: (body, NOW) for key, body in keys.items()}))
+    options, scanning = MigrateOptions(), ScanOptions(cache_dir=None)
+    async with memory_stores.open(url) as source, DiskStorage(tmp_path / "one", create=True) as target:
+        await migrate(source, target, options, scanning=scanning)
+        expected = await contents(target)
+    killed, asked = kill_at(monkeypatch, spark_cluster, memory_stores, "copy blobs")
+    async with (
+        memory_stores.open(url) as source,
+        DiskStorage(tmp_path / "cluster", create=True) as target,
+        SparkRunner(session, ClusterOptions()) as runner,
+        runner.marked(target),
+    ):
+        scanning = replace(scanning, runner=runner)
+        result = await migrate(source, target, options, scanning=scanning)
+        assert not result.partial
+        found = await contents(target)
+        assert {key: body for key, body in found.items() if f"/{TEMPORARY}" not in key} == expected
+        assert not (await migrate(source, target, options, scanning=scanning)).objects
+    assert killed
+    assert max(asked.values()) > 1
+    assert not dangling(expected)
+    assert not list((tmp_path / "cluster" / "regstore").glob("probe-*"))
+    served = start_registry(tmp_path / "cluster")
+    for number, image in enumerate(pushed):
+        place, accept = f"/v2/team/{number % 3}", {"accept": image.media_type}
+        assert served.request("GET", f"{place}/manifests/t{number}", headers=accept)[2] == image.data
+        for blob in image.blobs:
+            assert served.request("GET", f"{place}/blobs/{blob.digest}")[2] == blob.data
+
+
+async def test_a_task_that_is_cancelled_or_fails(session: SparkSession, memory_stores: MemoryStores) -> None:
+    url = memory_stores.put("cancelled", example_registry())
+    async with (
+        memory_stores.open(url) as storage,
+        SparkRunner(session, ClusterOptions(tasks=2, request_rate=1)) as runner,
+    ):
+        blobs = [(f"{BLOBS}{number}", "sha256", 1) for number in range(1000)]
+        hashing = asyncio.create_task(runner.run(hash_blobs, HashBlobs(blobs=blobs), storage))
+        await asyncio.sleep(3)
+        assert not hashing.done()
+        hashing.cancel()
+        begun = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await hashing
+        assert time.monotonic() - begun < 20
+        page = await runner.run(list_range, ListRange(prefix=BLOBS, pages=1), storage)
+        assert page.keys
+        del memory_stores.server.endpoint.buckets["cancelled"]
+        with pytest.raises(NoSuchBucket):
+            await runner.run(list_range, ListRange(prefix=BLOBS, pages=1), storage)
+
+
+def test_verify_and_migrate_say_what_one_process_says(
+    session: SparkSession, run: Run, registry: Path, tmp_path: Path
+) -> None:
+    told = ["--engine", "spark", "--request-rate", 500]
+    words = ["verify", registry, "--read-data", "all", "--json", "--no-pull-through"]
+    one, said = run(*words, "--cache-dir", tmp_path / "a"), run(*words, *told, "--cache-dir", tmp_path / "b")
+    assert (said.code, said.err) == (one.code, one.err)
+    found = [each.json["found"] for each in (one, said)]
+    for each in found:
+        assert each["read"].pop("seconds") > 0
+    assert found[1] == found[0]
+    moved = []
+    for name, more in (("one", []), ("cluster", [*told, "--tasks", 3])):
+        moved.append(run("migrate", registry, tmp_path / name, "--create", "--json", *more))
+    one, said = moved
+    assert (said.code, said.report["blobs"]) == (one.code, one.report["blobs"])
+    assert said.report["blobs"]
+    assert files(tmp_path / "cluster") == files(tmp_path / "one")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Of the registry."""
+    below = folder / "docker"
+    return {str(path.relative_to(below)): path.read_bytes() for path in below.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow

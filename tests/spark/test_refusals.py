@@ -42,6 +42,15 @@ def test_engines(run: Run, registry: Path) -> None:
     assert "--shards has no effect: it is about --engine spark" in said.err
 
 
+def test_verify_and_migrate_by_executors(run: Run, registry: Path, tmp_path: Path) -> None:
+    """What no executor can reach is refused before anything of Spark is started."""
+    for words in (["verify", "memory://here"], ["migrate", registry, "memory://here", "--create"]):
+        run(*words, "--engine", "spark").failed(1, "memory://here can't be opened by other processes")
+        run(*words, "--engine", "hadoop").failed(2, "local or spark, not hadoop")
+    said = run("verify", registry, "--tasks", "3")
+    assert "--tasks has no effect: it is about --engine spark" in said.err
+
+
 def test_the_file_for_spark_submit(registry: Path) -> None:
     """Without words it says where it is; with a command it is regstore with Spark. It is run as spark-submit does."""
     script = [sys.executable, regstore_spark.__file__]

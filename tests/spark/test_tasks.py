@@ -13,17 +13,21 @@ from typing import Any
 
 import pytest
 
-from regstore.errors import AccessDenied, NotFound, Outage
+from regstore.errors import AccessDenied, NotFound, Outage, Refused
 from regstore.events import OnEvent
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
 from regstore.spark.listing_rounds import digest_ranges
-from regstore.spark.tasks.executing import StoreWork, TaskFailed, telling, told_error, version
+from regstore.spark.tasks.executing import StoreWork, TaskFailed, store_work, telling, told_error, version
 from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of
 from regstore.spark.tasks.loading import _page
 from regstore.spark.tasks.reading import ReadTask
 from regstore.spark.tasks.rows import row_batch
+from regstore.spark.tasks.running import TaskWork, packed_work, run_packed
 from regstore.storage.base import Storage
+from regstore.storage.disk import DiskStorage
 from regstore.storage.optional import OpensElsewhere
+from regstore.tasks.packing import unpack
+from regstore.tasks.runner import Context
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry
@@ -119,6 +123,38 @@ def test_a_rate_is_kept(memory_stores: MemoryStores) -> None:
     begun = time.monotonic()
     work.run(ask)
     assert time.monotonic() - begun >= 9 / 50
+
+
+def test_a_store_that_lacks_the_mark_is_another_one(tmp_path: Path) -> None:
+    """Whatever it looks like: two computers may have two folders of one name, and what is written to the wrong one
+    would count as written."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "probe").touch()
+
+    async def work(name: str) -> StoreWork:
+        return await store_work(DiskStorage(tmp_path / name), concurrency=1, mark="probe")
+
+    for name, refused in (("one", False), ("other", True)):
+        task = TaskWork(task=put_one, work="key", stores=(asyncio.run(work(name)),), concurrency=1)
+        answer = pickle.loads(run_packed(packed_work(task), attempt=0))
+        assert (tmp_path / name / "key").exists() is not refused
+        if refused:
+            assert isinstance(unpack(answer.error), Refused)
+            assert "not the same store for all executors" in str(unpack(answer.error))
+
+
+def test_a_task_for_another_version_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = packed_work(TaskWork(task=put_one, work="key", stores=(), concurrency=1))
+    monkeypatch.delattr(f"{put_one.__module__}.put_one")
+    monkeypatch.setattr("regstore.spark.tasks.running.version", lambda: "regstore 9 on Python 3.99")
+    answer = pickle.loads(run_packed(packed, attempt=0))
+    assert isinstance(unpack(answer.error), Refused)
+    assert "and an executor regstore 9 on Python 3.99" in str(unpack(answer.error))
+
+
+async def put_one(context: Context, work: str) -> None:
+    await context.store.put(work, b"")
 
 
 def test_manifests_that_are_not_given() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from regstore.events import OnEvent, ignore
 from regstore.storage.base import Storage
-from regstore.tasks import Context
+from regstore.tasks import HERE, Context, Runner
 from regstore.tasks.runner import Done, Task, Work
 
 
@@ -22,6 +22,10 @@ class PackedHere:
         self._concurrency = concurrency
         self.is_far: Final = is_far
         self.ran: Counter[str] = Counter()
+
+    @property
+    def near(self) -> Runner:
+        return HERE if self.is_far else self
 
     def reaches(self, *stores: Storage) -> bool:
         return True

@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 #: How spark-submit tells where its JVM listens.
 _STARTED_BY: Final = "PYSPARK_GATEWAY_PORT"
 #: Commands that have --engine.
-_COMMANDS: Final = frozenset({"gc"})
+_COMMANDS: Final = frozenset({"gc", "migrate", "verify"})
 
 
 def main() -> NoReturn:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from regstore import __version__, errors, layout
-from regstore.errors import NotFound, Refused, RegstoreError
+from regstore.errors import NotFound, Refused, RegstoreError, Unsupported
 from regstore.events import ignore
 from regstore.storage.base import Storage
 from regstore.storage.identity import place_of
 from regstore.storage.limit import paced
 from regstore.storage.location import DiskLocation
 from regstore.storage.opening import parse_location
-from regstore.storage.optional import StoreAddress
+from regstore.storage.optional import OpensElsewhere, StoreAddress
 from regstore.tasks.packing import PackedError, unpack
 
 T = TypeVar("T")
@@ -78,6 +78,28 @@ class StoreWork:
                 return await work(storage)
 
         return asyncio.run(go())
+
+
+def address_of(storage: Storage) -> StoreAddress:
+    """Unsupported where only this process can open the store."""
+    if not isinstance(storage, OpensElsewhere):
+        raise Unsupported(f"{storage.url} can't be opened by other processes, and so not by a cluster's")
+    return storage.address()
+
+
+async def store_work(
+    storage: Storage, *, concurrency: int, rate: float = 0.0, mark: str = "", place: str = ""
+) -> StoreWork:
+    """place: where it is known. Unsupported as `address_of` says."""
+    return StoreWork(
+        address=address_of(storage),
+        url=storage.url,
+        place=place or await look_at(storage),
+        version=version(),
+        concurrency=concurrency,
+        rate=rate,
+        mark=mark,
+    )
 
 
 @dataclass(frozen=True)
