@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from regstore.errors import InputError, RegstoreError
 from regstore.inventory.schema import SCHEMA, VOCABULARY
-from regstore.machine import usable_memory
+from regstore.machine import usable_cores, usable_memory
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,7 +42,7 @@ class OwnFile:
         self._memory_limit = memory_limit
         self._keys = 0
         self._schemas = 0
-        self._threads = min(_THREADS, os.cpu_count() or 1)
+        self._threads = min(_THREADS, usable_cores())
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
         if path is not None:

@@ -12,7 +12,6 @@ runner's, in batches (`tasks`). What was wrong is read once more here.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from regstore.errors import Archived, NotFound, StorageError, Unsupported
 from regstore.events import Event, Notice, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.sample import other_blobs
+from regstore.machine import usable_cores
 from regstore.proving.memory import Blob, Memory
 from regstore.proving.pick import CLOCKS_DIFFER, plan_reading
 from regstore.proving.proofs import Proofs
@@ -47,7 +47,6 @@ _TASK_BLOBS: Final = 64
 _TASK_BYTES: Final = 8 << 20
 #: So many bytes make up for the start of processes.
 _WORTH_BYTES: Final = 512 << 20
-_CORES: Final = os.cpu_count() or 1
 
 
 class BlobReader:
@@ -110,7 +109,7 @@ class BlobReader:
                 self._wanted.runner.is_far and self._is_much(picked)
             ):
                 batches = self._batches(Lane(), _BATCH_BLOBS, _BATCH_BYTES)
-                await for_each(batches, self._read_direct, concurrency=_CORES + 1)
+                await for_each(batches, self._read_direct, concurrency=usable_cores() + 1)
             elif self._is_much(picked):
                 road = read_by(self._wanted.runner.size)
                 await each_blob(road, self._tasks_of, self._read_elsewhere, concurrency=concurrency)

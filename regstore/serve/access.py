@@ -13,7 +13,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections import Counter, OrderedDict
@@ -28,6 +27,7 @@ from aiohttp import hdrs, web
 from regstore.errors import InputError
 from regstore.events import Notice, OnEvent, ignore
 from regstore.htpasswd import LONGEST, parse_htpasswd
+from regstore.machine import usable_cores
 from regstore.serve.answers import ApiError
 from regstore.serve.proxies import NO_PROXIES, Proxies
 
@@ -87,7 +87,7 @@ class Passwords:
         self._right: OrderedDict[bytes, float] = OrderedDict()
         self._waiting: Counter[str] = Counter()
         self._trying: set[asyncio.Task[bool]] = set()
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         self._comparing = asyncio.Semaphore(cores)
         #: Threads of their own: whoever guesses does not take those that read the store.
         self._pool = ThreadPoolExecutor(cores, thread_name_prefix="passwords")

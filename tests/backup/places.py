@@ -24,7 +24,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.model.store import ModelStore
@@ -44,17 +44,7 @@ def memory(store: ModelStore | None = None, **more: Any) -> ModelStorage:
 def open_place(place: Path | S3Root) -> Storage:
     if isinstance(place, Path):
         return DiskStorage(place, create=True)
-    server = place.server
-    return S3Storage(
-        S3Settings(
-            bucket=place.bucket,
-            root=place.rootdirectory.strip("/"),
-            endpoint_url=server.endpoint_url,
-            region=server.region,
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-        )
-    )
+    return S3Storage(place.settings())
 
 
 async def take(

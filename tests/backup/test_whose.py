@@ -226,13 +226,7 @@ async def test_a_bucket_of_two_endpoints_counts_as_two(s3_server: S3Server, s3_b
     """Here it is one server by two of its names, which nothing tells: what is kept apart loses nothing."""
     backup = ModelStore()
     for number, host in enumerate(("127.0.0.1", "localhost")):
-        settings = S3Settings(
-            bucket=s3_bucket,
-            endpoint_url=s3_server.endpoint_url.replace("127.0.0.1", host),
-            region=s3_server.region,
-            access_key=s3_server.access_key,
-            secret_key=s3_server.secret_key,
-        )
+        settings = s3_server.at(s3_server.endpoint_url.replace("127.0.0.1", host)).settings(s3_bucket)
         async with S3Storage(settings) as storage:
             if not number:
                 await small().write_storage(storage)

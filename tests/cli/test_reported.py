@@ -15,7 +15,7 @@ from regstore.gc import GcOptions, GcRunOptions, open_run
 from regstore.inventory.reported.report import BlobsFrom
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, BlobKey, encode
-from regstore.storage import OpenOptions, open_storage
+from regstore.storage.s3 import S3Storage
 from tests.cli.conftest import Run
 from tests.inventory.reports import MadeReport, Row, make_report
 from tests.model.builder import Builder
@@ -53,15 +53,8 @@ class Bucket:
 
         run_async(write())
 
-    def open(self) -> Any:
-        server = self.server
-        options = OpenOptions(
-            endpoint_url=server.endpoint_url,
-            region=server.region,
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-        )
-        return open_storage(self.url, options)
+    def open(self) -> S3Storage:
+        return S3Storage(self.server.settings(self.name, "root"))
 
     def rows(self) -> list[Row]:
         now = int(time.time()) * SECOND

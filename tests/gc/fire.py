@@ -36,7 +36,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from regstore.testing.faulty import FaultyStorage
 from tests.gc.promises import Promises
 from tests.servers import images, skopeo
@@ -447,16 +447,7 @@ def stalling(root: Path | S3Root, options: FireOptions) -> Iterator[Path | S3Roo
 def open_root(root: Path | S3Root) -> Storage:
     if isinstance(root, Path):
         return DiskStorage(root, create=True)
-    return S3Storage(
-        S3Settings(
-            bucket=root.bucket,
-            root=root.rootdirectory.strip("/"),
-            endpoint_url=root.server.endpoint_url,
-            region=root.server.region,
-            access_key=root.server.access_key,
-            secret_key=root.server.secret_key,
-        )
-    )
+    return S3Storage(root.settings())
 
 
 async def fire_on(root: Path | S3Root, options: FireOptions, *, cache: str = "none", pulls: int = 2) -> Fire:

@@ -13,7 +13,7 @@ from regstore.gc.trash import empty_runs
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, decode
 from regstore.state.lock import hold_lock
 from regstore.state.trashed import find_trash
-from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Storage
 from regstore.testing.faulty import FaultyStorage, Mutation
 from tests.examples import points
 from tests.gc.scenes import (
@@ -260,14 +260,7 @@ async def test_faults_on_the_wire(ceph: S3Server, ceph_bucket: str, offline: boo
     dead = wanted(before, options(offline=offline, delete_untagged=True)).dead
     dead = frozenset(key for key in dead if "/_uploads/" not in key)  # as young as the bucket
     with FaultProxy(ceph.endpoint_url) as proxy:
-        settings = S3Settings(
-            bucket=ceph_bucket,
-            endpoint_url=proxy.endpoint_url,
-            region=ceph.region,
-            access_key=ceph.access_key,
-            secret_key=ceph.secret_key,
-            retries=RetryPolicy(base=0.01),
-        )
+        settings = ceph.at(proxy.endpoint_url).settings(ceph_bucket, retries=RetryPolicy(base=0.01))
         async with S3Storage(settings) as storage:
             await write_long_ago(before, storage)
             match fault:

@@ -22,7 +22,7 @@ from regstore.state import holder as holder_module
 from regstore.state import process as process_module
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Storage
 from regstore.testing.faulty import FaultyStorage, died
 from tests.examples import points
 from tests.gc.scenes import (
@@ -176,14 +176,7 @@ async def test_on_moto(moto: S3Server, offline: bool) -> None:
 
     @asynccontextmanager
     async def fresh() -> AsyncIterator[S3Storage]:
-        settings = S3Settings(
-            bucket=moto.create_bucket(),
-            endpoint_url=moto.endpoint_url,
-            region=moto.region,
-            access_key=moto.access_key,
-            secret_key=moto.secret_key,
-            retries=RetryPolicy(base=0.01),
-        )
+        settings = moto.settings(moto.create_bucket(), retries=RetryPolicy(base=0.01))
         async with S3Storage(settings) as storage:
             await write_long_ago(before, storage)
             yield storage

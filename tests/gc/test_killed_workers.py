@@ -10,7 +10,7 @@ from regstore.gc.apply.fate import Fate
 from regstore.state.journal import find_runs
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Storage
 from regstore.tasks import Pool
 from tests.gc.by_tasks import collect_by_tasks
 from tests.gc.dying import DyingPool
@@ -43,14 +43,7 @@ async def test_on_s3(moto: S3Server) -> None:
     before = small_registry()
     run = options(offline=False, grace=0, concurrency=1)
     dead = frozenset(key for key in wanted(before, run).dead if "/_uploads/" not in key)
-    settings = S3Settings(
-        bucket=moto.create_bucket(),
-        endpoint_url=moto.endpoint_url,
-        region=moto.region,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-        retries=RetryPolicy(base=0.01),
-    )
+    settings = moto.settings(moto.create_bucket(), retries=RetryPolicy(base=0.01))
     async with S3Storage(settings) as storage, Pool(2) as pool:
         await write_long_ago(before, storage)
         await collect_by_tasks(storage, run, DyingPool(pool, "sweep", 4))

@@ -25,7 +25,7 @@ from regstore.layout import (
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Page, Storage
-from regstore.storage.s3 import RetryPolicy, S3Settings, S3Storage
+from regstore.storage.s3 import RetryPolicy, S3Storage
 from tests.gc.actors import Push, World, delete_tag
 from tests.gc.scenes import (
     both,
@@ -89,14 +89,7 @@ async def test_a_blob_stays_whose_copy_was_reported_and_is_not_there(
 async def test_a_server_says_that_a_copy_is_done_and_it_is_not(moto: S3Server, moto_bucket: str) -> None:
     before = small_registry()
     with FaultProxy(moto.endpoint_url) as proxy:
-        settings = S3Settings(
-            bucket=moto_bucket,
-            endpoint_url=proxy.endpoint_url,
-            region=moto.region,
-            access_key=moto.access_key,
-            secret_key=moto.secret_key,
-            retries=RetryPolicy(base=0.01),
-        )
+        settings = moto.at(proxy.endpoint_url).settings(moto_bucket, retries=RetryPolicy(base=0.01))
         async with S3Storage(settings) as storage:
             await write_long_ago(before, storage)
             lie = b'<CopyObjectResult><ETag>"0"</ETag><LastModified>2026-11-28</LastModified></CopyObjectResult>'

@@ -36,14 +36,7 @@ def proxy(moto: S3Server) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def settings(moto: S3Server, moto_bucket: str, proxy: FaultProxy) -> S3Settings:
-    return S3Settings(
-        bucket=moto_bucket,
-        endpoint_url=proxy.endpoint_url,
-        region=moto.region,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-        retries=RetryPolicy(base=0.01),
-    )
+    return moto.at(proxy.endpoint_url).settings(moto_bucket, retries=RetryPolicy(base=0.01))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from regstore.state.lock import hold_lock
 from regstore.state.trashed import find_trash
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from regstore.storage.transfer import Lane, Road
 from regstore.testing.faulty import FaultyStorage
 from tests.gc.scenes import write_long_ago
@@ -38,13 +38,7 @@ async def opened(kind: str, small: Small, tmp_path: Path, server: S3Server) -> A
         async with DiskStorage(tmp_path) as disk:
             yield disk
         return
-    settings = S3Settings(
-        bucket=server.create_bucket(),
-        endpoint_url=server.endpoint_url,
-        region=server.region,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-    )
+    settings = server.settings(server.create_bucket())
     async with S3Storage(settings) as bucket:
         await write_long_ago(small.builder.store, bucket)
         yield bucket

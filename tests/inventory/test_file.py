@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -124,7 +123,7 @@ class ShortOfMemory:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Inventory, ShortOfMemory]]:
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("regstore.inventory.place.usable_cores", lambda: 4)
     with Inventory() as inventory:
         connection = ShortOfMemory(inventory.connection)
         inventory._place._connection = connection  # type: ignore[union-attr]

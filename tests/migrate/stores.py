@@ -11,7 +11,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.migrate import MigrateOptions, MigrateResult, migrate
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from regstore.testing.faulty import FaultyStorage
 from tests.model.memory import ModelStorage
 from tests.servers.s3 import S3Root, S3Server
@@ -22,17 +22,7 @@ SEEDED = "_regstore/seed"
 
 
 def bucket_storage(server: S3Server, bucket: str, root: str = "", **more: Any) -> S3Storage:
-    return S3Storage(
-        S3Settings(
-            bucket=bucket,
-            root=root.strip("/"),
-            endpoint_url=server.endpoint_url,
-            region=server.region,
-            access_key=server.access_key,
-            secret_key=server.secret_key,
-            **more,
-        )
-    )
+    return S3Storage(server.settings(bucket, root, **more))
 
 
 def open_place(place: Path | S3Root, **more: Any) -> Storage:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from regstore.storage.s3 import S3Settings
+
 _numbers = itertools.count(1)
 
 
@@ -47,6 +49,18 @@ class S3Server:
         """The same server by another road, such as a FaultProxy."""
         return dataclasses.replace(self, endpoint_url=endpoint_url)
 
+    def settings(self, bucket: str, root: str = "", **more: Any) -> S3Settings:
+        """That open a place in one of its buckets. more: any others of S3Settings."""
+        return S3Settings(
+            bucket=bucket,
+            root=root.strip("/"),
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            **more,
+        )
+
     def environment(self) -> dict[str, str]:
         """The AWS_* variables that make any SDK talk to this server."""
         return {
@@ -79,6 +93,10 @@ class S3Root:
     server: S3Server
     bucket: str
     rootdirectory: str = ""
+
+    def settings(self, **more: Any) -> S3Settings:
+        """That open it. more: any others of S3Settings."""
+        return self.server.settings(self.bucket, self.rootdirectory, **more)
 
 
 @cache

@@ -19,15 +19,7 @@ MiB = 1 << 20
 
 
 def settings_for(server: S3Server, bucket: str, root: str = "", **more: Any) -> S3Settings:
-    return S3Settings(
-        bucket=bucket,
-        root=root,
-        endpoint_url=server.endpoint_url,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-        retries=RetryPolicy(base=0.01),
-        **more,
-    )
+    return server.settings(bucket, root, retries=RetryPolicy(base=0.01), **more)
 
 
 class OnAServer(StorageConformance, AnyKeys):

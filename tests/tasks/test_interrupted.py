@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from tests.gc.scenes import small_registry, write_long_ago
 from tests.servers.s3 import S3Server
 from tests.tasks.test_killed import COPYING, HASHING, LISTING, MANIFESTS
@@ -67,12 +67,7 @@ def start(place: str, begun: Path, words: Sequence[str], server: S3Server) -> Co
 
 
 async def test_all_processes_end(moto: S3Server, moto_bucket: str, tmp_path: Path) -> None:
-    settings = S3Settings(
-        bucket=moto_bucket,
-        endpoint_url=moto.endpoint_url,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-    )
+    settings = moto.settings(moto_bucket)
     async with S3Storage(settings) as storage:
         await write_long_ago(small_registry(), storage)
     store = f"s3://{moto_bucket}"

@@ -13,7 +13,7 @@ import pytest_asyncio
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.scan import ScanOptions
 from regstore.storage.base import Storage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from regstore.tasks import HERE, Pool, Runner, WorkerDied
 from regstore.tasks.hashing import hash_blobs
 from regstore.tasks.listing import list_range
@@ -36,13 +36,7 @@ COPYING = ("regstore.gc.apply.taking.copy_keys", copy_keys)
 
 @pytest_asyncio.fixture
 async def store(moto: S3Server, moto_bucket: str) -> AsyncIterator[S3Storage]:
-    settings = S3Settings(
-        bucket=moto_bucket,
-        endpoint_url=moto.endpoint_url,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-        page_size=20,
-    )
+    settings = moto.settings(moto_bucket, page_size=20)
     async with S3Storage(settings) as storage:
         await write_long_ago(small_registry(), storage)
         yield storage

@@ -12,7 +12,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BLOBS
 from regstore.storage.base import Page, Storage
-from regstore.storage.s3 import S3Settings, S3Storage
+from regstore.storage.s3 import S3Storage
 from regstore.tasks import HERE, Pool, Runner
 from regstore.tasks.listing import ListRange, list_range
 from regstore.tasks.manifests import ReadManifests, ReadResult, read_manifests
@@ -49,13 +49,7 @@ async def scanned(storage: Storage, runner: Runner) -> dict[str, Any]:
 
 
 async def test_the_inventory_is_the_same(moto: S3Server, moto_bucket: str) -> None:
-    settings = S3Settings(
-        bucket=moto_bucket,
-        endpoint_url=moto.endpoint_url,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-        page_size=7,
-    )
+    settings = moto.settings(moto_bucket, page_size=7)
     async with S3Storage(settings) as storage, Pool(2, concurrency=8, eager=True) as pool:
         await example_registry().write_storage(storage)
         storage.counters.requests.clear()

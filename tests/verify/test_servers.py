@@ -114,7 +114,7 @@ def test_damaged_verified_repaired_pulled(
 async def test_checksums_that_the_server_keeps(moto: S3Server, moto_bucket: str) -> None:
     """Reported as such; they count as proof only when asked."""
     from regstore.proving.read_data import Checksums, ReadData
-    from regstore.storage.s3 import S3Settings, S3Storage
+    from regstore.storage.s3 import S3Storage
     from regstore.verify.fault import FaultKind
     from regstore.verify.options import VerifyOptions
     from regstore.verify.run import verify
@@ -128,13 +128,7 @@ async def test_checksums_that_the_server_keeps(moto: S3Server, moto_bucket: str)
         if key == rotten:
             body, more = b"!" + body[1:], {"ChecksumAlgorithm": "SHA256"}
         moto.client().put_object(Bucket=moto_bucket, Key=key, Body=body, **more)
-    settings = S3Settings(
-        bucket=moto_bucket,
-        endpoint_url=moto.endpoint_url,
-        region=moto.region,
-        access_key=moto.access_key,
-        secret_key=moto.secret_key,
-    )
+    settings = moto.settings(moto_bucket)
     blobs = 1 + len(SINGLE.blobs) - 1
     async with S3Storage(settings) as storage:
         for checksums, read in ((Checksums.IGNORE, blobs), (Checksums.REPORT, blobs), (Checksums.TRUST, blobs - 1)):
