@@ -53,8 +53,34 @@ _UNMEASURED = (
     "verify/test_against_oracle.py",
     "verify/test_killed.py",
 )
+#: They run the same commands at many points each. Their small inventories are asked without DuckDB's optimizer, as are
+#: those of all cases of a test but its first: a plan of such a statement takes a third longer to make with it, and its
+#: rows are the same. The optimizer's plans are what the first cases, property tests and programs run on.
+_SAME_STATEMENTS = (
+    "backup/test_end_to_end.py",
+    "backup/test_interrupted.py",
+    "backup/test_live.py",
+    "gc/test_claims.py",
+    "gc/test_faults.py",
+    "gc/test_killed.py",
+    "gc/test_killed_workers.py",
+    "gc/test_races.py",
+    "gc/test_removal_races.py",
+    "gc/test_state_machine.py",
+    "gc/test_tasks_races.py",
+    "gc/test_unreadable.py",
+    "gc/test_vanished.py",
+    "migrate/test_pushed_meanwhile.py",
+    "migrate/test_s3.py",
+    "verify/test_killed.py",
+    "verify/test_pushed_meanwhile.py",
+)
+#: It is about the plans that DuckDB makes.
+_PLANS = "tests/test_spilling.py"
 _homes = itertools.count()
+_OPTIMIZES: pytest.StashKey[bool] = pytest.StashKey()
 _PROGRAMS: pytest.StashKey[set[str]] = pytest.StashKey()
+_optimizes = True
 _FORGOTTEN_PREFIXES = ("AWS_", "REGISTRY_", "REGSTORE_", "BOTO_", "XDG_")
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
@@ -108,9 +134,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     measured = set()
     for item in items:
         programs = _programs_of(item)
-        function = item.nodeid.partition("[")[0]
-        if function in measured or item.path.as_posix().endswith(_UNMEASURED):
+        function, path = item.nodeid.partition("[")[0], item.path.as_posix()
+        if function in measured or path.endswith(_UNMEASURED):
             item.add_marker("no_cover")
+        again = function in measured or path.endswith(_SAME_STATEMENTS)
+        item.stash[_OPTIMIZES] = not again or path.endswith(_PLANS)
         measured.add(function)
         if item.get_closest_marker("servers"):
             programs |= debian.PACKAGE_OF.keys()  # it may use any of them
@@ -131,7 +159,9 @@ def _programs_of(item: pytest.Item) -> set[str]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    global _optimizes
     debian.require(*item.stash[_PROGRAMS])
+    _optimizes = item.stash[_OPTIMIZES]
     with fast.held(seconds=None) if item.config.getoption("--fast") else contextlib.nullcontext():
         return (yield)
 
@@ -165,7 +195,7 @@ def no_waiting_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
 
     def connect_in_memory(path: str, config: dict[str, Any]) -> Any:
         if Path(path).name == "inventory.duckdb":  # another name is attached, or kept
-            return _one_duckdb(config["memory_limit"]).connect()
+            return _one_duckdb(config["memory_limit"], _optimizes).connect()
         return connect(path, config=config)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -175,8 +205,9 @@ def no_waiting_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @cache
-def _one_duckdb(memory_limit: str) -> OneDuckDb:
-    return OneDuckDb({"memory_limit": memory_limit, "preserve_insertion_order": False, "threads": 1})
+def _one_duckdb(memory_limit: str, optimizes: bool) -> OneDuckDb:
+    config = {"memory_limit": memory_limit, "preserve_insertion_order": False, "threads": 1}
+    return OneDuckDb(config, optimizes=optimizes)
 
 
 # -- environment
