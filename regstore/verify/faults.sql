@@ -110,10 +110,13 @@ where state in ('invalid', 'too large') and digest in (select digest from verify
 -- name: size_differs
 -- From what a manifest says. Of a damaged blob that is no news.
 with differing as materialized (
-    select n.source, n.digest, n.size as said, r.stored, b.size
-    from verify_need n
-    join verify_required r on r.repository = n.repository and r.digest = n.digest
-    join blob b on b.digest = r.stored
+    select n.source, n.digest, n.size as said, n.digest as stored, b.size
+    from verify_need n join blob b on b.digest = n.digest
+    where is_sha256(n.digest) and n.size >= 0 and b.size <> n.size
+    union all
+    select n.source, n.digest, n.size, a.stored, b.size
+    from verify_need n join verify_alias a on a.repository = n.repository and a.digest = n.digest
+    join blob b on b.digest = a.stored
     where n.size >= 0 and b.size <> n.size
 ),
 proven as (

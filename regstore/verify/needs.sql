@@ -38,7 +38,8 @@ returning 1
 -- verify_named(repository, digest, source, kind, size, linked, followed): what followed manifests name;
 -- verify_need, likewise: of this what is needed.
 -- verify_required(repository, digest, stored): every digest that a repository needs, and the one under which its bytes
--- lie, null where that is not known.
+-- lie, null where that is not known; a digest may stand more than once. Views, as another copy of millions of rows would
+-- be written and read again for nothing; verify_alias has the few whose bytes lie elsewhere.
 create or replace table verify_named as
 select f.repository, e.target as digest, e.source, e.kind, e.size,
     l.digest is not null as linked, k.digest is not null as followed
@@ -47,18 +48,24 @@ join edge e on e.source = f.digest and e.kind <> {subject}
 left join verify_linked l on l.repository = f.repository and l.digest = e.target
 left join verify_followed k on k.repository = f.repository and k.digest = e.target;
 
-create or replace table verify_need as from verify_named
+create or replace view verify_need as from verify_named
 where case kind when {manifest} then followed when {foreign_layer} then linked else true end;
 
-create or replace table verify_required as
-with needed as materialized (
-    select repository, digest from verify_followed union select repository, digest from verify_need
-)
-select repository, digest, digest as stored from needed where is_sha256(digest)
-union all
+create or replace table verify_alias as
 select n.repository, n.digest, case
     when l.digest is not null then l.target
-    when f.digest is not null then n.digest end
-from (from needed where not is_sha256(digest)) n
+    when f.digest is not null then n.digest end as stored
+from (
+    select repository, digest from verify_followed where not is_sha256(digest)
+    union
+    select repository, digest from verify_need where not is_sha256(digest)
+) n
 left join (from layer_link where not is_sha256(digest)) l on l.repository = n.repository and l.digest = n.digest
-left join (from verify_followed where not is_sha256(digest)) f on f.repository = n.repository and f.digest = n.digest
+left join (from verify_followed where not is_sha256(digest)) f on f.repository = n.repository and f.digest = n.digest;
+
+create or replace view verify_required as
+select repository, digest, digest as stored from verify_followed where is_sha256(digest)
+union all
+select repository, digest, digest from verify_need where is_sha256(digest)
+union all
+select repository, digest, stored from verify_alias

@@ -14,7 +14,7 @@ create or replace table reading_suspect as select distinct digest from verify_fa
 
 -- name: other_sizes
 -- (digest) of blobs that have another size than a manifest says.
-select r.stored as digest from verify_required r semi join (
+select distinct r.stored as digest from verify_required r semi join (
     from verify_fault where kind = 'size differs'
 ) f on f.digest = r.digest
 
