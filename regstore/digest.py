@@ -69,6 +69,11 @@ class Digest:
         return hashlib.new(self.algorithm, data).hexdigest() == self.encoded
 
 
+def text_of(raw: bytes) -> str:
+    """`str(Digest.from_raw(raw))`, for many: what stands in an inventory is known to be a digest."""
+    return f"{_ALGORITHM_OF_RAW_LENGTH[len(raw)]}:{raw.hex()}"
+
+
 class Verifier:
     """Hashes a stream and compares at the end: `update` each chunk, then `verify`."""
 

@@ -30,9 +30,9 @@ ScanOptions     how a store is listed
 
 Within (`options`: of all of them; `format`: what is written; `opening`: what is read, checked by `soundness`):
 create          lists the registry until it stands still (`source`, `settling`, `missing`, `links`), packs repositories
-                (`packing`, of `listings` by `plan`), copies blobs (`copying`) and publishes; `intent` keeps prune away
-                meanwhile
-restore         what was asked for (`asked`), blobs (`restore_blobs`), then links (`restore_links`)
+                (`packing`: by `plan`, in SQL, as bytes by `writing`), copies blobs (`copying`) and publishes; `intent`
+                keeps prune away meanwhile
+restore         what was asked for (`asked`, `selecting`), blobs (`restore_blobs`), then links (`restore_links`)
 carrying        blobs on their way in or out, also in other processes
 check           reads, names the tags that damage touches (`touched`), and mends from another copy (`repair`)
 prune           forgets by `retention`, knowing which dates can't be right (`dating`), and collects

@@ -8,7 +8,7 @@ from regstore.backup import format as form
 from regstore.backup.format import Pack, Snapshot
 from regstore.backup.opening import read_pack
 from regstore.backup.options import RestoreOptions, refuse_unmatched
-from regstore.backup.plan import select
+from regstore.backup.selecting import select
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, StorageError
 from regstore.storage.base import Storage

@@ -20,11 +20,10 @@ from regstore.backup.copying import Copying
 from regstore.backup.dating import SKEW
 from regstore.backup.format import Snapshot
 from regstore.backup.intent import Intent, hold_intent
-from regstore.backup.opening import is_temporary, prepare
+from regstore.backup.opening import is_sound_pack, is_temporary, prepare
 from regstore.backup.options import CreateOptions, refuse_unmatched
-from regstore.backup.packing import Packing
+from regstore.backup.packing import PackFile, Packing
 from regstore.backup.source import Source
-from regstore.concurrency import for_each
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotARegistry, NotFound
 from regstore.events import OnEvent, Progress, ignore
@@ -34,9 +33,9 @@ from regstore.state import new_run, started_at
 from regstore.storage.base import Page, Storage
 from regstore.storage.identity import place_of
 from regstore.storage.optional import keep_private
+from regstore.storage.sizes import WHOLE
+from regstore.storage.transfer import Room, each_blob, in_order, road_to
 
-#: Packs written, and held in memory, at a time.
-_PACKS_AT_ONCE: Final = 128
 #: Times that links are read again because a blob has vanished, before what needs it is left out.
 _ROUNDS: Final = 5
 
@@ -259,43 +258,36 @@ class _Run:
     # -- packs, and the snapshot
 
     async def _write_packs(self) -> None:
-        """Those that the backup lacks, some at a time: no more bodies than that are in memory."""
-        lacking: list[str] = []
+        """Those that the backup lacks, no more of them in memory than there is room for."""
+        road = road_to(self._backup)
+        room = Room(road)
 
-        async def look(row: tuple[str, int, str]) -> None:
-            if await self._has_pack(*row):
-                self._pack_sizes[row[0]] = self._kept_packs[row[0]][0]
+        async def one(pack: PackFile) -> None:
+            if await self._has_pack(pack):
+                self._pack_sizes[pack.encoded] = self._kept_packs[pack.encoded][0]
             else:
-                lacking.append(row[0])
+                async with room.of(pack.size):
+                    await self._write_pack(pack)
 
-        rows = self._inventory.all("select encoded, octet_length(body), md5(body) from backup_pack")
-        await for_each(rows, look, concurrency=self._options.concurrency)
-        lacking.sort()
-        for start in range(0, len(lacking), _PACKS_AT_ONCE):
-            bodies = self._inventory.all(
-                "select encoded, body from backup_pack where encoded in (select unnest(?))",
-                [lacking[start : start + _PACKS_AT_ONCE]],
-            )
-            await for_each(bodies, self._write_pack, concurrency=self._options.concurrency)
+        packs = in_order(list(self._packing.packs.values()), lambda pack: pack.size)
+        await each_blob(road, packs, one, concurrency=self._options.concurrency)
 
-    async def _write_pack(self, row: tuple[str, bytes]) -> None:
-        await self._backup.put(form.pack_key(row[0]), bytes(row[1]), options=self._options.put)
-        self._pack_sizes[row[0]] = len(row[1])
+    async def _write_pack(self, pack: PackFile) -> None:
+        key = form.pack_key(pack.encoded)
+        if pack.size <= WHOLE:
+            await self._backup.put(key, pack.read(), options=self._options.put)
+        else:
+            await self._backup.put_stream(key, pack.stream(), size=pack.size, options=self._options.put)
+        self._pack_sizes[pack.encoded] = pack.size
         self._packs += 1
 
-    async def _has_pack(self, encoded: str, size: int, md5: str) -> bool:
+    async def _has_pack(self, pack: PackFile) -> bool:
         """Whether it is in the backup, undamaged: packs are shared by later snapshots, so one that rotted must not be
         taken for granted. Where LIST does not prove it, it is read."""
-        kept = self._kept_packs.get(encoded)
+        kept = self._kept_packs.get(pack.encoded)
         if kept is None:
             return False
-        if kept == (size, md5):
-            return True
-        try:
-            form.decode_pack(await self._backup.get(form.pack_key(encoded)), encoded, form.pack_key(encoded))
-        except (IntegrityError, NotFound):
-            return False
-        return True
+        return kept == (pack.size, pack.md5) or await is_sound_pack(self._backup, pack.encoded)
 
     async def _prove_all_there(self) -> None:
         """By a listing, also of what was there before: a run may take a day, or sleep one, and what it found at its

@@ -42,7 +42,9 @@ snapshots that were listed when this one was begun although they are dated more 
 manifests (older versions of regstore did not say so of these). `needs` are config, layers and child manifests, by the
 digest that the manifest names; where a layer line has that digest, the blob is its `target` (a layer that was pushed
 by its sha512 is stored by its sha256). What the registry did not have and need not have, foreign layers and absent
-entries of a sparse index, is not in `needs`. Children come before what names them.
+entries of a sparse index, is not in `needs`. Children come before what names them. Equal contents give equal bytes:
+lines of a kind stand in the order of their tags and digests, manifests first in that of their height above those
+without children (older versions wrote them in another order).
 
 To restore by hand: put each blob to `docker/registry/v2/blobs/<alg>/<first 2 hex>/<hex>/data`, then write the links
 of LAYOUT (`regstore.layout`), layers first, then manifests that are `linked`, signatures, history and tags. A link
@@ -67,7 +69,6 @@ still listed when something of it is missing.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 import zlib
@@ -88,8 +89,8 @@ PACKS: Final = "packs/"
 SNAPSHOTS: Final = "snapshots/"
 INTENTS: Final = "intents/"
 
-#: Added to the size of zlib's window: with the head and tail of gzip, without a time.
-_GZIP: Final = 16
+#: The size of zlib's window, for gzip: written without a time.
+GZIP: Final = zlib.MAX_WBITS | 16
 _BLOB: Final = re.compile(r"blobs/(sha256|sha384|sha512)/([0-9a-f]{2})/([0-9a-f]{64,128})")
 _PACK: Final = re.compile(r"packs/([0-9a-f]{2})/([0-9a-f]{64})\.jsonl\.gz")
 _SNAPSHOT: Final = re.compile(r"snapshots/([0-9TZ]{16}-[0-9a-f]{8})-([0-9a-f]{64})\.json")
@@ -213,42 +214,6 @@ class Pack:
         return sorted(tag for tag, packed in self.tags.items() if packed.digest in bad)
 
 
-def encode_pack(pack: Pack) -> tuple[str, bytes]:
-    """The 64 hex characters of its name, and the bytes to store. Equal packs give equal bytes. The text of a large one
-    is never held whole."""
-    content, compressing = hashlib.sha256(), zlib.compressobj(6, wbits=zlib.MAX_WBITS | _GZIP)
-    stored = []
-    for line in _lines(pack):
-        text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-        content.update(text)
-        stored.append(compressing.compress(text))
-    stored.append(compressing.flush())
-    return content.hexdigest(), b"".join(stored)
-
-
-def _lines(pack: Pack) -> Iterator[dict[str, Any]]:
-    yield {"kind": "repository", "name": pack.name, "version": VERSION}
-    for digest, size in sorted(pack.blobs.items()):
-        yield {"kind": "blob", "digest": str(digest), "size": size}
-    for digest, target in sorted(pack.layers.items()):
-        yield {"kind": "layer", "digest": str(digest), "target": str(target)}
-    for digest, known in pack.manifests.items():
-        yield {
-            "kind": "manifest",
-            "digest": str(digest),
-            "type": known.media_type,
-            "linked": known.linked,
-            "needs": [str(need) for need in known.needs],
-            "subject": str(known.subject) if known.subject else None,
-        }
-    for manifest, digest in sorted(pack.signatures):
-        yield {"kind": "signature", "manifest": str(manifest), "digest": str(digest)}
-    for tag, digest in sorted(pack.history):
-        yield {"kind": "history", "tag": tag, "digest": str(digest)}
-    for tag, packed in sorted(pack.tags.items()):
-        yield {"kind": "tag", "tag": tag, "digest": str(packed.digest), "time": packed.time}
-
-
 def decode_pack(data: bytes, encoded: str, where: str) -> Pack:
     """From the stored bytes; `encoded` is the hex in its name. IntegrityError where the content is not that."""
     try:
@@ -333,17 +298,6 @@ class PackSummary:
     layers: int
     blobs: int
     bytes: int
-
-    @classmethod
-    def of(cls, encoded: str, pack: Pack) -> PackSummary:
-        return cls(
-            pack=encoded,
-            tags=len(pack.tags),
-            manifests=sum(known.linked for known in pack.manifests.values()),
-            layers=len(pack.layers),
-            blobs=len(pack.blobs),
-            bytes=pack.bytes,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +20,9 @@ from regstore.errors import InputError, IntegrityError, NotARegistry, NotFound, 
 from regstore.storage.base import TEMPORARY, PutOptions, Storage
 from regstore.storage.outage import OutageWatch, Sample
 from regstore.storage.streams import is_fatal
+
+#: Bytes of a pack's text that are hashed at once.
+_CHUNK: Final = 1 << 20
 
 
 class NotABackup(NotARegistry):
@@ -148,6 +153,21 @@ async def read_pack(storage: Storage, encoded: str) -> Pack:
     if wrong:
         raise IntegrityError(f"{key} in {storage.url} was not written by a backup: {wrong}")
     return pack
+
+
+async def is_sound_pack(storage: Storage, encoded: str) -> bool:
+    """Whether it is there, and its content has the digest in its name. It is never held whole."""
+    unpacking, content = zlib.decompressobj(wbits=form.GZIP), hashlib.sha256()
+    try:
+        async with storage.open_read(form.pack_key(encoded)) as handle:
+            async for chunk in handle:
+                while chunk and not unpacking.eof:
+                    content.update(unpacking.decompress(chunk, _CHUNK))
+                    chunk = unpacking.unconsumed_tail
+        content.update(unpacking.flush())
+    except (NotFound, IntegrityError, zlib.error):
+        return False
+    return unpacking.eof and not unpacking.unused_data and content.hexdigest() == encoded
 
 
 async def read_packs(

@@ -1,39 +1,80 @@
-"""What is planned of each repository: its pack, in the inventory, and what is said of it."""
+"""The packs of repositories, written as they are planned: none is held in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
 from typing import Final
 
-from regstore.backup import format as form
 from regstore.backup.format import LeftOut, PackSummary
-from regstore.backup.listings import listings, mark
-from regstore.backup.plan import plan_pack
+from regstore.backup.plan import PackPlan, make_tables, needing
+from regstore.backup.writing import PackWriter
 from regstore.digest import Digest
+from regstore.errors import StorageFull
 from regstore.events import OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
+from regstore.storage.base import Repeatable
+
+#: Bytes that are read at once.
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackFile:
+    """Where the bytes of a pack lie in a file of the inventory's folder. md5: of them, in hex."""
+
+    encoded: str
+    path: Path
+    start: int
+    size: int
+    md5: str
+
+    def read(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.size)
+
+    def stream(self) -> Repeatable:
+        return _Stream(self)
+
+
+class _Stream(Repeatable):
+    def __init__(self, pack: PackFile) -> None:
+        self._pack = pack
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = self._pack.size
+        with self._pack.path.open("rb") as file:
+            file.seek(self._pack.start)
+            while left and (piece := file.read(min(left, _PIECE))):
+                left -= len(piece)
+                yield piece
+
+    @asynccontextmanager
+    async def again(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield aiter(self)
 
 
 class Packing:
-    """Packs of repositories, each as it was planned last: `backup_pack(repository, encoded, body)`, and the blobs that
-    they need, `backup_need(repository, digest, size)`. No I/O.
+    """Packs of repositories, each as it was planned last, and the blobs that they need, in the inventory's
+    `backup_need`. No I/O but for files in the inventory's folder.
 
-    summaries: of those that have a manifest. left_out, missing: of every one that was planned, what is left out, and
-    digests without a blob. unlinked: repositories that lacked a link of what is packed, at any time.
+    summaries, packs: of those that have a manifest. left_out, missing: what is left out, and digests without a blob, of
+    those of which there is any. unlinked: repositories that lacked a link of what is packed, at any time.
     """
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
+        self._files = 0
         self.summaries: dict[str, PackSummary] = {}
-        self.left_out: dict[str, tuple[LeftOut, ...]] = {}
-        self.missing: dict[str, frozenset[Digest]] = {}
+        self.packs: dict[str, PackFile] = {}
+        self.left_out: dict[str, Sequence[LeftOut]] = {}
+        self.missing: dict[str, set[Digest]] = {}
         self.unlinked: set[str] = set()
-        inventory.execute(
-            "create table backup_need (repository varchar not null, digest blob not null, size bigint not null)"
-        )
-        inventory.execute(
-            "create table backup_pack (repository varchar not null, encoded varchar not null, body blob not null)"
-        )
+        make_tables(inventory)
 
     def plan(
         self,
@@ -43,61 +84,38 @@ class Packing:
         tags: Sequence[str] = (),
         on_event: OnEvent = ignore,
     ) -> None:
-        """Pack these repositories (sorted), as the inventory has them now. lost, tags: as `plan_pack` takes them."""
-        mark(self._inventory)
-        self._forget([name for name in names if name in self.left_out])
-        rows = _Rows(self._inventory)
-        for done, (listing, manifests, blobs) in enumerate(listings(self._inventory, names), start=1):
-            planned = plan_pack(listing, manifests, blobs, lost=lost, tags=tags)
-            name, pack = listing.name, planned.pack
-            self.left_out[name] = planned.left_out
-            self.missing[name] = planned.missing
-            if planned.unlinked:
-                self.unlinked.add(name)
-            on_event(Progress(phase="packing", done=done, total=len(names), unit="repositories"))
-            if pack.manifests:
-                encoded, body = form.encode_pack(pack)
-                self.summaries[name] = PackSummary.of(encoded, pack)
-                rows.add(name, pack.blobs, encoded, body)
-        rows.flush()
-
-    def _forget(self, names: Sequence[str]) -> None:
-        """What was planned for these before."""
-        for table in ("backup_need", "backup_pack"):
-            self._inventory.execute(f"delete from {table} where repository in (select unnest(?))", [list(names)])
+        """Pack these repositories (sorted), as the inventory has them now. lost, tags: as `PackPlan` takes them."""
         for name in names:
-            self.summaries.pop(name, None)
+            for known in (self.summaries, self.packs, self.left_out, self.missing):
+                known.pop(name, None)
+        plan = PackPlan(self._inventory, names, lost or {}, tags)
+        told = plan.told()
+        self.left_out |= told.left_out
+        self.missing |= told.missing
+        self.unlinked |= told.unlinked
+        try:
+            self._write(plan, names, on_event)
+        except OSError as error:
+            raise StorageFull(
+                f"the packs can't be written to {self._inventory.folder} (TMPDIR says where): {error}"
+            ) from error
+        plan.close()
+
+    def _write(self, plan: PackPlan, names: Sequence[str], on_event: OnEvent) -> None:
+        self._files += 1
+        path = self._inventory.folder / f"packs-{self._files}"
+        with path.open("xb") as file:
+            for place, rows in groupby(plan.rows(), key=lambda row: row[0]):
+                name = names[place]
+                start = file.tell()
+                writer = PackWriter(name, file)
+                writer.take(rows)
+                self.summaries[name] = summary = writer.end()
+                self.packs[name] = PackFile(
+                    encoded=summary.pack, path=path, start=start, size=file.tell() - start, md5=writer.md5
+                )
+                on_event(Progress(phase="packing", done=place + 1, total=len(names), unit="repositories"))
 
     def needing(self, digests: Collection[Digest]) -> set[str]:
         """The repositories whose packs need any of these."""
-        rows = self._inventory.all(
-            "select distinct repository from backup_need where digest in (select unnest(?::blob[]))",
-            [[digest.raw for digest in digests]],
-        )
-        return {name for (name,) in rows}
-
-
-class _Rows:
-    """Rows of `backup_need` and `backup_pack`, many at a time."""
-
-    _MOST: Final = 50_000
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._needs: list[tuple[str, bytes, int]] = []
-        self._packs: list[tuple[str, str, bytes]] = []
-
-    def add(self, name: str, blobs: Mapping[Digest, int], encoded: str, body: bytes) -> None:
-        self._packs.append((name, encoded, body))
-        for digest, size in blobs.items():
-            self._needs.append((name, digest.raw, size))
-            if len(self._needs) >= self._MOST:
-                self.flush()
-
-    def flush(self) -> None:
-        needs, packs = self._needs, self._packs
-        self._needs, self._packs = [], []
-        types = {"repository": "utf8", "digest": "binary", "size": "int64"}
-        self._inventory.insert_rows("backup_need", types, needs)
-        types = {"repository": "utf8", "encoded": "utf8", "body": "binary"}
-        self._inventory.insert_rows("backup_pack", types, packs)
+        return needing(self._inventory, list(digests))

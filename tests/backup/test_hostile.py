@@ -10,7 +10,7 @@ import pytest
 
 from regstore.backup import check, plan_restore
 from regstore.backup import format as form
-from regstore.backup.format import Pack, PackedManifest, PackedTag, PackSummary
+from regstore.backup.format import Pack, PackedManifest, PackedTag
 from regstore.digest import Digest
 from regstore.errors import InputError, IntegrityError, Refused, Unsupported
 from regstore.storage.disk import DiskStorage
@@ -18,6 +18,7 @@ from regstore.testing.faulty import FaultyStorage
 from tests.backup import reader
 from tests.backup.places import collect, give_back, memory, take
 from tests.backup.test_interrupted import LATER, small
+from tests.model.packs import encode_pack, summary
 from tests.model.random_registry import NOW
 from tests.model.store import ModelStore
 
@@ -36,8 +37,8 @@ async def replaced(pack: Pack, name: str = "a") -> ModelStore:
     """A backup whose only snapshot has this pack."""
     backup = ModelStore()
     result = await take(memory(small()), memory(backup))
-    encoded, stored = form.encode_pack(pack)
-    snapshot = replace(result.snapshot, repositories={name: PackSummary.of(encoded, pack)})
+    encoded, stored = encode_pack(pack)
+    snapshot = replace(result.snapshot, repositories={name: summary(encoded, pack)})
     del backup.objects[result.key]
     text = form.encode_snapshot(snapshot)
     backup.objects[form.snapshot_key(snapshot.run, text)] = (text, NOW)

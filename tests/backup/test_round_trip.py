@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from regstore.backup.packing import PackFile
 from regstore.errors import NotARegistry
-from regstore.inventory.inventory import Inventory
 from regstore.layout import RevisionLinkKey, SignatureLinkKey, TagIndexKey, decode, link_body
 from regstore.storage.disk import DiskStorage
 from tests.backup.oracle import expected, incomplete_tags
@@ -109,14 +108,6 @@ async def test_the_example_on_disk(tmp_path: Path) -> None:
     assert not incomplete_tags(restored)
 
 
-async def test_repositories_read_some_at_a_time_are_packed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = (await take(memory(example_registry()), memory())).snapshot
-    monkeypatch.setattr("regstore.backup.listings._ROWS", 5)
-    parts = (await take(memory(example_registry()), memory())).snapshot
-    assert len(whole.repositories) > 3
-    assert (parts.repositories, parts.left_out) == (whole.repositories, whole.left_out)
-
-
 async def test_snapshots_of_one_second_are_in_order() -> None:
     source, backup = memory(example_registry()), memory()
     taken = [(await take(source, backup)).snapshot.run for _ in range(8)]
@@ -143,32 +134,35 @@ async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_pa
     assert source.counters.requests["list"] - read["list"] <= 4
 
 
-async def test_packs_that_are_there_are_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies are taken from the inventory some at a time, and only of packs that the backup lacks."""
+async def test_packs_that_are_there_are_not_read_from_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only those that the backup lacks, and whole only where they are small. Where LIST does not prove one, that of the
+    backup is read, and never held."""
     b = Builder(NOW)
     image = b.image(b.blob(b"config"), [b.blob(b"layer")])
     for number in range(7):
         b.push(f"r{number}", image, "1")
-    monkeypatch.setattr(import_module("regstore.backup.create"), "_PACKS_AT_ONCE", 3)
-    taken: list[int] = []
-    ask = Inventory.all
-
-    def counted(self: Inventory, sql: str, *more: Any) -> list[tuple[Any, ...]]:
-        rows = ask(self, sql, *more)
-        if sql.startswith("select encoded, body"):
-            taken.append(len(rows))
-        return rows
-
-    monkeypatch.setattr(Inventory, "all", counted)
+    read: list[str] = []
+    whole, stream = PackFile.read, PackFile.stream
+    monkeypatch.setattr(PackFile, "read", lambda pack: read.append("whole") or whole(pack))
+    monkeypatch.setattr(PackFile, "stream", lambda pack: read.append("stream") or stream(pack))
     source, backup = memory(b.store), memory()
     assert (await take(source, backup)).packs == 7
-    assert taken == [3, 3, 1]
+    assert read == ["whole"] * 7
+    monkeypatch.setattr(import_module("regstore.backup.create"), "WHOLE", 100)
     b.push("r3", image, "2")
+    first = set(await keys_below(backup, "packs/"))
     for etags in (True, False):
         backup.etags = etags
-        taken.clear()
+        read.clear()
         again = await take(source, backup)
-        assert (len(taken), again.packs, again.unchanged) == ((1, 1, 6) if etags else (0, 0, 7))
+        assert (read, again.packs, again.unchanged) == ((["stream"], 1, 6) if etags else ([], 0, 7))
+    assert not (await read_all(backup)).damage
+    [pack] = set(await keys_below(backup, "packs/")) - first
+    body, mtime = backup.store.objects[pack]
+    for damaged in (body[:-9], body[:30] + b"xx" + body[32:], body + b"x", b""):
+        backup.store.objects[pack] = (damaged, mtime)
+        assert (await take(source, backup)).packs == 1
+        assert backup.store.objects[pack][0] == body
 
 
 async def test_one_new_image_costs_its_blobs_one_pack_and_one_snapshot(tmp_path: Path) -> None:
