@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -134,6 +135,14 @@ async def test_a_second_backup_writes_two_small_objects_and_reads_no_blob(tmp_pa
     assert source.counters.requests["list"] - read["list"] <= 4
 
 
+def noted(what: str, function: Callable[[PackFile], Any], calls: list[str]) -> Callable[[PackFile], Any]:
+    def called(pack: PackFile) -> Any:
+        calls.append(what)
+        return function(pack)
+
+    return called
+
+
 async def test_packs_that_are_there_are_not_read_from_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only those that the backup lacks, and whole only where they are small. Where LIST does not prove one, that of the
     backup is read, and never held."""
@@ -142,12 +151,11 @@ async def test_packs_that_are_there_are_not_read_from_the_plan(monkeypatch: pyte
     for number in range(7):
         b.push(f"r{number}", image, "1")
     read: list[str] = []
-    whole, stream = PackFile.read, PackFile.stream
-    monkeypatch.setattr(PackFile, "read", lambda pack: read.append("whole") or whole(pack))
-    monkeypatch.setattr(PackFile, "stream", lambda pack: read.append("stream") or stream(pack))
+    for how in ("read", "stream"):
+        monkeypatch.setattr(PackFile, how, noted(how, getattr(PackFile, how), read))
     source, backup = memory(b.store), memory()
     assert (await take(source, backup)).packs == 7
-    assert read == ["whole"] * 7
+    assert read == ["read"] * 7
     monkeypatch.setattr(import_module("regstore.backup.create"), "WHOLE", 100)
     b.push("r3", image, "2")
     first = set(await keys_below(backup, "packs/"))
