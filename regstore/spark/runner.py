@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import pickle
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from regstore import layout
 from regstore.concurrency import in_thread
 from regstore.errors import StorageError
 from regstore.events import OnEvent, ignore
 from regstore.spark.options import ClusterOptions
-from regstore.spark.session import check_executors, run_tasks
+from regstore.spark.session import check_executors, executors, run_tasks
 from regstore.spark.tasks.executing import StoreWork, store_work
 from regstore.spark.tasks.running import Answer, TaskWork, packed_work, run_packed
 from regstore.storage.base import Storage
@@ -31,6 +31,8 @@ from regstore.tasks.runner import HERE, Context, Done, Runner, Task, Work
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+T = TypeVar("T")
 
 #: Requests at once of one task, where that is not bounded by less.
 _AT_ONCE: Final = 32
@@ -55,12 +57,12 @@ class SparkRunner:
         context = session.sparkContext
         cores = max(1, context.defaultParallelism)
         self.size: Final = options.tasks or cores
-        self.share: Final = -(-cores // _computers(session))
+        self.share: Final = -(-cores // max(1, executors(session)))
         self.near: Final = near
         self._session = session
         self._concurrency = min(_AT_ONCE, concurrency)
         self._rate = options.request_rate / self.size
-        jobs = self.size + max(1, int(self.size * _WAITING))
+        jobs = options.tasks or cores + max(1, int(cores * _WAITING))
         self._free = asyncio.Semaphore(jobs)
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="spark-job")
         self._name = f"regstore-{secrets.token_hex(4)}"
@@ -101,8 +103,7 @@ class SparkRunner:
             return await task(Context(stores=stores, concurrency=self._concurrency, on_event=on_event), work)
         places = tuple([await self._place(store) for store in stores])
         packed = packed_work(TaskWork(task=task, work=work, stores=places, concurrency=self._concurrency))
-        async with self._free:
-            answer = await self._job(task.__name__.replace("_", " "), packed)
+        answer = await self._in_spark(task.__name__.replace("_", " "), lambda: self._ask(packed))
         for store, counters in zip(stores, answer.counters, strict=False):
             store.counters.add(counters)
         if answer.error is not None:
@@ -118,33 +119,37 @@ class SparkRunner:
     async def _look(self, storage: Storage, mark: str = "") -> StoreWork:
         """Whether all executors see it."""
         work = await self._work(storage, mark)
-        await in_thread(check_executors, self._session, work)
+        await self._in_spark("look for the store", lambda: check_executors(self._session, work))
         self._known[storage.identity()] = work
         return work
 
     async def _work(self, storage: Storage, mark: str, place: str = "") -> StoreWork:
         return await store_work(storage, concurrency=self._concurrency, rate=self._rate, mark=mark, place=place)
 
-    async def _job(self, what: str, packed: bytes) -> Answer:
+    async def _in_spark(self, what: str, jobs: Callable[[], T]) -> T:
+        """Of a group of their own. In a thread."""
         self._jobs += 1
         group = f"{self._name}-{self._jobs}"
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, self._in_spark, group, what, packed)
-        try:
-            answer: Answer = await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await self._give_up(group, running)
-            raise
-        return answer
 
-    def _in_spark(self, group: str, what: str, packed: bytes) -> Answer:
+        def run() -> T:
+            self._session.sparkContext.setJobGroup(group, f"regstore: {what}")
+            return jobs()
+
+        async with self._free:
+            running = asyncio.get_running_loop().run_in_executor(self._threads, run)
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await self._give_up(group, running)
+                raise
+
+    def _ask(self, packed: bytes) -> Answer:
         context = self._session.sparkContext
-        context.setJobGroup(group, f"regstore: {what}")
         (answer,) = run_tasks(lambda: context.parallelize([packed], 1).map(_run).collect())
         found: Answer = pickle.loads(answer)
         return found
 
-    async def _give_up(self, group: str, running: asyncio.Future[Answer]) -> None:
+    async def _give_up(self, group: str, running: asyncio.Future[Any]) -> None:
         """That this is cancelled once more changes nothing."""
         while not running.done():
             with suppress(asyncio.CancelledError, Exception):
@@ -160,12 +165,6 @@ def _run(packed: bytes) -> bytes:
 
     context = TaskContext.get()
     return run_packed(packed, attempt=0 if context is None else context.attemptNumber())
-
-
-def _computers(session: SparkSession) -> int:
-    """Executors that there are now. A driver without any is its own."""
-    known: int = session._jsc.sc().getExecutorMemoryStatus().size()
-    return max(1, known - 1)
 
 
 async def _remove_old_marks(storage: Storage) -> None:

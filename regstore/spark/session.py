@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ _NEEDED: Final = {
 _NO_REGSTORE: Final = "No module named 'regstore"
 #: Tasks of the first look at the executors, for each core.
 _LOOKS: Final = 3
+#: Seconds in which no executor more has come, and all are there; and in which they may come at all.
+_QUIET: Final = 1.0
+_COMING: Final = 15.0
 
 
 @contextmanager
@@ -59,6 +63,8 @@ def open_session(options: ClusterOptions) -> Iterator[SparkSession]:
         _check(session)
         for name, value in _NEEDED.items():
             session.conf.set(name, value)
+        if not is_running:
+            _wait_for_executors(session)
         yield session
     finally:
         if not is_running:
@@ -83,9 +89,32 @@ def _start(kind: type[SparkSession], options: ClusterOptions) -> SparkSession:
     return session
 
 
+def _wait_for_executors(session: SparkSession) -> None:
+    """A cluster gives them one after the other, and what is cut into parts is cut by how many cores there are. Where
+    they come as jobs are waiting (dynamic allocation), nobody knows how many there will be."""
+    context = session.sparkContext
+    if (context.master or "").startswith("local") or _is_on(session, "spark.dynamicAllocation.enabled"):
+        return
+    end = time.monotonic() + _COMING
+    known, since = executors(session), time.monotonic()
+    while (now := time.monotonic()) < end and not (known and now >= since + _QUIET):
+        if (there := executors(session)) != known:
+            known, since = there, now
+        time.sleep(_QUIET / 5)
+
+
+def executors(session: SparkSession) -> int:
+    """That there are now, beside the driver."""
+    known: int = session._jsc.sc().getExecutorMemoryStatus().size()
+    return known - 1
+
+
+def _is_on(session: SparkSession, setting: str) -> bool:
+    return session.sparkContext.getConf().get(setting, "false").strip().lower() == "true"
+
+
 def _check(session: SparkSession) -> None:
-    conf = session.sparkContext.getConf()
-    if conf.get("spark.speculation", "false").strip().lower() == "true":
+    if _is_on(session, "spark.speculation"):
         raise Refused(
             "Spark's speculation is on (spark.speculation): it runs a task twice at a time, and both would change the "
             "store; turn it off"

@@ -251,9 +251,9 @@ def kill_at(
     endpoint, asked, killed, begun = stores.server.endpoint, Counter[str](), list[int](), list[str]()
     serve, in_spark = endpoint.serve, SparkRunner._in_spark
 
-    def noting(runner: SparkRunner, group: str, name: str, packed: bytes) -> Any:
+    async def noting(runner: SparkRunner, name: str, jobs: Callable[[], Any]) -> Any:
         begun.extend([name] * (name == what))
-        return in_spark(runner, group, name, packed)
+        return await in_spark(runner, name, jobs)
 
     def serving(method: str, target: str, *more: Any) -> Any:
         if begun and method == "GET" and "/data" in target:
