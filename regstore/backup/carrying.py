@@ -3,13 +3,15 @@ others too, small ones in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
 from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress
+from regstore.inventory.inventory import Inventory
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.outage import IN_A_ROW
 from regstore.storage.transfer import Attempts, Carrier, Failure, Lane, Road, each_blob, largest_first
@@ -28,6 +30,9 @@ from regstore.tasks.sharing import (
 from regstore.tasks.under_lock import HeldLock
 
 Blob = tuple[Digest, int]
+Took = Callable[[Digest, int, Failure | None], Awaitable[object]]
+#: Blobs that are in memory at a time, at some 300 bytes each.
+_AT_A_TIME: Final = 100_000
 
 
 async def _always() -> None:
@@ -55,10 +60,23 @@ class Carrying:
     in_a_row: int = IN_A_ROW
 
     async def copy(
-        self, blobs: Sequence[Blob], took: Callable[[Digest, int, Failure | None], Awaitable[object]]
+        self, inventory: Inventory, blobs: str, took: Took, *, passed_over: Container[Digest] = ()
     ) -> None:
-        """took: awaited for each, with what kept it from being copied."""
-        await _Run(self, blobs, took).run()
+        """All of `blobs`, SQL that gives each (digest, size) once: the largest first, some at a time, so that no more
+        than these are in memory. took: awaited for each, with what kept it from being copied."""
+        inventory.execute(f"create or replace table carried as from ({blobs}) order by size desc, digest")
+        number, total = inventory.all("select count(*), coalesce(sum(size), 0)::bigint from carried")[0]
+        done = 0
+        for first in range(0, number, _AT_A_TIME):
+            rows = inventory.all(
+                "select digest, size from carried where rowid between ? and ? order by rowid",
+                [first, first + _AT_A_TIME - 1],
+            )
+            some = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
+            run = _Run(self, [blob for blob in some if blob[0] not in passed_over], took, done, total)
+            await run.run()
+            done += sum(size for _, size in some)
+        inventory.execute("drop table carried")
 
 
 class _Run:
@@ -66,14 +84,17 @@ class _Run:
         self,
         asked: Carrying,
         blobs: Sequence[Blob],
-        took: Callable[[Digest, int, Failure | None], Awaitable[object]],
+        took: Took,
+        done: int,
+        total: int,
     ) -> None:
+        """done, total: bytes before these, and in all."""
         self._asked = asked
         self._took = took
         self._carrier = Carrier(asked.source, asked.target, put=asked.put)
         self._of_lane = largest_first(blobs)
-        self._total = sum(size for _, size in blobs)
-        self._done = 0
+        self._total = total
+        self._done = done
         self._ways = Ways(self._tell, asked.on_event)
 
     async def run(self) -> None:

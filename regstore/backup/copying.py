@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from regstore import layout
 from regstore.backup import format as form
 from regstore.backup.carrying import Carrying
@@ -15,6 +17,13 @@ from regstore.storage.base import Storage
 from regstore.storage.streams import verified_size
 from regstore.storage.transfer import Attempts, Failure, Fault
 from regstore.tasks.runner import Runner
+
+_LACKING: Final = (
+    "select n.digest, any_value(n.size) as size from backup_need n"
+    " anti join backup_blob b on b.digest = n.digest and b.size = n.size group by n.digest"
+)
+#: Copied blobs that are put into a table at once.
+_ROWS: Final = 20_000
 
 
 class Copying:
@@ -47,11 +56,6 @@ class Copying:
         A blob whose own bytes are wrong, or that the source has and does not give, joins `lost`. Any other error
         raises: the backup, the network or the source as a whole failed, and that makes no blob lost.
         """
-        rows = self._inventory.all(
-            "select n.digest, any_value(n.size) from backup_need n"
-            " anti join backup_blob b on b.digest = n.digest and b.size = n.size group by n.digest"
-        )
-        wanted = [(Digest.from_raw(bytes(raw)), size) for raw, size in rows]
         gone: set[Digest] = set()
         # What the backup does not take ends the run at once.
         attempts = Attempts(self._source, other_blobs(self._inventory), most=1)
@@ -62,6 +66,8 @@ class Copying:
                 copied.append((digest.raw, size))
                 self.new_blobs += 1
                 self.new_bytes += size
+                if len(copied) >= _ROWS:
+                    self._note_copied(copied)
             elif failure.fault is Fault.GONE:
                 gone.add(digest)
             elif failure.fault is Fault.WRONG:
@@ -83,8 +89,13 @@ class Copying:
             on_event=self._on_event,
             in_a_row=1,
         )
-        await carrying.copy([blob for blob in wanted if blob[0] not in self.lost], took)
+        await carrying.copy(self._inventory, _LACKING, took, passed_over=self.lost)
         await attempts.end()
+        self._note_copied(copied)
+        return gone
+
+    def _note_copied(self, copied: list[tuple[bytes, int]]) -> None:
+        """That they are in the backup now. Leaves none."""
         self._inventory.execute(
             "delete from backup_blob where digest in (select unnest(?::blob[]))", [[raw for raw, _ in copied]]
         )
@@ -92,7 +103,7 @@ class Copying:
             "backup_blob",
             {"digest": ("binary", [raw for raw, _ in copied]), "size": ("int64", [size for _, size in copied])},
         )
-        return gone
+        copied.clear()
 
     async def _source_is_damaged(self, digest: Digest, size: int, error: StorageError) -> None:
         """Unless it is, the error raises. The backup may have the blob from better days; then that is its size, and

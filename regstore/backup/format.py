@@ -69,17 +69,22 @@ still listed when something of it is missing.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
 
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, InvalidDigest
 from regstore.state import is_run, started_at
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 FORMAT: Final = "regstore-backup"
 VERSION: Final = 1
@@ -215,30 +220,53 @@ class Pack:
 
 
 def decode_pack(data: bytes, encoded: str, where: str) -> Pack:
-    """From the stored bytes; `encoded` is the hex in its name. IntegrityError where the content is not that."""
+    """From the stored bytes; `encoded` is the hex in its name. IntegrityError where the content is not that. The text
+    is never held whole."""
+    content = hashlib.sha256()
+    lines = _hashed_lines(data, content)
+    pack: Pack | Exception
     try:
-        body = gzip.decompress(data)
+        try:
+            pack = _parse_pack(map(json.loads, lines))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            pack = error
+            for _ in lines:  # what was damaged is told as that
+                pass
     except (OSError, EOFError, zlib.error) as error:
         raise IntegrityError(f"{where} is damaged: {error}") from error
-    if Digest.of(body).encoded != encoded:
+    if content.hexdigest() != encoded:
         raise IntegrityError(f"{where} is damaged: its content has another digest")
-    try:
-        return _parse_pack(map(json.loads, body.splitlines()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise IntegrityError(f"{where} is no pack of version {VERSION}: {error!r}") from error
+    if isinstance(pack, Exception):
+        raise IntegrityError(f"{where} is no pack of version {VERSION}: {pack!r}") from pack
+    return pack
+
+
+def _hashed_lines(data: bytes, content: Hash) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=BytesIO(data)) as file:
+        for line in file:
+            content.update(line)
+            yield line
 
 
 def _parse_pack(lines: Iterator[dict[str, Any]]) -> Pack:
     head = next(lines, {})
     if head.get("kind") != "repository" or head.get("version") != VERSION:
         raise ValueError(head)
+    known: dict[str, Digest] = {}
+
+    def parse(text: str) -> Digest:
+        """Each digest once: it stands in a line of its own, in those of links, and in each that needs it."""
+        found = known.get(text)
+        if found is None:
+            found = known[text] = Digest.parse(text)
+        return found
+
     blobs: dict[Digest, int] = {}
     layers: dict[Digest, Digest] = {}
     manifests: dict[Digest, PackedManifest] = {}
     signatures: set[tuple[Digest, Digest]] = set()
     history: set[tuple[str, Digest]] = set()
     tags: dict[str, PackedTag] = {}
-    parse = Digest.parse
     for line in lines:
         digest = parse(line["digest"])
         match line["kind"]:

@@ -81,9 +81,7 @@ class RestoreBlobs:
 
     async def _verify_existing(self) -> None:
         """Read what the store has already; what is not as its digest says is lacking."""
-        there = self._blobs(
-            "select distinct digest, size from wanted where digest not in (select digest from lacking)"
-        )
+        there = self._blobs("select distinct digest, size from wanted anti join lacking using (digest)")
         total, done = sum(size for _, size in there), 0
         wrong: list[tuple[Digest, int]] = []
 
@@ -107,7 +105,6 @@ class RestoreBlobs:
     async def copy(self, check: Callable[[], Awaitable[object]], under: HeldLock) -> None:
         """What the store lacks, each hashed on its way. check: awaited before each; under: the store's lock. What the
         backup has lost, does not give, or has wrong joins `lost`."""
-        lacking = self._blobs("select digest, size from lacking")
         attempts = Attempts(self._asked.backup, self._others)
 
         async def took(digest: Digest, size: int, failure: Failure | None) -> None:
@@ -132,7 +129,7 @@ class RestoreBlobs:
             check=check,
             under=under,
         )
-        await carrying.copy(lacking, took)
+        await carrying.copy(self._inventory, "select digest, size from lacking", took)
         await attempts.end()
 
     def _others(self, most: int, failed: Sequence[str]) -> list[str]:

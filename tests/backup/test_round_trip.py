@@ -13,9 +13,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from regstore.backup import CreateOptions, RestoreOptions, create, restore
 from regstore.backup.packing import PackFile
 from regstore.errors import NotARegistry
+from regstore.events import Event, Progress
 from regstore.layout import RevisionLinkKey, SignatureLinkKey, TagIndexKey, decode, link_body
+from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
 from tests.backup.oracle import expected, incomplete_tags
 from tests.backup.places import (
@@ -107,6 +110,30 @@ async def test_the_example_on_disk(tmp_path: Path) -> None:
         restored = await contents(target)
     assert restored.keys() == expected(store.bodies())
     assert not incomplete_tags(restored)
+
+
+async def test_blobs_are_copied_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is left out where one slice ends, and the bar goes on."""
+    monkeypatch.setattr("regstore.backup.carrying._AT_A_TIME", 3)
+    monkeypatch.setattr("regstore.backup.copying._ROWS", 2)
+    store = example_registry()
+    source, backup, target = memory(store), memory(), memory()
+    bars: dict[str, list[tuple[int, int | None]]] = {"copying blobs": [], "restoring blobs": []}
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase in bars:
+            bars[event.phase].append((event.done, event.total))
+
+    taken = await create(source, backup, CreateOptions(concurrency=4), scanning=SCANNING, on_event=on_event)
+    async with hold_lock(target, command="restore") as lock:
+        await restore(backup, target, RestoreOptions(concurrency=4), lock=lock, on_event=on_event)
+    assert taken.snapshot.blobs > 6
+    assert (await contents(target)).keys() == expected(store.bodies())
+    for steps in bars.values():
+        done = [done for done, _ in steps]
+        assert done == sorted(done)
+        assert steps[-1] == (taken.snapshot.bytes, taken.snapshot.bytes)
+        assert {total for _, total in steps} == {taken.snapshot.bytes}
 
 
 async def test_snapshots_of_one_second_are_in_order() -> None:

@@ -26,8 +26,8 @@ _REPOSITORY_FOLDERS: Final = frozenset({"_layers", "_manifests", "_uploads", "ta
 async def remove_outer_litter(application: Application) -> int:
     """That in folders of blobs which are gone, and above repositories of which nothing is left; how many went."""
     rows = application.inventory.all(
-        "select key, size, mtime from gc_dead_litter where repository is null"
-        " and (digest is null or digest not in (select digest from blob)) order by key"
+        "select l.key, l.size, l.mtime from gc_dead_litter l left join blob b on b.digest = l.digest"
+        " where l.repository is null and b.digest is null order by l.key"
     )
     removed = 0
     for start in range(0, len(rows), BATCH):
