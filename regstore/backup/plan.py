@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from regstore.backup.format import LeftOut
 from regstore.digest import Digest
+from regstore.errors import RegstoreError
 from regstore.inventory.inventory import Columns, Inventory
 from regstore.inventory.statements import EDGE_KINDS, Statements
 
@@ -139,10 +140,20 @@ class PackPlan:
         return any(fnmatchcase(tag, pattern) for pattern in self._tags)
 
     def rows(self) -> Iterator[Row]:
-        """The rows of the packs, in their order."""
+        """The rows of the packs, in their order. RegstoreError where they come otherwise, or not all of them: a pack
+        that lacks some would be taken for whole."""
         number = self._inventory.count("backup_line")
+        before, read = (-1, -1), 0
         for first in range(0, number, _ROWS):
-            yield from self._run("some_lines", first=first, last=first + _ROWS - 1)
+            rows = self._run("some_lines", first=first, last=first + _ROWS - 1)
+            read += len(rows)
+            for row in rows:
+                if row[:2] < before:
+                    raise RegstoreError("the rows of the packs came out of order; nothing of this backup is kept")
+                before = row[:2]
+                yield row
+        if read != number:
+            raise RegstoreError(f"{number - read:,} rows of the packs did not come; nothing of this backup is kept")
 
     def told(self) -> Told:
         left_out: dict[str, list[LeftOut]] = {}

@@ -71,6 +71,7 @@ class PackWriter:
             self._manifest = row
         else:
             assert row[5] is not None
+            assert self._manifest is not None and self._manifest[3] == row[3]
             self._needs[row[5]] = None
 
     def _end_manifest(self, row: Row) -> None:

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from regstore.backup.packing import Packing
+from regstore.backup.plan import PackPlan, make_tables
 from regstore.digest import Digest
+from regstore.errors import RegstoreError
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import scan
 from tests.backup.places import SCANNING, memory
@@ -78,3 +80,17 @@ async def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regstore.backup.writing._CHUNK", 50)
     for tags in ((), ("*",)):
         assert await scanned(example_registry(), None, tags) > 3
+
+
+@pytest.mark.parametrize("spoil", ["update backup_line set place = 0", "delete from backup_line where section = 1"])
+async def test_rows_that_come_otherwise_than_planned_are_no_pack(
+    spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regstore.backup.plan._ROWS", 5)
+    async with scan(memory(example_registry()), SCANNING) as inventory:
+        names = [name for (name,) in inventory.all("select name from repository order by name")]
+        make_tables(inventory)
+        plan = PackPlan(inventory, names, {}, ())
+        inventory.execute(spoil)
+        with pytest.raises(RegstoreError, match=r"nothing of this backup is kept"):
+            list(plan.rows())
