@@ -9,7 +9,7 @@ from regstore.cli.config.current import named_store, said
 from regstore.errors import InputError
 
 #: How S3 is reached.
-_OF_S3: Final = ("endpoint_url", "region", "profile", "path_style")
+_OF_S3: Final = ("endpoint_url", "region", "profile", "path_style", "request_rate")
 #: How S3 keeps what is written.
 _OF_OBJECTS: Final = ("storage_class", "sse", "sse_kms_key_id", "acl")
 #: What a command calls its second place.

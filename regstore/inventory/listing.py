@@ -26,7 +26,6 @@ from regstore.concurrency import task_group
 from regstore.storage.base import Page, Storage
 from regstore.tasks.listing import ListRange, list_range
 from regstore.tasks.runner import HERE, Runner
-from regstore.tasks.sharing import times
 
 Sink = Callable[[Page], Awaitable[None]]
 
@@ -49,6 +48,8 @@ _PROVEN_PAGES: Final = 3
 #: Keys after which a listing is long, and processes are worth their start.
 _LONG: Final = 30_000
 _TASK_PAGES: Final = 2
+#: On other computers; no more, since only what a task has shown says where the rest can be cut.
+_FAR_PAGES: Final = 32
 
 
 @dataclass(slots=True)
@@ -138,10 +139,9 @@ class _Reader:
                 yield page
                 if self._hands_out():
                     break
+        pages = _FAR_PAGES if self._runner.is_far else _TASK_PAGES
         while True:
-            rest = ListRange(
-                prefix=self._prefix, after=piece.after, last=piece.last, pages=_TASK_PAGES * times(self._runner)
-            )
+            rest = ListRange(prefix=self._prefix, after=piece.after, last=piece.last, pages=pages)
             yield await self._runner.run(list_range, rest, self._storage)
 
 

@@ -28,8 +28,10 @@ BATCH_BYTES: Final = 32 * MiB
 _PART: Final = 3
 _LEAST: Final = 50
 _MOST: Final = 1000
-#: A task of another computer is worth so many of one here.
+#: A task of another computer is worth so many of one here; and more where they are so many that who hands them out, in
+#: some hundredths of a second each, would not keep up.
 _FAR: Final = 16
+_FAR_OF_MANY: Final = 0.25
 
 
 class Batches(Generic[Row]):
@@ -82,7 +84,7 @@ class Batches(Generic[Row]):
 
 def times(runner: Runner) -> int:
     """How much larger a batch for this runner is than one for processes of this computer."""
-    return _FAR if runner.is_far else 1
+    return max(_FAR, int(runner.size * _FAR_OF_MANY)) if runner.is_far else 1
 
 
 def batches_for(

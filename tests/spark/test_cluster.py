@@ -366,7 +366,7 @@ async def test_a_task_that_is_cancelled_or_fails(session: SparkSession, memory_s
 def test_verify_and_migrate_say_what_one_process_says(
     session: SparkSession, run: Run, registry: Path, tmp_path: Path
 ) -> None:
-    told = ["--engine", "spark", "--request-rate", 500]
+    told = ["--engine", "spark"]
     words = ["verify", registry, "--read-data", "all", "--json", "--no-pull-through"]
     one, said = run(*words, "--cache-dir", tmp_path / "a"), run(*words, *told, "--cache-dir", tmp_path / "b")
     assert (said.code, said.err) == (one.code, one.err)

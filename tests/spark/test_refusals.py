@@ -49,6 +49,8 @@ def test_verify_and_migrate_by_executors(run: Run, registry: Path, tmp_path: Pat
         run(*words, "--engine", "hadoop").failed(2, "local or spark, not hadoop")
     said = run("verify", registry, "--tasks", "3")
     assert "--tasks has no effect: it is about --engine spark" in said.err
+    said = run("gc", registry, "--dry-run", "--engine", "spark", "--request-rate", "3")
+    assert "--request-rate has no effect on a folder" in said.err
 
 
 def test_the_file_for_spark_submit(registry: Path) -> None:
