@@ -9,7 +9,7 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.forgetting import forget_past
 from regstore.gc.freeing import Freeing, find_freeing
-from regstore.gc.heal import Healed, give_back
+from regstore.gc.heal import Healed, ReadsManifests, give_back
 from regstore.gc.past import Past
 from regstore.gc.reported import leave_trashed
 from regstore.gc.run_options import GcRunOptions
@@ -41,9 +41,23 @@ async def begin(
     of who wanted it; and the cache forgets what went before anything of it comes back."""
     past = await Past.load(storage, inventory)
     leave_trashed(inventory)
+    scanner = Scanner(storage, inventory, options.scan, on_event)
+    return await begin_by(past, storage, inventory, scanner, options, lock, cache)
+
+
+async def begin_by(
+    past: Past,
+    storage: Storage,
+    inventory: Inventory,
+    scanner: ReadsManifests,
+    options: GcRunOptions,
+    lock: Lock,
+    cache: RegistryCache,
+) -> Begun:
+    """The same by an inventory of the whole store, or of those of its repositories that the past is about: it is
+    judged."""
     await past.note_seen(storage, lock)
     await forget_past(inventory, cache, past.records)
-    scanner = Scanner(storage, inventory, options.scan, on_event)
     healed = await give_back(storage, inventory, scanner, lock, concurrency=options.scan.concurrency)
     await past.note_given_back(storage, lock, healed.links)
     freeing = await find_freeing(storage, cache, options, run=lock.run)

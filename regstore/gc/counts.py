@@ -44,6 +44,20 @@ def count_inventory(
     )
 
 
+def count_left(
+    inventory: Inventory, *, runs: Collection[str], chosen: Collection[str] = (), gone_links: int = 0
+) -> Counts:
+    """What is left when the inventory's plan is carried out, so many of its links being gone."""
+    return count_inventory(
+        inventory,
+        runs=runs,
+        chosen=chosen,
+        gone_links=gone_links,
+        gone_tags="gc_dead_tag",
+        gone_revisions="gc_dead_revision",
+    )
+
+
 def add_counts(parts: Sequence[Counts], *, runs: Collection[str], chosen: Collection[str] = ()) -> Counts:
     """Of shards that have different repositories, and of those that have blobs."""
     untagged = {name: number for part in parts for name, number in part.untagged.items()}

@@ -111,8 +111,14 @@ async def heal_all(
     return healed
 
 
+class ReadsManifests(Protocol):
+    """What fills an inventory with the manifests that it lacks: a `Scanner`."""
+
+    async def read_manifests(self) -> None: ...
+
+
 async def give_back(
-    storage: Storage, inventory: Inventory, scanner: Scanner, lock: Leave, *, concurrency: int
+    storage: Storage, inventory: Inventory, scanner: ReadsManifests, lock: Leave, *, concurrency: int
 ) -> Healed:
     """Heal a store by one inventory, which is kept up to date with what came back. The scanner fills that inventory,
     which holds `gc.past`'s relations."""
@@ -133,7 +139,7 @@ class _Hand(Protocol):
 
 
 async def _heal(
-    storage: Storage, inventory: Inventory, scanner: Scanner, hand: _Hand, *, concurrency: int
+    storage: Storage, inventory: Inventory, scanner: ReadsManifests, hand: _Hand, *, concurrency: int
 ) -> Healed:
     """To a fixpoint: a blob that comes back may be a manifest that names more."""
     plan = HealPlan(inventory)
@@ -157,7 +163,7 @@ async def _heal(
 
 
 async def _heal_blobs(
-    storage: Storage, plan: HealPlan, scanner: Scanner, hand: _Hand, *, concurrency: int
+    storage: Storage, plan: HealPlan, scanner: ReadsManifests, hand: _Hand, *, concurrency: int
 ) -> tuple[Healed, bool]:
     """What was given back; and whether any was found to stand that the inventory lacked."""
     standing: list[tuple[CopyBack, int]] = []

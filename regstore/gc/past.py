@@ -71,11 +71,20 @@ class Past:
         self._tags_open: set[str] = set()
         self._over: dict[str, int] = {}
         self._written_by_us = 0
+        #: Runs that unlinked step by step, and are over.
+        self._unlinking: set[str] = set()
         _SQL.run(inventory, "tables")
 
     @classmethod
     async def load(cls, storage: Storage, inventory: Inventory) -> Past:
         """One LIST of `trash/`, one of `runs/`, and a GET a journal part. The inventory holds the store's links."""
+        past = await cls.read(storage, inventory)
+        past.judge()
+        return past
+
+    @classmethod
+    async def read(cls, storage: Storage, inventory: Inventory) -> Past:
+        """The same, where what `of_repositories` names comes into the inventory later: then comes `judge`."""
         past = cls(inventory, await find_runs(storage))
         now = await storage.now()
         past._acting = {record.run for record in past.records if record.is_acting(now)}
@@ -92,23 +101,29 @@ class Past:
                 past.add_trash(found)
                 found = []
         past.add_trash(found)
-        unlinking = {record.run for record in past.records if record.begun.get("command") in _UNLINK} - past._acting
-        if unlinking:
-            _SQL.run(inventory, "intended")
+        unlinking = {record.run for record in past.records if record.begun.get("command") in _UNLINK}
+        past._unlinking = unlinking - past._acting
         for record in past.records:
             past._seen[record.run] = await read_seen(storage, record)
             for part in record.parts:
                 async for entries in read_parts(storage, [part]):
                     past.add_removed(record.run, entries, attempt_of(part))
-                    if record.run in unlinking:
+                    if record.run in past._unlinking:
                         past._add_intended(record.run, entries, attempt_of(part))
                     if any(entry.op in (REWRITTEN, CREATED) for entry in entries):
                         past._written_by_us = max(past._written_by_us, record.written)
-        if unlinking:
-            _SQL.run(inventory, "void_what_was_not_begun")
-        if past._written_by_us:  # an undo and a repair write links one by one, and without all that they need
-            _SQL.run(inventory, "trust_no_times_of_ours", {"written_by_us": past._written_by_us})
         return past
+
+    def judge(self) -> None:
+        """Void the claims that the links which stand, and the times, say are none. Once, before anything is asked."""
+        if self._unlinking:
+            _SQL.run(self._inventory, "void_what_was_not_begun")
+        if self._written_by_us:  # an undo and a repair write links one by one, and without all that they need
+            _SQL.run(self._inventory, "trust_no_times_of_ours", {"written_by_us": self._written_by_us})
+
+    def of_repositories(self) -> list[str]:
+        """Names of those whose links it has to know for what it says. Before `judge`."""
+        return [name for (name,) in _SQL.run(self._inventory, "of_repositories").fetchall()]
 
     def add_trash(self, found: Iterable[tuple[str, str, int]]) -> None:
         """(run, key in the trash, size in bytes)."""

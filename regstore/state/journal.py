@@ -116,6 +116,13 @@ class AttemptJournal(JournalWriter):
         conditional = (await self._storage.capabilities()).conditional_put
         await self._storage.put(key, data, if_absent=conditional)
 
+    async def was_begun(self) -> bool:
+        """Whether another attempt at this work has journaled anything."""
+        async for page in self._storage.list(self._all_attempts):
+            if any(key not in self.parts for key in page.keys):
+                return True
+        return False
+
     async def written_before(self) -> list[Entry]:
         """What other attempts at this work were about to change."""
         found: list[Entry] = []

@@ -21,12 +21,18 @@ class WorkerDied(RegstoreError):
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """stores: those that the task was given, in that order. concurrency: requests at once, this task's share. attempt:
-    how often it was begun before, by workers that died. on_event: tells who asked."""
+    how often it was begun before, by workers that died; or a number that no other attempt of the run has, and
+    again says whether one may have begun the same before. on_event: tells who asked."""
 
     stores: tuple[Storage, ...]
     concurrency: int
     attempt: int = 0
+    again: bool | None = None
     on_event: OnEvent = field(default=ignore, repr=False)
+
+    @property
+    def is_again(self) -> bool:
+        return self.attempt > 0 if self.again is None else self.again
 
     @property
     def store(self) -> Storage:

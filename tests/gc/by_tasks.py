@@ -9,19 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from regstore.concurrency import in_thread
+from regstore.gc.apply.application import Application
 from regstore.gc.apply.candidates import Candidates
 from regstore.gc.apply.fate import Fate
-from regstore.gc.apply.finish import Outcome, finish
 from regstore.gc.apply.going import Going, Group, dead_uploads, groups
-from regstore.gc.apply.leftovers import forget_run, remove_folders, remove_outer_litter
 from regstore.gc.apply.looks import Looks
-from regstore.gc.apply.steps import _empty, _open
+from regstore.gc.apply.steps import OwnHands, apply_plan
 from regstore.gc.apply.sweep import Swept
 from regstore.gc.apply.sweep_range import SweepRange, SweptRange, sweep_range
-from regstore.gc.apply.unlink import Unlinked
+from regstore.gc.apply.unlink import NOTHING_UNLINKED, Unlinked
 from regstore.gc.apply.unlink_repositories import UnlinkRepositories, UnlinkWork, unlink_repositories
-from regstore.gc.heal import Healed
-from regstore.gc.plan import Step
 from regstore.gc.report import GcReport
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.state.lock import hold_lock
@@ -75,30 +72,27 @@ class Done:
     fates: dict[str, Fate] = field(default_factory=dict)
 
 
-async def collect_by_tasks(storage: Storage, options: GcRunOptions, runner: Any, *, until: int = FOR_EVER) -> Done:
-    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
-        planned, begun = run._planned, run._begun
-        assert begun is not None
-        application = await _open(planned, begun)
-        inventory, number = application.inventory, 0
-        fates: dict[str, Fate] = {}
-        looks = Looks(application, Candidates(inventory))
+class TaskHands(OwnHands):
+    """The repositories and the blobs go by tasks, and this process looks."""
+
+    def __init__(self, application: Application, runner: Any, until: int) -> None:
+        super().__init__(application)
+        self._runner = runner
+        self._until = until
+        self._looks = Looks(application, Candidates(application.inventory))
+        self.fates: dict[str, Fate] = {}
+        self.unlinked = NOTHING_UNLINKED
+
+    async def unlink(self) -> Unlinked:
+        application, number = self._application, 0
+        inventory, options = application.inventory, application.options
         of_run = UnlinkWork(
-            run=lock.run,
-            lease=lock.lease,
+            run=application.lock.run,
+            lease=application.lock.lease,
             shard=0,
             plan=options.plan,
             offline=options.offline,
             scanned_at=inventory.scanned_at,
-        )
-        unlinked = Unlinked(
-            steps=dict.fromkeys(Step, 0),
-            uploads=0,
-            upload_bytes=0,
-            kept=0,
-            kept_keys=(),
-            healed=Healed(),
-            tags_back=(),
         )
         for several in groups(inventory):
             for group in (Group([one], [name]) for one, name in zip(several.ids, several.names, strict=True)):
@@ -110,55 +104,56 @@ async def collect_by_tasks(storage: Storage, options: GcRunOptions, runner: Any,
                     uploads=dead_uploads(inventory, group.ids),
                 )
                 number += 1
-                result = await runner.run(unlink_repositories, work, storage)
-                assert not fates.keys() & result.fates.keys()
-                fates |= result.fates
-                unlinked += result.unlinked
+                result = await self._runner.run(unlink_repositories, work, application.storage)
+                assert not self.fates.keys() & result.fates.keys()
+                self.fates |= result.fates
+                self.unlinked += result.unlinked
                 for key, said in result.failures.items():
                     application.failures.add(key, said)
-        await looks.before_blobs()
-        candidates = looks._candidates
+        return self.unlinked
+
+    async def sweep(self) -> Swept:
+        application = self._application
+        await self._looks.before_blobs()
+        candidates = self._looks._candidates
         position = gone = size = vanished = 0
         while batch := candidates.after(position, SOME):
             position = batch[-1].position
             some = SweepRange(
-                run=lock.run,
-                lease=lock.lease,
+                run=application.lock.run,
+                lease=application.lock.lease,
                 shard=position,
-                trash=options.trash,
-                until=until,
+                trash=application.options.trash,
+                until=self._until,
                 digests=[blob.raw for blob in batch],
                 sizes=[blob.size for blob in batch],
                 mtimes=[blob.mtime for blob in batch],
             )
-            swept: SweptRange = await runner.run(sweep_range, some, storage)
-            fates |= {blob.key: fate for blob, fate in zip(batch, swept.fates, strict=True)}
-            taken = [blob for blob in batch if fates[blob.key] in (Fate.TAKEN, Fate.VANISHED)]
+            swept: SweptRange = await self._runner.run(sweep_range, some, application.storage)
+            self.fates |= {blob.key: fate for blob, fate in zip(batch, swept.fates, strict=True)}
+            taken = [blob for blob in batch if self.fates[blob.key] in (Fate.TAKEN, Fate.VANISHED)]
             candidates.done(batch, taken)
-            gone += sum(fates[blob.key] is Fate.TAKEN for blob in batch)
-            vanished += sum(fates[blob.key] is Fate.VANISHED for blob in batch)
+            gone += sum(self.fates[blob.key] is Fate.TAKEN for blob in batch)
+            vanished += sum(self.fates[blob.key] is Fate.VANISHED for blob in batch)
             size += sum(blob.size for blob in taken)
-        settled = await looks.last()
-        report = await finish(
-            application,
-            Outcome(
-                healed=begun.healed,
-                unlinked=unlinked,
-                swept=Swept(
-                    blobs=gone,
-                    blob_bytes=size,
-                    vanished=vanished,
-                    vanished_digests=(),
-                    kept=looks.kept,
-                    healed=looks.healed,
-                ),
-                settled=settled,
-                litter=await remove_outer_litter(application),
-                emptied=await _empty(application, begun.healed + settled),
-                folders=await remove_folders(application),
-                seconds=0.0,
-            ),
-            planned.before,
+        return Swept(
+            blobs=gone,
+            blob_bytes=size,
+            vanished=vanished,
+            vanished_digests=(),
+            kept=self._looks.kept,
+            healed=self._looks.healed,
         )
-        await forget_run(application)
-        return Done(report, unlinked, fates)
+
+
+async def collect_by_tasks(storage: Storage, options: GcRunOptions, runner: Any, *, until: int = FOR_EVER) -> Done:
+    made: list[TaskHands] = []
+
+    def hands(application: Application) -> TaskHands:
+        made.append(TaskHands(application, runner, until))
+        return made[0]
+
+    async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+        assert run._begun is not None
+        report = await apply_plan(run._planned, run._begun, hands)
+        return Done(report, made[0].unlinked, made[0].fates)

@@ -10,11 +10,12 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.freeing import Freeing
-from regstore.gc.heal import Healed, give_back
+from regstore.gc.heal import Healed, ReadsManifests, give_back
+from regstore.gc.past import Past
 from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.inventory.scan import ScanOptions
 from regstore.state.journal import Journal, JournalWriter
 from regstore.state.lock import Leave, Lock
 from regstore.storage.base import Storage
@@ -51,7 +52,7 @@ class Work:
         """When the scan began, by the store's clock: what every age is judged by, also in later looks."""
         return self.inventory.scanned_at
 
-    async def give_back(self, look: Inventory, scanner: Scanner) -> Healed:
+    async def give_back(self, look: Inventory, scanner: ReadsManifests) -> Healed:
         """What a later look, which has `gc.past`'s relations, shows to be needed."""
         return await give_back(self.storage, look, scanner, self.lock, concurrency=self.concurrency)
 
@@ -66,3 +67,11 @@ class Application(Work):
     options: GcRunOptions
     summary: GcSummary
     freeing: Freeing
+
+    async def heal(self, past: Past, look: Inventory, scanner: ReadsManifests) -> Healed:
+        """What a later look at all links, or at those of the repositories that the past is about, shows to be needed of
+        all runs. The past is judged by it."""
+        healed = await self.give_back(look, scanner)
+        await past.note_given_back(self.storage, self.lock, healed.links)
+        await self.freeing.hold_for_unread(look)
+        return healed

@@ -6,20 +6,20 @@ must begin after the run has ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 
 from regstore.gc.apply.application import Application
 from regstore.gc.apply.sweep import Swept
 from regstore.gc.apply.unlink import Unlinked
 from regstore.gc.begin import Begun
-from regstore.gc.counts import count_inventory
 from regstore.gc.freeing import Freeing
 from regstore.gc.heal import Healed
 from regstore.gc.plan import Step
 from regstore.gc.planning import Before, Planned
 from regstore.gc.report import GcReport
 from regstore.gc.trash import Emptied
-from regstore.state.counts import read_counts, write_counts
+from regstore.state.counts import Counts, read_counts, write_counts
 from regstore.state.journal import GIVEN_BACK, write_seen
 from regstore.state.registry_state import Restart
 
@@ -43,7 +43,13 @@ class Outcome:
         return self.unlinked.healed + self.settled + self.swept.healed
 
 
-async def finish(application: Application, outcome: Outcome, before: Before) -> GcReport:
+async def finish(
+    application: Application,
+    outcome: Outcome,
+    before: Before,
+    count: Callable[[Collection[str], Collection[str]], Counts],
+) -> GcReport:
+    """count: what the run leaves, given the runs and the chosen."""
     storage, run, freeing = application.storage, application.lock.run, application.freeing
     report = await _report(application, outcome)
     if back := sorted(set(outcome.healed_by_looks.links)):
@@ -51,17 +57,7 @@ async def finish(application: Application, outcome: Outcome, before: Before) -> 
     chosen = before.now.chosen
     if outcome.emptied.runs and (known := await read_counts(storage)) is not None:
         chosen |= known.chosen  # by journals that went with these
-    await write_counts(
-        storage,
-        count_inventory(
-            application.inventory,
-            runs={*before.now.runs, run},
-            chosen=chosen,
-            gone_links=outcome.unlinked.links,
-            gone_tags="gc_dead_tag",
-            gone_revisions="gc_dead_revision",
-        ),
-    )
+    await write_counts(storage, count({*before.now.runs, run}, chosen))
     kind = application.cache.known.kind
     told = application.cache.in_reach or kind != "redis"  # of one out of reach another run sees to it
     done = await application.journal.end({**asdict(report), "cache": kind if told else "unknown"})

@@ -68,20 +68,12 @@ class Looks:
                 await refuse_database_now(application.storage)
             await scanner.read_manifests()
             if heal:
-                healed = await self._heal(look, scanner)
+                healed = await application.heal(await Past.load(application.storage, look), look, scanner)
             if choose:
                 self.kept += await in_thread(self._keep_reached, look)
         finally:
             look.close()
         self._due_at = clock() + max(_LOOK_STANDS, clock() - began)
-        return healed
-
-    async def _heal(self, look: Inventory, scanner: Scanner) -> Healed:
-        application = self._application
-        past = await Past.load(application.storage, look)
-        healed = await application.give_back(look, scanner)
-        await past.note_given_back(application.storage, application.lock, healed.links)
-        await application.freeing.hold_for_unread(look)
         return healed
 
     def _keep_reached(self, look: Inventory) -> int:

@@ -3,37 +3,89 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
 
 from regstore.gc.apply.application import Application
 from regstore.gc.apply.finish import Outcome, finish
 from regstore.gc.apply.leftovers import forget_run, remove_folders, remove_outer_litter
 from regstore.gc.apply.looks import refuse_database_now
 from regstore.gc.apply.planning_again import planning_again
-from regstore.gc.apply.sweep import Sweep
-from regstore.gc.apply.unlink import Unlinking
+from regstore.gc.apply.sweep import Sweep, Swept
+from regstore.gc.apply.unlink import Unlinked, Unlinking
 from regstore.gc.begin import Begun
+from regstore.gc.counts import count_left
 from regstore.gc.failures import Failures, try_deleting
 from regstore.gc.heal import Healed
 from regstore.gc.planning import Planned
 from regstore.gc.report import GcReport
 from regstore.gc.trash import Emptied, empty_runs, without_damaged
 from regstore.state import RUNS
+from regstore.state.counts import Counts
 from regstore.state.journal import Journal
 
 
-async def apply_plan(planned: Planned, begun: Begun) -> GcReport:
+class Hands(Protocol):
+    """Who carries out what of an application goes by all links and blobs: this process, or a cluster."""
+
+    async def unlink(self) -> Unlinked: ...
+
+    async def sweep(self) -> Swept:
+        """After `unlink`, once."""
+        ...
+
+    async def settle(self) -> Healed:
+        """The last look, `settle` seconds after `sweep`."""
+        ...
+
+    async def forget_run(self) -> None:
+        """The registry's cache forgets all that this run removed, once more: a request that was under way may have told
+        it of that again."""
+        ...
+
+    def count(self, outcome: Outcome, runs: Collection[str], chosen: Collection[str]) -> Counts:
+        """What the run leaves in the store."""
+        ...
+
+
+class OwnHands:
+    """This process, by the application's inventory of the whole store."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._sweep: Final = Sweep(application)
+
+    async def unlink(self) -> Unlinked:
+        application = self._application
+        return await Unlinking(application, planning_again(application, application.options.plan)).run()
+
+    async def sweep(self) -> Swept:
+        return await self._sweep.run()
+
+    async def settle(self) -> Healed:
+        return await self._sweep.settle()
+
+    async def forget_run(self) -> None:
+        await forget_run(self._application)
+
+    def count(self, outcome: Outcome, runs: Collection[str], chosen: Collection[str]) -> Counts:
+        return count_left(self._application.inventory, runs=runs, chosen=chosen, gone_links=outcome.unlinked.links)
+
+
+async def apply_plan(planned: Planned, begun: Begun, hands: Callable[[Application], Hands] = OwnHands) -> GcReport:
     """Carry the plan out, once. Interrupted at any point, the next run finishes or begins again."""
     started = time.monotonic()
     await refuse_database_now(planned.storage)  # the plan may have waited for somebody's yes
     application = await _open(planned, begun)
-    unlinked = await Unlinking(application, planning_again(application, application.options.plan)).run()
-    sweep = Sweep(application)
-    swept = await sweep.run()
+    work = hands(application)
+    unlinked = await work.unlink()
+    swept = await work.sweep()
     changed = unlinked.anything_but_litter or swept.blobs or begun.freeing.expired
-    settled = await sweep.settle() if changed and not planned.options.offline else Healed()
+    settled = await work.settle() if changed and not planned.options.offline else Healed()
     litter = await remove_outer_litter(application)
-    await forget_run(application)
+    await work.forget_run()
     emptied = await _empty(application, begun.healed + unlinked.healed + settled + swept.healed)
     outcome = Outcome(
         healed=begun.healed,
@@ -45,7 +97,7 @@ async def apply_plan(planned: Planned, begun: Begun) -> GcReport:
         folders=await remove_folders(application),
         seconds=time.monotonic() - started,
     )
-    return await finish(application, outcome, planned.before)
+    return await finish(application, outcome, planned.before, partial(work.count, outcome))
 
 
 async def _open(planned: Planned, begun: Begun) -> Application:

@@ -71,7 +71,7 @@ class _Range:
     def __init__(self, context: Context, work: SweepRange) -> None:
         self._storage: Final = context.store
         self._concurrency: Final = context.concurrency
-        self._attempt: Final = context.attempt
+        self._is_again: Final = context.is_again
         self._work: Final = work
         self._journal = AttemptJournal(
             self._storage, work.run, shard=work.shard, step="sweep", attempt=context.attempt
@@ -92,7 +92,7 @@ class _Range:
     async def sweep(self) -> SweptRange:
         work, counters = self._work, self._storage.counters
         before = counters.repeated_deletes
-        if self._attempt:
+        if self._is_again:
             counters.repeated_deletes += len(work.digests)
         asked = clock()
         self._due_at = asked + (work.until - await latest(self._storage)) / _SECOND
@@ -150,7 +150,7 @@ class _Range:
     async def _taken_before(self, gone: Sequence[Blob]) -> set[str]:
         """Keys of those that this run has taken."""
         if not self._work.trash:
-            return {entry.key for entry in await self._journal.written_before()} if self._attempt else set()
+            return {entry.key for entry in await self._journal.written_before()} if self._is_again else set()
         copies = await self._taking.copies(gone[0], gone[-1])
         return {blob.key for blob in gone if copies.get(blob.key) == blob.size}
 

@@ -85,6 +85,17 @@ class Unlinked:
         return any(number for step, number in self.steps.items() if step is not Step.LITTER)
 
 
+NOTHING_UNLINKED: Final = Unlinked(
+    steps=dict.fromkeys(Step, 0),
+    uploads=0,
+    upload_bytes=0,
+    kept=0,
+    kept_keys=(),
+    healed=Healed(),
+    tags_back=(),
+)
+
+
 class Unlinking:
     """All links and uploads of a plan, the tables of `gc.plan.links`. manifests: what goes depends on them, so that
     looks read those that are new; without, only tags go. fates: gets that of each key that goes, or can't. before: what

@@ -98,7 +98,7 @@ async def unlink_group(
     need hold none."""
     storage = context.store
     before = storage.counters.repeated_deletes
-    if context.attempt:
+    if context.is_again:
         storage.counters.repeated_deletes += len(going) + len(uploads)
     inventory.scanned_at = work.scanned_at
     failures = _Noted(storage.url)
@@ -119,7 +119,7 @@ async def unlink_group(
         await load_record(storage, inventory)
     steps = {row.key: row.step for rows in going.slices() for row in rows}
     fates = dict.fromkeys(steps, Fate.KEPT)
-    written = await journal.written_before() if context.attempt else []
+    written = await journal.written_before() if context.is_again else []
     unlinking = Unlinking(apply, planning_again(apply, work.plan), fates=fates, before=written)
     await unlinking.unlink(group, going, uploads)
     unlinked = unlinking.unlinked()
