@@ -12,7 +12,6 @@ from regstore.cli.confirm import confirm_shown
 from regstore.cli.elsewhere import publish, state_elsewhere
 from regstore.cli.gc_options import Consent, Garbage, GcCache, Questions, TagsToGo, Way, plan_options, run_options
 from regstore.cli.gc_report import (
-    ShownPlan,
     plan_json,
     plan_numbers,
     print_freeing,
@@ -21,7 +20,7 @@ from regstore.cli.gc_report import (
     report_json,
     report_numbers,
 )
-from regstore.cli.gc_spark import Cluster, open_plan
+from regstore.cli.gc_spark import Cluster, open_on_cluster
 from regstore.cli.healed import print_healed
 from regstore.cli.locks import break_locks_openly, hold_lock_openly
 from regstore.cli.naming import full_digest, saying_what_was_meant
@@ -39,10 +38,12 @@ from regstore.cli.whose import refuse_told, say_whose
 from regstore.errors import EXIT_FAILURE, EXIT_OK, EXIT_PARTIAL
 
 if TYPE_CHECKING:
+    from regstore.gc.caches import RegistryCache
     from regstore.gc.plan import GcSummary
     from regstore.gc.report import GcReport
     from regstore.gc.run import GcRun, GcRunOptions
     from regstore.state.known_cache import KnownCache
+    from regstore.state.lock import Lock
     from regstore.storage.base import Storage
     from regstore.storage.registry_config import RegistryConfig
 
@@ -84,7 +85,7 @@ def gc(
         cache.restart_command,
     )
     if cluster.is_used:
-        cluster.check(questions, inventory, dry_run=dry_run)
+        cluster.check(options, questions, inventory, way.state_dir, dry_run=dry_run)
     told = cache.of(settings)
     shown = progress()
     with shown:
@@ -96,6 +97,7 @@ def gc(
             settings=settings,
             told=told,
             options=options,
+            cluster=cluster,
             yes=yes,
             break_lock=break_lock,
             state_dir=way.state_dir,
@@ -134,20 +136,26 @@ async def _explain(
             return Result(data=show_reasons(run, options.plan, tags, wanted))
 
 
-def _planned(
-    storage: Storage, options: GcRunOptions, cluster: Cluster, shown: Shown
-) -> AbstractAsyncContextManager[ShownPlan]:
+def _open(
+    storage: Storage,
+    options: GcRunOptions,
+    cluster: Cluster,
+    lock: Lock | None = None,
+    *,
+    cache: RegistryCache | None = None,
+    shown: Shown,
+) -> AbstractAsyncContextManager[GcRun]:
     if cluster.is_used:
-        return open_plan(storage, options, cluster, shown.show)
+        return open_on_cluster(storage, options, cluster, lock, cache, shown.show)
     from regstore.gc.run import open_run
 
-    return open_run(storage, options, on_event=shown.show)
+    return open_run(storage, options, lock, cache=cache, on_event=shown.show)
 
 
 async def _show(settings: StoreSettings, options: GcRunOptions, cluster: Cluster, shown: Shown) -> Result:
     storage, config = settings.open_with_config(read_only=True)
     options = _with_config(options, config)
-    async with storage, _planned(storage, options, cluster, shown) as run:
+    async with storage, _open(storage, options, cluster, shown=shown) as run:
         shown.clear()
         say_whose(storage.url, run.database)
         print_plan(storage.url, run, options)
@@ -165,13 +173,14 @@ class _Collection:
     settings: StoreSettings
     told: CacheOptions
     options: GcRunOptions
+    cluster: Cluster
     yes: bool
     break_lock: bool
     state_dir: Path | None
     shown: Shown
 
     async def run(self) -> Result:
-        from regstore.gc.run import open_run, require_registry
+        from regstore.gc.planning import require_registry
         from regstore.inventory.whose import Use
 
         store, config = self.settings.open_with_config()
@@ -185,7 +194,7 @@ class _Collection:
         async with AsyncExitStack() as stack:
             storage: Storage = await stack.enter_async_context(store)
             elsewhere = None
-            if options.offline and not options.trash:
+            if options.offline and not options.trash and not self.cluster.is_used:
                 elsewhere = await stack.enter_async_context(
                     state_elsewhere(storage, self.state_dir, self.shown.show)
                 )
@@ -196,7 +205,7 @@ class _Collection:
             await require_registry(storage)
             async with (
                 hold_lock_openly(storage, command="gc") as lock,
-                open_run(storage, options, lock, cache=cache, on_event=self.shown.show) as run,
+                _open(storage, options, self.cluster, lock, cache=cache, shown=self.shown) as run,
             ):
                 self.shown.clear()
                 await remember_cache(storage, cache.known)

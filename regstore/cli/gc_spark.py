@@ -1,4 +1,4 @@
-"""`regstore gc --engine spark`: the options, and the plan that a cluster makes."""
+"""`regstore gc --engine spark`: the options, and the run that a cluster makes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from regstore.errors import InputError
 
 if TYPE_CHECKING:
     from regstore.events import OnEvent
+    from regstore.gc.caches import RegistryCache
     from regstore.gc.run_options import GcRunOptions
     from regstore.spark.options import SparkOptions
-    from regstore.spark.run import SparkPlan
+    from regstore.spark.run import SparkRun
+    from regstore.state.lock import Lock
     from regstore.storage.base import Storage
 
 
@@ -42,16 +44,34 @@ class Cluster(Engine):
         ),
     ] = None
 
-    def check(self, questions: Questions, inventory: Path | None, *, dry_run: bool) -> None:
-        """InputError where something else is asked for that one machine has to do."""
+    def check(
+        self,
+        options: GcRunOptions,
+        questions: Questions,
+        inventory: Path | None,
+        state_dir: Path | None,
+        *,
+        dry_run: bool,
+    ) -> None:
+        """InputError where something is asked for that one machine has to do, before anything of Spark is started."""
+        from regstore.spark.run import refuse_options
+
         if questions.explain or questions.why:
             raise InputError("--explain and --why look at one inventory: leave out --engine spark")
         if inventory is not None:
             raise InputError("with --engine spark there is no one inventory that --inventory could keep")
-        if not dry_run:
+        if state_dir is not None:
             raise InputError(
-                "with --engine spark gc only plans as yet: say --dry-run; a run that removes works on one machine"
+                "the executors look at the lock and write the journal in the store itself: leave out --state-dir, or "
+                "--engine spark"
             )
+        if not dry_run and not options.offline:
+            raise InputError(
+                "with --engine spark gc removes only while the registry stands still, as yet: say --offline, or "
+                "--dry-run"
+            )
+        self.options()
+        refuse_options(options)
 
     def options(self) -> SparkOptions:
         from regstore.inventory.cache import default_cache_dir
@@ -71,16 +91,20 @@ class Cluster(Engine):
 
 
 @asynccontextmanager
-async def open_plan(
-    storage: Storage, options: GcRunOptions, cluster: Cluster, on_event: OnEvent
-) -> AsyncIterator[SparkPlan]:
+async def open_on_cluster(
+    storage: Storage,
+    options: GcRunOptions,
+    cluster: Cluster,
+    lock: Lock | None,
+    cache: RegistryCache | None,
+    on_event: OnEvent,
+) -> AsyncIterator[SparkRun]:
     """In a session of its own."""
-    from regstore.spark.run import open_spark_plan, refuse_options
+    from regstore.spark.run import open_spark_run
 
     told = cluster.options()
-    refuse_options(options)
     async with (
         opened_session(told) as session,
-        open_spark_plan(session, storage, options, told, on_event=on_event) as plan,
+        open_spark_run(session, storage, options, told, lock, cache=cache, on_event=on_event) as run,
     ):
-        yield plan
+        yield run

@@ -17,7 +17,7 @@ One copy a blob and one DeleteObjects a thousand keys.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from regstore.gc.stops import refuse_symbolic_links, stops
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import scan
 from regstore.inventory.whose import Use, refuse_database
-from regstore.state.counts import write_counts
+from regstore.state.counts import Counts, write_counts
 from regstore.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -146,9 +146,16 @@ class GcRun:
             raise InputError("a plan is applied once; open a new run")
         self._applied = True
         self.check()
+        return await self._carry_out(begun)
+
+    async def _carry_out(self, begun: Begun) -> GcReport:
         from regstore.gc.apply.steps import apply_plan
 
         return await apply_plan(self._planned, begun)
+
+    def _count(self, runs: Collection[str], chosen: Collection[str]) -> Counts:
+        """What stands, as long as nothing of the plan went."""
+        return count_inventory(self.inventory, runs=runs, chosen=chosen)
 
     async def rest(self) -> GcReport:
         """Instead of `apply` where nothing is to do: no run is written, but what earlier ones left may wait for a
@@ -161,7 +168,7 @@ class GcRun:
         """That this run has come to its end without a change, for the next one to compare with. Written where it is not
         what the last one has left."""
         before = self._planned.before
-        now = count_inventory(self.inventory, runs=before.now.runs, chosen=before.now.chosen)
+        now = self._count(before.now.runs, before.now.chosen)
         if now != before.last and self._begun is not None:
             await write_counts(self._planned.storage, now)
 

@@ -6,6 +6,7 @@ none stand elsewhere: much less than the last run left (`gc.planning`), a metada
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from regstore import layout
@@ -38,10 +39,15 @@ def stops(summary: GcSummary, options: GcRunOptions) -> list[str]:
 
 def refuse_symbolic_links(storage: Storage) -> None:
     """Refused where the listings so far came upon any in the registry: the scan does not know what they keep."""
-    links = sorted(key for key in storage.symlinks if key.startswith(layout.PREFIX))
+    refuse_these(storage.url, storage.symlinks)
+
+
+def refuse_these(url: str, symlinks: Iterable[str]) -> None:
+    """The same of symbolic links that were come upon anywhere."""
+    links = sorted(key for key in symlinks if key.startswith(layout.PREFIX))
     if links:
         raise Refused(
-            f"{storage.url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
+            f"{url} holds symbolic links ({len(links)}, such as {links[0]}); what lies behind them "
             "is not seen, so what it keeps would be lost: replace them by bind mounts, or move the data"
         )
 

@@ -20,7 +20,16 @@ from regstore.spark.manifest_rounds import as_rows, ask_all, read_all
 from regstore.spark.tasks.executing import StoreWork
 from regstore.spark.tasks.listing import shard_of_name
 from regstore.spark.tasks.loading import LOADED, ODD_LINK, RECORD, UPLOAD, Loaded, LoadTask
-from regstore.spark.tasks.planning import DROPPED, FACTS, REACHED_ODD, SMALL, BlobsTask, LinksTask, RootsTask
+from regstore.spark.tasks.planning import (
+    DROPPED,
+    FACTS,
+    REACHED_ODD,
+    SMALL,
+    BlobsTask,
+    LinksTask,
+    LinksTold,
+    RootsTask,
+)
 from regstore.spark.tasks.rows import DDL, TABLES, put_in, row_batch
 from regstore.spark.work_folder import WorkFolder
 from regstore.state.counts import Counts
@@ -44,8 +53,12 @@ class Listed:
     of_shards: Sequence[Loaded]
 
     @property
+    def blobs_listed(self) -> int:
+        return self.of_blobs.get("blob", 0)
+
+    @property
     def counts(self) -> list[Counts]:
-        return [*(each.counts for each in self.of_shards), Counts(blobs=self.of_blobs.get("blob", 0))]
+        return [*(each.counts for each in self.of_shards), Counts(blobs=self.blobs_listed)]
 
     @property
     def is_empty(self) -> bool:
@@ -55,12 +68,13 @@ class Listed:
 @dataclass(frozen=True, kw_only=True)
 class PlannedRows:
     """links and blobs: rows of what goes (`LinksTask`, `BlobsTask`). why: no blob may go, "" where any may. facts: of
-    all parts."""
+    all parts. left: of each shard of repositories, what its plan leaves."""
 
     links: DataFrame
     blobs: DataFrame
     why: str
     facts: Sequence[Facts]
+    left: Sequence[Counts]
 
     def small(self) -> list[bytes]:
         """As `inventory.unlinked.small_unlinked` gives them."""
@@ -70,7 +84,8 @@ class PlannedRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """now: the store's time when the listing began, in microseconds. Every method blocks until its jobs have ended."""
+    """now: the store's time when the run's listing began, in microseconds. look: begins the names of the stages, for
+    one of several looks of a run. Every method blocks until its jobs have ended."""
 
     session: SparkSession
     work: WorkFolder
@@ -79,28 +94,31 @@ class Flow:
     now: int
     shards: int
     on_event: OnEvent
+    look: str = ""
 
     def list_blobs(self) -> DataFrame:
         """Before `list_links`: a blob that no link reaches was then unreferenced after it had been listed."""
         self._tell("listing blobs")
-        return list_all(self.session, self.work, self.store, layout.BLOBS, "blobs", ranges=self.shards, shards=0)
+        name = f"{self.look}blobs"
+        return list_all(self.session, self.work, self.store, layout.BLOBS, name, ranges=self.shards, shards=0)
 
     def list_links(self, uploads: Sequence[MultipartUpload]) -> DataFrame:
         """Tables of each shard."""
         self._tell("listing repositories")
+        name = f"{self.look}links"
         pages = list_all(
-            self.session, self.work, self.store, layout.REPOSITORIES, "links", ranges=1, shards=self.shards
+            self.session, self.work, self.store, layout.REPOSITORIES, name, ranges=1, shards=self.shards
         )
         self._tell("reading links")
         policy = self.options.policy
         task = LoadTask(store=self.store, record=policy is not None and policy.needs_time)
-        return self._run("load", pages.unionByName(self._uploads(uploads)), task)
+        return self.run("load", pages.unionByName(self._uploads(uploads)), task)
 
     def _uploads(self, uploads: Sequence[MultipartUpload]) -> DataFrame:
         if not uploads:
             return self.session.createDataFrame([], DDL)
         names = [layout.repository_around(each.key) for each in uploads]
-        return self._small(
+        return self.small(
             UPLOAD,
             {
                 "shard": [shard_of_name(name, self.shards) for name in names],
@@ -121,13 +139,21 @@ class Flow:
             of_shards=[pickle.loads(rows) for rows in self._pickled(loaded, LOADED)],
         )
 
-    def plan(self, listed: Listed, multipart_uploads_unknown: str, whole: Inventory) -> PlannedRows:
-        """whole: gets what the driver has to plan itself, and the tags that rules take."""
+    def read_manifests(self, listed: Listed) -> DataFrame:
+        """What each shard plans by: its tables, and the manifests that it asks for."""
         self._tell("reading manifests")
-        manifests = read_all(self.session, self.work, self.store, listed.loaded, listed.blobs, tasks=self.shards)
-        given = ask_all(listed.loaded, manifests)
+        manifests = read_all(
+            *(self.session, self.work, self.store, listed.loaded, listed.blobs), name=self.look, tasks=self.shards
+        )
+        given = self.work.stage(f"{self.look}given", ask_all(listed.loaded, manifests))
+        return listed.loaded.filter(one_of((*TABLES, RECORD))).unionByName(given)
+
+    def plan(
+        self, listed: Listed, shards: DataFrame, multipart_uploads_unknown: str, whole: Inventory
+    ) -> PlannedRows:
+        """shards: as `read_manifests` has them. whole: gets what the driver has to plan itself, and the tags that rules
+        take."""
         self._tell("planning")
-        shards = listed.loaded.filter(_one_of((*TABLES, RECORD))).unionByName(given)
         told: dict[str, Any] = {
             "options": self.options,
             "now": self.now,
@@ -135,23 +161,23 @@ class Flow:
         }
         if any(each.odd for each in listed.of_shards):
             odd_links = listed.loaded.filter(f"relation = '{ODD_LINK}'").select("shard", "digest").distinct()
-            reached = self._run("roots", shards, RootsTask(**told)).select("digest").distinct()
+            reached = self.run("roots", shards, RootsTask(**told)).select("digest").distinct()
             odd = odd_links.join(reached, "digest").selectExpr(f"'{REACHED_ODD}' as relation", "shard", "digest")
             shards = shards.unionByName(as_rows(odd))
-        links = self._run("plan-links", shards, LinksTask(**told))
-        parts = [pickle.loads(rows) for rows in self._pickled(links, FACTS)]
-        facts: list[Facts] = [each for each, _ in parts]
-        why = next((reason for _, reason in parts if reason), "")
+        links = self.run("plan-links", shards, LinksTask(**told))
+        parts: list[LinksTold] = [pickle.loads(rows) for rows in self._pickled(links, FACTS)]
+        facts = [part.facts for part in parts]
+        why = next((part.blocked for part in parts if part.blocked), "")
         blobs, of_blobs = self._plan_blobs(listed, links, facts, blocked=bool(why))
         facts += of_blobs
         facts.append(self._plan_whole(listed, links, blobs, whole))
-        return PlannedRows(links=links, blobs=blobs, why=why, facts=facts)
+        return PlannedRows(links=links, blobs=blobs, why=why, facts=facts, left=[part.left for part in parts])
 
     def _plan_blobs(
         self, listed: Listed, links: DataFrame, facts: Sequence[Facts], *, blocked: bool
     ) -> tuple[DataFrame, list[Facts]]:
         newest = max((each.newest_link for each in facts if each.newest_link is not None), default=None)
-        told = links.filter(f"{_one_of(BY_DIGEST)} and digest is not null")
+        told = links.filter(f"{one_of(BY_DIGEST)} and digest is not null")
         every = listed.blobs.filter("relation = 'blob'").unionByName(told)
         every = every.selectExpr(
             *(
@@ -160,26 +186,26 @@ class Flow:
             )
         )
         task = BlobsTask(options=self.options, now=self.now, blocked=blocked, newest_link=newest)
-        blobs = self._run("plan-blobs", every, task)
-        return blobs, [pickle.loads(rows)[0] for rows in self._pickled(blobs, FACTS)]
+        blobs = self.run("plan-blobs", every, task)
+        return blobs, [pickle.loads(rows) for rows in self._pickled(blobs, FACTS)]
 
     def _plan_whole(self, listed: Listed, links: DataFrame, blobs: DataFrame, whole: Inventory) -> Facts:
         """Here: unknown keys and litter are few."""
         if any(listed.of_blobs.get(relation) for relation in _OF_WHOLE):
-            self._bring(listed.blobs.filter(_one_of(_OF_WHOLE)), whole)
+            self.bring(listed.blobs.filter(one_of(_OF_WHOLE)), whole)
         if any(each.outside for each in listed.of_shards):
-            self._bring(listed.loaded.filter(_one_of(_OF_WHOLE)), whole)
+            self.bring(listed.loaded.filter(one_of(_OF_WHOLE)), whole)
         question = Question(whole, self.options, self.now)
         question.make_tables("roots")
         open_whole(question)
         if "litter" in question.present:
-            self._bring(links.filter("relation = 'standing_repository'"), whole)
+            self.bring(links.filter("relation = 'standing_repository'"), whole)
         wanted = ask_for_blobs(question)
         if wanted:
-            asked = self._small("asked", {"digest": wanted}).select("digest")
+            asked = self.small("asked", {"digest": wanted}).select("digest")
             dead = blobs.filter("relation = 'gc_dead_blob'")
             for frame in (listed.blobs.filter("relation = 'blob'"), dead):
-                self._bring(frame.join(asked, "digest", "left_semi").select(*frame.columns), whole)
+                self.bring(frame.join(asked, "digest", "left_semi").select(*frame.columns), whole)
         if self.options.policy is not None:
             self._bring_dropped(links, whole)
         return plan_whole(question)
@@ -190,7 +216,7 @@ class Flow:
             "create or replace temp table dropped (repository_name varchar, name varchar, target blob, mtime bigint,"
             " rule integer, fate varchar, time bigint, time_by varchar, place bigint, rule_name varchar)"
         )
-        self._bring(links.filter(f"relation = '{DROPPED}'"), whole)
+        self.bring(links.filter(f"relation = '{DROPPED}'"), whole)
         whole.execute(
             "insert into repository select row_number() over (), name"
             " from (select distinct repository_name as name from dropped)"
@@ -204,12 +230,12 @@ class Flow:
             " from dropped d join repository r on r.name = repository_name"
         )
 
-    def _run(self, name: str, rows: DataFrame, task: Any) -> DataFrame:
+    def run(self, name: str, rows: DataFrame, task: Any) -> DataFrame:
         """A stage of tasks that get a shard each, whole."""
         sorted_rows = rows.repartition(self.shards, "shard").sortWithinPartitions("shard")
-        return self.work.stage(name, sorted_rows.mapInArrow(task.__call__, DDL))
+        return self.work.stage(f"{self.look}{name}", sorted_rows.mapInArrow(task.__call__, DDL))
 
-    def _small(self, relation: str, columns: dict[str, list[Any]]) -> DataFrame:
+    def small(self, relation: str, columns: dict[str, list[Any]]) -> DataFrame:
         rows = [tuple(row.values()) for row in row_batch(relation, columns).to_pylist()]
         return self.session.createDataFrame(rows, DDL)
 
@@ -217,24 +243,28 @@ class Flow:
         rows = frame.filter(f"relation = '{relation}'").orderBy("shard").select("rows").collect()
         return [bytes(row.rows) for row in rows]
 
-    def _bring(self, frame: DataFrame, inventory: Inventory) -> None:
+    def bring(self, frame: DataFrame, inventory: Inventory) -> None:
         """To the driver, some at a time."""
         import pyarrow as pa
 
         some: dict[str, list[Any]] = {}
+
+        def put(batches: list[Any]) -> None:
+            inventory.make_room(put_in(inventory, pa.Table.from_batches(batches).combine_chunks().to_batches()[0]))
+
         for row in frame.toLocalIterator():
             values = {name: value for name, value in row.asDict().items() if name != "relation"}
             batch = row_batch(row.relation, {name: [value] for name, value in values.items()})
             some.setdefault(row.relation, []).append(batch)
             if len(some[row.relation]) >= 1000:
-                put_in(inventory, pa.Table.from_batches(some.pop(row.relation)).combine_chunks().to_batches()[0])
+                put(some.pop(row.relation))
         for batches in some.values():
-            put_in(inventory, pa.Table.from_batches(batches).combine_chunks().to_batches()[0])
+            put(batches)
 
     def _tell(self, phase: str) -> None:
         self.on_event(Progress(phase=phase, done=0))
 
 
-def _one_of(relations: Collection[str]) -> str:
+def one_of(relations: Collection[str]) -> str:
     names = ", ".join(f"'{name}'" for name in relations)
     return f"relation in ({names})"

@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from regstore import layout
+from regstore.gc.stops import refuse_these
 from regstore.spark.tasks.executing import StoreWork
-from regstore.spark.tasks.listing import REST, ListTask
+from regstore.spark.tasks.listing import REST, SYMLINK, ListTask
 from regstore.spark.tasks.rows import DDL, SCHEMA
 from regstore.spark.work_folder import WorkFolder, union
 
@@ -24,15 +25,17 @@ def list_all(
     session: SparkSession, work: WorkFolder, store: StoreWork, prefix: str, name: str, *, ranges: int, shards: int
 ) -> DataFrame:
     """Rows as `ListTask` gives them, of all below the prefix. ranges: of digests to begin with, where blobs are listed
-    (shards 0)."""
+    (shards 0). Refused where symbolic links hide what lies behind them."""
     left = digest_ranges(ranges) if not shards else [("", "")]
     pages, frames, number = _FIRST, [], 0
     while left:
         task = ListTask(store=store, prefix=prefix, pages=pages, shards=shards)
         frame = _frame(session, left).mapInArrow(task.__call__, DDL)
         stage = work.stage(f"{name}-{number}", frame)
-        frames.append(stage.filter(f"relation <> '{REST}'"))
-        left = [(row.text, row.why) for row in stage.filter(f"relation = '{REST}'").select("text", "why").collect()]
+        frames.append(stage.filter(f"relation not in ('{REST}', '{SYMLINK}')"))
+        told = stage.filter(f"relation in ('{REST}', '{SYMLINK}')").select("relation", "text", "why").collect()
+        refuse_these(store.url, [row.text for row in told if row.relation == SYMLINK])
+        left = [(row.text, row.why) for row in told if row.relation == REST]
         pages, number = min(pages * 4, _MOST), number + 1
     return union(session, frames)
 

@@ -24,9 +24,17 @@ _NAMES_MANIFEST: Final = f"relation = 'edge' and kind = {int(EdgeKind.MANIFEST)}
 
 
 def read_all(
-    session: SparkSession, work: WorkFolder, store: StoreWork, loaded: DataFrame, blobs: DataFrame, *, tasks: int
+    session: SparkSession,
+    work: WorkFolder,
+    store: StoreWork,
+    loaded: DataFrame,
+    blobs: DataFrame,
+    *,
+    name: str,
+    tasks: int,
 ) -> DataFrame:
-    """`manifest` and `edge` of all that links name as manifests, and of what these do. Each once."""
+    """`manifest` and `edge` of all that links name as manifests, and of what these do. Each once. name: begins those of
+    the stages."""
     sizes = blobs.filter("relation = 'blob'").selectExpr("digest", "size as blob_size").dropDuplicates(["digest"])
     wanted = loaded.filter(f"relation = '{WANTED}'").select("digest").distinct().join(sizes, "digest", "left")
     kept = work.kept(KEPT)
@@ -41,10 +49,10 @@ def read_all(
             asked = asked.join(known, "digest", "left_anti").select(*SCHEMA)
             same = kept.filter(f"relation = 'edge' or {_READABLE}").join(known, "digest", "left_semi")
             once = ["relation", "digest", "other", "kind", "size"]
-            found.append(work.stage(f"known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
+            found.append(work.stage(f"{name}known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
         task = ReadTask(store=store, sample=sample)
         rows = asked.repartition(tasks, "digest").mapInArrow(task.__call__, DDL)
-        found.append(work.keep(KEPT, str(number), rows))
+        found.append(work.keep(KEPT, f"{name}{number}", rows))
         frames += found
         done = union(session, frames).filter("relation = 'manifest'").select("digest")
         children = union(session, found).filter(_NAMES_MANIFEST).selectExpr("other as digest").distinct()

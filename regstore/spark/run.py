@@ -1,75 +1,139 @@
-"""A plan on a cluster, and its summary: the same as that of `gc.run.open_run` without the lock."""
+"""A run of gc on a cluster: as `gc.run`, and applied by `hands`.
+
+async with open_spark_run(session, storage, options, spark) as run:      # a dry run: nothing is written
+    print(run.summary)
+"""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from regstore.concurrency import in_thread
 from regstore.errors import InputError
 from regstore.events import OnEvent, ignore
+from regstore.gc.caches import NoCache, RegistryCache
 from regstore.gc.counts import add_counts
-from regstore.gc.plan import GcSummary
 from regstore.gc.plan.summary import summarize
-from regstore.gc.planning import compare_counts, look_further
+from regstore.gc.planning import Planned, compare_counts, look_further
+from regstore.gc.run import GcRun
 from regstore.gc.run_options import GcRunOptions
-from regstore.gc.stops import stops
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner, ScanOptions
-from regstore.inventory.whose import database_in_use
-from regstore.spark.flow import Flow, PlannedRows
+from regstore.inventory.whose import Use, database_in_use, refuse_database
+from regstore.spark.cluster import Cluster, open_cluster
+from regstore.spark.flow import PlannedRows
+from regstore.spark.healing import open_part
+from regstore.spark.looks import Sight, look_at_all, standing_blobs
 from regstore.spark.options import SparkOptions
-from regstore.spark.session import check_executors
-from regstore.spark.tasks.executing import store_work
-from regstore.spark.work_folder import WorkFolder
+from regstore.state.counts import Counts, write_counts
 from regstore.storage.base import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-T = TypeVar("T")
+    from regstore.gc.apply.application import Application
+    from regstore.gc.begin import Begun
+    from regstore.gc.report import GcReport
+    from regstore.spark.hands import ClusterHands
+    from regstore.state.lock import Lock
 
-#: Requests at once of one task, where that is not bounded by less.
-_AT_ONCE = 32
-_SHARDS_A_CORE = 4
 
+class SparkRun(GcRun):
+    """inventory: holds of the plan's tables what the driver has planned, and what is told of tags that rules take."""
 
-@dataclass(frozen=True, kw_only=True)
-class SparkPlan:
-    """summary: of the plan. inventory: holds of the plan's tables what is told of tags that rules take. database: what
-    says that the registry's metadata is in a database; "" where nothing does. stops: why it would be refused. rows:
-    what goes, as long as the plan is open."""
+    def __init__(self, planned: Planned, begun: Begun | None, sight: Sight) -> None:
+        super().__init__(planned, begun)
+        self._sight = sight
+        #: From `apply` on.
+        self.hands: ClusterHands | None = None
 
-    summary: GcSummary
-    inventory: Inventory
-    database: str
-    stops: list[str]
-    rows: PlannedRows
+    @property
+    def rows(self) -> PlannedRows:
+        """What goes, as long as the run is open."""
+        return self._sight.rows
+
+    async def _carry_out(self, begun: Begun) -> GcReport:
+        from regstore.gc.apply.steps import apply_plan
+        from regstore.spark.hands import ClusterHands
+
+        def hands(application: Application) -> ClusterHands:
+            self.hands = ClusterHands(application, self._sight)
+            return self.hands
+
+        return await apply_plan(self._planned, begun, hands)
+
+    def _count(self, runs: Collection[str], chosen: Collection[str]) -> Counts:
+        return add_counts(self._sight.listed.counts, runs=runs, chosen=chosen)
 
 
 @asynccontextmanager
-async def open_spark_plan(
+async def open_spark_run(
     session: SparkSession,
     storage: Storage,
     options: GcRunOptions,
     spark: SparkOptions,
+    lock: Lock | None = None,
     *,
+    cache: RegistryCache | None = None,
     on_event: OnEvent = ignore,
-) -> AsyncIterator[SparkPlan]:
-    """List, read and plan; nothing is written to the store. The errors are those of one process, and InputError and
-    Refused as `work_folder` and `session` say."""
+) -> AsyncIterator[SparkRun]:
+    """List, read and plan, as `gc.run.open_run`; the errors are its, and InputError and Refused as `cluster` says."""
     refuse_options(options)
-    run = _Run(session, storage, options, spark, on_event)
-    await run.open()
-    try:
-        with Inventory() as inventory:
-            yield await run.plan(inventory)
-    finally:
-        await run.close()
+    cache = cache or NoCache("unknown")
+    async with open_cluster(session, storage, options, spark, on_event) as cluster:
+        with Inventory() as whole:
+            yield await _open(cluster, storage, whole, options, lock, cache, on_event)
+
+
+async def _open(
+    cluster: Cluster,
+    storage: Storage,
+    whole: Inventory,
+    options: GcRunOptions,
+    lock: Lock | None,
+    cache: RegistryCache,
+    on_event: OnEvent,
+) -> SparkRun:
+    flow, begun = cluster.flow, None
+    whole.scanned_at, whole.database = flow.now, await database_in_use(storage)
+    if lock is not None:
+        refuse_database(storage.url, whole.database or options.database, Use.REMOVE)
+    listed = await look_at_all(cluster, flow, storage, whole)
+    first = listed
+    before = await compare_counts(
+        storage,
+        options,
+        lambda runs, chosen: add_counts(first.counts, runs=runs, chosen=chosen),
+        lambda: first.is_empty,
+    )
+    if lock is not None and before.forgets_last:
+        await write_counts(storage, before.now)
+    shards = await cluster.run(lambda: flow.read_manifests(listed))
+    if lock is not None:
+        from regstore.gc.begin import begin_by
+
+        blobs = standing_blobs(listed)
+        async with open_part(cluster, storage, options.scan, flow, shards, blobs) as part:
+            begun = await begin_by(part.past, storage, part.inventory, part.scanner, options, lock, cache)
+        if not begun.healed.nothing:
+            # The plan is of what came back, too. Its ages are as of the first listing.
+            flow = cluster.look(0)
+            listed = await look_at_all(cluster, flow, storage, whole)
+            shards = await cluster.run(lambda: flow.read_manifests(listed))
+    rows = await cluster.run(lambda: flow.plan(listed, shards, whole.multipart_uploads_unknown, whole))
+    summary = summarize(rows.facts, options.plan.policy, sweep_blocked=rows.why)
+    small = await cluster.run(rows.small) if summary.unlinked.blobs else []
+    summary = await look_further(storage, summary, before, lambda: small, concurrency=options.scan.concurrency)
+    planned = Planned(
+        storage=storage,
+        inventory=whole,
+        options=options,
+        cache=cache,
+        before=before,
+        summary=summary,
+        on_event=on_event,
+    )
+    return SparkRun(planned, begun, Sight(cluster=cluster, flow=flow, listed=listed, shards=shards, rows=rows))
 
 
 def refuse_options(options: GcRunOptions) -> None:
@@ -89,90 +153,3 @@ def refuse_options(options: GcRunOptions) -> None:
             "rules that choose by when images were made read their configs, and so work on one machine: leave out "
             "--engine spark"
         )
-
-
-class _Run:
-    def __init__(
-        self,
-        session: SparkSession,
-        storage: Storage,
-        options: GcRunOptions,
-        spark: SparkOptions,
-        on_event: OnEvent,
-    ) -> None:
-        self._session = session
-        self._storage = storage
-        self._options = options
-        self._spark = spark
-        self._on_event = on_event
-        self._work: WorkFolder | None = None
-
-    async def open(self) -> None:
-        """All that is refused is refused here."""
-        cores = max(1, self._session.sparkContext.defaultParallelism)
-        self._shards = self._spark.shards or _SHARDS_A_CORE * cores
-        storage = self._storage
-        self._store = await store_work(
-            storage,
-            concurrency=min(_AT_ONCE, self._options.scan.concurrency),
-            rate=self._spark.request_rate / cores,
-        )
-        if self._spark.shards:
-            self._session.conf.set("spark.sql.shuffle.partitions", str(self._spark.shards))
-        name = secrets.token_hex(8)
-        self._work = await self.in_spark(
-            lambda: WorkFolder.open(self._session, self._spark.work, name, store=storage.url)
-        )
-        await self.in_spark(lambda: check_executors(self._session, self._store))
-
-    async def close(self) -> None:
-        if self._work is not None:
-            await self.in_spark(self._work.close)
-
-    async def plan(self, inventory: Inventory) -> SparkPlan:
-        assert self._work is not None
-        storage, options = self._storage, self._options
-        database = await database_in_use(storage) or options.database
-        inventory.scanned_at = await storage.now()
-        flow = Flow(
-            session=self._session,
-            work=self._work,
-            store=self._store,
-            options=options.plan,
-            now=inventory.scanned_at,
-            shards=self._shards,
-            on_event=self._on_event,
-        )
-        blobs = await self.in_spark(flow.list_blobs)
-        scanner = Scanner(storage, inventory, ScanOptions(cache_dir=None))
-        uploads = [upload for _, upload in await scanner.find_multipart_uploads()]
-        loaded = await self.in_spark(lambda: flow.list_links(uploads))
-        listed = await self.in_spark(lambda: flow.look_at(blobs, loaded))
-        before = await compare_counts(
-            storage,
-            options,
-            lambda runs, chosen: add_counts(listed.counts, runs=runs, chosen=chosen),
-            lambda: listed.is_empty,
-        )
-        unknown = inventory.multipart_uploads_unknown
-        planned = await self.in_spark(lambda: flow.plan(listed, unknown, inventory))
-        summary = summarize(planned.facts, options.plan.policy, sweep_blocked=planned.why)
-        summary = await look_further(storage, summary, before, planned.small, concurrency=options.scan.concurrency)
-        return SparkPlan(
-            summary=summary,
-            inventory=inventory,
-            database=database,
-            stops=stops(summary, options),
-            rows=planned,
-        )
-
-    async def in_spark(self, work: Callable[[], T]) -> T:
-        """In a thread. Cancelled, it cancels Spark's jobs, and waits for their end."""
-        running = asyncio.ensure_future(in_thread(work))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self._session.sparkContext.cancelAllJobs()
-            with suppress(Exception):
-                await running
-            raise

@@ -39,11 +39,12 @@ class _Pace:
         self._pause = 1 / rate
         self._next = 0.0
 
-    async def turn(self) -> None:
+    def take(self) -> float:
+        """A turn; how many seconds later it is."""
         now = time.monotonic()
         at = max(self._next, now)
         self._next = at + self._pause
-        await asyncio.sleep(at - now)
+        return at - now
 
 
 _PACE: Final[ContextVar[_Pace | None]] = ContextVar("pace", default=None)
@@ -60,7 +61,10 @@ def paced(rate: float) -> Iterator[None]:
 
 
 async def wait_for_turn() -> None:
-    """Before a request is signed."""
+    """Before a request is signed. What must be sent before a certain time does not wait: what comes after it waits the
+    longer."""
     pace = _PACE.get()
     if pace is not None:
-        await pace.turn()
+        later = pace.take()
+        if _CHECK.get() is None:
+            await asyncio.sleep(later)

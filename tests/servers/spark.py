@@ -41,6 +41,16 @@ class SparkCluster:
                     found.append(int(status.parent.name))
         return sorted(found)
 
+    def pythons(self) -> list[int]:
+        """Processes of Python that run tasks, or wait for some."""
+        daemons: dict[int, int] = {}
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if b"pyspark.daemon" in (status.parent / "cmdline").read_bytes():
+                    daemons[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+        executors = set(self.executors())
+        return sorted(pid for pid, parent in daemons.items() if daemons.get(parent) in executors)
+
     def logs(self) -> str:
         """The ends of what the daemons and the executors said."""
         files = [*sorted(self.folder.glob("*.log")), *sorted(self.folder.glob("work-*/app-*/*/stderr"))[-2:]]

@@ -18,7 +18,7 @@ from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import REPOSITORIES
 from regstore.spark.options import SparkOptions
-from regstore.spark.run import SparkPlan, open_spark_plan
+from regstore.spark.run import SparkRun, open_spark_run
 from regstore.spark.tasks.rows import put_in, row_batch
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, NOW, registries
@@ -101,7 +101,7 @@ def rows_of(inventory: Inventory, relation: str) -> set[Any]:
     return set(rows)
 
 
-def planned_rows(plan: SparkPlan) -> dict[str, set[Any]]:
+def planned_rows(plan: SparkRun) -> dict[str, set[Any]]:
     found = {"gc_dead_litter": rows_of(plan.inventory, "gc_dead_litter")}
     with Inventory() as inventory:
         inventory.execute("create table gc_dead_blob (digest blob, size bigint, mtime bigint)")
@@ -119,7 +119,7 @@ def planned_rows(plan: SparkPlan) -> dict[str, set[Any]]:
 
 async def compare(
     session: SparkSession, stores: MemoryStores, url: str, options: GcOptions, work: Path, *, shards: int
-) -> SparkPlan:
+) -> SparkRun:
     ago = time.time_ns() // 1000 - NOW
     how = GcRunOptions(
         plan=replace(options, grace=ago + GRACE, uploads_older_than=ago + 3 * DAY),
@@ -129,7 +129,7 @@ async def compare(
     async with (
         stores.open(url) as storage,
         open_run(storage, how) as one,
-        open_spark_plan(session, storage, how, spark) as plan,
+        open_spark_run(session, storage, how, spark) as plan,
     ):
         rows = planned_rows(plan)
         for relation, found in rows.items():

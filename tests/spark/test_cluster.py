@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,22 +20,25 @@ from urllib.parse import unquote
 import pytest
 
 from regstore.cli.submit import regstore_spark
-from regstore.errors import InputError, NoSuchBucket, Refused, RegstoreError
+from regstore.digest import Digest
+from regstore.errors import InputError, LockLost, NoSuchBucket, Refused, RegstoreError
 from regstore.events import Event, Progress
 from regstore.gc.plan import GcOptions
 from regstore.gc.run import open_run
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import BLOBS, REPOSITORIES
+from regstore.layout import BLOBS, REPOSITORIES, RevisionLinkKey, blob_key, decode
 from regstore.migrate import MigrateOptions, migrate
 from regstore.proving.read_data import ReadData
 from regstore.spark.options import ClusterOptions, SparkOptions
-from regstore.spark.run import open_spark_plan
+from regstore.spark.run import open_spark_run
 from regstore.spark.runner import SparkRunner
 from regstore.spark.session import check_executors, run_tasks
 from regstore.spark.tasks.executing import StoreWork, look_at, version
 from regstore.spark.tasks.rows import DDL
 from regstore.spark.work_folder import WorkFolder
+from regstore.state import LOCKS
+from regstore.state.lock import hold_lock
 from regstore.storage.base import TEMPORARY
 from regstore.storage.disk import DiskStorage
 from regstore.storage.opening import open_storage
@@ -46,6 +50,7 @@ from regstore.verify.options import VerifyOptions
 from regstore.verify.run import verify
 from tests.cli.conftest import Run, Said
 from tests.examples import examples
+from tests.gc.test_trash import restore
 from tests.migrate.stores import contents, dangling
 from tests.model.random_registry import DAY, NOW, example_registry
 from tests.model.store import ModelStore
@@ -53,6 +58,7 @@ from tests.servers import images
 from tests.servers.distribution import Registry
 from tests.servers.process import clean_environment
 from tests.servers.spark import WORKERS, SparkCluster, home
+from tests.spark.applying import Bucket, Watch, collect, collect_by_spark, fates_of, plain, run_options
 from tests.spark.comparing import POLICY, compare, not_blocked, some_registries, together
 from tests.spark.conftest import MemoryStores
 
@@ -217,7 +223,7 @@ async def test_killed_executors(
     spark = SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
     async with (
         memory_stores.open(url) as storage,
-        open_spark_plan(session, storage, options, spark, on_event=kill_one) as plan,
+        open_spark_run(session, storage, options, spark, on_event=kill_one) as plan,
     ):
         seen = list(asked)
         async with open_run(storage, options) as one:
@@ -231,6 +237,143 @@ async def test_killed_executors(
     assert max(blobs) < min(links)
     assert max(links) < begun["reading links"]
     assert not [line for line in seen[begun["planning"] :] if line.startswith("GET")]
+
+
+async def test_offline_the_same_goes_as_by_one_process(
+    session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of random registries: the same store, trash and report; the next run knows what was left; undone, all is back."""
+    number = random.randrange(2**32)
+    print("seed", number)
+    plan = GcOptions(policy=POLICY)
+    before = together([example_registry(), *await not_blocked(some_registries(examples(20), number), plan)])
+    one, many = (Bucket(memory_stores, memory_stores.put(f"{name}-{number}", before)) for name in ("one", "many"))
+    options = run_options(plan, offline=True)
+    async with memory_stores.open(one.url) as storage:
+        report = await collect(storage, options)
+    watch = Watch(many)
+    watch.watch(monkeypatch)
+    async with memory_stores.open(many.url) as storage:
+        found: list[dict[str, list[str]]] = []
+        by_spark = await collect_by_spark(
+            session, storage, options, tmp_path / "work", look=lambda run: found.append(fates_of(run))
+        )
+        assert many.registry().keys() == one.registry().keys()
+        assert many.registry() == one.registry()
+        assert plain(by_spark) == plain(report)
+        assert report.blobs and report.tags and report.layer_links
+        assert many.trash() == one.trash()
+        assert not watch.unjournaled
+        assert watch.deleted.keys() == found[0].keys() & watch.deleted.keys()
+        assert {tuple(fates) for fates in found[0].values()} == {("taken",)}
+        counts = [bucket.json("counts") for bucket in (one, many)]
+        assert {**counts[0], "runs": []} == {**counts[1], "runs": []}
+        assert many.json("done.json", by_spark.run)["repeated_deletes"] == 0
+        undone = await restore(storage)
+    async with memory_stores.open(one.url) as storage:
+        undone_there = await restore(storage)
+    assert many.registry() == one.registry()
+    assert undone.conflicts == undone_there.conflicts
+    assert len(many.registry()) > len(before) - len(found[0])
+
+
+async def test_whoever_is_killed_the_same_goes(
+    session: SparkSession,
+    spark_cluster: SparkCluster,
+    memory_stores: MemoryStores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pythons as links go, executors as blobs go, each when a delete is done and its answer on the way; and the first
+    look stands no time at all. The run is not settled; the next one finds all done."""
+    one, many = (Bucket(memory_stores, memory_stores.put(name, example_registry())) for name in ("whole", "killed"))
+    options = run_options(GcOptions(delete_untagged=True), offline=False)
+    async with memory_stores.open(one.url) as storage:
+        report = await collect(storage, options)
+    killed: dict[str, list[int]] = {}
+
+    def kill(keys: set[str]) -> None:
+        what = "blobs" if any(key.startswith(BLOBS) for key in keys) else "links"
+        if keys and what not in killed:
+            killed[what] = spark_cluster.executors() if what == "blobs" else spark_cluster.pythons()
+            for pid in killed[what]:
+                os.kill(pid, signal.SIGKILL)
+
+    watch = Watch(many, kill)
+    watch.watch(monkeypatch)
+    looks: list[float] = []
+
+    def stands(seconds: float) -> float:
+        looks.append(seconds)
+        return 300.0 if len(looks) > 1 else -seconds - 60
+
+    monkeypatch.setattr("regstore.spark.looks.stands_for", stands)
+    found: list[dict[str, list[str]]] = []
+    async with memory_stores.open(many.url) as storage:
+        by_spark = await collect_by_spark(
+            session, storage, options, tmp_path / "work", look=lambda run: found.append(fates_of(run))
+        )
+        assert killed["links"] and len(killed["blobs"]) == WORKERS
+        assert len(looks) == 3
+        assert not watch.unjournaled
+        assert many.registry() == one.registry()
+        assert many.trash() == one.trash()
+        done = many.json("done.json", by_spark.run)
+        assert done["repeated_deletes"] > 0
+        names = ("blobs", "blob_bytes", "tags", "revisions", "layer_links", "failures", "vanished")
+        assert [getattr(by_spark, name) for name in names] == [getattr(report, name) for name in names]
+        ends = {key: fates[-1] for key, fates in found[0].items()}
+        assert set(ends.values()) == {"taken"}
+        assert {tuple(fates) for key, fates in found[0].items() if key.startswith(BLOBS)} == {("late", "taken")}
+        assert {len(fates) for key, fates in found[0].items() if not key.startswith(BLOBS)} == {1}
+        async with hold_lock(storage, command="gc") as lock, open_run(storage, options, lock) as run:
+            assert run.summary.nothing_to_do and run.healed.nothing
+
+
+async def test_a_run_that_lost_its_lock_stops_and_the_next_one_heals(
+    session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock goes as the first blobs do. Then somebody pushes what one of these was, and the tag that names it."""
+    before = example_registry()
+    bucket = Bucket(memory_stores, memory_stores.put("unlocked", before))
+    options = run_options(GcOptions(delete_untagged=True), offline=True)
+    swept: list[set[str]] = []
+
+    def unlock(keys: set[str]) -> None:
+        blobs = {key for key in keys if key.startswith(BLOBS)}
+        if blobs:
+            swept.append(blobs)
+            bucket.remove(LOCKS)
+
+    watch = Watch(bucket, unlock)
+    watch.watch(monkeypatch)
+    async with memory_stores.open(bucket.url) as storage:
+        with pytest.raises(LockLost):
+            await collect_by_spark(session, storage, options, tmp_path / "work", shards=4)
+        watch.on_delete = lambda keys: None
+        assert 1 <= len(swept) <= WORKERS
+        assert not watch.unjournaled
+        assert not [key for key in bucket.objects if key.endswith("/done.json")]
+        gone = sorted(set.union(*swept))
+        manifest = next(key for key in gone if b"mediaType" in before.objects[key][0])
+        links = [
+            key
+            for key in before
+            if key not in bucket.objects
+            and isinstance(decode(key), RevisionLinkKey)
+            and manifest.split("/")[-2] in key
+        ]
+        assert links
+        for key in links:
+            bucket.put(key, before.objects[key][0])
+        healed = await collect_by_spark(session, storage, options, tmp_path / "work")
+        assert manifest in {blob_key(Digest.parse(digest)) for digest in healed.healed.blobs}
+        assert bucket.objects[manifest].body == before.objects[manifest][0]
+        named = re.findall(rb"sha256:[0-9a-f]{64}", before.objects[manifest][0])
+        parts = {blob_key(Digest.parse(digest.decode())) for digest in named} & before.objects.keys()
+        assert parts and parts <= bucket.objects.keys()
+        async with open_run(storage, options) as run:
+            assert run.summary.nothing_to_do
 
 
 def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry: Path, tmp_path: Path) -> None:

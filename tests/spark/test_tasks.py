@@ -7,14 +7,12 @@ import base64
 import pickle
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from regstore.errors import AccessDenied, NotFound, Outage, Refused
-from regstore.events import OnEvent
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
 from regstore.spark.listing_rounds import digest_ranges
 from regstore.spark.tasks.executing import StoreWork, TaskFailed, store_work, telling, told_error, version
@@ -32,24 +30,8 @@ from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry
 from tests.model.store import ModelStore
+from tests.spark.by_hand import work_on
 from tests.spark.conftest import MemoryStores
-
-
-@dataclass(frozen=True)
-class Address:
-    """A store of this process."""
-
-    storage: ModelStorage
-
-    def __hash__(self) -> int:
-        return id(self.storage)
-
-    def open(self, concurrency: int, on_event: OnEvent) -> Storage:
-        return self.storage
-
-
-def work_on(storage: ModelStorage) -> StoreWork:
-    return StoreWork(address=Address(storage), url=storage.url, place=storage.url, version=version(), concurrency=4)
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,11 @@ async def refuse_database_now(storage: Storage) -> None:
     refuse_database(storage.url, await database_in_use(storage), Use.REMOVE)
 
 
+def stands_for(seconds: float) -> float:
+    """How long a look stands that took so many seconds, from its end on."""
+    return max(_LOOK_STANDS, seconds)
+
+
 class Looks:
     """healed: all that came back by looks between batches of blobs. kept: candidates that turned out to be needed."""
 
@@ -73,7 +78,7 @@ class Looks:
                 self.kept += await in_thread(self._keep_reached, look)
         finally:
             look.close()
-        self._due_at = clock() + max(_LOOK_STANDS, clock() - began)
+        self._due_at = clock() + stands_for(clock() - began)
         return healed
 
     def _keep_reached(self, look: Inventory) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from regstore.concurrency import wait
 from regstore.events import Progress
@@ -19,7 +20,7 @@ from regstore.gc.apply.taking import Taking
 from regstore.gc.heal import Healed
 
 #: Blobs that a report names where they are not as planned.
-_NAMED = 5
+NAMED: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class Sweep:
             blobs=self._blobs,
             blob_bytes=self._blob_bytes,
             vanished=len(self._vanished),
-            vanished_digests=tuple(blob.digest for blob in self._vanished[:_NAMED]),
+            vanished_digests=tuple(blob.digest for blob in self._vanished[:NAMED]),
             kept=self._looks.kept,
             healed=self._looks.healed,
         )

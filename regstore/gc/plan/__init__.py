@@ -32,7 +32,7 @@ from regstore.gc.plan.blobs import Held, find_live, sweep
 from regstore.gc.plan.facts import find_facts, find_freed
 from regstore.gc.plan.links import collect
 from regstore.gc.plan.litter import collect_outer_litter
-from regstore.gc.plan.options import HOUR, GcOptions, Step
+from regstore.gc.plan.options import HOUR, GcOptions, Step, keeping_all
 from regstore.gc.plan.protected import unmatched
 from regstore.gc.plan.question import Question
 from regstore.gc.plan.roots import mark
@@ -90,10 +90,7 @@ def plan_links(inventory: Inventory, options: GcOptions, *, now: int) -> None:
 
 
 def plan_blobs(inventory: Inventory, options: GcOptions, *, now: int) -> None:
-    """gc_dead_blob and gc_protected alone, for a second look, when links are gone already: every tag, revision and
-    other link that still stands counts, whatever was planned for it: it came, or changed, or the store would not
-    delete it."""
-    everything = replace(options, policy=None, drop_broken=(), delete_untagged=False)
-    question = Question(inventory, everything, now)
+    """gc_dead_blob and gc_protected alone, for a second look, when links are gone already (`keeping_all`)."""
+    question = Question(inventory, keeping_all(options), now)
     mark(question)
     sweep(question, blocked=bool(find_live(question, links_go=False)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -24,6 +24,12 @@ class GcOptions:
     def __post_init__(self) -> None:
         if self.policy is not None and self.policy.delete_untagged:
             object.__setattr__(self, "delete_untagged", True)
+
+
+def keeping_all(options: GcOptions) -> GcOptions:
+    """For a later look: every link that still stands counts, whatever was planned for it: it came, or changed, or the
+    store would not delete it."""
+    return replace(options, policy=None, drop_broken=(), delete_untagged=False)
 
 
 class Step(IntEnum):

@@ -98,6 +98,15 @@ def facts_of_links(question: Question) -> Facts:
     return facts
 
 
+def plan_look(question: Question) -> str:
+    """Instead of these two, for a later look, when links are gone already (`gc.plan.plan_blobs`): live_blob and
+    unknown_reach are what no candidate may be, and gc_protected the repositories of which nothing goes. Why no blob may
+    go, "" where nothing here says so. The question's options are those of `keeping_all`."""
+    make_exchange(question)
+    mark(question)
+    return find_live(question, links_go=False)
+
+
 def open_blobs(question: Question) -> None:
     """A shard of blobs: BY_DIGEST, empty, for the shards to fill; and the relations of what goes."""
     question.make_tables("links")

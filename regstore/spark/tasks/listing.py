@@ -25,6 +25,8 @@ _PAGES: Final = 8
 _PARTS: Final = 8
 REST: Final = "rest"
 PAGE: Final = "page"
+#: `text`: the key of a symbolic link that the listing passed over.
+SYMLINK: Final = "symlink"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,9 @@ class ListTask:
                 yield from self._one(after or "", last or "")
 
     def _one(self, after: str, last: str) -> Iterator[pa.RecordBatch]:
-        pages = self.store.run(lambda storage: self._pages(storage, after, last))
+        pages, symlinks = self.store.run(lambda storage: self._pages(storage, after, last))
+        if symlinks:
+            yield row_batch(SYMLINK, {"text": symlinks})
         for page in pages:
             yield from self._rows(page)
         if pages[-1].complete:
@@ -59,7 +63,7 @@ class ListTask:
         )
         yield row_batch(REST, {"text": [one for one, _ in parts], "why": [end for _, end in parts]})
 
-    async def _pages(self, storage: Storage, after: str, last: str) -> list[Page]:
+    async def _pages(self, storage: Storage, after: str, last: str) -> tuple[list[Page], list[str]]:
         context = Context(stores=(storage,), concurrency=self.store.concurrency)
         pages: list[Page] = []
         for begun in range(0, self.pages, _PAGES):
@@ -70,7 +74,7 @@ class ListTask:
             if pages[-1].complete:
                 break
             after = pages[-1].keys[-1] if pages[-1].keys else after
-        return pages
+        return pages, sorted(storage.symlinks)
 
     def _rows(self, page: Page) -> Iterator[pa.RecordBatch]:
         if not page.keys:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from regstore.gc.counts import count_left
+from regstore.gc.plan.facts import Facts
 from regstore.gc.plan.options import GcOptions
 from regstore.gc.plan.question import Question
 from regstore.gc.plan.shards import (
@@ -15,30 +17,49 @@ from regstore.gc.plan.shards import (
     open_blobs,
     plan_blobs,
     plan_links,
+    plan_look,
     plan_roots,
 )
 from regstore.inventory.tag_times import empty_record
 from regstore.inventory.unlinked import small_unlinked
 from regstore.spark.tasks.executing import telling
 from regstore.spark.tasks.loading import small_inventory
-from regstore.spark.tasks.rows import by_shard, put_in, row_batch, rows_of
+from regstore.spark.tasks.rows import by_shard, put_in, row_batch, rows_of, selected
+from regstore.state.counts import Counts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: (`Facts`, why no blob may go) of a shard, pickled.
+#: `LinksTold` of a shard of repositories, `Facts` of one of blobs, pickled.
 FACTS: Final = "facts"
+#: What of a shard's plan its application needs; each travels whole. Of repositories there are more than before: those
+#: of which litter is all that there is.
+APPLIED: Final = ("repository", "gc_unlink", "gc_dead_upload", "gc_dead_revision", "gc_dead_layer_link")
 #: A tag that a rule takes, by `DROPPED_SQL`; it travels whole.
 DROPPED: Final = "dropped"
 #: Blobs that no link names and that may be manifests.
 SMALL: Final = "small"
 REACHED_ODD: Final = "gc_reached_odd"
+#: Of a later look: a digest; the name of a repository, in `text`; and in `why` the reason that no blob may go.
+KEPT_BLOB: Final = "kept_blob"
+KEPT_REPOSITORY: Final = "kept_repository"
+BLOCKED: Final = "blocked"
 _DROPPED_SQL: Final = """
     create or replace temp view dropped as
     select r.name as repository_name, d.name, f.target, f.mtime, f.rule, f.fate, f.time, f.time_by, f.place,
         d.rule as rule_name
     from gc_dropped_tag d join gc_tag_fate f using (repository, name) join repository r on r.id = d.repository
 """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinksTold:
+    """blocked: why no blob may go, "" where nothing says so. left: what the shard holds when its plan is carried out,
+    but for the number of its links: those that go are not taken off."""
+
+    facts: Facts
+    blocked: str
+    left: Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +106,7 @@ class RootsTask(_Shards):
 
 @dataclass(frozen=True, kw_only=True)
 class LinksTask(_Shards):
-    """Out: gc_unlink, which travels whole; BY_DIGEST and standing_repository; DROPPED; FACTS."""
+    """Out: APPLIED; BY_DIGEST and standing_repository; DROPPED; FACTS."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return telling(lambda: self.each(batches, self._plan))
@@ -96,14 +117,32 @@ class LinksTask(_Shards):
         inventory.insert(REACHED_ODD, {"digest": ("binary", odd)})
         why = plan_links(question)
         facts = facts_of_links(question)
-        for relation in ("gc_unlink", "gc_dead_upload", "repository"):
-            yield from rows_of(inventory, relation, shard=shard)
-        for relation in (*BY_DIGEST, "standing_repository"):
+        for relation in (*APPLIED, *BY_DIGEST, "standing_repository"):
             yield from rows_of(inventory, relation, shard=shard)
         if question.options.policy is not None:
             inventory.execute(_DROPPED_SQL)
             yield from rows_of(inventory, DROPPED, shard=shard)
-        yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps((facts, why))]})
+        told = LinksTold(facts=facts, blocked=why, left=count_left(inventory, runs=()))
+        yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps(told)]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookTask(_Shards):
+    """Of a later look, with options of `keeping_all`. Out: KEPT_BLOB, which no candidate may be; KEPT_REPOSITORY, of
+    which nothing may go; BLOCKED."""
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return telling(lambda: self.each(batches, self._look))
+
+    def _look(self, question: Question, shard: int, odd: list[bytes]) -> Iterator[pa.RecordBatch]:
+        inventory = question.inventory
+        why = plan_look(question)
+        kept = "from (select digest from live_blob union select digest from unknown_reach)"
+        yield from selected(inventory, KEPT_BLOB, kept, {"digest": "digest"})
+        protected = "from gc_protected join repository r on r.id = repository"
+        yield from selected(inventory, KEPT_REPOSITORY, protected, {"text": "r.name"})
+        if why:
+            yield row_batch(BLOCKED, {"why": [why]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +170,7 @@ class BlobsTask:
                 if facts.unlinked.blobs:
                     small = small_unlinked(inventory)
                     yield from _digests(SMALL, small)
-                yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps((facts, ""))]})
+                yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps(facts)]})
 
 
 def _digests(relation: str, digests: list[bytes]) -> Iterator[pa.RecordBatch]:

@@ -92,10 +92,21 @@ def _arrow(kind: str) -> pa.DataType:
 def rows_of(inventory: Inventory, relation: str, *, shard: int | None = None) -> Iterator[pa.RecordBatch]:
     """A relation of the inventory, as rows: whole, or by its columns."""
     if relation in COLUMNS:
-        places = {place: column for column, place in COLUMNS[relation].items()}
-        yield from selected(inventory, relation, f"from {relation}", places, shard=shard)
+        yield from selected(inventory, relation, f"from {relation}", places_of(relation), shard=shard)
         return
-    for batch in _batches(inventory, f"select * from {relation}"):
+    yield from whole_rows(inventory, relation, f"select * from {relation}", shard=shard)
+
+
+def places_of(relation: str) -> dict[str, str]:
+    """The columns of a relation that has some, each by its place in a row."""
+    return {place: column for column, place in COLUMNS[relation].items()}
+
+
+def whole_rows(
+    inventory: Inventory, relation: str, sql: str, *, shard: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """What SQL selects, with the columns of a relation that travels whole."""
+    for batch in _batches(inventory, sql):
         yield row_batch(relation, {"shard": [shard], "rows": [packed(batch)]})
 
 
@@ -141,23 +152,27 @@ def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordB
             begin += number
 
 
-def put_in(inventory: Inventory, batch: pa.RecordBatch) -> None:
-    """Rows of any relations into the tables of the same names."""
+def put_in(inventory: Inventory, batch: pa.RecordBatch) -> int:
+    """Rows of any relations into the tables of the same names; how many these got."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    number = 0
     for relation in pc.unique(batch.column("relation")).to_pylist():
         rows = batch.filter(pc.equal(batch.column("relation"), relation))
         if relation in COLUMNS:
             places = COLUMNS[relation]
             columns, source = ", ".join(places), ", ".join(places.values())
             _insert(inventory, relation, columns, source, pa.Table.from_batches([rows]))
+            number += rows.num_rows
             continue
         for text in rows.column("rows").to_pylist():
             with pa.ipc.open_stream(text) as stream:
                 table = stream.read_all()
             columns = ", ".join(f'"{name}"' for name in table.column_names)
             _insert(inventory, relation, columns, columns, table)
+            number += table.num_rows
+    return number
 
 
 def _insert(inventory: Inventory, relation: str, columns: str, source: str, table: pa.Table) -> None:
