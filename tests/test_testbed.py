@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_client
@@ -204,6 +208,37 @@ def test_the_proxy_holds_and_delays(proxied: tuple[FaultProxy, S3Server], s3_buc
     begin = time.monotonic()
     server.read(s3_bucket, "held")
     assert time.monotonic() - begin >= 0.05
+
+
+def test_the_proxy_ends_after_what_the_server_still_does() -> None:
+    """The client is gone; what it had sent as a whole stands, or not, once the proxy has ended."""
+    begun, done = threading.Event(), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            begun.set()
+            time.sleep(0.2)
+            done.set()
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with FaultProxy(f"http://127.0.0.1:{server.server_port}") as proxy:
+                host, _, port = proxy.endpoint_url.rpartition("/")[2].partition(":")
+                with socket.create_connection((host, int(port))) as client:
+                    client.sendall(b"PUT /bucket/key HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+                    assert begun.wait(30)
+            assert done.is_set()
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_registry_works_through_the_proxy(

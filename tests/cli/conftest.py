@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -102,9 +103,9 @@ def run() -> Run:
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture
-def start() -> Any:
-    """`start("ls", folder)`: the program as its own process; killed at the test's end where it still runs."""
+@contextmanager
+def programs() -> Iterator[Start]:
+    """`start("ls", folder)`: the program as its own process; killed at the end where it still runs."""
     processes = []
 
     def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -118,11 +119,20 @@ def start() -> Any:
         processes.append(process)
         return process
 
-    yield start
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """As `programs`, for a test."""
+    with programs() as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

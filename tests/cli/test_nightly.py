@@ -93,7 +93,18 @@ def all_is_well(registry: Registry, old: images.Document) -> None:
     assert pull_complete(registry.host, "team/app", "again").keys() == old.closure().keys()
 
 
-@pytest.mark.parametrize("asked", [False, True], ids=["told", "asked"])
+@pytest.mark.parametrize(
+    ("registry_storage", "asked"),
+    [
+        pytest.param("disk", True, id="disk-asked"),
+        pytest.param("ceph", False, id="ceph-told"),
+        *(
+            pytest.param(where, asked, id=f"{where}-{'asked' if asked else 'told'}", marks=pytest.mark.slow)
+            for where, asked in (("disk", False), ("ceph", True), ("moto", False), ("moto", True))
+        ),
+    ],
+    indirect=["registry_storage"],
+)
 def test_a_cache_in_memory_and_a_restart_command(
     asked: bool,
     run: Run,

@@ -33,8 +33,8 @@ from regstore.layout import (
 )
 from regstore.state.lock import hold_lock
 from regstore.storage.disk import DiskStorage
-from tests.examples import examples
-from tests.gc.scenes import both, collect, copy_of, look, options, registry, trash
+from tests.examples import crossed, examples
+from tests.gc.scenes import collect, copy_of, look, options, registry, trash
 from tests.gc.test_plan_against_oracle import compare
 from tests.model.builder import Builder
 from tests.model.gc_oracle import expected
@@ -81,9 +81,7 @@ class Scene:
 KINDS = list(Scene().keys())
 
 
-@both
-@trouble
-@pytest.mark.parametrize("kind", KINDS)
+@crossed("kind, error, offline", KINDS, TROUBLE, {"offline": True, "serving": False})
 async def test_one_unreadable_key_protects_its_repository(kind: str, error: StorageError, offline: bool) -> None:
     scene = Scene()
     storage = scene.storage(etags=False)
@@ -307,8 +305,7 @@ async def test_any_registry_with_unreadable_keys(
         assert len(store.objects) < 10 * len(unread)  # too few others to tell
 
 
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
-@pytest.mark.parametrize("kind", KINDS)
+@crossed("kind, code", KINDS, {"EACCES": errno.EACCES, "EIO": errno.EIO}, meeting=1)
 async def test_on_a_disk(kind: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The listing reads small files for their MD5: one of them must not end it."""
     scene = Scene()
@@ -361,8 +358,7 @@ async def pushed_again_unread(error: StorageError) -> tuple[ModelStorage, str, s
     return storage, encode(BlobKey(layer)), unread
 
 
-@trouble
-@pytest.mark.parametrize("command", ["gc", "trash empty"])
+@crossed("command, error", ["gc", "trash empty"], TROUBLE, meeting=1)
 async def test_the_trash_keeps_what_an_unreadable_manifest_may_need(command: str, error: StorageError) -> None:
     storage, layer, unread = await pushed_again_unread(error)
     assert trash(storage.store)

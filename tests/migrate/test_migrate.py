@@ -40,6 +40,7 @@ from regstore.migrate import MigrateOptions, Verify, migrate, plan_only
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage
+from tests.examples import crossed
 from tests.migrate.naive import incomplete_tags
 from tests.migrate.stores import OURS, SCANNING, dangling, move
 from tests.model.builder import Builder
@@ -958,8 +959,7 @@ async def test_an_empty_source_deletes_nothing(pair: Pair) -> None:
 # -- faults
 
 
-@pytest.mark.parametrize("page", [1, 2, 4, 7])
-@pytest.mark.parametrize("side", ["source", "target"])
+@crossed("side, page", ["source", "target"], [1, 2, 4, 7], meeting=1)
 async def test_a_listing_that_fails_stops_the_run(pair: Pair, side: str, page: int) -> None:
     for number in range(3):
         pair.builder.push(f"r{number}", pair.image(number), "1")

@@ -75,8 +75,9 @@ async def test_the_example() -> None:
     await check(example_registry(), True, 1000)
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 async def test_killed_at_each_mutation(when: str) -> None:
+    """The store after one is the store before the next: --slow looks at both."""
     store = example_registry()
     whole = ModelStore()
     await move(storage(store, "source"), storage(whole, "target"))

@@ -18,6 +18,7 @@ from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Capabilities, Storage
 from regstore.storage.disk import DiskStorage
 from regstore.testing.faulty import FaultyStorage, died
+from tests.examples import crossed, points
 from tests.gc.clock import until_all_is_older
 from tests.migrate.stores import SCANNING, bucket_storage, move
 from tests.migrate.test_migrate import Pair
@@ -82,9 +83,12 @@ def is_look(operation: str, key: str) -> bool:
     return operation == "list" and key.endswith("/tags/goes/")
 
 
-@pytest.mark.parametrize("store", [ModelStorage, Unconditional])
-@pytest.mark.parametrize("when", [is_look, is_journal, is_delete])
-@pytest.mark.parametrize("image", [0, 1], ids=["the same image", "another image"])
+@crossed(
+    "store, when, image",
+    [ModelStorage, Unconditional],
+    [is_look, is_journal, is_delete],
+    {"the same image": 0, "another image": 1},
+)
 async def test_a_tag_pushed_while_it_is_deleted_stays(
     pair: Pair, store: type[ModelStorage], when: Callable[[str, str], bool], image: int
 ) -> None:
@@ -183,12 +187,12 @@ async def test_undo_of_a_delete_brings_the_tag_back(pair: Pair) -> None:
     assert pair.tag("a", "goes") == str(pair.image(0))
 
 
-@pytest.mark.parametrize("point", range(12))
+@pytest.mark.parametrize("point", points(12, 6))
 async def test_killed_while_a_tag_is_pushed(pair: Pair, point: int) -> None:
     """Wherever it is killed, the tag stands after the next run, or heal, and names what was pushed."""
     pushed = pair.image(1)
     faulty = FaultyStorage(
-        pair.there(), before=once(is_delete, lambda: push(pair, pushed)), die_at=point + 1, when="after"
+        pair.there(), before=once(is_delete, lambda: push(pair, pushed)), die_at=point, when="after"
     )
     was_killed = await died(move(pair.here(), faulty, delete=True, max_delete=1))
     if pair.tag("a", "goes") == str(pair.image(0)):
@@ -203,9 +207,12 @@ async def test_killed_while_a_tag_is_pushed(pair: Pair, point: int) -> None:
 # -- setting tags
 
 
-@pytest.mark.parametrize("store", [ModelStorage, Unconditional])
-@pytest.mark.parametrize("present", [True, False], ids=["moved", "new"])
-@pytest.mark.parametrize("after", ["the listing", "the look"])
+@crossed(
+    "store, present, after",
+    [ModelStorage, Unconditional],
+    {"moved": True, "new": False},
+    ["the listing", "the look"],
+)
 async def test_a_tag_pushed_while_it_is_set_stays(
     pair: Pair, store: type[ModelStorage], present: bool, after: str
 ) -> None:

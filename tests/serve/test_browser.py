@@ -7,7 +7,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,8 +14,9 @@ import pytest
 
 from regstore.registry import Registry
 from regstore.storage.disk import DiskStorage
+from tests.cli.conftest import programs
+from tests.examples import crossed
 from tests.registry.stores import push
-from tests.serve.test_clients import Start
 from tests.serve.test_pages import HOSTILE, fill
 from tests.servers import debian, images
 from tests.servers.process import which
@@ -86,10 +86,13 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def url(start: Start, tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a program that serves one store for all: they look at it only."""
+    folder = tmp_path_factory.mktemp("browser") / "store"
+
     async def make() -> None:
-        async with DiskStorage(tmp_path / "store", create=True) as storage:
+        async with DiskStorage(folder, create=True) as storage:
             await fill(storage)
             registry = Registry(storage)
             await push(registry.repository("hostile"), hostile(), "x")
@@ -100,14 +103,15 @@ def url(start: Start, tmp_path: Path) -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as pool:  # the driver has a loop in this thread
         pool.submit(asyncio.run, make()).result()
-    process = start("serve", tmp_path / "store", "--listen", "127.0.0.1:0", "--json")
-    assert process.stdout is not None
-    text = ""
-    while not text.rstrip().endswith("}"):
-        line = process.stdout.readline()
-        assert line, process.stderr and process.stderr.read()
-        text += line
-    yield json.loads(text)["result"]["urls"][0]
+    with programs() as start:
+        process = start("serve", folder, "--listen", "127.0.0.1:0", "--json")
+        assert process.stdout is not None
+        text = ""
+        while not text.rstrip().endswith("}"):
+            line = process.stdout.readline()
+            assert line, process.stderr and process.stderr.read()
+            text += line
+        yield json.loads(text)["result"]["urls"][0]
 
 
 class Watched:
@@ -208,7 +212,7 @@ def test_everything_is_there_without_a_script(browser: Browser, url: str) -> Non
         assert page.get_by_label("manifests without a tag go, too").is_checked()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)])
+@crossed("scheme, width", ["light", "dark"], [1280, 360], meeting=1)
 def test_pages_are_for_everybody(browser: Browser, url: str, scheme: Any, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 

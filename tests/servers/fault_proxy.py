@@ -27,6 +27,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 _CHUNK: Final = 256 * 1024
 _HEAD_LIMIT: Final = 256 * 1024
+#: Seconds for a server to answer what it has, at the end.
+_PATIENCE: Final = 10.0
 _WORDS: Final = {
     "SlowDown": "Please reduce your request rate.",
     "InternalError": "We encountered an internal error. Please try again.",
@@ -187,6 +189,8 @@ class FaultProxy:
         self.bytes_in = 0
         self.bytes_out = 0
         self.in_flight = 0
+        #: Of these, those that the server has as a whole and has not answered.
+        self._unanswered = 0
         self.most_in_flight = 0
         self.endpoint_url = ""
         self._rules: list[Rule] = []
@@ -318,6 +322,10 @@ class FaultProxy:
         self._ready.set()
         await self._stop.wait()
         server.close()
+        # Their clients may be gone; what the server does of them is to be over before anybody looks at it.
+        end = time.monotonic() + _PATIENCE
+        while self._unanswered and time.monotonic() < end:
+            await asyncio.sleep(0.005)
         for task in list(connections):
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
@@ -404,7 +412,11 @@ class FaultProxy:
             await upstream.writer.drain()
         except ConnectionError:
             pass  # the server may have refused before it had read all: its answer is there
-        response = await upstream.response()
+        self._unanswered += 1
+        try:
+            response = await upstream.response()
+        finally:
+            self._unanswered -= 1
         response.head = self._dated(response.head)
         if rule is not None and rule.action == "reset_after":
             await self._answer_body(request, response, upstream, None)

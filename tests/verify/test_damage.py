@@ -163,6 +163,10 @@ DAMAGES = (
 )
 
 
+#: The first of each kind of damage, of each kind of key.
+FIRST = {(each.found.rpartition(" ")[0], each.read): each for each in reversed(DAMAGES.values())}.values()
+
+
 def damaged(damage: Damage) -> ModelStore:
     store = pristine()
     body, mtime = store.objects[damage.key]
@@ -186,16 +190,18 @@ async def test_nothing_is_wrong_with_a_sound_registry() -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-async def test_damage_is_found_and_named_and_repaired(damage: Damage) -> None:
+async def test_damage_is_found_and_named_and_repaired(damage: Damage, request: pytest.FixtureRequest) -> None:
+    """That nothing is repaired which is not asked for, or has no copy, is looked at for the first of each kind."""
+    first = damage in FIRST or request.config.getoption("--slow")
     store = damaged(damage)
     storage, copy = storage_of(store), storage_of(pristine())
     before = registry_of(store)
-    if damage.from_copy:
+    if first and damage.from_copy:
         _, repairs, left = await mend(storage, read=damage.read)
         assert repairs.nothing
         assert left.findings.damage == 1
         assert registry_of(store) == before
-    if damage.links:
+    if first and damage.links:
         _, repairs, left = await mend(storage, copy, read=damage.read)
         assert repairs.nothing, "a link that is not there may have been removed on purpose"
         assert registry_of(store) == before
