@@ -1,13 +1,14 @@
 """Seconds and memory of each planner on registries of many keys, and how both grow.
 
-    python -m benchmarks.large_plans [--keys 1000000 10000000] [--memory 2GB] [--shape many giant] [--only gc migrate]
+    python -m benchmarks.large_plans [--keys 1000000 10000000] [--shape many giant] [--only gc migrate]
 
 The registries are generated straight as Parquet, without a store: images of a config and six layers (two of them of a
 thousand common bases, one shared in the repository), a third of them in indexes of three, a tenth with a signature
 that names its subject, six of ten tagged, and a blob for each that nothing refers to. `many`: fifteen images a
-repository; `giant`: one repository holds them all. Each planner runs in a process of its own, with DuckDB's memory
-limited to `--memory`, and what does not fit spilled to TMPDIR. Loading the tables is not counted, memory is the largest
-resident set of the whole process. migrate plans a copy to an empty store.
+repository; `giant`: one repository holds them all. Each planner runs in a process of its own. DuckDB gets
+`--bytes-a-key`, but no less than an inventory gets at first, or `--memory` whatever the keys; what does not fit is
+spilled to TMPDIR. Loading the tables is not counted, memory is the largest resident set of the whole process. migrate
+plans a copy to an empty store.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +35,8 @@ _OLD: Final = 1_700_000_000_000_000
 _YOUNG: Final = 1_750_000_000_000_000
 _NOW: Final = _YOUNG + 3_600_000_000
 _KEYS_AN_IMAGE: Final = 14.5
+#: Bytes; as an inventory gets.
+_LEAST_MEMORY: Final = 192_000_000
 _TABLES: Final = (
     "repository",
     "blob",
@@ -230,8 +234,26 @@ def _child(memory: str, *arguments: str) -> tuple[dict[str, float] | None, int, 
     return (json.loads(done.stdout) if done.stdout.strip() else {}), done.memory, ""
 
 
-def compare(keys: int, shape: str, planners: list[str], memory: str) -> list[list[str]]:
-    rows = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A planner on a registry. peak: bytes; failed: its last words."""
+
+    shape: str
+    planner: str
+    keys: int
+    peak: int
+    wall: float = 0.0
+    cpu: float = 0.0
+    found: int = 0
+    failed: str = ""
+
+    def row(self) -> list[str]:
+        times = [f"failed: {self.failed}", ""] if self.failed else [seconds(self.wall), seconds(self.cpu)]
+        found = "" if self.failed else f"{self.found:,}"
+        return [self.shape, f"{self.keys:,}", self.planner, *times, megabytes(self.peak), found]
+
+
+def compare(keys: int, shape: str, planners: list[str], memory: str) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory(prefix="large-plans-") as folder:
         made, _, words = _child(memory, "--generate", folder, "--keys", str(keys), "--shape", shape)
         if made is None:
@@ -239,21 +261,35 @@ def compare(keys: int, shape: str, planners: list[str], memory: str) -> list[lis
         for name in planners:
             done, peak, words = _child(memory, "--plan", name, "--folder", folder)
             if done is None:
-                rows.append([shape, f"{keys:,}", name, f"failed: {words}", "", megabytes(peak), ""])
+                yield Measured(shape=shape, planner=name, keys=keys, peak=peak, failed=words)
             else:
-                wall, cpu = seconds(done["wall"]), seconds(done["cpu"])
-                rows.append(
-                    [shape, f"{done['keys']:,.0f}", name, wall, cpu, megabytes(peak), f"{done['found']:,.0f}"]
+                yield Measured(
+                    shape=shape,
+                    planner=name,
+                    keys=int(done["keys"]),
+                    peak=peak,
+                    wall=done["wall"],
+                    cpu=done["cpu"],
+                    found=int(done["found"]),
                 )
-            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    return rows
+
+
+def growth(measured: Sequence[Measured], sizes: Sequence[int]) -> str:
+    """By planner and shape: microseconds of processor time a key, and the peak of memory, for each size."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for one in measured:
+        said = "failed" if one.failed else f"{one.cpu / one.keys * 1e6:.1f} us, {megabytes(one.peak)}"
+        cells.setdefault((one.planner, one.shape), []).append(said)
+    header = ["planner", "shape", *(f"{size / 1e6:g} M" for size in sizes)]
+    return table(header, [[*key, *row] for key, row in sorted(cells.items())])
 
 
 def main() -> None:
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--memory", default="2GB", help="DuckDB's limit")
+    parser.add_argument("--bytes-a-key", type=int, default=30, help="DuckDB's limit grows with the keys")
+    parser.add_argument("--memory", help="DuckDB's limit, the same for all")
     parser.add_argument("--shape", nargs="+", choices=("many", "giant"), default=["many", "giant"])
     parser.add_argument("--only", nargs="+", choices=PLANNERS, default=list(PLANNERS))
     parser.add_argument("--generate", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
@@ -266,13 +302,16 @@ def main() -> None:
         print(json.dumps(plan(arguments.plan, arguments.folder, arguments.memory)))
     else:
         described = machine()
-        rows = [
-            row
-            for shape in arguments.shape
-            for keys in arguments.keys
-            for row in compare(keys, shape, arguments.only, arguments.memory)
-        ]
-        print(table(["shape", "keys", "planner", "wall", "processor", "peak memory", "found"], rows), end="\n\n")
+        measured = []
+        for shape in arguments.shape:
+            for keys in arguments.keys:
+                memory = arguments.memory or f"{max(_LEAST_MEMORY, keys * arguments.bytes_a_key)} B"
+                for one in compare(keys, shape, arguments.only, memory):
+                    measured.append(one)
+                    print(" | ".join(one.row()), file=sys.stderr, flush=True)
+        header = ["shape", "keys", "planner", "wall", "processor", "peak memory", "found"]
+        print(table(header, [one.row() for one in measured]), end="\n\n")
+        print(growth(measured, arguments.keys), end="\n\n")
         print(described)
         print("python -m benchmarks.large_plans " + " ".join(sys.argv[1:]))
 

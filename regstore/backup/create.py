@@ -8,6 +8,7 @@ objects written; no blob is read.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from regstore.backup.opening import is_sound_pack, is_temporary, prepare
 from regstore.backup.options import CreateOptions, refuse_unmatched
 from regstore.backup.packing import PackFile, Packing
 from regstore.backup.source import Source
+from regstore.concurrency import in_thread
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, NotARegistry, NotFound
-from regstore.events import OnEvent, Progress, ignore
+from regstore.events import Event, OnEvent, Progress, ignore
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.state import new_run, started_at
@@ -227,7 +229,7 @@ class _Run:
     async def _copy_all(self) -> None:
         names: Collection[str] = self._source.names()
         for number in range(_ROUNDS):
-            self._plan(names)
+            await self._plan(names)
             gone = await self._copying.copy()
             suspects = self._packing.needing({*gone, *self._copying.lost, *self._copying.resized})
             self._copying.resized.clear()
@@ -244,7 +246,7 @@ class _Run:
             names = suspects
         # What still vanishes is left out.
         while True:
-            self._plan(names)
+            await self._plan(names)
             gone = await self._copying.copy()
             names = self._packing.needing({*gone, *self._copying.lost, *self._copying.resized})
             self._copying.resized.clear()
@@ -252,8 +254,17 @@ class _Run:
                 return
             self._copying.lost |= dict.fromkeys(gone, "is gone from the store")
 
-    def _plan(self, names: Collection[str]) -> None:
-        self._packing.plan(sorted(names), lost=self._copying.lost, tags=self._options.tags, on_event=self._on_event)
+    async def _plan(self, names: Collection[str]) -> None:
+        """In a thread: of many millions of keys it takes minutes, and the intent must be renewed meanwhile."""
+        loop = asyncio.get_running_loop()
+
+        def tell(event: Event) -> None:
+            loop.call_soon_threadsafe(self._on_event, event)
+
+        def plan() -> None:
+            self._packing.plan(sorted(names), lost=self._copying.lost, tags=self._options.tags, on_event=tell)
+
+        await in_thread(plan)
 
     # -- packs, and the snapshot
 

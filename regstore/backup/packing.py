@@ -88,6 +88,7 @@ class Packing:
         for name in names:
             for known in (self.summaries, self.packs, self.left_out, self.missing):
                 known.pop(name, None)
+        on_event(Progress(phase="packing", done=0, total=len(names), unit="repositories"))
         plan = PackPlan(self._inventory, names, lost or {}, tags)
         told = plan.told()
         self.left_out |= told.left_out
@@ -100,6 +101,7 @@ class Packing:
                 f"the packs can't be written to {self._inventory.folder} (TMPDIR says where): {error}"
             ) from error
         plan.close()
+        on_event(Progress(phase="packing", done=len(names), total=len(names), unit="repositories"))
 
     def _write(self, plan: PackPlan, names: Sequence[str], on_event: OnEvent) -> None:
         self._files += 1

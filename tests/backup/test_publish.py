@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from regstore.backup import intent
 from regstore.backup.format import blob_key
+from regstore.backup.packing import Packing
 from regstore.digest import Digest
 from regstore.errors import IntegrityError, LockLost
 from regstore.layout import REGISTRY
@@ -88,6 +90,20 @@ async def test_a_run_that_slept_a_day_publishes_nothing(moment: str, monkeypatch
         await take(memory(small(extra=True)), FaultyStorage(memory(backup, now=NOW + DAY), before=sleep))
     assert len(reader.snapshots(backup.bodies())) == 1
     assert not reader.problems(backup.bodies())
+
+
+async def test_a_plan_that_takes_longer_than_a_lease_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intent is renewed meanwhile."""
+    plan = Packing.plan
+
+    def slow(*arguments: Any, **more: Any) -> None:
+        time.sleep(1.5)
+        plan(*arguments, **more)
+
+    monkeypatch.setattr(Packing, "plan", slow)
+    backup = ModelStore()
+    await take(memory(small()), memory(backup), lease=1.0)
+    assert len(reader.snapshots(backup.bodies())) == 1
 
 
 async def test_a_prune_that_takes_a_running_create_for_expired_hurts_no_snapshot() -> None:
