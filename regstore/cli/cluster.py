@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regstore.errors import InputError
+from regstore.events import OnEvent, Progress
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -66,7 +67,7 @@ class Executors(Engine):
 
     @asynccontextmanager
     async def scanning(
-        self, scan: ScanOptions, concurrency: int, *stores: Storage
+        self, scan: ScanOptions, concurrency: int, on_event: OnEvent, *stores: Storage
     ) -> AsyncIterator[tuple[ScanOptions, SparkRunner | None]]:
         """The scan, and what goes by its runner, as it is on a cluster, in a session of its own; None without one.
         concurrency: requests at once of each task, at most. stores: that are worked on."""
@@ -83,7 +84,7 @@ class Executors(Engine):
             master=self.master or "", request_rate=self.request_rate or 0, tasks=self.tasks or 0
         )
         async with (
-            opened_session(options) as session,
+            opened_session(options, on_event) as session,
             SparkRunner(session, options, concurrency=concurrency, near=scan.runner) as runner,
         ):
             # What waits here for a task is no request of this process.
@@ -92,10 +93,11 @@ class Executors(Engine):
 
 
 @asynccontextmanager
-async def opened_session(options: ClusterOptions) -> AsyncIterator[SparkSession]:
+async def opened_session(options: ClusterOptions, on_event: OnEvent) -> AsyncIterator[SparkSession]:
     from regstore.concurrency import in_thread
     from regstore.spark.session import open_session
 
+    on_event(Progress(phase="starting Spark", done=0))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = open_session(options)
     spark = await in_thread(session.__enter__)

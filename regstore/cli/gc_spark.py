@@ -104,7 +104,7 @@ async def open_on_cluster(
 
     told = cluster.options()
     async with (
-        opened_session(told) as session,
+        opened_session(told, on_event) as session,
         open_spark_run(session, storage, options, told, lock, cache=cache, on_event=on_event) as run,
     ):
         yield run

@@ -231,7 +231,7 @@ async def _migrate(
         await stack.enter_async_context(source)
         target = await stack.enter_async_context(there.open(read_only=dry_run))
         scanning, runner = await stack.enter_async_context(
-            cluster.scanning(scanning, here.concurrency, source, target)
+            cluster.scanning(scanning, here.concurrency, on_event, source, target)
         )
         if not dry_run:
             refuse_metadata(Metadata(source=told), source.url, target.url, options)

@@ -9,7 +9,7 @@ from regstore.events import Event, Progress
 from regstore.words import counted, size
 
 #: Phases that begin so only look, or wait.
-_LOOKING: Final = ("listing", "reading", "looking", "packing", "waiting")
+_LOOKING: Final = ("listing", "reading", "looking", "packing", "waiting", "starting")
 #: Phases that are named.
 _NAMED: Final = 3
 _UNDO: Final = "`regstore trash restore --run {run}` undoes what it did"

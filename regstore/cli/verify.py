@@ -250,7 +250,7 @@ async def _verify(
     from regstore.verify.run import verify as look
 
     storage, config = settings.open_with_config(read_only=True)
-    async with storage, cluster.scanning(options.scan, settings.concurrency, storage) as (scan, _):
+    async with storage, cluster.scanning(options.scan, settings.concurrency, on_event, storage) as (scan, _):
         options = replace(options, scan=scan)
         report = await look(storage, _with_config(options, config), on_event=on_event)
         return replace(report, database=report.database or database_told(config))
@@ -280,7 +280,7 @@ async def _repair(
     refuse_told(storage.url, config, Use.REPAIR)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(storage)
-        scanning = cluster.scanning(options.scan, settings.concurrency, storage)
+        scanning = cluster.scanning(options.scan, settings.concurrency, on_event, storage)
         scan, _ = await stack.enter_async_context(scanning)
         options = replace(options, scan=scan)
         other = None if source is None else await stack.enter_async_context(source.open())
