@@ -54,8 +54,8 @@ _UNMEASURED = (
     "verify/test_killed.py",
 )
 #: They run the same commands at many points each. Their small inventories are asked without DuckDB's optimizer, as are
-#: those of all cases of a test but its first: a plan of such a statement takes a third longer to make with it, and its
-#: rows are the same. The optimizer's plans are what the first cases, property tests and programs run on.
+#: those of cli/, and of all cases of a test but its first: a plan of such a statement takes a third longer to make with
+#: it, and its rows are the same. The optimizer's plans are what other first cases, property tests and programs run on.
 _SAME_STATEMENTS = (
     "backup/test_end_to_end.py",
     "backup/test_interrupted.py",
@@ -137,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         function, path = item.nodeid.partition("[")[0], item.path.as_posix()
         if function in measured or path.endswith(_UNMEASURED):
             item.add_marker("no_cover")
-        again = function in measured or path.endswith(_SAME_STATEMENTS)
+        again = function in measured or path.endswith(_SAME_STATEMENTS) or "/tests/cli/" in path
         item.stash[_OPTIMIZES] = not again or path.endswith(_PLANS)
         measured.add(function)
         if item.get_closest_marker("servers"):

@@ -81,7 +81,7 @@ def on_terminal(
             if until is not None and until(text):
                 process.send_signal(number)
                 until = None
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
     finally:
         if process.poll() is None:
             process.kill()

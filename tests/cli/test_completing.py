@@ -23,7 +23,7 @@ def complete(start: Start, *words: object, shell: str = "bash") -> list[str]:
     else:
         env["_TYPER_COMPLETE_ARGS"] = shlex.join(line[:-1]) + f" {words[-1]}"
     process = start(env=env)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     return out.split()
 

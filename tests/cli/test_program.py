@@ -199,7 +199,7 @@ def test_a_signal_ends_it_cleanly(
         process = start("ls", f"s3://{moto_bucket}", "--endpoint-url", proxy.endpoint_url)
         gate.wait_reached()
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "", f"regstore: {word}\n")
 
 
@@ -306,14 +306,14 @@ def test_a_closed_pipe_ends_it_silently(start: Start, demo_registry: Path) -> No
     os.close(read)
     process = start("ls", demo_registry, stdout=write)
     os.close(write)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + signal.SIGPIPE, "")
 
 
 def test_a_full_device_is_told(start: Start, demo_registry: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = start("ls", demo_registry, stdout=full)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "regstore: no space left on the device\n"
 
@@ -322,7 +322,7 @@ def test_a_full_device_is_told(start: Start, demo_registry: Path) -> None:
 def test_a_full_device_is_told_of_help(start: Start, arguments: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         process = start(*arguments, stdout=full)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == "regstore: no space left on the device\n"
 

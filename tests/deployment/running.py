@@ -128,7 +128,7 @@ class Registry:
     def status(self, user: str = "", password: str = "", *, path: str = "/v2/") -> int:
         """Over TLS by the deployment's own authority alone."""
         context = ssl.create_default_context(cafile=str(self.folder / "tls/ca.crt"))
-        connection = http.client.HTTPSConnection(self.host.strip("[]"), self.port, context=context, timeout=20)
+        connection = http.client.HTTPSConnection(self.host.strip("[]"), self.port, context=context, timeout=60)
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
         try:
             connection.request("GET", path, headers={"Authorization": f"Basic {token}"} if user else {})
@@ -146,7 +146,7 @@ class Registry:
             return False
 
     def health(self) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.debug_port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.debug_port, timeout=60)
         try:
             connection.request("GET", "/debug/health")
             response = connection.getresponse()

@@ -15,7 +15,8 @@ from regstore.gc.report import GcReport
 from regstore.layout import BlobKey, RevisionLinkKey, TagCurrentKey, encode
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
-from tests.gc.scenes import both, collect, model_storage, write_long_ago
+from tests.examples import crossed
+from tests.gc.scenes import collect, model_storage, write_long_ago
 from tests.gc.test_retention_run import run_options
 from tests.migrate.stores import bucket_storage
 from tests.model.builder import Builder
@@ -63,26 +64,21 @@ async def drop(storage: Storage, *scopes: BrokenScope, offline: bool = True, gra
     return await collect(storage, run_options(None, offline=offline, grace=grace, drop_broken=scopes or ALL))
 
 
-@both
-@pytest.mark.parametrize(
-    "readings",
-    [
-        pytest.param(lambda number: b"other bytes" if number == 1 else None, id="one bad read"),
-        pytest.param(lambda number: b"other bytes" if number < 3 else None, id="two bad reads and a good one"),
-        pytest.param(lambda number: b"%d" % number, id="other bytes each time"),
-        pytest.param(
-            lambda number: b"other bytes" if number == 1 else StorageError("input/output error"), id="then EIO"
-        ),
-        pytest.param(
-            lambda number: b"other bytes" if number == 1 else AccessDenied("InvalidObjectState"), id="then 403"
-        ),
-        pytest.param(lambda number: b"other bytes" if number == 1 else NotFound("gone", "model"), id="then gone"),
-        pytest.param(lambda number: NotFound("gone", "model") if number == 1 else None, id="absent once"),
-        pytest.param(
-            lambda number: NotFound("gone", "model") if number == 1 else b"other bytes", id="then other bytes"
-        ),
-    ],
-)
+#: What the reading of that number gives; None: what is there.
+READINGS: dict[str, Callable[[int], bytes | StorageError | None]] = {
+    "one bad read": lambda number: b"other bytes" if number == 1 else None,
+    "two bad reads and a good one": lambda number: b"other bytes" if number < 3 else None,
+    "other bytes each time": lambda number: b"%d" % number,
+    "then EIO": lambda number: b"other bytes" if number == 1 else StorageError("input/output error"),
+    "then 403": lambda number: b"other bytes" if number == 1 else AccessDenied("InvalidObjectState"),
+    "then gone": lambda number: b"other bytes" if number == 1 else NotFound("gone", "model"),
+    "absent once": lambda number: NotFound("gone", "model") if number == 1 else None,
+    "then other bytes": lambda number: NotFound("gone", "model") if number == 1 else b"other bytes",
+}
+WAYS = {"offline": True, "serving": False}
+
+
+@crossed("readings, offline", READINGS, WAYS, meeting=1)
 async def test_an_intact_manifest_that_reads_badly_stays(
     offline: bool, readings: Callable[[int], bytes | StorageError | None]
 ) -> None:
@@ -93,9 +89,16 @@ async def test_an_intact_manifest_that_reads_badly_stays(
     assert before.items() <= b.store.bodies().items()
 
 
-@both
-@pytest.mark.parametrize(
-    "given", [b"", b"sha256:" + b"0" * 64, AccessDenied("403"), StorageError("input/output error")]
+@crossed(
+    "given, offline",
+    {
+        "empty": b"",
+        "another": b"sha256:" + b"0" * 64,
+        "403": AccessDenied("403"),
+        "EIO": StorageError("input/output error"),
+    },
+    WAYS,
+    meeting=1,
 )
 async def test_an_intact_revision_link_that_reads_badly_stays(offline: bool, given: bytes | StorageError) -> None:
     """The server keeps no ETag by which a listing would prove it."""
@@ -114,8 +117,7 @@ async def test_an_intact_revision_link_that_reads_badly_stays(offline: bool, giv
         assert before.items() <= b.store.bodies().items()
 
 
-@both
-@pytest.mark.parametrize("what", ["manifest", "manifest lost", "link"])
+@crossed("what, offline", ["manifest", "manifest lost", "link"], WAYS, meeting=1)
 async def test_what_is_broken_each_time_goes_with_its_tag(offline: bool, what: str) -> None:
     b, image = registry()
     b.push("team/app", b.image(b.blob(b"{}"), [b.blob(b"other")]), "2")

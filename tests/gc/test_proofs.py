@@ -26,9 +26,9 @@ from regstore.state import TRASH
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Page, Storage
 from regstore.storage.s3 import RetryPolicy, S3Storage
+from tests.examples import crossed
 from tests.gc.actors import Push, World, delete_tag
 from tests.gc.scenes import (
-    both,
     collect,
     copy_of,
     options,
@@ -66,11 +66,16 @@ class Lying(ModelStorage):
             self.store.objects[target] = (self.store.objects[source][0][: self.kept], self.clock)
 
 
-@both
-@pytest.mark.parametrize(("kept", "place"), [(None, 0), (0, 1), (3, -1)], ids=["absent", "empty", "short"])
+@crossed(
+    "kept_at, offline",
+    {"absent": (None, 0), "empty": (0, 1), "short": (3, -1)},
+    {"offline": True, "serving": False},
+    meeting=1,
+)
 async def test_a_blob_stays_whose_copy_was_reported_and_is_not_there(
-    offline: bool, kept: int | None, place: int
+    offline: bool, kept_at: tuple[int | None, int]
 ) -> None:
+    kept, place = kept_at
     before = small_registry()
     run = options(offline=offline)
     dead = removed_blobs(before, wanted(before, run).dead)

@@ -14,6 +14,7 @@ from regstore.gc.policy import Policy
 from regstore.layout import UploadKey, encode
 from regstore.storage.base import MultipartUpload
 from regstore.storage.disk import DiskStorage
+from tests.examples import crossed
 from tests.gc.scenes import (
     UPLOAD,
     Watch,
@@ -37,12 +38,14 @@ from tests.model.random_registry import DAY, HOUR, NOW, example_registry
 from tests.model.store import ModelStore
 
 STORES = {"small": small_registry, "example": example_registry}
-stores = pytest.mark.parametrize("name", STORES)
 
 
-@both
-@stores
-@pytest.mark.parametrize("delete_untagged", [False, True], ids=["every revision", "tags only"])
+@crossed(
+    "name, offline, delete_untagged",
+    list(STORES),
+    {"offline": True, "serving": False},
+    {"every revision": False, "tags only": True},
+)
 async def test_on_a_store_like_s3(name: str, offline: bool, delete_untagged: bool) -> None:
     before = STORES[name]()
     run = options(offline=offline, delete_untagged=delete_untagged)
@@ -75,8 +78,7 @@ async def check_end(
     assert not [key for key in after if key.startswith("regstore/locks/")]
 
 
-@both
-@stores
+@crossed("name, offline", list(STORES), {"offline": True, "serving": False}, meeting=1)
 async def test_on_disk(tmp_path: Path, name: str, offline: bool) -> None:
     before = STORES[name]().on_disk()
     before.write_folder(tmp_path)

@@ -21,6 +21,7 @@ from regstore.layout import BLOBS, DATABASE_IN_USE, LOCKFILES, REPOSITORIES
 from regstore.state.lock import hold_lock
 from regstore.testing.faulty import FaultyStorage
 from regstore.verify.doctor import examine
+from tests.examples import crossed
 from tests.gc.scenes import (
     both,
     collect,
@@ -163,8 +164,12 @@ async def test_what_is_no_repository_that_loses_everything_for_want_of_tags(case
     await collect(storage, run)
 
 
-@both
-@pytest.mark.parametrize("suffix", [".sig", ""], ids=["a signature of cosign", "a referrers index"])
+@crossed(
+    "suffix, offline",
+    {"a signature of cosign": ".sig", "a referrers index": ""},
+    {"offline": True, "serving": False},
+    meeting=1,
+)
 async def test_signatures_are_no_tags_of_a_repository_whose_tags_are_elsewhere(suffix: str, offline: bool) -> None:
     """Harbor's and OpenShift's images are signed, too: such a tag keeps nothing that is not kept without it."""
     b = without_tags(["stream/a"])
@@ -204,8 +209,7 @@ async def test_tags_that_rules_take_were_in_the_store_to_be_chosen_among() -> No
     assert (await collect(storage, run)).tags == 1
 
 
-@pytest.mark.parametrize("whose", ["Harbor", "OpenShift"])
-@pytest.mark.parametrize("by", ["--delete-untagged", "retention rules"])
+@crossed("whose, by", ["Harbor", "OpenShift"], ["--delete-untagged", "retention rules"], meeting=1)
 async def test_tags_that_are_kept_elsewhere_too(whose: str, by: str) -> None:
     b = without_tags([])
     image = b.image(b.blob(b"an image that is tagged elsewhere"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -62,15 +63,21 @@ class TestPasswords:
         passwords = Passwords(users)
         matches = access._matches
 
+        begun, go_on = threading.Event(), threading.Event()
+
         def slowly(*given: Any) -> bool:
-            time.sleep(0.3)
+            begun.set()
+            assert go_on.wait(60)
             return matches(*given)
 
         monkeypatch.setattr(access, "_matches", slowly)
         first = asyncio.create_task(passwords.check(Request(basic("alice", "right"))))  # type: ignore[arg-type]
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begun.wait, 60)
         write_users(users, bob="b")
-        await passwords.check(Request(basic("bob", "b")))  # type: ignore[arg-type]
+        second = asyncio.create_task(passwords.check(Request(basic("bob", "b"))))  # type: ignore[arg-type]
+        await asyncio.sleep(0)  # it has seen the new file
+        go_on.set()
+        await second
         with pytest.raises(ApiError):
             await first
         with pytest.raises(ApiError):

@@ -329,16 +329,16 @@ async def test_a_server_that_has_answered_has_more_patience_and_tries(fake: Fake
         endpoint_url=fake.url,
         access_key="key",
         secret_key="secret",
-        retries=RetryPolicy(tries=3, first_contact=1, first_patience=0.02, base=0),
+        retries=RetryPolicy(tries=3, first_contact=1, first_patience=5.0, base=0),
     )
     async with S3Storage(settings) as storage:
         client = storage._client
-        assert client._patience(READ_TIMEOUT, 1) == 0.02
+        assert client._patience(READ_TIMEOUT, 1) == 5.0
         fake.answers = [answer(body=b"x")]
         await storage.get("key")
         assert client._patience(READ_TIMEOUT, 1) == READ_TIMEOUT
         fake.answers = [silence, silence, answer(body=b"x")]
-        await client.call("GetObject", "GET", "key", parse=lambda answer: answer, patience=0.02)
+        await client.call("GetObject", "GET", "key", parse=lambda answer: answer, patience=0.2)
     stopped.set()
 
 

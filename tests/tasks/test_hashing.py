@@ -117,11 +117,11 @@ async def test_the_time_is_over_in_the_midst_of_a_blob() -> None:
 
     def before(operation: str, key: str) -> None:
         if operation == "open_read":
-            time.sleep(0.05)  # as long as the task has
+            time.sleep(0.3)  # as long as the task has
 
     done = await hash_blobs(
         Context(stores=(FaultyStorage(storage, before=before),), concurrency=1),
-        HashBlobs(blobs=[("large", "sha256", len(body)), *blobs], seconds=0.05),
+        HashBlobs(blobs=[("large", "sha256", len(body)), *blobs], seconds=0.3),
     )
     assert not done.outcomes and not done.left
     assert 0 < done.bytes <= len(body)

@@ -8,6 +8,7 @@ from regstore.digest import Digest
 from regstore.errors import AccessDenied, StorageError, Unreachable
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, TagCurrentKey, TagIndexKey, encode
 from regstore.verify.fault import FaultKind
+from tests.examples import crossed
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW
 from tests.servers import images
@@ -28,8 +29,7 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("error", TROUBLE.values(), ids=TROUBLE.keys())
-@pytest.mark.parametrize("area", LINKS)
+@crossed("area, error", list(LINKS), TROUBLE, meeting=1)
 async def test_an_unreadable_link_is_named_and_not_written_over(area: str, error: StorageError) -> None:
     storage = ModelStorage(pristine(), now=NOW, etags=False)
     storage.unreadable[LINKS[area]] = error
