@@ -21,6 +21,7 @@ class TestSqlite(StorageConformance):
     async def storage(self, tmp_path: Path) -> AsyncIterator[Storage]:
         make(tmp_path / "store")
         self.door = sqlite3.connect(tmp_path / "store", isolation_level=None)
+        self.door.execute("pragma synchronous = off")
         async with SqliteStorage(tmp_path / "store") as storage:
             yield storage
         self.door.close()

@@ -84,6 +84,7 @@ class SqliteStorage:
             if not self._file.is_file():
                 raise NoSuchBucket(f"no such file: {self._file}")
             self._opened = sqlite3.connect(self._file, isolation_level=None, timeout=60)
+            self._opened.execute("pragma synchronous = off")  # the power does not fail in a test
         try:
             return self._opened.execute(statement, values)
         except sqlite3.IntegrityError as error:
