@@ -21,9 +21,9 @@ from regstore.concurrency import in_thread
 from regstore.errors import StorageError
 from regstore.events import OnEvent, ignore
 from regstore.spark.options import ClusterOptions
-from regstore.spark.session import check_executors, executors, run_tasks
+from regstore.spark.session import LOOKS, executors, run_tasks
 from regstore.spark.tasks.executing import StoreWork, store_work
-from regstore.spark.tasks.running import Answer, TaskWork, packed_work, run_packed
+from regstore.spark.tasks.running import Answer, TaskWork, do_nothing, packed_work, run_packed
 from regstore.storage.base import Storage
 from regstore.storage.optional import OpensElsewhere
 from regstore.tasks.packing import unpack
@@ -103,7 +103,7 @@ class SparkRunner:
             return await task(Context(stores=stores, concurrency=self._concurrency, on_event=on_event), work)
         places = tuple([await self._place(store) for store in stores])
         packed = packed_work(TaskWork(task=task, work=work, stores=places, concurrency=self._concurrency))
-        answer = await self._in_spark(task.__name__.replace("_", " "), lambda: self._ask(packed))
+        (answer,) = await self._in_spark(task.__name__.replace("_", " "), lambda: self._ask([packed]))
         for store, counters in zip(stores, answer.counters, strict=False):
             store.counters.add(counters)
         if answer.error is not None:
@@ -117,9 +117,13 @@ class SparkRunner:
         return await self._work(storage, known.mark, known.place)
 
     async def _look(self, storage: Storage, mark: str = "") -> StoreWork:
-        """Whether all executors see it."""
+        """Whether all executors see it; each task looks again."""
         work = await self._work(storage, mark)
-        await self._in_spark("look for the store", lambda: check_executors(self._session, work))
+        packed = packed_work(TaskWork(task=do_nothing, work=None, stores=(work,), concurrency=1))
+        looks = LOOKS * max(2, self.size)
+        for answer in await self._in_spark("look for the store", lambda: self._ask([packed] * looks)):
+            if answer.error is not None:
+                raise unpack(answer.error)
         self._known[storage.identity()] = work
         return work
 
@@ -143,11 +147,10 @@ class SparkRunner:
                 await self._give_up(group, running)
                 raise
 
-    def _ask(self, packed: bytes) -> Answer:
+    def _ask(self, packed: list[bytes]) -> list[Answer]:
         context = self._session.sparkContext
-        (answer,) = run_tasks(lambda: context.parallelize([packed], 1).map(_run).collect())
-        found: Answer = pickle.loads(answer)
-        return found
+        answers = run_tasks(lambda: context.parallelize(packed, len(packed)).map(_run).collect())
+        return [pickle.loads(answer) for answer in answers]
 
     async def _give_up(self, group: str, running: asyncio.Future[Any]) -> None:
         """That this is cancelled once more changes nothing."""

@@ -33,7 +33,7 @@ _NEEDED: Final = {
 }
 _NO_REGSTORE: Final = "No module named 'regstore"
 #: Tasks of the first look at the executors, for each core.
-_LOOKS: Final = 3
+LOOKS: Final = 3
 #: Seconds in which no executor more has come, and all are there; and in which they may come at all.
 _QUIET: Final = 1.0
 _COMING: Final = 15.0
@@ -124,7 +124,7 @@ def _check(session: SparkSession) -> None:
 def check_executors(session: SparkSession, store: StoreWork) -> None:
     """Refused where any has another version, or sees another store; each task looks again."""
     context = session.sparkContext
-    looks = _LOOKS * max(2, context.defaultParallelism)
+    looks = LOOKS * max(2, context.defaultParallelism)
     frame = session.range(looks).repartition(looks)
     run_tasks(lambda: frame.mapInArrow(LookTask(store).__call__, "id bigint").count())
 

@@ -48,6 +48,10 @@ def run_packed(packed: bytes, *, attempt: int) -> bytes:
     return pickle.dumps(asyncio.run(_run(pickle.loads(work), attempt)))
 
 
+async def do_nothing(context: Context, work: None) -> None:
+    """That the stores were opened is all."""
+
+
 async def _run(asked: TaskWork, attempt: int) -> Answer:
     counters: list[Counters] = []
     try:
