@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from regstore.cli.gc_notes import notes_json, plan_notes, report_notes
 from regstore.cli.healed import print_healed
@@ -17,24 +17,10 @@ from regstore.cli.whose import whose_json
 if TYPE_CHECKING:
     from regstore.gc.plan import GcSummary
     from regstore.gc.report import GcReport
-    from regstore.gc.run import GcRunOptions
-    from regstore.inventory.inventory import Inventory
+    from regstore.gc.run import GcRun, GcRunOptions
     from regstore.state.known_cache import KnownCache
 
 _SHARES_SHOWN = 20
-
-
-class ShownPlan(Protocol):
-    """A plan, wherever it was made. inventory: holds of the plan's tables those of tags that rules take."""
-
-    @property
-    def summary(self) -> GcSummary: ...
-    @property
-    def inventory(self) -> Inventory: ...
-    @property
-    def database(self) -> str: ...
-    @property
-    def stops(self) -> list[str]: ...
 
 
 def report_json(report: GcReport, known: KnownCache, state: str) -> dict[str, Any]:
@@ -42,7 +28,7 @@ def report_json(report: GcReport, known: KnownCache, state: str) -> dict[str, An
     return plain(report) | Left(known, report.not_freed).json() | {"state": state}
 
 
-def plan_json(run: ShownPlan) -> dict[str, Any]:
+def plan_json(run: GcRun) -> dict[str, Any]:
     """The result of a run that has a plan only, for `--json`."""
     if not voice().as_json:  # a plan may name every tag
         return {}
@@ -115,7 +101,7 @@ def _summary_json(summary: GcSummary) -> dict[str, Any]:
     }
 
 
-def print_plan(url: str, run: ShownPlan, options: GcRunOptions) -> None:
+def print_plan(url: str, run: GcRun, options: GcRunOptions) -> None:
     summary = run.summary
     emit(
         f"{url}: {counted(summary.repositories, 'repository', 'repositories')}, {size(summary.blob_bytes)} in blobs"

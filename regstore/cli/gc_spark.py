@@ -50,8 +50,6 @@ class Cluster(Engine):
         questions: Questions,
         inventory: Path | None,
         state_dir: Path | None,
-        *,
-        dry_run: bool,
     ) -> None:
         """InputError where something is asked for that one machine has to do, before anything of Spark is started."""
         from regstore.spark.run import refuse_options
@@ -64,11 +62,6 @@ class Cluster(Engine):
             raise InputError(
                 "the executors look at the lock and write the journal in the store itself: leave out --state-dir, or "
                 "--engine spark"
-            )
-        if not dry_run and not options.offline:
-            raise InputError(
-                "with --engine spark gc removes only while the registry stands still, as yet: say --offline, or "
-                "--dry-run"
             )
         self.options()
         refuse_options(options)

@@ -16,6 +16,7 @@ from regstore.spark.cluster import Cluster
 from regstore.spark.flow import Flow, Listed, PlannedRows
 from regstore.spark.healing import open_part
 from regstore.spark.manifest_rounds import as_rows
+from regstore.spark.tasks.loading import RECORD
 from regstore.spark.tasks.planning import BLOCKED, KEPT_BLOB, KEPT_REPOSITORY, LookTask
 from regstore.storage.base import Storage
 from regstore.storage.clock import clock
@@ -122,7 +123,7 @@ class ClusterLooks:
         """Let go only what this look does not reach either; nor what a repository may need that has come to be left
         alone, of what this run took from it (`candidates.sql`: keep_reached)."""
         task = LookTask(options=keeping_all(flow.options), now=flow.now, multipart_uploads_unknown="")
-        look = flow.run("reach", shards, task)
+        look = flow.run("reach", shards.filter(f"relation <> '{RECORD}'"), task)
         kept = look.filter(f"relation = '{KEPT_BLOB}'").select("digest")
         alone = look.filter(f"relation = '{KEPT_REPOSITORY}'").select("text").distinct()
         freed = self._sight.rows.links.filter("relation = 'freed_blob'").select("digest", "text")

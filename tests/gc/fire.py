@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,9 +32,9 @@ from typing import Final
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import Policy
 from regstore.gc.report import GcReport
-from regstore.gc.run import GcRunOptions, open_run
+from regstore.gc.run import GcRun, GcRunOptions, open_run
 from regstore.inventory.scan import ScanOptions
-from regstore.state.lock import hold_lock
+from regstore.state.lock import Lock, hold_lock
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.s3 import S3Storage
@@ -308,12 +309,18 @@ class Writer:
 # -- gc
 
 
-async def _gc_loop(storage: Storage, options: FireOptions, fire: Fire, until: Callable[[], bool]) -> None:
+#: `open_run`, or what stands for it.
+OpenGc = Callable[[Storage, GcRunOptions, Lock], AbstractAsyncContextManager[GcRun]]
+
+
+async def _gc_loop(
+    storage: Storage, options: FireOptions, fire: Fire, open_gc: OpenGc, until: Callable[[], bool]
+) -> None:
     while not until():
-        await _gc_once(storage, options, fire)
+        await _gc_once(storage, options, fire, open_gc)
 
 
-async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcReport:
+async def _gc_once(storage: Storage, options: FireOptions, fire: Fire, open_gc: OpenGc) -> GcReport:
     with tempfile.TemporaryDirectory(prefix="regstore-cache-") as folder:
         run_options = GcRunOptions(
             plan=GcOptions(
@@ -327,7 +334,7 @@ async def _gc_once(storage: Storage, options: FireOptions, fire: Fire) -> GcRepo
             max_delete=1.0,
             untagged_repositories=True,
         )
-        async with hold_lock(storage, command="gc") as lock, open_run(storage, run_options, lock) as run:
+        async with hold_lock(storage, command="gc") as lock, open_gc(storage, run_options, lock) as run:
             report = await run.apply()
             fire.last_scan = run.inventory.scanned_at
     fire.runs += 1
@@ -391,8 +398,11 @@ async def _check(
 # -- all of it
 
 
-async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *, pulls: int = 2) -> Fire:
-    """Burn as the options say, let gc run twice more, restart the registry where it caches, and look."""
+async def set_fire(
+    registry: Registry, storage: Storage, options: FireOptions, *, pulls: int = 2, open_gc: OpenGc = open_run
+) -> Fire:
+    """Burn as the options say, let gc run twice more, restart the registry where it caches, and look. open_gc: by
+    which it runs."""
     fire, promises = Fire(), Promises()
     writers = [Writer(number, registry.host, options, promises, fire) for number in range(options.writers)]
     end = time.monotonic() + options.seconds
@@ -417,12 +427,12 @@ async def set_fire(registry: Registry, storage: Storage, options: FireOptions, *
     loop = asyncio.get_running_loop()
     threads = [loop.run_in_executor(pool, writer.run, burning) for writer in writers]
     try:
-        await _gc_loop(stalled, options, fire, lambda: all(thread.done() for thread in threads))
+        await _gc_loop(stalled, options, fire, open_gc, lambda: all(thread.done() for thread in threads))
     finally:
         stop.set()
         await asyncio.gather(*threads)
         pool.shutdown()
-    await _gc_once(storage, options, fire)
+    await _gc_once(storage, options, fire, open_gc)
     if registry.cache == "inmemory":
         registry.restart()
     await _check(registry, storage, promises, fire, options, pulls=pulls)
@@ -450,10 +460,17 @@ def open_root(root: Path | S3Root) -> Storage:
     return S3Storage(root.settings())
 
 
-async def fire_on(root: Path | S3Root, options: FireOptions, *, cache: str = "none", pulls: int = 2) -> Fire:
+async def fire_on(
+    root: Path | S3Root,
+    options: FireOptions,
+    *,
+    cache: str = "none",
+    pulls: int = 2,
+    open_gc: OpenGc = open_run,
+) -> Fire:
     with stalling(root, options) as place, Registry(place, cache=cache) as registry:  # type: ignore[arg-type]
         async with open_root(root) as storage:
-            return await set_fire(registry, storage, options, pulls=pulls)
+            return await set_fire(registry, storage, options, pulls=pulls, open_gc=open_gc)
 
 
 def _seconds(text: str) -> float:

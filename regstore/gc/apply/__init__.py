@@ -23,9 +23,12 @@ hands tasks out
 
 - begins the sweep when every unlinking has ended, then looks at all links, and says until when that stands: by the
   store's clock, `latest` when the look began, and so many seconds more;
-- gives each task a shard's number that no other of the run has, and each try at it an attempt's, counted from 0;
+- gives each task a shard's number that no other of the run has, and each try at it an attempt's: counted from 0, or any
+  that no other has, and then it says whether the same was begun before;
 - tells the registry's cache of what was taken, before the next look at the links, and once more at the end;
 - adds `repeated_deletes` to the storage's counters, where no pool does: after a second attempt, or a process of which
   nothing is known, `done.json` then says that the run is not settled, and the next ones take care for a day of what may
   yet be done; where a task failed for good, the run fails and no `done.json` is written.
+
+`steps.Hands` is where the two are exchanged: `OwnHands` is this process, `regstore.spark.hands` a cluster.
 """
