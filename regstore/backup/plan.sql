@@ -287,41 +287,45 @@ join backup_held h on h.digest = n.digest
 
 -- name: lines
 -- backup_line(place, section, tag, rank, one, part, two, text, number, linked): the packs, in their order. Of a
--- manifest what it needs follows it, each a row, in the order of the kinds; more than one of a target counts once.
+-- manifest what it needs follows it, each a row, in the order of the kinds; more than one of a target counts once. A
+-- statement for each section, and one that sorts: together they would share the memory.
+create or replace table backup_unsorted (
+    repository integer not null, section tinyint not null, tag varchar not null, rank bigint not null,
+    one blob not null, part tinyint not null, two blob, text varchar, number bigint, linked boolean
+);
+insert into backup_unsorted
+select n.repository, {of_blob}, '', 0, n.digest, 0, null, null, n.size, null
+from backup_need n semi join backup_chosen using (repository);
+insert into backup_unsorted
+select repository, {of_layer}, '', 0, digest, 0, target, null, null, null from backup_layer;
+insert into backup_unsorted
+select k.repository, {of_manifest}, '', coalesce(r.rank, 0), k.digest, 0, s.target, coalesce(m.media_type, ''), null,
+    k.linked
+from backup_kept k
+join manifest m on m.digest = k.digest
+left join backup_rank r on r.repository = k.repository and r.digest = k.digest
+left join (
+    select source, min(target) as target from edge where kind = {subject} group by source
+) s on s.source = k.digest;
+insert into backup_unsorted
+select n.repository, {of_manifest}, '', coalesce(r.rank, 0), n.digest, n.kind, n.target, null, null, null
+from (from backup_named where held) n
+semi join backup_kept k on k.repository = n.repository and k.digest = n.digest
+left join backup_rank r on r.repository = n.repository and r.digest = n.digest;
+insert into backup_unsorted
+select repository, {of_signature}, '', 0, revision, 0, digest, null, null, null from backup_signature;
+insert into backup_unsorted
+select h.repository, {of_history}, h.name, 0, h.digest, 0, null, null, null, null
+from tag_index h
+semi join backup_tag t on t.repository = h.repository and t.name = h.name
+semi join backup_kept k on k.repository = h.repository and k.digest = h.digest;
+insert into backup_unsorted
+select repository, {of_tag}, name, 0, target, 0, null, null, mtime, null from backup_tag;
 create or replace table backup_line as
 select c.place, l.* exclude (repository)
-from (
-    select repository, {of_blob} as section, '' as tag, 0 as rank, digest as one, 0 as part, null::blob as two,
-        null::varchar as text, size as number, null::boolean as linked
-    from backup_need
-    union all
-    select repository, {of_layer}, '', 0, digest, 0, target, null, null, null from backup_layer
-    union all
-    select k.repository, {of_manifest}, '', coalesce(r.rank, 0), k.digest, 0, s.target,
-        coalesce(m.media_type, ''), null, k.linked
-    from backup_kept k
-    join manifest m on m.digest = k.digest
-    left join backup_rank r on r.repository = k.repository and r.digest = k.digest
-    left join (
-        select source, min(target) as target from edge where kind = {subject} group by source
-    ) s on s.source = k.digest
-    union all
-    select n.repository, {of_manifest}, '', coalesce(r.rank, 0), n.digest, n.kind, n.target, null, null, null
-    from (from backup_named where held) n
-    semi join backup_kept k on k.repository = n.repository and k.digest = n.digest
-    left join backup_rank r on r.repository = n.repository and r.digest = n.digest
-    union all
-    select repository, {of_signature}, '', 0, revision, 0, digest, null, null, null from backup_signature
-    union all
-    select h.repository, {of_history}, h.name, 0, h.digest, 0, null, null, null, null
-    from tag_index h
-    semi join backup_tag t on t.repository = h.repository and t.name = h.name
-    semi join backup_kept k on k.repository = h.repository and k.digest = h.digest
-    union all
-    select repository, {of_tag}, name, 0, target, 0, null, null, mtime, null from backup_tag
-) l
-join backup_chosen c on c.repository = l.repository
-order by c.place, l.section, l.tag, l.rank, octet_length(l.one), l.one, l.part, l.two
+from backup_unsorted l join backup_chosen c on c.repository = l.repository
+order by c.place, l.section, l.tag, l.rank, octet_length(l.one), l.one, l.part, l.two;
+drop table backup_unsorted
 
 -- name: some_lines
 select place, section, tag, one, part, two, text, number, linked from backup_line
