@@ -161,6 +161,8 @@ async def is_sound_pack(storage: Storage, encoded: str) -> bool:
     try:
         async with storage.open_read(form.pack_key(encoded)) as handle:
             async for chunk in handle:
+                if chunk and unpacking.eof:
+                    return False  # what follows it makes it unreadable
                 while chunk and not unpacking.eof:
                     content.update(unpacking.decompress(chunk, _CHUNK))
                     chunk = unpacking.unconsumed_tail

@@ -89,8 +89,8 @@ class SparkRunner:
         where one does not, before anything is written."""
         mark = f"{layout.PROBE}{secrets.token_hex(8)}"
         await _remove_old_marks(storage)
-        await storage.put(mark, b"")
         try:
+            await storage.put(mark, b"")
             await self._look(storage, mark)
             yield
         finally:

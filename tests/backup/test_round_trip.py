@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from regstore.backup import CreateOptions, RestoreOptions, create, restore
+from regstore.backup.opening import is_sound_pack
 from regstore.backup.packing import PackFile
 from regstore.errors import NotARegistry
 from regstore.events import Event, Progress
@@ -32,6 +34,7 @@ from tests.backup.places import (
 )
 from tests.examples import examples
 from tests.model.builder import Builder
+from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry, registries
 from tests.model.store import ModelStore
 
@@ -198,6 +201,42 @@ async def test_packs_that_are_there_are_not_read_from_the_plan(monkeypatch: pyte
         backup.store.objects[pack] = (damaged, mtime)
         assert (await take(source, backup)).packs == 1
         assert backup.store.objects[pack][0] == body
+
+
+class InPieces(ModelStorage):
+    """Gives what it has in pieces of this size."""
+
+    piece = 1
+
+    def open_read(self, key: str, *, start: int = 0, length: int | None = None) -> Any:
+        whole = super().open_read(key, start=start, length=length)
+
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[AsyncIterator[bytes]]:
+            async with whole as handle:
+                data = b"".join([chunk async for chunk in handle])
+            yield self._pieces(data)
+
+        return opened()
+
+    async def _pieces(self, data: bytes) -> AsyncIterator[bytes]:
+        for first in range(0, len(data), self.piece):
+            yield data[first : first + self.piece]
+
+
+async def test_a_pack_that_something_follows_is_not_taken_for_sound() -> None:
+    """Also where that comes by itself: who reads the pack finds it damaged."""
+    backup = memory()
+    await take(memory(example_registry()), backup)
+    key = (await keys_below(backup, "packs/"))[0]
+    name = key.rpartition("/")[2].partition(".")[0]
+    body, mtime = backup.store.objects[key]
+    pieces = InPieces(backup.store, now=NOW)
+    for pieces.piece in (1, len(body)):
+        backup.store.objects[key] = (body, mtime)
+        assert await is_sound_pack(pieces, name)
+        backup.store.objects[key] = (body + b"x", mtime)
+        assert not await is_sound_pack(pieces, name)
 
 
 async def test_one_new_image_costs_its_blobs_one_pack_and_one_snapshot(tmp_path: Path) -> None:

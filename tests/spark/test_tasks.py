@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from regstore.errors import AccessDenied, NotFound, Outage, Refused
+from regstore.errors import AccessDenied, NotFound, Outage, Refused, StorageError
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
 from regstore.spark.listing_rounds import digest_ranges
+from regstore.spark.options import ClusterOptions
+from regstore.spark.runner import SparkRunner
 from regstore.spark.tasks.executing import StoreWork, TaskFailed, store_work, telling, told_error, version
 from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of
 from regstore.spark.tasks.loading import _page
@@ -26,6 +29,7 @@ from regstore.storage.disk import DiskStorage
 from regstore.storage.optional import OpensElsewhere
 from regstore.tasks.packing import unpack
 from regstore.tasks.runner import Context
+from regstore.testing.faulty import FaultyStorage
 from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import NOW, example_registry
@@ -124,6 +128,20 @@ def test_a_store_that_lacks_the_mark_is_another_one(tmp_path: Path) -> None:
         if refused:
             assert isinstance(unpack(answer.error), Refused)
             assert "not the same store for all executors" in str(unpack(answer.error))
+
+
+async def test_no_mark_stays_whose_answer_was_lost() -> None:
+    """It may have been written all the same."""
+    store = ModelStore()
+    storage = FaultyStorage(ModelStorage(store, now=NOW), fail_at=1, when="after")
+    session = MagicMock()
+    session.sparkContext.defaultParallelism = 2
+    session._jsc.sc().getExecutorMemoryStatus().size.return_value = 3
+    async with SparkRunner(session, ClusterOptions()) as runner:
+        with pytest.raises(StorageError, match="fault after mutation 1"):
+            await runner.marked(storage).__aenter__()
+    assert [mutation.operation for mutation in storage.mutations] == ["put", "delete"]
+    assert not store.objects
 
 
 def test_a_task_for_another_version_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
