@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -406,14 +407,30 @@ async def test_a_run_that_lost_its_lock_stops_and_the_next_one_heals(
             assert run.summary.nothing_to_do
 
 
-def test_it_says_what_one_process_says(session: SparkSession, run: Run, registry: Path, tmp_path: Path) -> None:
-    words = ["gc", registry, "--dry-run", "--json", "--delete-untagged", "--keep-newest", "1", "--drop-tag", "*"]
-    one = run(*words)
-    said = run(*words, "--engine", "spark", "--work", tmp_path / "work", "--shards", 2, "--request-rate", 500)
-    assert said.code == one.code
-    assert said.plan == one.plan
-    assert said.plan["dropped_tags"] and said.plan["blobs"]["dead"]
+def test_it_says_and_does_what_one_process_does(
+    session: SparkSession, run: Run, registry: Path, tmp_path: Path
+) -> None:
+    """By the command, in a folder: the same JSON but for times and names, and the same files and folders are left."""
+    other = tmp_path / "other"
+    shutil.copytree(registry, other)
+    words = ["--json", "--yes", "--offline", "--max-delete", "100%", "--delete-untagged", "--keep-newest", "1"]
+    words += ["--drop-tag", "*"]
+    one = run("gc", other, *words)
+    more = ["--engine", "spark", "--work", tmp_path / "work", "--shards", 2, "--request-rate", 500]
+    said = run("gc", registry, *words, *more)
+    assert said.code == one.code, said
+    assert said.json["plan"] == one.json["plan"]
+    assert said.json["plan"]["dropped_tags"] and said.json["plan"]["blobs"]["dead"]
+    differs = {"run", "seconds", "not_freed"}
+    reports = [{name: value for name, value in each.report.items() if name not in differs} for each in (said, one)]
+    assert reports[0] == reports[1]
+    assert reports[0]["blobs"] and reports[0]["folders"]
+    trees = [
+        sorted(str(path.relative_to(root)) for path in (root / "docker").rglob("*")) for root in (registry, other)
+    ]
+    assert trees[0] == trees[1]
     assert not session.sparkContext._jsc.sc().isStopped()
+    assert "nothing to remove" in run("gc", registry, "--dry-run", "--delete-untagged").out
 
 
 def kill_at(
