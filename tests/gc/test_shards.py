@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regstore.gc.plan import GcOptions, GcSummary, plan_gc
+from regstore.gc.plan import GcOptions, GcSummary, keeping_all, plan_gc
+from regstore.gc.plan import plan_blobs as look_at_blobs
 from regstore.gc.plan.question import Question
 from regstore.gc.plan.shards import (
     BY_DIGEST,
@@ -22,6 +23,7 @@ from regstore.gc.plan.shards import (
     open_whole,
     plan_blobs,
     plan_links,
+    plan_look,
     plan_roots,
     plan_whole,
 )
@@ -198,6 +200,43 @@ def test_shards_make_the_plan_of_one_inventory(
     asyncio.run(compare(store, options, number))
 
 
+async def compare_looks(store: ModelStore, options: GcOptions, number: int) -> None:
+    """What a later look lets go, and of which repositories nothing."""
+    async with scan(ModelStorage(store, now=NOW), ScanOptions(cache_dir=None, concurrency=4)) as inventory:
+        asked = keeping_all(options)
+        with ExitStack() as stack:
+            shards = [stack.enter_context(Inventory()) for _ in range(number)]
+            share_out(inventory, shards)
+            questions = [Question(shard, asked, NOW) for shard in shards]
+            for shard in shards:
+                exchange_manifests(inventory, shard)
+            reasons = [plan_look(question) for question in questions]
+            kept = {
+                raw
+                for shard in shards
+                for (raw,) in shard.all("select digest from live_blob union select digest from unknown_reach")
+            }
+            alone = set().union(*(rows_of(shard, "protected") for shard in shards))
+        old = inventory.all("select digest, size, mtime from blob where mtime < ?", [NOW - options.grace])
+        look_at_blobs(inventory, options, now=NOW)
+        assert rows_of(inventory, "dead_blob") == {row for row in old if not any(reasons) and row[0] not in kept}
+        assert rows_of(inventory, "protected") == alone
+
+
+@settings(
+    max_examples=examples(10),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    print_blob=True,
+)
+@given(registries(disk=False), st.sampled_from(GRACES), st.sampled_from([2, 3]), st.sampled_from(POLICIES))
+def test_a_later_look_by_shards_lets_go_what_one_inventory_does(
+    store: ModelStore, grace: int, number: int, policy: Policy | None
+) -> None:
+    asyncio.run(compare_looks(store, GcOptions(grace=grace, policy=policy), number))
+
+
 @pytest.mark.parametrize("delete_untagged", [False, True])
 async def test_the_example(delete_untagged: bool) -> None:
     await compare(example_registry(), GcOptions(delete_untagged=delete_untagged), 3)
+    await compare_looks(example_registry(), GcOptions(delete_untagged=delete_untagged), 3)

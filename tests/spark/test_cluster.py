@@ -407,6 +407,44 @@ async def test_a_run_that_lost_its_lock_stops_and_the_next_one_heals(
             assert run.summary.nothing_to_do
 
 
+@pytest.mark.slow
+async def test_where_the_driver_is_killed_the_next_run_ends_the_same(
+    memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a cluster in its own JVM. It is killed as the first blobs go; nobody needs to break its lock."""
+    one, many = (Bucket(memory_stores, memory_stores.put(name, example_registry())) for name in ("alone", "driven"))
+    plan = GcOptions(delete_untagged=True)
+    options = replace(run_options(plan, offline=True), plan=plan)
+    async with memory_stores.open(one.url) as storage:
+        await collect(storage, options)
+    drivers: list[subprocess.Popen[bytes]] = []
+
+    def kill(keys: set[str]) -> None:
+        if any(key.startswith(BLOBS) for key in keys):
+            drivers[0].kill()
+
+    watch = Watch(many, kill)
+    watch.watch(monkeypatch)
+    words = ["--yes", "--offline", "--max-delete", "100%", "--delete-untagged", "--untagged-repositories"]
+    words += ["--unlinked-blobs", "--engine", "spark", "--master", "local[2]", "--shards", "2"]
+    words += ["--work", str(tmp_path / "work")]
+    environment = clean_environment(
+        tmp_path, **memory_stores.s3.environment(), SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable
+    )
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "regstore", "gc", many.url, *words]
+        drivers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        code = await asyncio.to_thread(drivers[0].wait)
+    assert code == -signal.SIGKILL, (tmp_path / "log").read_text()
+    assert not watch.unjournaled
+    assert [key for key in many.objects if key.startswith(LOCKS)]
+    assert not [key for key in many.objects if key.endswith("/done.json")]
+    async with memory_stores.open(many.url) as storage:
+        await collect(storage, options)
+    assert many.registry() == one.registry()
+    assert many.trash() == one.trash()
+
+
 def test_it_says_and_does_what_one_process_does(
     session: SparkSession, run: Run, registry: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ __all__ = [
     "RuleShare",
     "Step",
     "Young",
+    "keeping_all",
     "plan_blobs",
     "plan_gc",
     "plan_links",
