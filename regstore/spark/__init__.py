@@ -15,6 +15,8 @@ stands on. (Blobs listed again after the links would be no candidates any more t
     <work>/regstore-work.json                          that the folder is ours
     <work>/manifests-v<parser>/<run>-<round>/          manifests that were read, kept between runs
     <work>/runs/<run>/<stage>/relation=<name>/         this run's; removed at its end
+    <work>/runs/<run>/_here                            where the folder is one of a computer: each task that writes
+                                                       must find it
 
 A run that removes heals before it plans, looks again while it removes, and ends by the code of one process, in the
 driver; that gets of the store what earlier runs' journals and trash are about (`healing`). Links and blobs go in stages

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from regstore import layout
 from regstore.errors import InputError
 from regstore.spark.session import first_line, run_tasks
-from regstore.spark.tasks.rows import DDL
+from regstore.spark.tasks.executing import SharedTask
+from regstore.spark.tasks.rows import DDL, SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,8 @@ Task = Callable[[Iterable["pa.RecordBatch"]], Iterator["pa.RecordBatch"]]
 
 MARKER: Final = "regstore-work.json"
 _SUCCESS: Final = "_SUCCESS"
+#: Of each run: a file by which executors know the folder. Spark passes over such names.
+_HERE: Final = "_here"
 #: The first commits when the whole job has ended; the second (of some clusters) would leave rows of failed attempts.
 _COMMIT: Final = {"mapreduce.fileoutputcommitter.algorithm.version": "1"}
 #: What a run left that was killed, after so many seconds.
@@ -42,6 +45,8 @@ class WorkFolder:
         self._url = url.rstrip("/")
         self._run = run
         self._files = _Files(session)
+        #: What a task that writes must find; none where the folder is the same for all by its nature.
+        self._shared: SharedTask | None = None
 
     @classmethod
     def open(cls, session: SparkSession, url: str, run: str, *, store: str) -> WorkFolder:
@@ -58,14 +63,24 @@ class WorkFolder:
         try:
             if self._files.exists(marker):
                 self._files.remove_old(f"{self._url}/runs", _ABANDONED)
-                return
-            if self._files.names(self._url):
+            elif self._files.names(self._url):
                 raise InputError(
                     f"{self._url} is not empty, and no work folder of regstore: name an empty or a new one (--work)"
                 )
-            self._files.write(marker, json.dumps({"version": 1}).encode())
+            else:
+                self._files.write(marker, json.dumps({"version": 1}).encode())
+            self._mark()
         except Py4JError as error:
             raise InputError(f"Spark can't use {self._url} as a work folder: {first_line(error)}") from error
+
+    def _mark(self) -> None:
+        """Folders of one name on several computers: each executor would write to its own, Spark would call the stage
+        whole, and what is read of it would lack rows."""
+        here = f"{self._url}/runs/{self._run}/{_HERE}"
+        path = self._files.local_path(here)
+        if path is not None and not (self._session.sparkContext.master or "").startswith("local"):
+            self._files.write(here, b"", again=True)
+            self._shared = SharedTask(url=self._url, mark=path)
 
     def stage(self, name: str, frame: DataFrame) -> DataFrame:
         """Compute rows, and commit them; what is returned reads that only."""
@@ -82,6 +97,8 @@ class WorkFolder:
         return union(self._session, [self._read(folder) for folder in whole]) if whole else None
 
     def _commit(self, path: str, frame: DataFrame) -> DataFrame:
+        if self._shared is not None:
+            frame = frame.select(*SCHEMA).mapInArrow(self._shared.__call__, DDL)
         writer = frame.write.mode("errorifexists").options(**_COMMIT).partitionBy("relation")
         run_tasks(lambda: writer.parquet(path))
         return self._read(path)
@@ -144,9 +161,15 @@ class _Files:
             return []
         return [str(each.getPath().getName()) for each in system.listStatus(path)]
 
-    def write(self, url: str, content: bytes) -> None:
+    def local_path(self, url: str) -> str | None:
+        """Of a file of a computer's own file system."""
         system, path = self._at(url)
-        stream = system.create(path, False)
+        return str(path.toUri().getPath()) if str(system.getUri().getScheme()) == "file" else None
+
+    def write(self, url: str, content: bytes, *, again: bool = False) -> None:
+        """again: also over one that is there."""
+        system, path = self._at(url)
+        stream = system.create(path, again)
         stream.write(bytearray(content))
         stream.close()
 

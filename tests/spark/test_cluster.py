@@ -141,6 +141,19 @@ def test_what_is_committed_is_never_written_again(session: SparkSession, tmp_pat
     assert kept is not None and kept.count() == 1
 
 
+def test_a_work_folder_that_an_executor_lacks(session: SparkSession, tmp_path: Path) -> None:
+    """A computer that has another folder of that name would keep its rows, and what is in use would look like
+    garbage: Spark says nothing of it."""
+    work = WorkFolder.open(session, f"file://{tmp_path / 'a work'}", "run", store="s3://bucket")
+    rows = session.createDataFrame([("blob", 1, b"x", None, 5, 6, None, None, None, None, None, None)], DDL)
+    assert [row.digest for row in work.stage("one", rows).collect()] == [b"x"]
+    (tmp_path / "a work" / "runs" / "run" / "_here").unlink()
+    with pytest.raises(Refused, match="is not the same one for all executors"):
+        work.stage("two", rows)
+    with pytest.raises(Refused, match="is not the same one for all executors"):
+        work.keep("manifests", "0", rows)
+
+
 @pytest.mark.parametrize("how", ["lost", "damaged"])
 def test_a_file_of_a_stage_is_not_passed_over(session: SparkSession, tmp_path: Path, how: str) -> None:
     """Whatever the cluster says of such files: without these rows, what is in use would look like garbage."""

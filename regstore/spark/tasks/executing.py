@@ -117,6 +117,27 @@ class LookTask:
             yield batch
 
 
+@dataclass(frozen=True, kw_only=True)
+class SharedTask:
+    """Rows pass unchanged, where this executor sees the work folder that the driver does. In the very task that writes
+    them there. mark: a file that the driver has put in it."""
+
+    url: str
+    mark: str
+
+    def __call__(self, batches: Iterable[T]) -> Iterator[T]:
+        return telling(lambda: self._all(batches))
+
+    def _all(self, batches: Iterable[T]) -> Iterator[T]:
+        for batch in batches:
+            if not Path(self.mark).exists():
+                raise Refused(
+                    f"the work folder {self.url} is not the same one for all executors, and what some write would be "
+                    "lost: name one that all computers of the cluster share (--work), such as s3a://bucket/folder"
+                )
+            yield batch
+
+
 async def _nothing(storage: Storage) -> None:
     pass
 
