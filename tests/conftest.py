@@ -75,6 +75,8 @@ _SAME_STATEMENTS = (
     "verify/test_killed.py",
     "verify/test_pushed_meanwhile.py",
 )
+#: Minutes in one file, for the cluster that it starts.
+_LONGEST = "spark/test_cluster.py"
 #: It is about the plans that DuckDB makes.
 _PLANS = "tests/test_spilling.py"
 _homes = itertools.count()
@@ -88,6 +90,8 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 settings.register_profile(
     "regstore", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, database=None
 )
+# The same examples in every run of CI, which tells of a change; others in everybody's own, and with --slow.
+settings.register_profile("ci", settings.get_profile("regstore"), derandomize=True)
 settings.load_profile("regstore")
 
 
@@ -102,7 +106,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     factor = 20 if config.getoption("--slow") else Fraction(1, 5) if config.getoption("--fast") else 1
-    set_factor(factor, config.getoption("--examples"))
+    is_same = bool(os.environ.get("CI")) and factor == 1 and config.getoption("--examples") is None
+    set_factor(factor, config.getoption("--examples"), is_same=is_same)
+    if is_same:
+        settings.load_profile("ci")
     if config.getoption("--fast"):
         fast.watch()
     gc.set_threshold(50_000, 20, 20)  # as the command line does
@@ -130,7 +137,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if fast.is_fast(item)]
     # Files of few and long tests first: one that is left for the end keeps one of two cores waiting.
     long = {item.path for item in items if not fast.is_fast(item)}
-    items.sort(key=lambda item: item.path not in long)
+    items.sort(key=lambda item: (not item.path.as_posix().endswith(_LONGEST), item.path not in long))
     measured = set()
     for item in items:
         programs = _programs_of(item)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -13,13 +14,19 @@ import pytest
 
 _factor: int | Fraction = 1
 _wanted: int | None = None
+_is_same = False
 
 
-def set_factor(factor: int | Fraction, wanted: int | None = None) -> None:
+def set_factor(factor: int | Fraction, wanted: int | None = None, *, is_same: bool = False) -> None:
     """Before the tests are collected: the number is settled when a test is defined. wanted: of every test, whatever
-    the factor."""
-    global _factor, _wanted
-    _factor, _wanted = factor, wanted
+    the factor. is_same: in every run."""
+    global _factor, _wanted, _is_same
+    _factor, _wanted, _is_same = factor, wanted, is_same
+
+
+def any_seed() -> int:
+    """For what is made at random: another one in each run, but in those of CI."""
+    return 12345 if _is_same else random.randrange(2**32)
 
 
 def examples(number: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import re
 import shutil
 import signal
@@ -52,7 +51,7 @@ from regstore.verify.fault import FaultKind
 from regstore.verify.options import VerifyOptions
 from regstore.verify.run import verify
 from tests.cli.conftest import Run, Said
-from tests.examples import examples
+from tests.examples import any_seed, examples
 from tests.gc.fire import FireOptions, fire_on
 from tests.gc.test_trash import restore
 from tests.migrate.stores import contents, dangling
@@ -167,7 +166,7 @@ def test_a_file_of_a_stage_is_not_passed_over(session: SparkSession, tmp_path: P
 
 
 async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
-    number = random.randrange(2**32)
+    number = any_seed()
     print("seed", number)
     found = some_registries(examples(30), number)
     for name, options in (("free", GcOptions(delete_untagged=True)), ("blocked", GcOptions(policy=POLICY))):
@@ -257,7 +256,7 @@ async def test_offline_the_same_goes_as_by_one_process(
     session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of random registries: the same store, trash and report; the next run knows what was left; undone, all is back."""
-    number = random.randrange(2**32)
+    number = any_seed()
     print("seed", number)
     plan = GcOptions(policy=POLICY)
     before = together([example_registry(), *await not_blocked(some_registries(examples(20), number), plan)])
@@ -517,7 +516,7 @@ async def test_verify_with_executors_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Damaged registries of all kinds: what is found, and what was read, is the same."""
-    number = random.randrange(2**32)
+    number = any_seed()
     print("seed", number)
     store = together(some_registries(examples(20), number))
     image = images.image("sure", [images.layer(f"sure {each}") for each in range(9)])
