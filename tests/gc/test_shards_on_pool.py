@@ -68,7 +68,7 @@ class Shards:
         newest = max((each.newest_link for each in facts if each.newest_link is not None), default=None)
         task = BlobsTask(options=options, now=NOW, blocked=bool(why), newest_link=newest)
         blobs = await self._run(task, self._by_digest([*rows_of(self._stored, "blob"), *links]))
-        facts += [pickle.loads(row["rows"])[0] for row in of(FACTS, blobs)]
+        facts += [pickle.loads(row["rows"]) for row in of(FACTS, blobs)]
         with Inventory() as whole:
             facts.append(self._plan_whole(whole, links, blobs))
             whole.execute("delete from gc_dead_blob")

@@ -28,7 +28,7 @@ from regstore.gc.plan import GcOptions
 from regstore.gc.run import GcRun, open_run
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.scan import ScanOptions
-from regstore.layout import BLOBS, REPOSITORIES, RevisionLinkKey, blob_key, decode
+from regstore.layout import BLOBS, REPOSITORIES, LitterKey, MarkerKey, RevisionLinkKey, blob_key, decode
 from regstore.migrate import MigrateOptions, migrate
 from regstore.proving.read_data import ReadData
 from regstore.spark.options import ClusterOptions, SparkOptions
@@ -277,7 +277,12 @@ async def test_offline_the_same_goes_as_by_one_process(
         assert report.blobs and report.tags and report.layer_links
         assert many.trash() == one.trash()
         assert not watch.unjournaled
-        assert watch.deleted.keys() == found[0].keys() & watch.deleted.keys()
+        # Litter that stands in no repository's own folders goes by the driver.
+        assert not [
+            key
+            for key in watch.deleted.keys() - found[0].keys()
+            if not isinstance(decode(key), LitterKey | MarkerKey)
+        ]
         assert {tuple(fates) for fates in found[0].values()} == {("taken",)}
         counts = [bucket.json("counts") for bucket in (one, many)]
         assert {**counts[0], "runs": []} == {**counts[1], "runs": []}
