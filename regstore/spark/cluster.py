@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,7 +15,7 @@ from regstore.events import OnEvent
 from regstore.gc.run_options import GcRunOptions
 from regstore.spark.flow import Flow
 from regstore.spark.options import SparkOptions
-from regstore.spark.session import check_executors
+from regstore.spark.session import check_executors, give_up
 from regstore.spark.tasks.executing import store_work
 from regstore.spark.work_folder import WorkFolder
 from regstore.storage.base import Storage
@@ -88,7 +88,5 @@ async def _in_spark(session: SparkSession, work: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        session.sparkContext.cancelAllJobs()
-        with suppress(Exception):
-            await running
+        await give_up(running, session.sparkContext.cancelAllJobs)
         raise

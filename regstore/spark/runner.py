@@ -14,14 +14,14 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from regstore import layout
 from regstore.concurrency import in_thread
 from regstore.errors import StorageError
 from regstore.events import OnEvent, ignore
 from regstore.spark.options import ClusterOptions
-from regstore.spark.session import LOOKS, executors, run_tasks
+from regstore.spark.session import LOOKS, executors, give_up, run_tasks
 from regstore.spark.tasks.executing import StoreWork, store_work
 from regstore.spark.tasks.running import Answer, TaskWork, do_nothing, packed_work, run_packed
 from regstore.storage.base import Storage
@@ -38,8 +38,6 @@ T = TypeVar("T")
 _AT_ONCE: Final = 32
 #: Jobs that wait with Spark for an executor to be free, for each that one has: so none is idle while the driver thinks.
 _WAITING: Final = 0.25
-#: Seconds after which a job that is to end is told so again: it may not have begun.
-_TELL_AGAIN: Final = 0.5
 #: Microseconds after which a mark was left by a run that was killed.
 _OLD_MARK: Final = 30 * 24 * 3600 * 1_000_000
 
@@ -144,22 +142,13 @@ class SparkRunner:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
-                await self._give_up(group, running)
+                await give_up(running, lambda: self._session.sparkContext.cancelJobGroup(group))
                 raise
 
     def _ask(self, packed: list[bytes]) -> list[Answer]:
         context = self._session.sparkContext
         answers = run_tasks(lambda: context.parallelize(packed, len(packed)).map(_run).collect())
         return [pickle.loads(answer) for answer in answers]
-
-    async def _give_up(self, group: str, running: asyncio.Future[Any]) -> None:
-        """That this is cancelled once more changes nothing."""
-        while not running.done():
-            with suppress(asyncio.CancelledError, Exception):
-                await in_thread(self._session.sparkContext.cancelJobGroup, group)
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([running], timeout=_TELL_AGAIN)
-        running.exception()  # seen
 
 
 def _run(packed: bytes) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from regstore.concurrency import in_thread
 from regstore.errors import InputError, Refused, RegstoreError
 from regstore.spark.options import ClusterOptions
 from regstore.spark.tasks.executing import LookTask, StoreWork, told_error, version
@@ -37,6 +39,8 @@ LOOKS: Final = 3
 #: Seconds in which no executor more has come, and all are there; and in which they may come at all.
 _QUIET: Final = 1.0
 _COMING: Final = 15.0
+#: Seconds after which jobs that are to end are told so again: they may not have begun.
+_TELL_AGAIN: Final = 0.5
 
 
 @contextmanager
@@ -146,6 +150,17 @@ def run_tasks(job: Callable[[], T]) -> T:
                 "and --archives of spark-submit can bring one along)"
             ) from error
         raise RegstoreError(f"Spark failed: {first_line(error)}") from error
+
+
+async def give_up(running: asyncio.Future[Any], tell: Callable[[], object]) -> None:
+    """Returns when what runs has ended, by `tell` or otherwise. Cancelled once more, it goes on."""
+    while not running.done():
+        with suppress(asyncio.CancelledError, Exception):
+            await in_thread(tell)
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([running], timeout=_TELL_AGAIN)
+    if not running.cancelled():
+        running.exception()  # seen
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from regstore.errors import LockLost, NotARegistry, Refused
 from regstore.gc.apply.fate import Fate
+from regstore.gc.apply.unlink import NOTHING_UNLINKED, Unlinked
 from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.run import GcRunOptions
 from regstore.inventory.scan import ScanOptions
@@ -22,7 +23,7 @@ from regstore.state.journal import UNLINK, AttemptJournal, Entry, Journal, find_
 from regstore.state.lock import break_locks, hold_lock
 from regstore.testing.faulty import died
 from tests.examples import examples, points
-from tests.gc.by_tasks import Dying, collect_by_tasks
+from tests.gc.by_tasks import Dying, TaskHands, collect_by_tasks
 from tests.gc.scenes import (
     Watch,
     both,
@@ -173,6 +174,34 @@ async def test_what_an_earlier_attempt_took_comes_back_where_it_is_needed() -> N
             assert storage.store.body(key) == body
     needed = {key for key in before if isinstance(decode(key), BlobKey) and b"mediaType" in before.objects[key][0]}
     assert needed <= set(storage.store)
+
+
+async def test_what_a_lost_process_took_unseen_comes_back_by_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the one that was told of, which found it gone and so took nothing. And then a client pushed by digest."""
+    before, run = small_registry(), options(offline=False, concurrency=1)
+    storage = model_storage(before)
+    revisions = {
+        key: body
+        for key, (body, _) in before.objects.items()
+        if isinstance(decode(key), RevisionLinkKey) and key in wanted(before, run).dead
+    }
+    unlink = TaskHands.unlink
+
+    async def lost(hands: TaskHands) -> Unlinked:
+        await unlink(hands)
+        assert not revisions.keys() & storage.store.objects.keys()
+        for key, body in revisions.items():
+            storage.store.objects[key] = (body, NOW)
+        storage.counters.repeated_deletes += 1
+        return NOTHING_UNLINKED
+
+    monkeypatch.setattr(TaskHands, "unlink", lost)
+    monkeypatch.setattr("tests.gc.by_tasks.SOME", 0)  # no blob goes
+    done = await collect_by_tasks(storage, run, Dying())
+    assert not done.report.blobs and done.report.healed.links
+    Watch(before).check(storage.store)
+    (record,) = await find_runs(storage)
+    assert not record.settled
 
 
 @pytest.mark.parametrize("attempts", [(0, 1), (0, 0)])

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
-from regstore.errors import AccessDenied, NotFound, Outage, Refused, StorageError
+from regstore.errors import AccessDenied, NotFound, Outage, Refused, RegstoreError, StorageError
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
+from regstore.spark.cluster import _in_spark
 from regstore.spark.listing_rounds import digest_ranges
 from regstore.spark.options import ClusterOptions
 from regstore.spark.runner import SparkRunner
@@ -142,6 +145,28 @@ async def test_no_mark_stays_whose_answer_was_lost() -> None:
             await runner.marked(storage).__aenter__()
     assert [mutation.operation for mutation in storage.mutations] == ["put", "delete"]
     assert not store.objects
+
+
+async def test_what_is_cancelled_between_two_jobs_begins_no_other() -> None:
+    """Nor does it go on unseen where it is cancelled twice, as by an impatient ^C."""
+    cancels, done = threading.Semaphore(0), threading.Event()
+    session: Any = SimpleNamespace(sparkContext=SimpleNamespace(cancelAllJobs=cancels.release))
+
+    def two_jobs() -> None:
+        assert cancels.acquire(timeout=5)  # told when the first has ended, and the next has not begun
+        if cancels.acquire(timeout=5):
+            time.sleep(0.2)
+            done.set()
+            raise RegstoreError("the job was cancelled")
+
+    running = asyncio.create_task(_in_spark(session, two_jobs))
+    await asyncio.sleep(0.05)
+    running.cancel()
+    await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert done.is_set()
 
 
 def test_a_task_for_another_version_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

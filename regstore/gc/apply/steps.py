@@ -80,9 +80,13 @@ async def apply_plan(planned: Planned, begun: Begun, hands: Callable[[Applicatio
     await refuse_database_now(planned.storage)  # the plan may have waited for somebody's yes
     application = await _open(planned, begun)
     work = hands(application)
+    counters = planned.storage.counters
+    repeated = counters.repeated_deletes
     unlinked = await work.unlink()
     swept = await work.sweep()
     changed = unlinked.anything_but_litter or swept.blobs or begun.freeing.expired
+    # A process that was lost may have taken, beside the one that was told of, what that one found gone.
+    changed = changed or counters.repeated_deletes > repeated
     settled = await work.settle() if changed and not planned.options.offline else Healed()
     litter = await remove_outer_litter(application)
     await work.forget_run()
