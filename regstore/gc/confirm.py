@@ -8,7 +8,7 @@ known to be broken: it protects its repository as before, and never goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from regstore import layout
 from regstore.concurrency import for_each
@@ -16,7 +16,6 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.gc.policy import BrokenScope
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner
 from regstore.layout import RevisionLinkKey
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
@@ -25,8 +24,21 @@ from regstore.storage.streams import is_fatal
 UNSURE: Final = "unsure"
 
 
+class ReadsManifests(Protocol):
+    """Fills an inventory."""
+
+    async def read_manifests(self) -> None:
+        """Those that it lacks."""
+        ...
+
+
 async def confirm_broken(
-    storage: Storage, inventory: Inventory, scanner: Scanner, scopes: Sequence[BrokenScope], *, concurrency: int
+    storage: Storage,
+    inventory: Inventory,
+    scanner: ReadsManifests,
+    scopes: Sequence[BrokenScope],
+    *,
+    concurrency: int,
 ) -> None:
     """Read again what the scan found wrong in the scopes: at most two GETs a revision. What proves right is read into
     the inventory; what stays unsure is so there."""

@@ -42,17 +42,9 @@ async def read_created(
         unreadable: list[bytes] = []
 
         async def read(raw: bytes) -> None:
-            size = wanted[raw]
-            if size is not None and size > CONFIG_MAX:
-                unreadable.append(raw)
-                return
             digest = Digest.from_raw(raw)
-            try:
-                data = await storage.get(layout.blob_key(digest))
-            except StorageError:
-                unreadable.append(raw)
-                return
-            if digest.matches(data):
+            data = await _read(storage, layout.blob_key(digest), wanted[raw])
+            if data is not None and digest.matches(data):
                 fresh[raw] = created_of(data)
             else:
                 unreadable.append(raw)
@@ -75,6 +67,16 @@ async def read_created(
             ),
         },
     )
+
+
+async def _read(storage: Storage, key: str, size: int | None) -> bytes | None:
+    """size: in bytes, where it is known."""
+    try:
+        if size is None:
+            size = (await storage.stat(key)).size
+        return await storage.get(key) if size <= CONFIG_MAX else None
+    except StorageError:
+        return None
 
 
 def created_of(config: bytes) -> int | None:

@@ -64,6 +64,11 @@ def choose_tags(inventory: Inventory, policy: Policy, *, now: int, grace: int) -
     retention.decide()
 
 
+def make_times(inventory: Inventory) -> None:
+    """main.config_created and main.migrate_record, empty, where they are not there."""
+    _SQL.run(inventory, "times")
+
+
 class Retention:
     """One policy on one inventory, at `now`, with `grace`, both in microseconds."""
 
@@ -75,7 +80,7 @@ class Retention:
         self._by_created = _by_rule(
             policy.rules, lambda rule: str(rule.newest_by == "created" and rule.needs_time).lower()
         )
-        self._run("times")
+        make_times(inventory)
 
     def sort(self) -> None:
         """gc_tag_rule(repository, name, target, mtime, rule, own_time, own_by, fate): what names alone decide."""

@@ -18,6 +18,7 @@ from regstore.inventory.unlinked import READ as SMALL_READ
 from regstore.spark.listing_rounds import list_all
 from regstore.spark.manifest_rounds import as_rows, ask_all, read_all
 from regstore.spark.tasks.executing import StoreWork
+from regstore.spark.tasks.further import FurtherTask
 from regstore.spark.tasks.listing import shard_of_name
 from regstore.spark.tasks.loading import LOADED, ODD_LINK, RECORD, UPLOAD, Loaded, LoadTask
 from regstore.spark.tasks.planning import (
@@ -147,6 +148,21 @@ class Flow:
         )
         given = self.work.stage(f"{self.look}given", ask_all(listed.loaded, manifests))
         return listed.loaded.filter(one_of((*TABLES, RECORD))).unionByName(given)
+
+    def read_further(self, shards: DataFrame, multipart_uploads_unknown: str) -> DataFrame:
+        """shards: as `read_manifests` has them. The same, with what the plan asks for beyond: what seems broken is
+        looked at again before it may go, and when images were made is read where rules go by it."""
+        policy = self.options.policy
+        if not self.options.drop_broken and not (policy is not None and policy.needs_created):
+            return shards
+        self._tell("reading further")
+        task = FurtherTask(
+            store=self.store,
+            options=self.options,
+            now=self.now,
+            multipart_uploads_unknown=multipart_uploads_unknown,
+        )
+        return self.run("further", shards, task)
 
     def plan(
         self, listed: Listed, shards: DataFrame, multipart_uploads_unknown: str, whole: Inventory

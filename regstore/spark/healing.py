@@ -8,15 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from regstore.events import OnEvent
-from regstore.gc.children import read_children
 from regstore.gc.past import Past
 from regstore.inventory.inventory import Inventory
-from regstore.inventory.scan import Scanner, ScanOptions
+from regstore.inventory.scan import ScanOptions
 from regstore.spark.cluster import Cluster
 from regstore.spark.flow import Flow, one_of
 from regstore.spark.tasks.bringing import ASKED_DIGEST, ASKED_NAME, REACHED, NamesTask, PartTask
 from regstore.spark.tasks.listing import shard_of_name
+from regstore.spark.tasks.loading import PartScanner
 from regstore.spark.tasks.rows import TABLES
 from regstore.storage.base import Storage
 
@@ -35,20 +34,6 @@ class Part:
     inventory: Inventory
     past: Past
     scanner: PartScanner
-
-
-class PartScanner:
-    """Reads the manifests that an inventory lacks, also where their blobs are not in it."""
-
-    def __init__(self, storage: Storage, inventory: Inventory, options: ScanOptions, on_event: OnEvent) -> None:
-        self._storage = storage
-        self._inventory = inventory
-        self._concurrency = options.concurrency
-        self._scanner = Scanner(storage, inventory, options, on_event)
-
-    async def read_manifests(self) -> None:
-        await self._scanner.read_manifests()
-        await read_children(self._storage, self._inventory, self._scanner, concurrency=self._concurrency)
 
 
 @asynccontextmanager

@@ -120,6 +120,7 @@ async def _open(
             flow = cluster.look(0)
             listed = await look_at_all(cluster, flow, storage, whole)
             shards = await cluster.run(lambda: flow.read_manifests(listed))
+    shards = await cluster.run(lambda: flow.read_further(shards, whole.multipart_uploads_unknown))
     rows = await cluster.run(lambda: flow.plan(listed, shards, whole.multipart_uploads_unknown, whole))
     summary = summarize(rows.facts, options.plan.policy, sweep_blocked=rows.why)
     small = await cluster.run(rows.small) if summary.unlinked.blobs else []
@@ -138,18 +139,7 @@ async def _open(
 
 def refuse_options(options: GcRunOptions) -> None:
     """InputError for what one process has to do."""
-    policy = options.plan.policy
     if options.scan.blobs_from is not None:
         raise InputError(
             "--blobs-from is read by one machine, and a cluster lists by itself: leave out one of the two"
-        )
-    if options.plan.drop_broken:
-        raise InputError(
-            "--drop-broken-revisions reads again what seems broken, and so works on one machine: leave out "
-            "--engine spark"
-        )
-    if policy is not None and policy.needs_created:
-        raise InputError(
-            "rules that choose by when images were made read their configs, and so work on one machine: leave out "
-            "--engine spark"
         )

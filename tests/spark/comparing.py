@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GRACE = DAY // 2
 POLICY = Policy(
     rules=(
-        Rule(name="newest", repositories=(Pattern.repository("**/a/**"),), keep_newest=1),
+        Rule(name="newest", repositories=(Pattern.repository("**/a/**"),), keep_newest=1, newest_by="created"),
         Rule(name="none", repositories=(Pattern.repository("z"),), drop=(Pattern.tag("*"),)),
         Rule(name="drop", keep=(Pattern.tag("1-*"), Pattern.tag("9")), drop=(Pattern.tag("[l1]*"),)),
     ),

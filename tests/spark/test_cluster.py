@@ -25,6 +25,7 @@ from regstore.digest import Digest
 from regstore.errors import InputError, LockLost, NoSuchBucket, Refused, RegstoreError
 from regstore.events import Event, Progress
 from regstore.gc.plan import GcOptions
+from regstore.gc.policy import BrokenScope
 from regstore.gc.run import GcRun, open_run
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.scan import ScanOptions
@@ -169,7 +170,8 @@ async def test_random_registries(session: SparkSession, memory_stores: MemorySto
     number = any_seed()
     print("seed", number)
     found = some_registries(examples(30), number)
-    for name, options in (("free", GcOptions(delete_untagged=True)), ("blocked", GcOptions(policy=POLICY))):
+    free = GcOptions(delete_untagged=True, drop_broken=(BrokenScope(),))
+    for name, options in (("free", free), ("blocked", GcOptions(policy=POLICY))):
         group = found if name == "blocked" else await not_blocked(found, options)
         url = memory_stores.put(f"{name}-{number}", together(group))
         plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)

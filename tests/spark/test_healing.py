@@ -20,7 +20,7 @@ from regstore.gc.unread_needs import held_for_unread
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import BlobKey, LayerLinkKey, RevisionLinkKey, decode, encode
-from regstore.spark.healing import PartScanner
+from regstore.spark.tasks.loading import PartScanner
 from regstore.state import RUNS
 from regstore.state.lock import break_locks, hold_lock
 from regstore.storage.base import Storage

@@ -28,8 +28,6 @@ pytestmark = pytest.mark.long
         (["--dry-run"], "name one with --work"),
         (["--dry-run", "--inventory", "x"], "no one inventory"),
         (["--explain", "a"], "look at one inventory"),
-        (["--dry-run", "--work", "/w", "--drop-broken-revisions", "all"], "works on one machine"),
-        (["--dry-run", "--work", "/w", "--keep-newest", "1", "--newest-by", "created"], "work on one machine"),
     ],
 )
 def test_what_it_does_not_do(run: Run, registry: Path, words: list[str], told: str) -> None:

@@ -9,6 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore import layout
+from regstore.events import OnEvent
+from regstore.gc.children import read_children
 from regstore.gc.counts import count_inventory
 from regstore.gc.plan.shards import ask_for_manifests
 from regstore.inventory.inventory import Inventory
@@ -94,6 +96,20 @@ class LoadTask:
             odd=inventory.one("select count(*) from layer_link where not is_sha256(digest)"),
         )
         yield row_batch(LOADED, {"shard": [shard], "rows": [pickle.dumps(found)]})
+
+
+class PartScanner:
+    """Reads the manifests that an inventory lacks, also where their blobs are not in it."""
+
+    def __init__(self, storage: Storage, inventory: Inventory, options: ScanOptions, on_event: OnEvent) -> None:
+        self._storage = storage
+        self._inventory = inventory
+        self._concurrency = options.concurrency
+        self._scanner = Scanner(storage, inventory, options, on_event)
+
+    async def read_manifests(self) -> None:
+        await self._scanner.read_manifests()
+        await read_children(self._storage, self._inventory, self._scanner, concurrency=self._concurrency)
 
 
 def small_inventory() -> Inventory:

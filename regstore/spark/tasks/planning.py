@@ -20,6 +20,7 @@ from regstore.gc.plan.shards import (
     plan_look,
     plan_roots,
 )
+from regstore.gc.retention import make_times
 from regstore.inventory.tag_times import empty_record
 from regstore.inventory.unlinked import small_unlinked
 from regstore.spark.tasks.executing import telling
@@ -63,7 +64,7 @@ class LinksTold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shards:
+class Shards:
     """now: the store's, when it was listed, in microseconds."""
 
     options: GcOptions
@@ -84,6 +85,8 @@ class _Shards:
                 policy = self.options.policy
                 if policy is not None and policy.needs_time:
                     empty_record(inventory)
+                if policy is not None and policy.needs_created:
+                    make_times(inventory)
                 odd: list[bytes] = []
                 for batch in pieces:
                     is_odd = pc.equal(batch.column("relation"), REACHED_ODD)
@@ -93,7 +96,7 @@ class _Shards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RootsTask(_Shards):
+class RootsTask(Shards):
     """Out: gc_reached_odd."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -105,7 +108,7 @@ class RootsTask(_Shards):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinksTask(_Shards):
+class LinksTask(Shards):
     """Out: APPLIED; BY_DIGEST and standing_repository; DROPPED; FACTS."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -127,7 +130,7 @@ class LinksTask(_Shards):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookTask(_Shards):
+class LookTask(Shards):
     """Of a later look, with options of `keeping_all`. Out: KEPT_BLOB, which no candidate may be; KEPT_REPOSITORY, of
     which nothing may go; BLOCKED."""
 
