@@ -95,13 +95,17 @@ class Executors(Engine):
 @asynccontextmanager
 async def opened_session(options: ClusterOptions, on_event: OnEvent) -> AsyncIterator[SparkSession]:
     from regstore.concurrency import in_thread
-    from regstore.spark.session import open_session
+    from regstore.spark.session import gone, open_session
 
     on_event(Progress(phase="starting Spark", done=0))
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session = open_session(options)
     spark = await in_thread(session.__enter__)
+    from py4j.protocol import Py4JNetworkError
+
     try:
         yield spark
+    except (Py4JNetworkError, ConnectionError) as error:  # a store's is an error of regstore
+        raise gone(error) from error
     finally:
         await in_thread(session.__exit__, None, None, None)

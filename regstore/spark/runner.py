@@ -134,7 +134,7 @@ class SparkRunner:
         group = f"{self._name}-{self._jobs}"
 
         def run() -> T:
-            self._session.sparkContext.setJobGroup(group, f"regstore: {what}")
+            run_tasks(lambda: self._session.sparkContext.setJobGroup(group, f"regstore: {what}"))
             return jobs()
 
         async with self._free:

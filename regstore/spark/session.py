@@ -72,7 +72,7 @@ def open_session(options: ClusterOptions) -> Iterator[SparkSession]:
         yield session
     finally:
         if not is_running:
-            session.stop()
+            _stop(session)
 
 
 def _start(kind: type[SparkSession], options: ClusterOptions) -> SparkSession:
@@ -91,6 +91,14 @@ def _start(kind: type[SparkSession], options: ClusterOptions) -> SparkSession:
         ) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def _stop(session: SparkSession) -> None:
+    from py4j.protocol import Py4JError
+
+    with suppress(Py4JError, OSError), warnings.catch_warnings():  # it may have ended by itself
+        warnings.simplefilter("ignore", RuntimeWarning)
+        session.stop()
 
 
 def _wait_for_executors(session: SparkSession) -> None:
@@ -135,12 +143,12 @@ def check_executors(session: SparkSession, store: StoreWork) -> None:
 
 def run_tasks(job: Callable[[], T]) -> T:
     """The result of a job of Spark's. An error of a task comes out as it was raised there."""
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError, Py4JJavaError
     from pyspark.errors import PySparkException
 
     try:
         return job()
-    except (PySparkException, Py4JError) as error:
+    except (PySparkException, Py4JJavaError) as error:
         told = told_error(str(error))
         if told is not None:
             raise told from None
@@ -150,6 +158,16 @@ def run_tasks(job: Callable[[], T]) -> T:
                 "and --archives of spark-submit can bring one along)"
             ) from error
         raise RegstoreError(f"Spark failed: {first_line(error)}") from error
+    except (Py4JError, OSError) as error:
+        raise gone(error) from error
+
+
+def gone(error: Exception) -> RegstoreError:
+    """What is said where the driver's side of Spark can't be asked any more."""
+    return RegstoreError(
+        f"Spark's driver, a Java process of this computer, has ended or does not answer ({first_line(error)}): what it "
+        "said may tell why (want of memory ends it, too); then run this again"
+    )
 
 
 async def give_up(running: asyncio.Future[Any], tell: Callable[[], object]) -> None:

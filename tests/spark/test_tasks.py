@@ -21,12 +21,13 @@ from regstore.spark.cluster import _in_spark
 from regstore.spark.listing_rounds import digest_ranges
 from regstore.spark.options import ClusterOptions
 from regstore.spark.runner import SparkRunner
+from regstore.spark.session import _stop
 from regstore.spark.tasks.executing import StoreWork, TaskFailed, store_work, telling, told_error, version
 from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of
 from regstore.spark.tasks.loading import _page
 from regstore.spark.tasks.reading import ReadTask
 from regstore.spark.tasks.rows import row_batch
-from regstore.spark.tasks.running import TaskWork, packed_work, run_packed
+from regstore.spark.tasks.running import TaskWork, do_nothing, packed_work, run_packed
 from regstore.storage.base import Storage
 from regstore.storage.disk import DiskStorage
 from regstore.storage.optional import OpensElsewhere
@@ -167,6 +168,20 @@ async def test_what_is_cancelled_between_two_jobs_begins_no_other() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert done.is_set()
+
+
+async def test_spark_that_has_ended_is_told_so() -> None:
+    """It is no mistake of regstore, which would ask for a report."""
+    py4j = pytest.importorskip("py4j.protocol")
+    session = MagicMock()
+    session.sparkContext.defaultParallelism = 2
+    session._jsc.sc().getExecutorMemoryStatus().size.return_value = 3
+    async with SparkRunner(session, ClusterOptions()) as runner:
+        for kind in (ConnectionRefusedError, py4j.Py4JNetworkError, py4j.Py4JError):
+            session.sparkContext.setJobGroup.side_effect = session.stop.side_effect = kind("refused")
+            with pytest.raises(RegstoreError, match=r"has ended or does not answer \(refused\)"):
+                await runner.run(do_nothing, None, DiskStorage(Path("/")))
+            _stop(session)
 
 
 def test_a_task_for_another_version_is_not_even_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
