@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from regstore.digest import Digest
 from regstore.gc.apply.application import Application
 from regstore.gc.apply.looks import refuse_database_now, stands_for
 from regstore.gc.heal import Healed
@@ -52,6 +53,8 @@ class ClusterLooks:
         self.left = application.summary.blobs.dead
         self.until = _FOR_EVER
         self.gone: list[DataFrame] = []
+        #: Digests of blobs that came back in later looks.
+        self._back: list[bytes] = []
         self.healed = Healed()
         self.kept = 0
 
@@ -92,6 +95,8 @@ class ClusterLooks:
         self._looks += 1
         flow = cluster.look(self._looks)
         blobs = self._sight.listed.blobs
+        if self._back:  # manifests that others list are read where their blobs are known
+            blobs = blobs.unionByName(flow.small("blob", {"digest": self._back}))
         loaded = await cluster.run(lambda: flow.list_links([]))
         listed = await cluster.run(lambda: flow.look_at(blobs, loaded))
         if choose:
@@ -100,6 +105,7 @@ class ClusterLooks:
         healed = Healed()
         if heal:
             healed = await self._heal(flow, shards)
+            self._back += [Digest.parse(digest).raw for digest in healed.blobs]
         if choose and healed.nothing:
             before = self.left
             await cluster.run(lambda: self._keep_reached(flow, shards))
