@@ -69,7 +69,8 @@ def _of_places(words: frozenset[str], given: _Given) -> Iterator[str]:
     if not places or any(map(_is_named, places)):
         return
     if all(map(_is_folder, places)):
-        yield from (f"{_option(name)} has no effect on a folder" for name in _OF_S3 if name in words)
+        told = {"request_rate"} if given.get("engine") != "spark" else set[str]()
+        yield from (f"{_option(name)} has no effect on a folder" for name in _OF_S3 if name in words - told)
     if "ca_bundle" in words and not any(
         place.startswith("s3://") and not _is_plain(given, place, second) for place in places
     ):

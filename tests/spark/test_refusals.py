@@ -46,8 +46,9 @@ def test_verify_and_migrate_by_executors(run: Run, registry: Path, tmp_path: Pat
     for words in (["verify", "memory://here"], ["migrate", registry, "memory://here", "--create"]):
         run(*words, "--engine", "spark").failed(1, "memory://here can't be opened by other processes")
         run(*words, "--engine", "hadoop").failed(2, "local or spark, not hadoop")
-    said = run("verify", registry, "--tasks", "3")
+    said = run("verify", registry, "--tasks", "3", "--request-rate", "3")
     assert "--tasks has no effect: it is about --engine spark" in said.err
+    assert said.err.count("--request-rate has no effect") == 1
     said = run("gc", registry, "--dry-run", "--engine", "spark", "--request-rate", "3")
     assert "--request-rate has no effect on a folder" in said.err
 
