@@ -32,7 +32,7 @@ from regstore.spark.tasks.planning import (
     RootsTask,
 )
 from regstore.spark.tasks.rows import DDL, TABLES, put_in, row_batch
-from regstore.spark.work_folder import WorkFolder
+from regstore.spark.work_folder import WorkFolder, refuse_lost
 from regstore.state.counts import Counts
 from regstore.storage.base import MultipartUpload
 
@@ -60,6 +60,11 @@ class Listed:
     @property
     def counts(self) -> list[Counts]:
         return [*(each.counts for each in self.of_shards), Counts(blobs=self.blobs_listed)]
+
+    @property
+    def shards(self) -> list[int]:
+        """Those that hold any key."""
+        return [each.shard for each in self.of_shards if each.keys]
 
     @property
     def is_empty(self) -> bool:
@@ -113,7 +118,12 @@ class Flow:
         self._tell("reading links")
         policy = self.options.policy
         task = LoadTask(store=self.store, record=policy is not None and policy.needs_time)
-        return self.run("load", pages.unionByName(self._uploads(uploads)), task)
+        rows = pages.unionByName(self._uploads(uploads))
+        loaded = self.run("load", rows, task)
+        wanted = [row.shard for row in rows.select("shard").distinct().collect()]
+        told = loaded.filter(f"relation = '{LOADED}'").select("shard").collect()
+        refuse_lost(wanted, [row.shard for row in told], "load")
+        return loaded
 
     def _uploads(self, uploads: Sequence[MultipartUpload]) -> DataFrame:
         if not uploads:
@@ -182,6 +192,7 @@ class Flow:
             shards = shards.unionByName(as_rows(odd))
         links = self.run("plan-links", shards, LinksTask(**told))
         parts: list[LinksTold] = [pickle.loads(rows) for rows in self._pickled(links, FACTS)]
+        refuse_lost(listed.shards, [part.shard for part in parts], "plan-links")
         facts = [part.facts for part in parts]
         why = next((part.blocked for part in parts if part.blocked), "")
         blobs, of_blobs = self._plan_blobs(listed, links, facts, blocked=bool(why))

@@ -165,6 +165,12 @@ class ClusterHands:
         numbers: dict[Fate, tuple[int, int]] = {
             Fate(row["text"]): (row["count(digest)"], row["sum(size)"]) for row in of_fates
         }
+        lost = self._looks.left - sum(number for number, _ in numbers.values())
+        if lost:
+            raise RegstoreError(
+                f"of {lost:,} blobs nobody tells what came of them: the work folder (--work) lacks what executors "
+                "wrote; run gc again"
+            )
         for fate, (number, _) in numbers.items():
             self._blobs[fate] += number
         self._bytes += numbers.get(Fate.TAKEN, (0, 0))[1]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from regstore import layout
 from regstore.gc.stops import refuse_these
 from regstore.spark.tasks.executing import StoreWork
-from regstore.spark.tasks.listing import REST, SYMLINK, ListTask
+from regstore.spark.tasks.listing import LISTED, REST, SYMLINK, ListTask
 from regstore.spark.tasks.rows import DDL, SCHEMA
-from regstore.spark.work_folder import WorkFolder, union
+from regstore.spark.work_folder import WorkFolder, refuse_lost, union
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -25,15 +25,18 @@ def list_all(
     session: SparkSession, work: WorkFolder, store: StoreWork, prefix: str, name: str, *, ranges: int, shards: int
 ) -> DataFrame:
     """Rows as `ListTask` gives them, of all below the prefix. ranges: of digests to begin with, where blobs are listed
-    (shards 0). Refused where symbolic links hide what lies behind them."""
+    (shards 0). Refused where symbolic links hide what lies behind them; RegstoreError as `refuse_lost`."""
     left = digest_ranges(ranges) if not shards else [("", "")]
     pages, frames, number = _FIRST, [], 0
     while left:
         task = ListTask(store=store, prefix=prefix, pages=pages, shards=shards)
         frame = _frame(session, left).mapInArrow(task.__call__, DDL)
-        stage = work.stage(f"{name}-{number}", frame)
-        frames.append(stage.filter(f"relation not in ('{REST}', '{SYMLINK}')"))
-        told = stage.filter(f"relation in ('{REST}', '{SYMLINK}')").select("relation", "text", "why").collect()
+        stage_name = f"{name}-{number}"
+        stage = work.stage(stage_name, frame)
+        of_ranges = f"('{REST}', '{LISTED}', '{SYMLINK}')"
+        frames.append(stage.filter(f"relation not in {of_ranges}"))
+        told = stage.filter(f"relation in {of_ranges}").select("relation", "text", "why").collect()
+        refuse_lost(set(left), [(row.text, row.why) for row in told if row.relation == LISTED], stage_name)
         refuse_these(store.url, [row.text for row in told if row.relation == SYMLINK])
         left = [(row.text, row.why) for row in told if row.relation == REST]
         pages, number = min(pages * 4, _MOST), number + 1

@@ -14,11 +14,12 @@ from regstore.gc.plan.options import keeping_all
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.spark.cluster import Cluster
-from regstore.spark.flow import Flow, Listed, PlannedRows
+from regstore.spark.flow import Flow, Listed, PlannedRows, one_of
 from regstore.spark.healing import open_part
 from regstore.spark.manifest_rounds import as_rows
 from regstore.spark.tasks.loading import RECORD
-from regstore.spark.tasks.planning import BLOCKED, KEPT_BLOB, KEPT_REPOSITORY, LookTask
+from regstore.spark.tasks.planning import BLOCKED, KEPT_BLOB, KEPT_REPOSITORY, LOOKED, LookTask
+from regstore.spark.work_folder import refuse_lost
 from regstore.storage.base import Storage
 from regstore.storage.clock import clock
 from regstore.storage.optional import latest
@@ -108,7 +109,7 @@ class ClusterLooks:
             self._back += [Digest.parse(digest).raw for digest in healed.blobs]
         if choose and healed.nothing:
             before = self.left
-            await cluster.run(lambda: self._keep_reached(flow, shards))
+            await cluster.run(lambda: self._keep_reached(flow, listed, shards))
             self.kept += before - self.left
         seconds = clock() - began
         if not application.offline:
@@ -125,7 +126,7 @@ class ClusterLooks:
     def _standing(self) -> DataFrame:
         return standing_blobs(self._sight.listed, self.gone)
 
-    def _keep_reached(self, flow: Flow, shards: DataFrame) -> None:
+    def _keep_reached(self, flow: Flow, listed: Listed, shards: DataFrame) -> None:
         """Let go only what this look does not reach either; nor what a repository may need that has come to be left
         alone, of what this run took from it (`candidates.sql`: keep_reached)."""
         task = LookTask(options=keeping_all(flow.options), now=flow.now, multipart_uploads_unknown="")
@@ -135,7 +136,9 @@ class ClusterLooks:
         freed = self._sight.rows.links.filter("relation = 'freed_blob'").select("digest", "text")
         kept = kept.unionByName(freed.join(alone, "text", "left_semi").select("digest")).distinct()
         left = self.candidates.join(kept, "digest", "left_anti")
-        if not look.filter(f"relation = '{BLOCKED}'").isEmpty():
+        told = look.filter(one_of((BLOCKED, LOOKED))).select("relation", "shard").collect()
+        refuse_lost(listed.shards, [row.shard for row in told if row.relation == LOOKED], "reach")
+        if any(row.relation == BLOCKED for row in told):
             left = left.filter("false")
         self.candidates = flow.work.stage(f"{flow.look}candidates", as_rows(left))
         self.left = self.candidates.count()

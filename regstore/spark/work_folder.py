@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore import layout
-from regstore.errors import InputError
+from regstore.errors import InputError, RegstoreError
 from regstore.spark.session import first_line, run_tasks
 from regstore.spark.tasks.executing import SharedTask
 from regstore.spark.tasks.rows import DDL, SCHEMA
@@ -109,6 +109,17 @@ class WorkFolder:
     def close(self) -> None:
         """This run's stages go; what is kept stays."""
         self._files.remove(f"{self._url}/runs/{self._run}")
+
+
+def refuse_lost(wanted: Collection[object], told: Iterable[object], stage: str) -> None:
+    """RegstoreError where of these parts of a stage not each has told that its rows are there: what is not seen of the
+    links is garbage to a plan."""
+    lost = len(set(wanted) - set(told))
+    if lost:
+        raise RegstoreError(
+            f"of {len(wanted):,} parts of the stage {stage} {lost:,} are not in the work folder (--work): it must be "
+            "one place for the driver and all executors, and nothing else may remove files there; then run this again"
+        )
 
 
 def union(session: SparkSession, frames: Sequence[DataFrame]) -> DataFrame:

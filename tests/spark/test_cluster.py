@@ -68,7 +68,7 @@ from tests.spark.comparing import POLICY, compare, not_blocked, some_registries,
 from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.long
 
@@ -178,6 +178,38 @@ async def test_random_registries(session: SparkSession, memory_stores: MemorySto
         assert bool(plan.summary.sweep_blocked) == (name == "blocked")
         assert plan.summary.protected
         assert plan.summary.blobs.dead or name == "blocked"
+
+
+@pytest.mark.parametrize(
+    ("stage", "relation"),
+    [("links-0", "listed"), ("load", "loaded"), ("given", "manifest"), ("plan-links", "facts")],
+)
+async def test_what_a_task_wrote_is_lost(
+    session: SparkSession,
+    memory_stores: MemoryStores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    relation: str,
+) -> None:
+    """All files of one task, before they are read: links that are not seen would make garbage of what they keep."""
+    url = memory_stores.put(f"lost-{stage}", example_registry())
+    read = WorkFolder._read
+
+    def lose(work: WorkFolder, path: str) -> DataFrame:
+        if path.endswith(f"/{stage}"):
+            folder = Path(path.removeprefix("file://"))
+            part = next((folder / f"relation={relation}").glob("part-*")).name[: len("part-00000")]
+            for file in folder.glob(f"*/{part}-*"):
+                file.unlink()
+        return read(work, path)
+
+    monkeypatch.setattr(WorkFolder, "_read", lose)
+    spark = SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
+    async with memory_stores.open(url) as storage:
+        with pytest.raises(RegstoreError, match=r"work folder \(--work\)"):
+            async with open_spark_run(session, storage, run_options(GcOptions(), offline=True), spark):
+                pass
 
 
 async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ _PAGES: Final = 8
 #: Into how many parts the rest of a range is cut.
 _PARTS: Final = 8
 REST: Final = "rest"
+#: A range that was listed, as it was given: its rows stand in the same task's files.
+LISTED: Final = "listed"
 PAGE: Final = "page"
 #: `text`: the key of a symbolic link that the listing passed over.
 SYMLINK: Final = "symlink"
@@ -39,8 +41,8 @@ class ListTask:
     shards: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """In: rows with a range, `text` and `why`: behind which key, up to which. Out: `REST`, the same; `PAGE`, or the
-        relations of blobs."""
+        """In: rows with a range, `text` and `why`: behind which key, up to which. Out: `REST` and `LISTED`, the same;
+        `PAGE`, or the relations of blobs."""
         return telling(lambda: self._all(batches))
 
     def _all(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -55,6 +57,7 @@ class ListTask:
             yield row_batch(SYMLINK, {"text": symlinks})
         for page in pages:
             yield from self._rows(page)
+        yield row_batch(LISTED, {"text": [after], "why": [last]})
         if pages[-1].complete:
             return
         keys = next((page.keys for page in reversed(pages) if page.keys), [])

@@ -39,9 +39,10 @@ RECORD: Final = "migrate_record"
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """What a shard holds. keys: of all kinds; outside: of these litter and unknown ones. odd: links by other algorithms
-    than sha256."""
+    """What a shard holds. shard: its number. keys: of all kinds; outside: of these litter and unknown ones. odd: links
+    by other algorithms than sha256."""
 
+    shard: int
     counts: Counts
     keys: int
     outside: int
@@ -90,6 +91,7 @@ class LoadTask:
                 some = digests[start : start + 10_000]
                 yield row_batch(relation, {"shard": [shard] * len(some), "digest": some})
         found = Loaded(
+            shard=shard,
             counts=count_inventory(inventory, runs=()),
             keys=inventory.key_count(),
             outside=sum(inventory.counts("litter", "unknown").values()),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from regstore.errors import RegstoreError
 from regstore.gc.counts import count_left
 from regstore.gc.plan.facts import Facts
 from regstore.gc.plan.options import GcOptions
@@ -21,6 +22,8 @@ from regstore.gc.plan.shards import (
     plan_roots,
 )
 from regstore.gc.retention import make_times
+from regstore.inventory.inventory import Inventory, digest_text
+from regstore.inventory.manifests import linked_manifests
 from regstore.inventory.tag_times import empty_record
 from regstore.inventory.unlinked import small_unlinked
 from regstore.spark.tasks.executing import telling
@@ -45,6 +48,8 @@ REACHED_ODD: Final = "gc_reached_odd"
 KEPT_BLOB: Final = "kept_blob"
 KEPT_REPOSITORY: Final = "kept_repository"
 BLOCKED: Final = "blocked"
+#: Of a later look at a shard: it was made.
+LOOKED: Final = "looked"
 _DROPPED_SQL: Final = """
     create or replace temp view dropped as
     select r.name as repository_name, d.name, f.target, f.mtime, f.rule, f.fate, f.time, f.time_by, f.place,
@@ -55,9 +60,10 @@ _DROPPED_SQL: Final = """
 
 @dataclass(frozen=True, kw_only=True)
 class LinksTold:
-    """blocked: why no blob may go, "" where nothing says so. left: what the shard holds when its plan is carried out,
-    but for the number of its links: those that go are not taken off."""
+    """shard: its number. blocked: why no blob may go, "" where nothing says so. left: what the shard holds when its
+    plan is carried out, but for the number of its links: those that go are not taken off."""
 
+    shard: int
     facts: Facts
     blocked: str
     left: Counts
@@ -92,7 +98,18 @@ class Shards:
                     is_odd = pc.equal(batch.column("relation"), REACHED_ODD)
                     odd += batch.filter(is_odd).column("digest").to_pylist()
                     put_in(inventory, batch.filter(pc.invert(is_odd)))
+                _refuse_unknown(inventory)
                 yield from plan(Question(inventory, self.options, self.now), shard, odd)
+
+
+def _refuse_unknown(inventory: Inventory) -> None:
+    """A manifest that is linked and of which no row tells would count as one that names nothing."""
+    unknown = linked_manifests(inventory)
+    if unknown:
+        raise RegstoreError(
+            f"of {len(unknown):,} linked manifests, such as {digest_text(unknown[0])}, nothing came back from the work "
+            "folder (--work): nothing else may remove files there; run this again"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +142,14 @@ class LinksTask(Shards):
         if question.options.policy is not None:
             inventory.execute(_DROPPED_SQL)
             yield from rows_of(inventory, DROPPED, shard=shard)
-        told = LinksTold(facts=facts, blocked=why, left=count_left(inventory, runs=()))
+        told = LinksTold(shard=shard, facts=facts, blocked=why, left=count_left(inventory, runs=()))
         yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps(told)]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class LookTask(Shards):
     """Of a later look, with options of `keeping_all`. Out: KEPT_BLOB, which no candidate may be; KEPT_REPOSITORY, of
-    which nothing may go; BLOCKED."""
+    which nothing may go; BLOCKED; LOOKED."""
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return telling(lambda: self.each(batches, self._look))
@@ -146,6 +163,7 @@ class LookTask(Shards):
         yield from selected(inventory, KEPT_REPOSITORY, protected, {"text": "r.name"})
         if why:
             yield row_batch(BLOCKED, {"why": [why]})
+        yield row_batch(LOOKED, {"shard": [shard]})
 
 
 @dataclass(frozen=True, kw_only=True)
