@@ -9,11 +9,12 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.forgetting import forget_past
 from regstore.gc.freeing import Freeing, find_freeing
-from regstore.gc.heal import Healed, ReadsManifests, give_back
+from regstore.gc.heal import Healed, give_back
 from regstore.gc.past import Past
 from regstore.gc.reported import leave_trashed
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.manifests import ReadsManifests
 from regstore.inventory.scan import Scanner
 from regstore.state.lock import Lock
 from regstore.storage.base import Storage

@@ -8,7 +8,7 @@ known to be broken: it protects its repository as before, and never goes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from regstore import layout
 from regstore.concurrency import for_each
@@ -16,20 +16,13 @@ from regstore.digest import Digest
 from regstore.errors import NotFound, StorageError
 from regstore.gc.policy import BrokenScope
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.manifests import ReadsManifests
 from regstore.layout import RevisionLinkKey
 from regstore.storage.base import Storage
 from regstore.storage.streams import is_fatal
 
 #: The state of a manifest of which nothing is known: it is neither read nor known to be broken.
 UNSURE: Final = "unsure"
-
-
-class ReadsManifests(Protocol):
-    """Fills an inventory."""
-
-    async def read_manifests(self) -> None:
-        """Those that it lacks."""
-        ...
 
 
 async def confirm_broken(

@@ -37,6 +37,7 @@ from regstore.gc.past import Past
 from regstore.gc.plan import Step
 from regstore.gc.stops import refuse_symbolic_links
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.manifests import ReadsManifests
 from regstore.inventory.scan import Scanner, ScanOptions, scan
 from regstore.inventory.tag_times import TagTimes
 from regstore.state.journal import find_runs
@@ -109,12 +110,6 @@ async def heal_all(
     healed = await give_back(storage, inventory, scanner, lock, concurrency=options.concurrency)
     await past.note_given_back(storage, lock, healed.links)
     return healed
-
-
-class ReadsManifests(Protocol):
-    """What fills an inventory with the manifests that it lacks: a `Scanner`."""
-
-    async def read_manifests(self) -> None: ...
 
 
 async def give_back(

@@ -103,6 +103,8 @@ class Past:
         past.add_trash(found)
         unlinking = {record.run for record in past.records if record.begun.get("command") in _UNLINK}
         past._unlinking = unlinking - past._acting
+        if past._unlinking:
+            _SQL.run(inventory, "intended")
         for record in past.records:
             past._seen[record.run] = await read_seen(storage, record)
             for part in record.parts:
@@ -123,7 +125,10 @@ class Past:
 
     def of_repositories(self) -> list[str]:
         """Names of those whose links it has to know for what it says. Before `judge`."""
-        return [name for (name,) in _SQL.run(self._inventory, "of_repositories").fetchall()]
+        found = {name for (name,) in _SQL.run(self._inventory, "of_repositories").fetchall()}
+        if self._unlinking:
+            found |= {name for (name,) in _SQL.run(self._inventory, "of_intended").fetchall()}
+        return sorted(found)
 
     def add_trash(self, found: Iterable[tuple[str, str, int]]) -> None:
         """(run, key in the trash, size in bytes)."""

@@ -9,6 +9,8 @@ create or replace table removed (
 );
 -- mtime: what is newer was pushed since.
 create or replace table removed_tag (key varchar, name varchar, tag varchar, mtime bigint);
+
+-- name: intended
 -- What must have gone before others of its repository could. tag, digest: "" and empty where there is none.
 create or replace table intended (
     run varchar, attempt varchar, name varchar, step tinyint, tag varchar, digest blob, size bigint, mtime bigint
@@ -16,7 +18,10 @@ create or replace table intended (
 
 -- name: of_repositories
 -- (name): those that anything of this stands in.
-select name from removed union select name from removed_tag union select name from intended;
+select name from removed union select name from removed_tag;
+
+-- name: of_intended
+select distinct name from intended;
 
 -- name: void_what_was_not_begun
 -- Out of `removed`, the steps of a repository after one of which a key still stands as the journal has it.

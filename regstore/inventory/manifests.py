@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from regstore.concurrency import for_each, in_thread
 from regstore.errors import StorageError
@@ -35,6 +35,12 @@ _SQL: Final = Statements("regstore.inventory", "manifests.sql", **EDGE_KINDS)
 def linked_manifests(inventory: Inventory) -> list[bytes]:
     """Digests that are named as manifests by links of the inventory, and are not known there."""
     return [bytes(raw) for raw, _ in _SQL.run(inventory, "linked", most=str(2**62)).fetchall()]
+
+
+class ReadsManifests(Protocol):
+    """What fills an inventory with the manifests that it lacks: a `Scanner`."""
+
+    async def read_manifests(self) -> None: ...
 
 
 class ManifestReader:

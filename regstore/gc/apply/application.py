@@ -10,11 +10,12 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.freeing import Freeing
-from regstore.gc.heal import Healed, ReadsManifests, give_back
+from regstore.gc.heal import Healed, give_back
 from regstore.gc.past import Past
 from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
+from regstore.inventory.manifests import ReadsManifests
 from regstore.inventory.scan import ScanOptions
 from regstore.state.journal import Journal, JournalWriter
 from regstore.state.lock import Leave, Lock
