@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from regstore.digest import Digest
 from regstore.events import OnEvent
 from regstore.gc.past import Past
 from regstore.inventory.inventory import Inventory
-from regstore.layout import BLOBS, REPOSITORIES
+from regstore.layout import BLOBS, REPOSITORIES, blob_key
 from regstore.manifest import EdgeKind
 from regstore.spark.tasks.bringing import ASKED_DIGEST, ASKED_NAME, REACHED, NamesTask, PartTask
 from regstore.spark.tasks.executing import StoreWork, version
-from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of_name
+from regstore.spark.tasks.listing import LISTED, PAGE, REST, ListTask, shard_of_name
 from regstore.spark.tasks.loading import ASK, WANTED, LoadTask
 from regstore.spark.tasks.reading import ReadTask
 from regstore.spark.tasks.rows import SCHEMA, TABLES, put_in, row_batch
@@ -73,6 +74,8 @@ class HandLook:
     def _list(self, store: StoreWork, prefix: str, shards: int) -> Iterator[pa.RecordBatch]:
         task = ListTask(store=store, prefix=prefix, pages=100_000, shards=shards)
         for batch in task([row_batch(REST, {"text": [""], "why": [""]})]):
+            if set(batch.column("relation").to_pylist()) == {LISTED}:
+                continue
             assert shards == 0 or set(batch.column("relation").to_pylist()) == {PAGE}
             yield batch
 
@@ -86,11 +89,15 @@ class HandLook:
         done: set[bytes] = set()
         while wanted:
             asked = [{"relation": WANTED, "digest": raw, "size": sizes.get(raw)} for raw in sorted(wanted)]
-            read = _rows(ReadTask(store=store, sample=())([_batch(asked)]))
+            read = _rows(ReadTask(store=store, sample=self._sample())([_batch(asked)]))
             found += read
             done |= wanted
             wanted = {row["other"] for row in read if _names_manifest(row)} & sizes.keys() - done
         return found
+
+    def _sample(self) -> tuple[str, ...]:
+        """Without others to ask for, a few that can't be read are an outage."""
+        return tuple(blob_key(Digest.from_raw(row["digest"])) for row in self.blobs if row["size"])
 
     def _ask(self, loaded: Sequence[Row], manifests: Sequence[Row]) -> list[Row]:
         given: list[Row] = []

@@ -182,7 +182,12 @@ async def test_random_registries(session: SparkSession, memory_stores: MemorySto
 
 @pytest.mark.parametrize(
     ("stage", "relation"),
-    [("links-0", "listed"), ("load", "loaded"), ("given", "manifest"), ("plan-links", "facts")],
+    [
+        ("links-0", "listed"),
+        ("given", "manifest"),
+        pytest.param("load", "loaded", marks=pytest.mark.slow),
+        pytest.param("plan-links", "facts", marks=pytest.mark.slow),
+    ],
 )
 async def test_what_a_task_wrote_is_lost(
     session: SparkSession,
@@ -235,6 +240,7 @@ async def test_manifests_are_read_once(session: SparkSession, memory_stores: Mem
     assert not list((tmp_path / "work" / "runs").iterdir())
 
 
+@pytest.mark.slow
 async def test_killed_executors(
     session: SparkSession,
     spark_cluster: SparkCluster,

@@ -23,7 +23,7 @@ from regstore.spark.options import ClusterOptions
 from regstore.spark.runner import SparkRunner
 from regstore.spark.session import _stop
 from regstore.spark.tasks.executing import StoreWork, TaskFailed, store_work, telling, told_error, version
-from regstore.spark.tasks.listing import PAGE, REST, ListTask, shard_of
+from regstore.spark.tasks.listing import LISTED, PAGE, REST, ListTask, shard_of
 from regstore.spark.tasks.loading import _page
 from regstore.spark.tasks.reading import ReadTask
 from regstore.spark.tasks.rows import row_batch
@@ -69,16 +69,19 @@ def test_a_listing_in_rounds_has_every_key_once(pages: int) -> None:
     while left:
         task = ListTask(store=work_on(storage), prefix=REPOSITORIES, pages=pages, shards=5)
         rows = list(task([row_batch(REST, {"text": [one for one, _ in left], "why": [end for _, end in left]})]))
-        left = []
+        asked, left, told = left, [], []
         for batch in rows:
             for row in batch.to_pylist():
                 if row["relation"] == REST:
                     left.append((row["text"], row["why"]))
+                elif row["relation"] == LISTED:
+                    told.append((row["text"], row["why"]))
                 else:
                     assert row["relation"] == PAGE
                     keys = _page(row["rows"]).keys
                     assert {shard_of(key, 5) for key in keys} == {row["shard"]}
                     listed += keys
+        assert told == asked
         rounds += 1
         assert rounds < 1000
     assert sorted(listed) == [key for key in storage.store if key.startswith(REPOSITORIES)]
