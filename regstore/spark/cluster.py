@@ -15,8 +15,8 @@ from regstore.events import OnEvent
 from regstore.gc.run_options import GcRunOptions
 from regstore.spark.flow import Flow
 from regstore.spark.options import SparkOptions
-from regstore.spark.session import check_executors, give_up
-from regstore.spark.tasks.executing import store_work
+from regstore.spark.session import check_executors, result_of
+from regstore.spark.tasks.executing import AT_ONCE, store_work
 from regstore.spark.work_folder import WorkFolder
 from regstore.storage.base import Storage
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Requests at once of one task, where that is not bounded by less.
-_AT_ONCE: Final = 32
 _SHARDS_A_CORE: Final = 4
 #: Rows at the driver at a time.
 _SLICE: Final = 5_000
@@ -61,7 +59,7 @@ async def open_cluster(
     """InputError and Refused as `work_folder` and `session` say; Unsupported where only this process has the store."""
     cores = max(1, session.sparkContext.defaultParallelism)
     store = await store_work(
-        storage, concurrency=min(_AT_ONCE, options.scan.concurrency), rate=spark.request_rate / cores
+        storage, concurrency=min(AT_ONCE, options.scan.concurrency), rate=spark.request_rate / cores
     )
     if spark.shards:
         session.conf.set("spark.sql.shuffle.partitions", str(spark.shards))
@@ -84,9 +82,4 @@ async def open_cluster(
 
 
 async def _in_spark(session: SparkSession, work: Callable[[], T]) -> T:
-    running = asyncio.ensure_future(in_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await give_up(running, session.sparkContext.cancelAllJobs)
-        raise
+    return await result_of(asyncio.ensure_future(in_thread(work)), session.sparkContext.cancelAllJobs)

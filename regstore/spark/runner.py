@@ -9,7 +9,6 @@ tasks that may run twice, and late, are given to it (`Runner.is_far`).
 from __future__ import annotations
 
 import asyncio
-import pickle
 import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +20,9 @@ from regstore.concurrency import in_thread
 from regstore.errors import StorageError
 from regstore.events import OnEvent, ignore
 from regstore.spark.options import ClusterOptions
-from regstore.spark.session import LOOKS, executors, give_up, run_tasks
-from regstore.spark.tasks.executing import StoreWork, store_work
-from regstore.spark.tasks.running import Answer, TaskWork, do_nothing, packed_work, run_packed
+from regstore.spark.session import ask, check_executors, executors, result_of, run_tasks
+from regstore.spark.tasks.executing import AT_ONCE, StoreWork, store_work
+from regstore.spark.tasks.running import TaskWork, packed_work
 from regstore.storage.base import Storage
 from regstore.storage.optional import OpensElsewhere
 from regstore.tasks.packing import unpack
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Requests at once of one task, where that is not bounded by less.
-_AT_ONCE: Final = 32
 #: Jobs that wait with Spark for an executor to be free, for each that one has: so none is idle while the driver thinks.
 _WAITING: Final = 0.25
 #: Microseconds after which a mark was left by a run that was killed.
@@ -49,7 +46,7 @@ class SparkRunner:
     is_far: Final = True
 
     def __init__(
-        self, session: SparkSession, options: ClusterOptions, *, concurrency: int = _AT_ONCE, near: Runner = HERE
+        self, session: SparkSession, options: ClusterOptions, *, concurrency: int = AT_ONCE, near: Runner = HERE
     ) -> None:
         """concurrency: requests at once of one task, at most. near: of this computer."""
         context = session.sparkContext
@@ -58,7 +55,7 @@ class SparkRunner:
         self.share: Final = -(-cores // max(1, executors(session)))
         self.near: Final = near
         self._session = session
-        self._concurrency = min(_AT_ONCE, concurrency)
+        self._concurrency = min(AT_ONCE, concurrency)
         self._rate = options.request_rate / self.size
         jobs = options.tasks or cores + max(1, int(cores * _WAITING))
         self._free = asyncio.Semaphore(jobs)
@@ -101,7 +98,7 @@ class SparkRunner:
             return await task(Context(stores=stores, concurrency=self._concurrency, on_event=on_event), work)
         places = tuple([await self._place(store) for store in stores])
         packed = packed_work(TaskWork(task=task, work=work, stores=places, concurrency=self._concurrency))
-        (answer,) = await self._in_spark(task.__name__.replace("_", " "), lambda: self._ask([packed]))
+        (answer,) = await self._in_spark(task.__name__.replace("_", " "), lambda: ask(self._session, [packed]))
         for store, counters in zip(stores, answer.counters, strict=False):
             store.counters.add(counters)
         if answer.error is not None:
@@ -117,11 +114,7 @@ class SparkRunner:
     async def _look(self, storage: Storage, mark: str = "") -> StoreWork:
         """Whether all executors see it; each task looks again."""
         work = await self._work(storage, mark)
-        packed = packed_work(TaskWork(task=do_nothing, work=None, stores=(work,), concurrency=1))
-        looks = LOOKS * max(2, self.size)
-        for answer in await self._in_spark("look for the store", lambda: self._ask([packed] * looks)):
-            if answer.error is not None:
-                raise unpack(answer.error)
+        await self._in_spark("look for the store", lambda: check_executors(self._session, work, self.size))
         self._known[storage.identity()] = work
         return work
 
@@ -139,24 +132,7 @@ class SparkRunner:
 
         async with self._free:
             running = asyncio.get_running_loop().run_in_executor(self._threads, run)
-            try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                await give_up(running, lambda: self._session.sparkContext.cancelJobGroup(group))
-                raise
-
-    def _ask(self, packed: list[bytes]) -> list[Answer]:
-        context = self._session.sparkContext
-        answers = run_tasks(lambda: context.parallelize(packed, len(packed)).map(_run).collect())
-        return [pickle.loads(answer) for answer in answers]
-
-
-def _run(packed: bytes) -> bytes:
-    """In an executor."""
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    return run_packed(packed, attempt=0 if context is None else context.attemptNumber())
+            return await result_of(running, lambda: self._session.sparkContext.cancelJobGroup(group))
 
 
 async def _remove_old_marks(storage: Storage) -> None:

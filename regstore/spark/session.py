@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.concurrency import in_thread
 from regstore.errors import InputError, Refused, RegstoreError
 from regstore.spark.options import ClusterOptions
-from regstore.spark.tasks.executing import LookTask, StoreWork, told_error, version
+from regstore.spark.tasks.executing import StoreWork, told_error, version
+from regstore.spark.tasks.running import Answer, TaskWork, do_nothing, packed_work, run_packed
+from regstore.tasks.packing import unpack
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -35,7 +38,7 @@ _NEEDED: Final = {
 }
 _NO_REGSTORE: Final = "No module named 'regstore"
 #: Tasks of the first look at the executors, for each core.
-LOOKS: Final = 3
+_LOOKS: Final = 3
 #: Seconds in which no executor more has come, and all are there; and in which they may come at all.
 _QUIET: Final = 1.0
 _COMING: Final = 15.0
@@ -133,12 +136,29 @@ def _check(session: SparkSession) -> None:
         )
 
 
-def check_executors(session: SparkSession, store: StoreWork) -> None:
-    """Refused where any has another version, or sees another store; each task looks again."""
+def check_executors(session: SparkSession, store: StoreWork, tasks: int = 0) -> None:
+    """Refused where any has another version, or sees another store; each task looks again. tasks: that run at the same
+    time; 0 for as many as there are cores."""
+    looks = _LOOKS * max(2, tasks or session.sparkContext.defaultParallelism)
+    packed = packed_work(TaskWork(task=do_nothing, work=None, stores=(store,), concurrency=1))
+    for answer in ask(session, [packed] * looks):
+        if answer.error is not None:
+            raise unpack(answer.error)
+
+
+def ask(session: SparkSession, packed: Sequence[bytes]) -> list[Answer]:
+    """What came of each task (`packed_work`), in one job."""
     context = session.sparkContext
-    looks = LOOKS * max(2, context.defaultParallelism)
-    frame = session.range(looks).repartition(looks)
-    run_tasks(lambda: frame.mapInArrow(LookTask(store).__call__, "id bigint").count())
+    answers = run_tasks(lambda: context.parallelize(packed, len(packed)).map(_answer).collect())
+    return [pickle.loads(answer) for answer in answers]
+
+
+def _answer(packed: bytes) -> bytes:
+    """In an executor."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    return run_packed(packed, attempt=0 if context is None else context.attemptNumber())
 
 
 def run_tasks(job: Callable[[], T]) -> T:
@@ -170,15 +190,20 @@ def gone(error: Exception) -> RegstoreError:
     )
 
 
-async def give_up(running: asyncio.Future[Any], tell: Callable[[], object]) -> None:
-    """Returns when what runs has ended, by `tell` or otherwise. Cancelled once more, it goes on."""
-    while not running.done():
-        with suppress(asyncio.CancelledError, Exception):
-            await in_thread(tell)
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([running], timeout=_TELL_AGAIN)
-    if not running.cancelled():
-        running.exception()  # seen
+async def result_of(running: asyncio.Future[T], cancel: Callable[[], object]) -> T:
+    """Of what runs in Spark. Cancelled, this returns when that has ended, by `cancel` or otherwise, however often it is
+    cancelled once more."""
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError, Exception):
+                await in_thread(cancel)
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running], timeout=_TELL_AGAIN)
+        if not running.cancelled():
+            running.exception()  # seen
+        raise
 
 
 def first_line(error: BaseException) -> str:

@@ -26,6 +26,8 @@ from regstore.tasks.packing import PackedError, unpack
 
 T = TypeVar("T")
 
+#: Requests at once of one task, where that is not bounded by less.
+AT_ONCE: Final = 32
 _MARK: Final = "regstore-error:"
 _MARKED: Final = re.compile(_MARK + r"([A-Za-z0-9+/=]+)")
 
@@ -102,21 +104,6 @@ async def store_work(
     )
 
 
-@dataclass(frozen=True)
-class LookTask:
-    """Rows pass unchanged, where this executor sees the store that it should."""
-
-    store: StoreWork
-
-    def __call__(self, batches: Iterable[T]) -> Iterator[T]:
-        return telling(lambda: self._all(batches))
-
-    def _all(self, batches: Iterable[T]) -> Iterator[T]:
-        for batch in batches:
-            self.store.run(_nothing)
-            yield batch
-
-
 @dataclass(frozen=True, kw_only=True)
 class SharedTask:
     """Rows pass unchanged, where this executor sees the work folder that the driver does. In the very task that writes
@@ -136,10 +123,6 @@ class SharedTask:
                     "lost: name one that all computers of the cluster share (--work), such as s3a://bucket/folder"
                 )
             yield batch
-
-
-async def _nothing(storage: Storage) -> None:
-    pass
 
 
 async def look_at(storage: Storage) -> str:
