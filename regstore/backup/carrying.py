@@ -9,14 +9,13 @@ from typing import Final
 
 from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
-from regstore.errors import StorageError
 from regstore.events import OnEvent, Progress
 from regstore.inventory.inventory import Inventory
 from regstore.storage.base import PutOptions, Storage
 from regstore.storage.outage import IN_A_ROW
 from regstore.storage.transfer import Attempts, Carrier, Failure, Lane, Road, each_blob, largest_first
 from regstore.tasks.copying import CopyBlobs, KeyOf, copy_blobs, raised
-from regstore.tasks.packing import unpack
+from regstore.tasks.packing import unpack_of_store
 from regstore.tasks.runner import Runner
 from regstore.tasks.sharing import (
     BATCH_BYTES,
@@ -166,10 +165,9 @@ class _Run:
             failure = result.failed[number]
             asked.attempts.arrived(failure.copied_before)
             digest, size = blobs[failure.number]
-            error = None if failure.error is None else unpack(failure.error)
-            assert isinstance(error, StorageError)
-            source = asked.source_key(digest)
-            await self._took(digest, size, await asked.attempts.of(source, digest, size, raised(error)))
+            assert failure.error is not None  # nothing is proved
+            copying = raised(unpack_of_store(failure.error))
+            await self._took(digest, size, await asked.attempts.of(asked.source_key(digest), digest, size, copying))
             self._pass(size)
 
         await for_each(range(len(result.failed)), failed, concurrency=share_of(runner, asked.concurrency))

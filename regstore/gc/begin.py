@@ -9,7 +9,7 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.forgetting import forget_past
 from regstore.gc.freeing import Freeing, find_freeing
-from regstore.gc.heal import Healed, give_back
+from regstore.gc.heal import Healed, heal_by
 from regstore.gc.past import Past
 from regstore.gc.reported import leave_trashed
 from regstore.gc.run_options import GcRunOptions
@@ -59,8 +59,7 @@ async def begin_by(
     judged."""
     await past.note_seen(storage, lock)
     await forget_past(inventory, cache, past.records)
-    healed = await give_back(storage, inventory, scanner, lock, concurrency=options.scan.concurrency)
-    await past.note_given_back(storage, lock, healed.links)
+    healed = await heal_by(past, storage, inventory, scanner, lock, concurrency=options.scan.concurrency)
     freeing = await find_freeing(storage, cache, options, run=lock.run)
     await freeing.hold_for_unread(inventory)
     return Begun(lock=lock, healed=healed, freeing=freeing)

@@ -107,7 +107,14 @@ async def heal_all(
     past = await Past.load(storage, inventory)
     await past.note_seen(storage, lock)
     scanner = Scanner(storage, inventory, options, on_event)
-    healed = await give_back(storage, inventory, scanner, lock, concurrency=options.concurrency)
+    return await heal_by(past, storage, inventory, scanner, lock, concurrency=options.concurrency)
+
+
+async def heal_by(
+    past: Past, storage: Storage, inventory: Inventory, scanner: ReadsManifests, lock: Lock, *, concurrency: int
+) -> Healed:
+    """`give_back` of all runs: what came back is no longer theirs to claim. The past is judged by the inventory."""
+    healed = await give_back(storage, inventory, scanner, lock, concurrency=concurrency)
     await past.note_given_back(storage, lock, healed.links)
     return healed
 

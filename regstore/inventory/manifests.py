@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from regstore.concurrency import for_each, in_thread
-from regstore.errors import StorageError
 from regstore.events import Notice, OnEvent, Progress
 from regstore.inventory.cache import ManifestCache
 from regstore.inventory.inventory import Inventory
@@ -19,7 +18,7 @@ from regstore.manifest import MAX_SIZE
 from regstore.storage.base import Storage
 from regstore.storage.outage import OutageWatch
 from regstore.tasks.manifests import PHASE, ManifestRows, ReadManifests, read_manifests
-from regstore.tasks.packing import PackedError, unpack
+from regstore.tasks.packing import PackedError, unpack_of_store
 from regstore.tasks.runner import HERE, Here, Runner
 from regstore.tasks.sharing import WORTH_WORKERS, Ways, times
 
@@ -149,8 +148,7 @@ class ManifestReader:
         for _ in range(asked - len(not_given)):
             self._watch.good()
         for raw, key, packed in not_given:
-            error = unpack(packed)
-            assert isinstance(error, StorageError)
+            error = unpack_of_store(packed)
             await note_not_given(self._inventory, self._watch, key, error)
             self._store_unreadable([(raw, 0, "unreadable", str(error))])
 

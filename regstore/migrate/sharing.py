@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Final
 from regstore import layout
 from regstore.concurrency import for_each, task_group
 from regstore.digest import Digest
-from regstore.errors import StorageError
 from regstore.migrate.on_server import ServerBatch, copy_on_server
 from regstore.migrate.work import Work
 from regstore.storage.sizes import MiB
 from regstore.storage.transfer import Lane
 from regstore.tasks.copying import CopyBlobs, copy_blobs, without
-from regstore.tasks.packing import unpack
+from regstore.tasks.packing import unpack_of_store
 from regstore.tasks.runner import Runner
 from regstore.tasks.sharing import (
     BATCH_BYTES,
@@ -130,8 +129,7 @@ class SharedBlobs:
         async def again(number: int) -> None:
             failure = result.failed[number]
             self._blobs.arrived(failure.copied_before)
-            error = None if failure.error is None else unpack(failure.error)
-            assert error is None or isinstance(error, StorageError)
+            error = None if failure.error is None else unpack_of_store(failure.error)
             await self._blobs.one(rows[failure.number], error=error)
 
         await for_each(
@@ -145,13 +143,11 @@ class SharedBlobs:
         asked = [row for row in rows if not row[3]]
         work = ServerBatch(blobs=[(raw, size) for raw, size, _, _ in asked], put=self._work.options.put)
         result = await runner.run(copy_on_server, work, self._work.source, self._work.target)
-        refusal = None if result.refusal is None else unpack(result.refusal)
-        assert refusal is None or isinstance(refusal, StorageError)
+        refusal = None if result.refusal is None else unpack_of_store(result.refusal)
         self._transfer.note_server(result.size_only, refusal)
         left = without(asked, {*result.done, *(number for number, _, _ in result.otherwise)})
         for number, copied, packed in result.otherwise:
-            error = None if packed is None else unpack(packed)
-            assert error is None or isinstance(error, StorageError)
+            error = None if packed is None else unpack_of_store(packed)
             await self._blobs.one(asked[number], asked=copied, error=error)
         there = {asked[number][0] for number in result.done}
         self._blobs.arrived(len(there))

@@ -36,7 +36,7 @@ from regstore.storage.sizes import RANGED
 from regstore.storage.streams import is_fatal
 from regstore.storage.transfer import READ, Lane, each_blob, read_by
 from regstore.tasks.hashing import PHASE, HashBlobs, Hasher, hash_blobs
-from regstore.tasks.packing import unpack
+from regstore.tasks.packing import unpack_of_store
 from regstore.tasks.sharing import WORTH_WORKERS, times
 
 #: What one worker takes at a time: so many blobs, or as many as have so many bytes.
@@ -215,9 +215,7 @@ class BlobReader:
                 if isinstance(outcome, tuple):
                     await self._judge(left[key], outcome)
                 else:
-                    error = unpack(outcome)
-                    assert isinstance(error, StorageError)
-                    await self._judge(left[key], error)
+                    await self._judge(left[key], unpack_of_store(outcome))
             left = {key: left[key] for key in found.left}
 
     async def _hash(self, blob: Blob) -> tuple[int, str] | StorageError | None:

@@ -44,6 +44,14 @@ _OF_WHOLE = ("litter", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ListedBlobs:
+    """rows: all that is below `layout.BLOBS`, and numbers: how many of each relation these are."""
+
+    rows: DataFrame
+    numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listed:
     """blobs, and after these everything else, decoded and resolved, by shard. of_blobs: how many rows of each relation
     blobs has; of_shards: what each holds."""
@@ -102,14 +110,16 @@ class Flow:
     on_event: OnEvent
     look: str = ""
 
-    def list_blobs(self) -> DataFrame:
+    def list_blobs(self) -> ListedBlobs:
         """Before `list_links`: a blob that no link reaches was then unreferenced after it had been listed."""
         self._tell("listing blobs")
         name = f"{self.look}blobs"
-        return list_all(self.session, self.work, self.store, layout.BLOBS, name, ranges=self.shards, shards=0)
+        rows = list_all(self.session, self.work, self.store, layout.BLOBS, name, ranges=self.shards, shards=0)
+        numbers = rows.groupBy("relation").count().collect()
+        return ListedBlobs(rows=rows, numbers={row.relation: row["count"] for row in numbers})
 
-    def list_links(self, uploads: Sequence[MultipartUpload]) -> DataFrame:
-        """Tables of each shard."""
+    def list_links(self, blobs: ListedBlobs, uploads: Sequence[MultipartUpload]) -> Listed:
+        """Tables of each shard, beside blobs that were listed before."""
         self._tell("listing repositories")
         name = f"{self.look}links"
         pages = list_all(
@@ -121,9 +131,9 @@ class Flow:
         rows = pages.unionByName(self._uploads(uploads))
         loaded = self.run("load", rows, task)
         wanted = [row.shard for row in rows.select("shard").distinct().collect()]
-        told = loaded.filter(f"relation = '{LOADED}'").select("shard").collect()
-        refuse_lost(wanted, [row.shard for row in told], "load")
-        return loaded
+        of_shards: list[Loaded] = [pickle.loads(rows) for rows in self._pickled(loaded, LOADED)]
+        refuse_lost(wanted, [each.shard for each in of_shards], "load")
+        return Listed(blobs=blobs.rows, loaded=loaded, of_blobs=blobs.numbers, of_shards=of_shards)
 
     def _uploads(self, uploads: Sequence[MultipartUpload]) -> DataFrame:
         if not uploads:
@@ -138,16 +148,6 @@ class Flow:
                 "size": [each.size for each in uploads],
                 "mtime": [each.newest for each in uploads],
             },
-        )
-
-    def look_at(self, blobs: DataFrame, loaded: DataFrame) -> Listed:
-        """What the listing shows."""
-        rows = blobs.groupBy("relation").count().collect()
-        return Listed(
-            blobs=blobs,
-            loaded=loaded,
-            of_blobs={row.relation: row["count"] for row in rows},
-            of_shards=[pickle.loads(rows) for rows in self._pickled(loaded, LOADED)],
         )
 
     def read_manifests(self, listed: Listed) -> DataFrame:
@@ -166,13 +166,7 @@ class Flow:
         if not self.options.drop_broken and not (policy is not None and policy.needs_created):
             return shards
         self._tell("reading further")
-        task = FurtherTask(
-            store=self.store,
-            options=self.options,
-            now=self.now,
-            multipart_uploads_unknown=multipart_uploads_unknown,
-        )
-        return self.run("further", shards, task)
+        return self.run("further", shards, FurtherTask(store=self.store, **self._asked(multipart_uploads_unknown)))
 
     def plan(
         self, listed: Listed, shards: DataFrame, multipart_uploads_unknown: str, whole: Inventory
@@ -180,11 +174,7 @@ class Flow:
         """shards: as `read_manifests` has them. whole: gets what the driver has to plan itself, and the tags that rules
         take."""
         self._tell("planning")
-        told: dict[str, Any] = {
-            "options": self.options,
-            "now": self.now,
-            "multipart_uploads_unknown": multipart_uploads_unknown,
-        }
+        told = self._asked(multipart_uploads_unknown)
         if any(each.odd for each in listed.of_shards):
             odd_links = listed.loaded.filter(f"relation = '{ODD_LINK}'").select("shard", "digest").distinct()
             reached = self.run("roots", shards, RootsTask(**told)).select("digest").distinct()
@@ -199,6 +189,14 @@ class Flow:
         facts += of_blobs
         facts.append(self._plan_whole(listed, links, blobs, whole))
         return PlannedRows(links=links, blobs=blobs, why=why, facts=facts, left=[part.left for part in parts])
+
+    def _asked(self, multipart_uploads_unknown: str) -> dict[str, Any]:
+        """Of tasks on shards of repositories (`Shards`)."""
+        return {
+            "options": self.options,
+            "now": self.now,
+            "multipart_uploads_unknown": multipart_uploads_unknown,
+        }
 
     def _plan_blobs(
         self, listed: Listed, links: DataFrame, facts: Sequence[Facts], *, blocked: bool

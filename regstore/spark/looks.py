@@ -14,7 +14,7 @@ from regstore.gc.plan.options import keeping_all
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.spark.cluster import Cluster
-from regstore.spark.flow import Flow, Listed, PlannedRows, one_of
+from regstore.spark.flow import Flow, Listed, ListedBlobs, PlannedRows, one_of
 from regstore.spark.healing import open_part
 from regstore.spark.manifest_rounds import as_rows
 from regstore.spark.tasks.loading import RECORD
@@ -98,8 +98,8 @@ class ClusterLooks:
         blobs = self._sight.listed.blobs
         if self._back:  # manifests that others list are read where their blobs are known
             blobs = blobs.unionByName(flow.small("blob", {"digest": self._back}))
-        loaded = await cluster.run(lambda: flow.list_links([]))
-        listed = await cluster.run(lambda: flow.look_at(blobs, loaded))
+        known = ListedBlobs(rows=blobs, numbers=self._sight.listed.of_blobs)
+        listed = await cluster.run(lambda: flow.list_links(known, []))
         if choose:
             await refuse_database_now(application.storage)
         shards = await cluster.run(lambda: flow.read_manifests(listed))
@@ -157,5 +157,4 @@ async def look_at_all(cluster: Cluster, flow: Flow, storage: Storage, inventory:
     blobs = await cluster.run(flow.list_blobs)
     scanner = Scanner(storage, inventory, ScanOptions(cache_dir=None))
     uploads = [upload for _, upload in await scanner.find_multipart_uploads()]
-    loaded = await cluster.run(lambda: flow.list_links(uploads))
-    return await cluster.run(lambda: flow.look_at(blobs, loaded))
+    return await cluster.run(lambda: flow.list_links(blobs, uploads))

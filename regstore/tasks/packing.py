@@ -7,7 +7,7 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
-from regstore.errors import RegstoreError
+from regstore.errors import RegstoreError, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,13 @@ def unpack(packed: PackedError) -> BaseException:
     vars(error).update(packed.facts)
     if packed.cause is not None:
         error.__cause__ = unpack(packed.cause)
+    return error
+
+
+def unpack_of_store(packed: PackedError) -> StorageError:
+    """Where tasks tell of none but a storage's."""
+    error = unpack(packed)
+    assert isinstance(error, StorageError)
     return error
 
 

@@ -10,7 +10,7 @@ from regstore.events import OnEvent
 from regstore.gc.caches import RegistryCache
 from regstore.gc.failures import Failures
 from regstore.gc.freeing import Freeing
-from regstore.gc.heal import Healed, give_back
+from regstore.gc.heal import Healed, give_back, heal_by
 from regstore.gc.past import Past
 from regstore.gc.plan import GcSummary
 from regstore.gc.run_options import GcRunOptions
@@ -72,7 +72,6 @@ class Application(Work):
     async def heal(self, past: Past, look: Inventory, scanner: ReadsManifests) -> Healed:
         """What a later look at all links, or at those of the repositories that the past is about, shows to be needed of
         all runs. The past is judged by it."""
-        healed = await self.give_back(look, scanner)
-        await past.note_given_back(self.storage, self.lock, healed.links)
+        healed = await heal_by(past, self.storage, look, scanner, self.lock, concurrency=self.concurrency)
         await self.freeing.hold_for_unread(look)
         return healed

@@ -27,7 +27,7 @@ from regstore.gc.failures import Failures
 from regstore.state.journal import TRASHED, UNLINK, Entry, JournalWriter
 from regstore.state.lock import Leave
 from regstore.storage.base import Storage
-from regstore.tasks.packing import unpack
+from regstore.tasks.packing import unpack_of_store
 from regstore.tasks.runner import HERE, Here, Runner
 from regstore.tasks.sharing import WORTH_WORKERS
 from regstore.tasks.trashing import CopyKeys, copy_keys
@@ -136,9 +136,7 @@ class Taking:
             work = CopyKeys(copies=[(blob.key, trash + blob.key, blob.size) for blob in blobs])
             found = await runner.run(copy_keys, work, self.storage, on_event=self.on_event)
             for key, packed in found.items():
-                error = None if packed is None else unpack(packed)
-                assert error is None or isinstance(error, StorageError)
-                outcomes[key] = error
+                outcomes[key] = None if packed is None else unpack_of_store(packed)
 
         parts = (batch[start : start + part] for start in range(0, len(batch), part))
         await for_each(parts, copy, concurrency=at_once)

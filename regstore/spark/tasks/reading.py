@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from regstore.errors import StorageError
 from regstore.manifest import MAX_SIZE
 from regstore.spark.tasks.executing import StoreWork, telling
 from regstore.spark.tasks.rows import row_batch
 from regstore.storage.base import Storage
 from regstore.storage.outage import OutageWatch
 from regstore.tasks.manifests import ManifestRows, ReadManifests, ReadResult, read_manifests
-from regstore.tasks.packing import unpack
+from regstore.tasks.packing import unpack_of_store
 from regstore.tasks.runner import Context
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ class ReadTask:
             for _ in range(len(left) - len(result.left) - len(result.not_given)):
                 watch.good()
             for raw, key, packed in result.not_given:
-                error = unpack(packed)
-                assert isinstance(error, StorageError)
+                error = unpack_of_store(packed)
                 await watch.bad(key, error)
                 result.broken.append((raw, 0, "unreadable", str(error)))
             results.append(result)
