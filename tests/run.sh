@@ -31,4 +31,7 @@ quietly "$bin/mypy"
 coverage=(--cov --cov-report=term)
 # A floor, of the whole suite with all its servers.
 [ -z "${CI:-}" ] || [ $# != 0 ] || coverage+=(--cov-fail-under=91)
-exec "$bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${coverage[@]}" "$@" </dev/null
+# A test that hangs says where, and ends its process; another goes on with the rest. With --slow some take long.
+hang=(-o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true)
+case " $* " in *" --slow "*) hang=() ;; esac
+exec "$bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "${hang[@]}" "${coverage[@]}" "$@" </dev/null
