@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.servers.containers import apart
 from tests.servers.process import Child, ServerError, clean_environment, tail, wait_until
 
 _ATTEMPTS: Final = 5
@@ -195,12 +196,10 @@ class Client:
         (self.home / "auth.json").write_text("{}")
 
     def run(self, program: str, *words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
-        places = ["--storage-driver", "vfs", "--root", f"{self.home}/r", "--runroot", f"{self.home}/u"]
+        options, environment = apart(self.home)
         return subprocess.run(
-            [program, *(["--insecure-policy"] if program == "skopeo" else places), *words],
-            env=clean_environment(
-                self.home, XDG_RUNTIME_DIR=str(self.home), REGISTRY_AUTH_FILE=str(self.home / "auth.json")
-            ),
+            [program, *(["--insecure-policy"] if program == "skopeo" else options), *words],
+            env=environment | {"REGISTRY_AUTH_FILE": str(self.home / "auth.json")},
             input=input,
             capture_output=True,
             text=True,

@@ -140,7 +140,11 @@ def test_clients_log_in_push_and_pull_by_the_authority(
             return client.run("skopeo", "copy", source, there)
         return client.run("podman", "push", "-q", pulled, there)
 
-    pulled = client.run("podman", "pull", "-q", source).stdout.strip() if program == "podman" else ""
+    pulled = ""
+    if program == "podman":
+        own = client.run("podman", "pull", "-q", source)
+        assert own.returncode == 0, own.stderr
+        pulled = own.stdout.strip()
     assert "authentication required" in push().stderr
     for user, password in (("ann", "wrong"), ("bob", PASSWORD)):
         assert client.login(program, registry, user, password).returncode != 0

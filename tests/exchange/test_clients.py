@@ -15,6 +15,7 @@ from regstore.storage import open_storage
 from tests.exchange.stores import APP, OLD, SBOM, WORKER, export_from, exported, fill, import_into, imported
 from tests.servers import images, skopeo
 from tests.servers.api import Api, pull_complete, push_api
+from tests.servers.containers import Containers
 from tests.servers.debian import require
 from tests.servers.distribution import Registry
 from tests.servers.process import clean_environment
@@ -91,8 +92,7 @@ def test_umoci_reads_and_unpacks(registry: Registry, tmp_path: Path, home: Path)
 def test_podman_names_what_it_loads(registry: Registry, tmp_path: Path, home: Path) -> None:
     require("podman")
     exported(tmp_path / "store", tmp_path / "f.tar", "team/worker:2")
-    places = ("--storage-driver", "vfs", "--root", home / "r", "--runroot", home / "u")
-    assert "localhost/team/worker:2" in run(home, "podman", *places, "load", "-i", tmp_path / "f.tar")
+    assert "localhost/team/worker:2" in Containers(home).run("podman", "load", "-i", str(tmp_path / "f.tar"))
 
 
 def test_what_skopeo_and_umoci_write_is_served_while_the_registry_runs(

@@ -12,6 +12,15 @@ from pathlib import Path
 from tests.servers.process import ServerError, clean_environment, which
 
 
+def apart(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Options and environment of the programs over one folder: neither images nor locks are those of others on this
+    machine."""
+    (folder / "containers.conf").write_text(f'[engine]\nlock_type = "file"\ntmp_dir = "{folder}/engine"\n')
+    options = ["--storage-driver", "vfs", "--root", f"{folder}/root", "--runroot", f"{folder}/run"]
+    more = {"XDG_RUNTIME_DIR": str(folder), "CONTAINERS_CONF": f"{folder}/containers.conf"}
+    return options, clean_environment(folder, **more)
+
+
 @dataclass(frozen=True)
 class Containers:
     """The programs over one folder."""
@@ -23,10 +32,10 @@ class Containers:
         path = which(program)
         if path is None:
             raise ServerError(f"{program} is not installed")
-        places = ["--storage-driver", "vfs", "--root", f"{self.folder}/root", "--runroot", f"{self.folder}/run"]
+        options, environment = apart(self.folder)
         result = subprocess.run(
-            [path, *places, *arguments],
-            env=clean_environment(self.folder, XDG_RUNTIME_DIR=str(self.folder)),
+            [path, *options, *arguments],
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,19 @@ class Command:
             time.sleep(0.02)
         return int(self.begun.read_text())
 
+    def end(self) -> None:
+        """With all that it started, and whatever became of the test."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
 
 def start(place: str, begun: Path, words: Sequence[str], server: S3Server) -> Command:
+    """With a cache of its own: what others have read leaves it no task."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, place, str(begun), *words, "--workers", "2"],
         cwd=ROOT,
-        env=os.environ | server.environment(),
+        env=os.environ | server.environment() | {"XDG_CACHE_HOME": f"{begun}-cache"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,7 +91,11 @@ async def test_all_processes_end(moto: S3Server, moto_bucket: str, tmp_path: Pat
             ]
         )
     ]
-    await asyncio.to_thread(check_ends, commands)
+    try:
+        await asyncio.to_thread(check_ends, commands)
+    finally:
+        for command in commands:
+            command.end()
 
 
 def check_ends(commands: Sequence[Command]) -> None:
