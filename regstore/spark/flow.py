@@ -258,15 +258,15 @@ class Flow:
     def run(self, name: str, rows: DataFrame, task: Any) -> DataFrame:
         """A stage of tasks that get a shard each, whole."""
         sorted_rows = rows.repartition(self.shards, "shard").sortWithinPartitions("shard")
-        return self.work.stage(f"{self.look}{name}", sorted_rows.mapInArrow(task.__call__, DDL))
+        return self.work.stage(f"{self.look}{name}", sorted_rows, task.__call__)
 
     def small(self, relation: str, columns: dict[str, list[Any]]) -> DataFrame:
         rows = [tuple(row.values()) for row in row_batch(relation, columns).to_pylist()]
         return self.session.createDataFrame(rows, DDL)
 
     def _pickled(self, frame: DataFrame, relation: str) -> list[bytes]:
-        rows = frame.filter(f"relation = '{relation}'").orderBy("shard").select("rows").collect()
-        return [bytes(row.rows) for row in rows]
+        rows = frame.filter(f"relation = '{relation}'").select("shard", "rows").collect()
+        return [bytes(row.rows) for row in sorted(rows, key=lambda row: row.shard)]
 
     def bring(self, frame: DataFrame, inventory: Inventory) -> None:
         """To the driver, some at a time."""

@@ -30,9 +30,8 @@ def list_all(
     pages, frames, number = _FIRST, [], 0
     while left:
         task = ListTask(store=store, prefix=prefix, pages=pages, shards=shards)
-        frame = _frame(session, left).mapInArrow(task.__call__, DDL)
         stage_name = f"{name}-{number}"
-        stage = work.stage(stage_name, frame)
+        stage = work.stage(stage_name, _frame(session, left), task.__call__)
         of_ranges = f"('{REST}', '{LISTED}', '{SYMLINK}')"
         frames.append(stage.filter(f"relation not in {of_ranges}"))
         told = stage.filter(f"relation in {of_ranges}").select("relation", "text", "why").collect()

@@ -11,7 +11,7 @@ from regstore.manifest import PARSER_VERSION, EdgeKind
 from regstore.spark.tasks.executing import StoreWork
 from regstore.spark.tasks.loading import ASK, WANTED
 from regstore.spark.tasks.reading import ReadTask
-from regstore.spark.tasks.rows import DDL, SCHEMA
+from regstore.spark.tasks.rows import SCHEMA
 from regstore.spark.work_folder import WorkFolder, union
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ def read_all(
             once = ["relation", "digest", "other", "kind", "size"]
             found.append(work.stage(f"{name}known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
         task = ReadTask(store=store, sample=sample)
-        rows = asked.repartition(tasks, "digest").mapInArrow(task.__call__, DDL)
-        found.append(work.keep(KEPT, f"{name}{number}", rows))
+        rows = asked.repartition(tasks, "digest")
+        found.append(work.keep(KEPT, f"{name}{number}", rows, task.__call__))
         frames += found
         done = union(session, frames).filter("relation = 'manifest'").select("digest")
         children = union(session, found).filter(_NAMES_MANIFEST).selectExpr("other as digest").distinct()
@@ -81,11 +81,13 @@ def ask_all(loaded: DataFrame, manifests: DataFrame) -> DataFrame:
     front = loaded.filter(f"relation = '{ASK}'").select("shard", "digest")
     asked = front
     while True:
-        more = front.join(named, "digest").selectExpr("shard", "other as digest").distinct()
-        front = more.join(asked, ["shard", "digest"], "left_anti").persist()
+        # Two levels a time: few images go deeper, and each time costs a job.
+        for _ in range(2):
+            more = front.join(named, "digest").selectExpr("shard", "other as digest").distinct()
+            front = more.join(asked, ["shard", "digest"], "left_anti").persist()
+            asked = asked.unionByName(front)
         if front.isEmpty():
             break
-        asked = asked.unionByName(front)
     return manifests.drop("shard").join(asked, "digest").select(*SCHEMA)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,13 +83,13 @@ class WorkFolder:
             self._files.write(here, b"", again=True)
             self._shared = SharedTask(url=self._url, mark=path)
 
-    def stage(self, name: str, frame: DataFrame) -> DataFrame:
-        """Compute rows, and commit them; what is returned reads that only."""
-        return self._commit(f"{self._url}/runs/{self._run}/{name}", frame)
+    def stage(self, name: str, frame: DataFrame, task: Task | None = None) -> DataFrame:
+        """Compute rows, or what a task makes of them, and commit these; what is returned reads that only."""
+        return self._commit(f"{self._url}/runs/{self._run}/{name}", frame, task)
 
-    def keep(self, kept: str, name: str, frame: DataFrame) -> DataFrame:
+    def keep(self, kept: str, name: str, frame: DataFrame, task: Task | None = None) -> DataFrame:
         """The same where a later run finds it by `kept`."""
-        return self._commit(f"{self._url}/{kept}/{self._run}-{name}", frame)
+        return self._commit(f"{self._url}/{kept}/{self._run}-{name}", frame, task)
 
     def kept(self, kept: str) -> DataFrame | None:
         """What earlier runs committed, None where none did; not what one of them was killed over."""
@@ -96,9 +97,11 @@ class WorkFolder:
         whole = [folder for folder in folders if self._files.exists(f"{folder}/{_SUCCESS}")]
         return union(self._session, [self._read(folder) for folder in whole]) if whole else None
 
-    def _commit(self, path: str, frame: DataFrame) -> DataFrame:
-        if self._shared is not None:
-            frame = frame.select(*SCHEMA).mapInArrow(self._shared.__call__, DDL)
+    def _commit(self, path: str, frame: DataFrame, task: Task | None) -> DataFrame:
+        if self._shared is not None:  # one process of Python does both
+            task = replace(self._shared, task=task).__call__
+        if task is not None:
+            frame = frame.select(*SCHEMA).mapInArrow(task, DDL)
         writer = frame.write.mode("errorifexists").options(**_COMMIT).partitionBy("relation")
         run_tasks(lambda: writer.parquet(path))
         return self._read(path)

@@ -32,7 +32,7 @@ from regstore.storage.base import Storage
 from tests.gc.scenes import REGISTRY, trash
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
-from tests.spark.comparing import GRACE
+from tests.spark.comparing import GRACE, same_plan
 from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
@@ -74,13 +74,17 @@ async def collect_by_spark(
     shards: int = 2,
     on_event: OnEvent = ignore,
     look: Callable[[SparkRun], None] = lambda run: None,
+    compared: bool = False,
 ) -> GcReport:
-    """look: at the run, when it has ended, and its stages are there yet."""
+    """look: at the run, when it has ended, and its stages are there yet. compared: its plan is, before."""
     spark = SparkOptions(work=f"file://{work}", shards=shards)
     async with (
         hold_lock(storage, command="gc") as lock,
         open_spark_run(session, storage, options, spark, lock, on_event=on_event) as run,
     ):
+        if compared:
+            async with open_run(storage, options) as one:
+                same_plan(run, one)
         report = await run.apply()
         look(run)
         return report

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from regstore.gc.plan import GcOptions, plan_gc
 from regstore.gc.policy import Pattern, Policy, Rule
-from regstore.gc.run import open_run
+from regstore.gc.run import GcRun, open_run
 from regstore.gc.run_options import GcRunOptions
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions, scan
@@ -131,10 +131,14 @@ async def compare(
         open_run(storage, how) as one,
         open_spark_run(session, storage, how, spark) as plan,
     ):
-        rows = planned_rows(plan)
-        for relation, found in rows.items():
-            assert found == rows_of(one.inventory, relation), relation
-        assert bool(plan.summary.sweep_blocked) == bool(one.summary.sweep_blocked)  # one reason of several
-        assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
-        assert plan.stops == one.stops
+        same_plan(plan, one)
         return plan
+
+
+def same_plan(plan: SparkRun, one: GcRun) -> None:
+    """All tables, and what is said of them."""
+    for relation, found in planned_rows(plan).items():
+        assert found == rows_of(one.inventory, relation), relation
+    assert bool(plan.summary.sweep_blocked) == bool(one.summary.sweep_blocked)  # one reason of several
+    assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
+    assert plan.stops == one.stops

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -23,15 +24,18 @@ import pytest
 from regstore.cli.submit import regstore_spark
 from regstore.digest import Digest
 from regstore.errors import InputError, LockLost, NoSuchBucket, Refused, RegstoreError
-from regstore.events import Event, Progress
+from regstore.events import Event, Progress, ignore
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import BrokenScope
 from regstore.gc.run import GcRun, open_run
 from regstore.gc.run_options import GcRunOptions
+from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import ScanOptions
 from regstore.layout import BLOBS, REPOSITORIES, LitterKey, MarkerKey, RevisionLinkKey, blob_key, decode
 from regstore.migrate import MigrateOptions, migrate
 from regstore.proving.read_data import ReadData
+from regstore.spark.cluster import open_cluster
+from regstore.spark.looks import look_at_all
 from regstore.spark.options import ClusterOptions, SparkOptions
 from regstore.spark.run import SparkRun, open_spark_run
 from regstore.spark.runner import SparkRunner
@@ -166,18 +170,23 @@ def test_a_file_of_a_stage_is_not_passed_over(session: SparkSession, tmp_path: P
         run_tasks(stage.count if how == "lost" else stage.collect)
 
 
-async def test_random_registries(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [pytest.param("free", marks=pytest.mark.slow), "blocked"])
+async def test_random_registries(
+    session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, kind: str
+) -> None:
+    """Of such as let blobs go also `test_offline_the_same_goes_as_by_one_process`."""
     number = any_seed()
     print("seed", number)
-    found = some_registries(examples(30), number)
-    free = GcOptions(delete_untagged=True, drop_broken=(BrokenScope(),))
-    for name, options in (("free", free), ("blocked", GcOptions(policy=POLICY))):
-        group = found if name == "blocked" else await not_blocked(found, options)
-        url = memory_stores.put(f"{name}-{number}", together(group))
-        plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
-        assert bool(plan.summary.sweep_blocked) == (name == "blocked")
-        assert plan.summary.protected
-        assert plan.summary.blobs.dead or name == "blocked"
+    group = some_registries(examples(30), number)
+    options = GcOptions(policy=POLICY)
+    if kind == "free":
+        options = GcOptions(delete_untagged=True, drop_broken=(BrokenScope(),))
+        group = await not_blocked(group, options)
+    url = memory_stores.put(f"{kind}-{number}", together(group))
+    plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=3)
+    assert bool(plan.summary.sweep_blocked) == (kind == "blocked")
+    assert plan.summary.protected
+    assert plan.summary.blobs.dead or kind == "blocked"
 
 
 @pytest.mark.parametrize(
@@ -222,18 +231,25 @@ async def test_manifests_are_read_once(session: SparkSession, memory_stores: Mem
     removed files from there, so that manifests are left without what they name, these are read again."""
     url = memory_stores.put("example", example_registry())
     counts = memory_stores.server.endpoint.counts
+    options, spark = GcOptions(delete_untagged=True), SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
     reads = []
-    for number in range(3):
-        if number == 2:
-            edges = list((tmp_path / "work").glob("manifests-*/*/relation=edge/*.parquet"))
-            assert edges
-            for file in edges:
-                file.unlink()
+    for _ in range(2):
         before = counts["GetObject"]
-        plan = await compare(
-            session, memory_stores, url, GcOptions(delete_untagged=True), tmp_path / "work", shards=2
-        )
+        async with (
+            memory_stores.open(url) as storage,
+            open_cluster(session, storage, run_options(options, offline=True), spark, ignore) as cluster,
+        ):
+            with Inventory() as whole:
+                listed = await look_at_all(cluster, cluster.flow, storage, whole)
+            await cluster.run(partial(cluster.flow.read_manifests, listed))
         reads.append(counts["GetObject"] - before)
+    edges = list((tmp_path / "work").glob("manifests-*/*/relation=edge/*.parquet"))
+    assert edges
+    for file in edges:
+        file.unlink()
+    before = counts["GetObject"]
+    plan = await compare(session, memory_stores, url, options, tmp_path / "work", shards=2)
+    reads.append(counts["GetObject"] - before)
     assert plan.summary.blobs.dead > 0
     assert reads[1] < reads[0]
     assert reads[2] > reads[1]
@@ -295,10 +311,11 @@ async def test_killed_executors(
 async def test_offline_the_same_goes_as_by_one_process(
     session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of random registries: the same store, trash and report; the next run knows what was left; undone, all is back."""
+    """Of random registries: the same plan, store, trash and report; the next run knows what was left; undone, all is
+    back."""
     number = any_seed()
     print("seed", number)
-    plan = GcOptions(policy=POLICY)
+    plan = GcOptions(policy=POLICY, drop_broken=(BrokenScope(),))
     before = together([example_registry(), *await not_blocked(some_registries(examples(20), number), plan)])
     one, many = (Bucket(memory_stores, memory_stores.put(f"{name}-{number}", before)) for name in ("one", "many"))
     options = run_options(plan, offline=True)
@@ -309,7 +326,9 @@ async def test_offline_the_same_goes_as_by_one_process(
     async with memory_stores.open(many.url) as storage:
         found: list[dict[str, list[str]]] = []
         by_spark = await collect_by_spark(
-            session, storage, options, tmp_path / "work", look=lambda run: found.append(fates_of(run))
+            *(session, storage, options, tmp_path / "work"),
+            look=lambda run: found.append(fates_of(run)),
+            compared=True,
         )
         assert many.registry().keys() == one.registry().keys()
         assert many.registry() == one.registry()
@@ -418,12 +437,17 @@ async def test_under_pushes_by_a_real_registry(
     assert reports[0].summary.layer_links.dead and reports[0].summary.blobs.dead
 
 
+@pytest.mark.parametrize("next_by", ["one process", pytest.param("cluster", marks=pytest.mark.slow)])
 async def test_a_run_that_lost_its_lock_stops_and_the_next_one_heals(
-    session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: SparkSession,
+    memory_stores: MemoryStores,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    next_by: str,
 ) -> None:
     """The lock goes as the first blobs do. Then somebody pushes what one of these was, and the tag that names it."""
     before = example_registry()
-    bucket = Bucket(memory_stores, memory_stores.put("unlocked", before))
+    bucket = Bucket(memory_stores, memory_stores.put(f"unlocked-{next_by[:3]}", before))
     options = run_options(GcOptions(delete_untagged=True), offline=True)
     swept: list[set[str]] = []
 
@@ -454,7 +478,10 @@ async def test_a_run_that_lost_its_lock_stops_and_the_next_one_heals(
         assert links
         for key in links:
             bucket.put(key, before.objects[key][0])
-        healed = await collect_by_spark(session, storage, options, tmp_path / "work")
+        if next_by == "cluster":
+            healed = await collect_by_spark(session, storage, options, tmp_path / "work")
+        else:
+            healed = await collect(storage, options)
         assert manifest in {blob_key(Digest.parse(digest)) for digest in healed.healed.blobs}
         assert bucket.objects[manifest].body == before.objects[manifest][0]
         named = re.findall(rb"sha256:[0-9a-f]{64}", before.objects[manifest][0])

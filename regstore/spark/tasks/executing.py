@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from regstore import __version__, errors, layout
 from regstore.errors import NotFound, Refused, RegstoreError, Unsupported
@@ -106,14 +106,15 @@ async def store_work(
 
 @dataclass(frozen=True, kw_only=True)
 class SharedTask:
-    """Rows pass unchanged, where this executor sees the work folder that the driver does. In the very task that writes
-    them there. mark: a file that the driver has put in it."""
+    """Rows pass as `task` gives them, or unchanged, where this executor sees the work folder that the driver does. In
+    the very task that writes them there. mark: a file that the driver has put in it."""
 
     url: str
     mark: str
+    task: Callable[[Iterable[Any]], Iterator[Any]] | None = None
 
-    def __call__(self, batches: Iterable[T]) -> Iterator[T]:
-        return telling(lambda: self._all(batches))
+    def __call__(self, batches: Iterable[Any]) -> Iterator[Any]:
+        return telling(lambda: self._all(batches if self.task is None else self.task(batches)))
 
     def _all(self, batches: Iterable[T]) -> Iterator[T]:
         for batch in batches:
