@@ -85,7 +85,7 @@ class Executors(Engine):
         )
         async with (
             opened_session(options, on_event) as session,
-            SparkRunner(session, options, concurrency=concurrency, near=scan.runner) as runner,
+            SparkRunner(session, options, concurrency=concurrency, near=scan.runner, on_event=on_event) as runner,
         ):
             # What waits here for a task is no request of this process.
             at_once = max(scan.concurrency, 2 * runner.size)

@@ -43,7 +43,7 @@ class Cluster:
 
     async def run(self, work: Callable[[], T]) -> T:
         """In a thread. Cancelled, it cancels Spark's jobs, and waits for their end."""
-        return await _in_spark(self.session, work)
+        return await _in_spark(self.session, work, self.flow.on_event)
 
     async def slices(self, frame: DataFrame) -> AsyncIterator[list[Row]]:
         """Its rows, some at a time."""
@@ -64,9 +64,9 @@ async def open_cluster(
     if spark.shards:
         session.conf.set("spark.sql.shuffle.partitions", str(spark.shards))
     name = secrets.token_hex(8)
-    work = await _in_spark(session, lambda: WorkFolder.open(session, spark.work, name, store=storage.url))
+    work = await _in_spark(session, lambda: WorkFolder.open(session, spark.work, name, store=storage.url), on_event)
     try:
-        await _in_spark(session, lambda: check_executors(session, store))
+        await _in_spark(session, lambda: check_executors(session, store), on_event)
         flow = Flow(
             session=session,
             work=work,
@@ -78,8 +78,9 @@ async def open_cluster(
         )
         yield Cluster(session=session, flow=flow)
     finally:
-        await _in_spark(session, work.close)
+        await _in_spark(session, work.close, on_event)
 
 
-async def _in_spark(session: SparkSession, work: Callable[[], T]) -> T:
-    return await result_of(asyncio.ensure_future(in_thread(work)), session.sparkContext.cancelAllJobs)
+async def _in_spark(session: SparkSession, work: Callable[[], T], on_event: OnEvent) -> T:
+    running = asyncio.ensure_future(in_thread(work))
+    return await result_of(session, running, session.sparkContext.cancelAllJobs, on_event)

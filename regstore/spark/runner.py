@@ -13,6 +13,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from regstore import layout
@@ -46,15 +47,23 @@ class SparkRunner:
     is_far: Final = True
 
     def __init__(
-        self, session: SparkSession, options: ClusterOptions, *, concurrency: int = AT_ONCE, near: Runner = HERE
+        self,
+        session: SparkSession,
+        options: ClusterOptions,
+        *,
+        concurrency: int = AT_ONCE,
+        near: Runner = HERE,
+        on_event: OnEvent = ignore,
     ) -> None:
-        """concurrency: requests at once of one task, at most. near: of this computer."""
+        """concurrency: requests at once of one task, at most. near: of this computer. on_event: hears where the cluster
+        has no executor."""
         context = session.sparkContext
         cores = max(1, context.defaultParallelism)
         self.size: Final = options.tasks or cores
         self.share: Final = -(-cores // max(1, executors(session)))
         self.near: Final = near
         self._session = session
+        self._on_event = on_event
         self._concurrency = min(AT_ONCE, concurrency)
         self._rate = options.request_rate / self.size
         jobs = options.tasks or cores + max(1, int(cores * _WAITING))
@@ -132,7 +141,8 @@ class SparkRunner:
 
         async with self._free:
             running = asyncio.get_running_loop().run_in_executor(self._threads, run)
-            return await result_of(running, lambda: self._session.sparkContext.cancelJobGroup(group))
+            cancel = partial(self._session.sparkContext.cancelJobGroup, group)
+            return await result_of(self._session, running, cancel, self._on_event)
 
 
 async def _remove_old_marks(storage: Storage) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from regstore.concurrency import in_thread
 from regstore.errors import InputError, Refused, RegstoreError
+from regstore.events import Notice, OnEvent
 from regstore.spark.options import ClusterOptions
 from regstore.spark.tasks.executing import StoreWork, told_error, version
 from regstore.spark.tasks.running import Answer, TaskWork, do_nothing, packed_work, run_packed
@@ -42,6 +43,12 @@ _LOOKS: Final = 3
 #: Seconds in which no executor more has come, and all are there; and in which they may come at all.
 _QUIET: Final = 1.0
 _COMING: Final = 15.0
+#: Seconds after which it is looked whether any executor is there for what runs.
+_ALONE: Final = 60.0
+_NO_EXECUTOR: Final = (
+    "the cluster has no executor for this run, which waits for one: look at the cluster whether cores and memory are "
+    "free, or whether executors fail as they start"
+)
 #: Seconds after which jobs that are to end are told so again: they may not have begun.
 _TELL_AGAIN: Final = 0.5
 
@@ -124,6 +131,16 @@ def executors(session: SparkSession) -> int:
     return known - 1
 
 
+def _is_alone(session: SparkSession) -> bool:
+    """Whether no executor is there, of a cluster; False where Spark does not tell."""
+    from py4j.protocol import Py4JError
+
+    try:
+        return not str(session.sparkContext.master).startswith("local") and not executors(session)
+    except (Py4JError, OSError):  # it has ended, which its jobs say
+        return False
+
+
 def _is_on(session: SparkSession, setting: str) -> bool:
     return session.sparkContext.getConf().get(setting, "false").strip().lower() == "true"
 
@@ -190,11 +207,17 @@ def gone(error: Exception) -> RegstoreError:
     )
 
 
-async def result_of(running: asyncio.Future[T], cancel: Callable[[], object]) -> T:
-    """Of what runs in Spark. Cancelled, this returns when that has ended, by `cancel` or otherwise, however often it is
-    cancelled once more."""
+async def result_of(
+    session: SparkSession, running: asyncio.Future[T], cancel: Callable[[], object], on_event: OnEvent
+) -> T:
+    """Of what runs in Spark. Where no executor is there for it, that is said: Spark itself waits for ever, and its own
+    words are no errors, which it was asked to be silent of. Cancelled, this returns when what runs has ended, by
+    `cancel` or otherwise, however often it is cancelled once more."""
     try:
-        return await asyncio.shield(running)
+        while not (await asyncio.wait([running], timeout=_ALONE))[0]:
+            if await in_thread(_is_alone, session):
+                on_event(Notice(message=_NO_EXECUTOR))
+        return running.result()
     except asyncio.CancelledError:
         while not running.done():
             with suppress(asyncio.CancelledError, Exception):

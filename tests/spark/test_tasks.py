@@ -16,6 +16,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from regstore.errors import AccessDenied, NotFound, Outage, Refused, RegstoreError, StorageError
+from regstore.events import Event, Notice, ignore
 from regstore.layout import BLOBS, REPOSITORIES, BlobKey, encode
 from regstore.spark.cluster import _in_spark
 from regstore.spark.listing_rounds import digest_ranges
@@ -163,7 +164,7 @@ async def test_what_is_cancelled_between_two_jobs_begins_no_other() -> None:
             done.set()
             raise RegstoreError("the job was cancelled")
 
-    running = asyncio.create_task(_in_spark(session, two_jobs))
+    running = asyncio.create_task(_in_spark(session, two_jobs, ignore))
     await asyncio.sleep(0.05)
     running.cancel()
     await asyncio.sleep(0.05)
@@ -171,6 +172,32 @@ async def test_what_is_cancelled_between_two_jobs_begins_no_other() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert done.is_set()
+
+
+@pytest.mark.parametrize(
+    ("master", "there", "is_told"), [("spark://a", 0, 1), ("spark://a", 2, 0), ("local[2]", 0, 0)]
+)
+async def test_who_waits_for_executors_is_told(
+    monkeypatch: pytest.MonkeyPatch, master: str, there: int, is_told: bool
+) -> None:
+    """A run that the cluster has no room for waits for ever, and may hold the store's lock."""
+    monkeypatch.setattr("regstore.spark.session._ALONE", 0.01)
+    session, go_on, said = MagicMock(), threading.Event(), list[Event]()
+    session.sparkContext.master = master
+    looked = threading.Semaphore(0)
+
+    def size() -> int:
+        looked.release()
+        return there + 1
+
+    session._jsc.sc().getExecutorMemoryStatus().size.side_effect = size
+    running = asyncio.create_task(_in_spark(session, lambda: go_on.wait(30), said.append))
+    await asyncio.to_thread(looked.acquire, timeout=0.2 if master == "local[2]" else 30)
+    await asyncio.sleep(0.05)
+    go_on.set()
+    assert await running is True
+    assert bool(said) == is_told
+    assert all(isinstance(event, Notice) and "has no executor" in event.message for event in said)
 
 
 async def test_spark_that_has_ended_is_told_so() -> None:
