@@ -39,20 +39,28 @@ async def plan_by_now(
     on_event: OnEvent = ignore,
 ) -> GcSummary:
     """The plan, made again until what it goes by is as the store is. Each time at least one more blob is known."""
+    [(last,)] = _SQL.run(inventory, "last_repository").fetchall()
     while True:
         summary = await plan()
         if inventory.reported is None:
             return summary
-        looked = await look_again(
-            storage, inventory, _SQL.text("gone_by"), concurrency=concurrency, on_event=on_event
-        )
+        gone_by = _SQL.text("gone_by", relied_on=manifests_relied_on())
+        looked = await look_again(storage, inventory, gone_by, concurrency=concurrency, on_event=on_event)
         if not looked.otherwise:
-            unlinked = summary.unlinked
-            return replace(
-                summary, unlinked=replace(unlinked, unseen_days=unseen_days(inventory, unlinked.newest_link))
-            )
-        _SQL.run(inventory, "read_anew")
+            return with_unseen_days(summary, inventory)
+        _SQL.run(inventory, "read_anew", {"last": last})
         await scanner.read_manifests()
+
+
+def manifests_relied_on() -> str:
+    """SQL: `digest` of the manifests by which repositories lose what a plan takes from them, whatever else goes."""
+    return _SQL.text("relied_on")
+
+
+def with_unseen_days(summary: GcSummary, inventory: Inventory) -> GcSummary:
+    """inventory: says of which report the blobs are."""
+    unlinked = summary.unlinked
+    return replace(summary, unlinked=replace(unlinked, unseen_days=unseen_days(inventory, unlinked.newest_link)))
 
 
 async def look_for(storage: Storage, inventory: Inventory, digests: Sequence[Digest], *, concurrency: int) -> None:

@@ -18,7 +18,7 @@ from regstore.gc.heal import HealOptions, heal_store
 from regstore.gc.run import GcRunOptions, open_run
 from regstore.inventory.reported.report import BlobsFrom
 from regstore.inventory.scan import ScanOptions, scan
-from regstore.layout import BlobKey, decode, encode
+from regstore.layout import REPOSITORIES, BlobKey, decode, encode
 from regstore.state import TRASH
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Page
@@ -173,6 +173,17 @@ async def test_a_run_removes_what_is_dead_by_now(offline: bool) -> None:
     # The next one, with a listing, takes what is left, and finds nothing odd in what the last has left.
     await collect(storage, options(offline=offline))
     assert blob(late) not in storage.store and blob(names["again"]) in storage.store
+
+
+async def test_a_plan_that_is_made_again_is_as_the_first() -> None:
+    """What litter alone is left of is no repository with a name that a registry would not accept."""
+    b, names = scene()
+    marker = b.put(f"{REPOSITORIES}Invalid/_layers/sha256/{names['old'].encoded}/", b"")
+    then = copy_of(b.store)
+    del b.store.objects[blob(names["gone"])]
+    fresh = await plan(b.store, options(offline=True))
+    by_report = await plan(b.store, with_report(options(offline=True), then))
+    assert by_report == fresh and marker in fresh[1]
 
 
 async def test_it_costs_no_listing_of_blobs_but_of_what_goes() -> None:
