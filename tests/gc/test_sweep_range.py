@@ -40,6 +40,7 @@ class Range:
         objects = {encode(BlobKey(Digest.of(b"%d" % n))): (b"%d" % n, OLD) for n in range(6 + others)}
         self.storage = ModelStorage(ModelStore(objects), now=NOW, page=page)
         self.others = objects.keys() - set(self.keys)
+        self.mtime = OLD  # as planned
 
     async def sweep(
         self, storage: Storage | None = None, *, attempt: int = 0, until: int = FOR_EVER, trash: bool = True
@@ -56,7 +57,7 @@ class Range:
             shard=7,
             digests=[digest.raw for digest in self.digests],
             sizes=[1] * 6,
-            mtimes=[OLD] * 6,
+            mtimes=[self.mtime] * 6,
             **({"trash": True, "until": FOR_EVER} | more),
         )
         return await sweep_range(Context(stores=(storage or self.storage,), concurrency=2, attempt=attempt), work)
@@ -163,6 +164,19 @@ async def test_a_wide_range_is_asked_for_key_by_key(monkeypatch: pytest.MonkeyPa
     assert swept.fates == [Fate.TAKEN] * 4 + [Fate.VANISHED, Fate.KEPT if late else Fate.TAKEN]
     assert some.storage.counters.requests["stat"] >= 2
     assert some.others <= set(some.storage.store)
+
+
+async def test_a_time_of_which_only_the_second_was_told() -> None:
+    """A plan by a report takes it for as late as it may be; what was written again has a later one."""
+    some = Range()
+    some.mtime = OLD // SECOND * SECOND + SECOND - 1
+    first, last = some.keys[0], some.keys[-1]
+    some.storage.store.objects[first] = some.storage.store.objects[first][0], OLD // SECOND * SECOND
+    some.storage.store.objects[last] = some.storage.store.objects[last][0], some.mtime + 1
+    assert (await some.sweep()).fates == [Fate.TAKEN] * 5 + [Fate.KEPT]
+    some = Range()
+    some.storage.store.objects[last] = some.storage.store.objects[last][0], OLD + 1
+    assert (await some.sweep()).fates == [Fate.TAKEN] * 5 + [Fate.KEPT]
 
 
 @pytest.mark.parametrize("conditional", [True, False])

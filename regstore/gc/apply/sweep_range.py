@@ -12,7 +12,7 @@ that one had asked for may yet be done, so its deletes count as repeated, and th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from regstore import layout
@@ -140,7 +140,7 @@ class _Range:
         unchanged = []
         for blob in batch:
             info = found.get(blob.key)
-            if info is not None and (info.size, info.mtime) == (blob.size, blob.mtime):
+            if info is not None and _is_same(info, blob):
                 unchanged.append(blob)
             elif info is not None:
                 self._fates[blob.key] = Fate.KEPT
@@ -176,8 +176,14 @@ class _Range:
                 info = await self._storage.stat(blob.key)
             except NotFound:
                 return
-            # Some servers list parts of a second that they do not tell otherwise.
-            same = info.mtime == blob.mtime // _SECOND * _SECOND
-            found[blob.key] = replace(info, mtime=blob.mtime) if same else info
+            found[blob.key] = info
 
         await for_each(blobs, ask, concurrency=self._concurrency)
+
+
+def _is_same(info: ObjectInfo, blob: Blob) -> bool:
+    """Whether this is the blob that was planned. A server may tell parts of a second in a listing, and not otherwise;
+    and where the plan goes by what it told otherwise, that was taken for as late as it may be (`reported.again`). What
+    was written again later in the same second has a later time."""
+    same_second = info.mtime // _SECOND == blob.mtime // _SECOND
+    return info.size == blob.size and same_second and info.mtime <= blob.mtime
