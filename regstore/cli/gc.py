@@ -85,7 +85,7 @@ def gc(
         cache.restart_command,
     )
     if cluster.is_used:
-        cluster.check(options, questions, inventory, way.state_dir)
+        cluster.check(questions, inventory, way.state_dir)
     told = cache.of(settings)
     shown = progress()
     with shown:

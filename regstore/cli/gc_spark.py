@@ -46,14 +46,11 @@ class Cluster(Engine):
 
     def check(
         self,
-        options: GcRunOptions,
         questions: Questions,
         inventory: Path | None,
         state_dir: Path | None,
     ) -> None:
         """InputError where something is asked for that one machine has to do, before anything of Spark is started."""
-        from regstore.spark.run import refuse_options
-
         if questions.explain or questions.why:
             raise InputError("--explain and --why look at one inventory: leave out --engine spark")
         if inventory is not None:
@@ -64,7 +61,6 @@ class Cluster(Engine):
                 "--engine spark"
             )
         self.options()
-        refuse_options(options)
 
     def options(self) -> SparkOptions:
         from regstore.inventory.cache import default_cache_dir

@@ -25,10 +25,11 @@ of tasks that journal in parts of their own and look at the lock (`gc.apply`; wh
 
 Here: `options`; `session` (Spark's, and what is refused about it and its executors); `work_folder` (stages); `flow`
 (the stages of a plan in their order), with `listing_rounds` and `manifest_rounds`; `cluster` (all of these, for a run);
-`run` (opened, planned); `healing`; `hands` (the application), with `looks` and `attempts`. In `tasks`, which executors
-run, and which know no engine: `rows` (the one shape of row that passes between all of these), `executing` (how a task
-runs, and fails), `listing`, `loading`, `reading`, `planning`, `bringing`, `unlinking`, `sweeping`, `attempts`. Only
-modules of this folder itself import pyspark, and none before it is used.
+`run` (opened, planned); `reported` (blobs by a report); `healing`; `hands` (the application), with `looks` and
+`attempts`. In `tasks`, which executors run, and which know no engine: `rows` (the one shape of row that passes between
+all of these), `executing` (how a task runs, and fails), `listing`, `reporting`, `loading`, `reading`, `further`,
+`planning`, `bringing`, `unlinking`, `sweeping`, `attempts`. Only modules of this folder itself import pyspark, and none
+before it is used.
 
 verify and migrate need no stages: `runner` hands the tasks of `regstore.tasks` to executors, as a pool does to worker
 processes; in `tasks`, `running` is what an executor makes of one.

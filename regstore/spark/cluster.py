@@ -41,6 +41,10 @@ class Cluster:
         """A later look."""
         return replace(self.flow, look=f"look-{number}-")
 
+    def plan(self, flow: Flow, number: int) -> Flow:
+        """A later plan by a look."""
+        return replace(flow, look=f"{flow.look}plan-{number}-")
+
     async def run(self, work: Callable[[], T]) -> T:
         """In a thread. Cancelled, it cancels Spark's jobs, and waits for their end."""
         return await _in_spark(self.session, work, self.flow.on_event)

@@ -221,7 +221,7 @@ class ClusterHands:
         return replace(
             left,
             links=left.links - outcome.unlinked.links,
-            blobs=self._sight.listed.blobs_listed - gone + len(outcome.healed_by_looks.blobs),
+            blobs=self._application.summary.blobs.total - gone + len(outcome.healed_by_looks.blobs),
         )
 
     async def _watched(self, name: str, rows: DataFrame, task: UnlinkTask | SweepTask) -> DataFrame:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -38,15 +38,20 @@ class Part:
 
 @asynccontextmanager
 async def open_part(
-    cluster: Cluster, storage: Storage, options: ScanOptions, flow: Flow, shards: DataFrame, blobs: DataFrame
+    cluster: Cluster,
+    storage: Storage,
+    options: ScanOptions,
+    flow: Flow,
+    shards: DataFrame,
+    standing: Callable[[Inventory], DataFrame],
 ) -> AsyncIterator[Part]:
-    """Of a look, shards as `Flow.read_manifests` has them. blobs: those that stand; what has come since is found when
-    it is wanted."""
+    """Of a look, shards as `Read` has them. standing: the blobs that stand, for an inventory that has
+    what lies in the trash; what has come since is found when it is wanted."""
     with Inventory(memory_limit=options.memory_limit) as inventory:
         past = await Past.read(storage, inventory)
         names = past.of_repositories()
         if names or inventory.count("trash"):
-            await cluster.run(lambda: _bring(flow, shards, blobs, names, inventory))
+            await cluster.run(lambda: _bring(flow, shards, standing(inventory), names, inventory))
         past.judge()
         yield Part(
             inventory=inventory,

@@ -14,7 +14,7 @@ from regstore.gc.plan.options import keeping_all
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.scan import Scanner, ScanOptions
 from regstore.spark.cluster import Cluster
-from regstore.spark.flow import Flow, Listed, ListedBlobs, PlannedRows, one_of
+from regstore.spark.flow import Blobs, Flow, Listed, PlannedRows, one_of
 from regstore.spark.healing import open_part
 from regstore.spark.manifest_rounds import as_rows
 from regstore.spark.tasks.loading import RECORD
@@ -33,12 +33,14 @@ _SECOND: Final = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a plan was made of: a look, its shards with their manifests (`Flow.read_manifests`), and the plan's rows."""
+    """What a plan was made of: a look, its shards with their manifests, and the plan's rows. shards, manifests: as
+    `Read` has them, those that are sound."""
 
     cluster: Cluster
     flow: Flow
     listed: Listed
     shards: DataFrame
+    manifests: DataFrame
     rows: PlannedRows
 
 
@@ -50,6 +52,8 @@ class ClusterLooks:
         self._application = application
         self._sight = sight
         self._looks = 0
+        #: What looks have read so far.
+        self._manifests = sight.manifests
         self.candidates: DataFrame = sight.rows.blobs.filter("relation = 'gc_dead_blob'")
         self.left = application.summary.blobs.dead
         self.until = _FOR_EVER
@@ -95,21 +99,21 @@ class ClusterLooks:
         began, latest_then = clock(), await latest(application.storage)
         self._looks += 1
         flow = cluster.look(self._looks)
-        blobs = self._sight.listed.blobs
+        known = self._sight.listed.blobs
         if self._back:  # manifests that others list are read where their blobs are known
-            blobs = blobs.unionByName(flow.small("blob", {"digest": self._back}))
-        known = ListedBlobs(rows=blobs, numbers=self._sight.listed.of_blobs)
+            known = known.beside(flow, self._back)
         listed = await cluster.run(lambda: flow.list_links(known, []))
         if choose:
             await refuse_database_now(application.storage)
-        shards = await cluster.run(lambda: flow.read_manifests(listed))
+        read = await cluster.run(lambda: flow.read_manifests(listed, self._manifests))
+        self._manifests = read.sound
         healed = Healed()
         if heal:
-            healed = await self._heal(flow, shards)
+            healed = await self._heal(flow, read.shards)
             self._back += [Digest.parse(digest).raw for digest in healed.blobs]
         if choose and healed.nothing:
             before = self.left
-            await cluster.run(lambda: self._keep_reached(flow, listed, shards))
+            await cluster.run(lambda: self._keep_reached(flow, listed, read.shards))
             self.kept += before - self.left
         seconds = clock() - began
         if not application.offline:
@@ -119,7 +123,7 @@ class ClusterLooks:
     async def _heal(self, flow: Flow, shards: DataFrame) -> Healed:
         application = self._application
         async with open_part(
-            self._sight.cluster, application.storage, application.scan, flow, shards, self._standing()
+            self._sight.cluster, application.storage, application.scan, flow, shards, lambda _: self._standing()
         ) as part:
             return await application.heal(part.past, part.inventory, part.scanner)
 
@@ -146,15 +150,18 @@ class ClusterLooks:
 
 def standing_blobs(listed: Listed, gone: Sequence[DataFrame] = ()) -> DataFrame:
     """Those that were listed, but for the digests of these that are gone."""
-    blobs = listed.blobs.filter("relation = 'blob'")
+    blobs = listed.blobs.rows.filter("relation = 'blob'")
     for digests in gone:
         blobs = blobs.join(digests, "digest", "left_anti").select(*blobs.columns)
     return blobs
 
 
-async def look_at_all(cluster: Cluster, flow: Flow, storage: Storage, inventory: Inventory) -> Listed:
-    """Blobs, then links. Of unfinished uploads the inventory says whether they are known."""
-    blobs = await cluster.run(flow.list_blobs)
+async def look_at_all(
+    cluster: Cluster, flow: Flow, storage: Storage, inventory: Inventory, reported: Blobs | None = None
+) -> Listed:
+    """Blobs, but for such as a report has, then links. Of unfinished uploads the inventory says whether they are
+    known."""
+    blobs = reported if reported is not None else await cluster.run(flow.list_blobs)
     scanner = Scanner(storage, inventory, ScanOptions(cache_dir=None))
     uploads = [upload for _, upload in await scanner.find_multipart_uploads()]
     return await cluster.run(lambda: flow.list_links(blobs, uploads))

@@ -3,6 +3,7 @@ them each shard asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from regstore import layout
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = f"manifests-v{PARSER_VERSION}"
 _SAMPLE: Final = 200
-_READABLE: Final = "relation = 'manifest' and text = 'ok'"
+READABLE: Final = "relation = 'manifest' and text = 'ok'"
 _NAMES_MANIFEST: Final = f"relation = 'edge' and kind = {int(EdgeKind.MANIFEST)}"
 
 
@@ -28,18 +29,24 @@ def read_all(
     work: WorkFolder,
     store: StoreWork,
     loaded: DataFrame,
-    blobs: DataFrame,
     *,
+    blobs: Callable[[], DataFrame],
+    complete: Callable[[DataFrame], None],
     name: str,
     tasks: int,
+    before: DataFrame | None = None,
 ) -> DataFrame:
-    """`manifest` and `edge` of all that links name as manifests, and of what these do. Each once. name: begins those of
-    the stages."""
-    sizes = blobs.filter("relation = 'blob'").selectExpr("digest", "size as blob_size").dropDuplicates(["digest"])
-    wanted = loaded.filter(f"relation = '{WANTED}'").select("digest").distinct().join(sizes, "digest", "left")
-    kept = work.kept(KEPT)
-    sample = _sample(blobs)
+    """`manifest` and `edge` of all that links name as manifests, and of what these do. Each once. blobs: those that are
+    known now; complete: sees to it that these digests are, where their blobs are there. name: begins those of the
+    stages. before: what this run knows already; what else there is has come since, or was another, so it is not looked
+    for among what earlier runs have read."""
+    kept = work.kept(KEPT) if before is None else None
+    sample = _sample(blobs())
     frames: list[DataFrame] = []
+    if before is not None:
+        frames.append(before)
+        complete(_children(before))
+    wanted = _first(loaded, _sizes(blobs()), before).persist()
     number = 0
     while not wanted.isEmpty():
         asked = as_rows(wanted.selectExpr(f"'{WANTED}' as relation", "digest", "blob_size as size"))
@@ -47,18 +54,43 @@ def read_all(
         if kept is not None:
             known = _known(kept, wanted)
             asked = asked.join(known, "digest", "left_anti").select(*SCHEMA)
-            same = kept.filter(f"relation = 'edge' or {_READABLE}").join(known, "digest", "left_semi")
+            same = kept.filter(f"relation = 'edge' or {READABLE}").join(known, "digest", "left_semi")
             once = ["relation", "digest", "other", "kind", "size"]
             found.append(work.stage(f"{name}known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
         task = ReadTask(store=store, sample=sample)
         rows = asked.repartition(tasks, "digest")
         found.append(work.keep(KEPT, f"{name}{number}", rows, task.__call__))
+        wanted.unpersist()
         frames += found
-        done = union(session, frames).filter("relation = 'manifest'").select("digest")
-        children = union(session, found).filter(_NAMES_MANIFEST).selectExpr("other as digest").distinct()
-        wanted = children.join(done, "digest", "left_anti").join(sizes, "digest")
+        children = _children(union(session, found))
+        complete(children)
+        wanted = _not_in(children, union(session, frames)).join(_sizes(blobs()), "digest").persist()
         number += 1
+    wanted.unpersist()
     return union(session, frames)
+
+
+def _first(loaded: DataFrame, sizes: DataFrame, before: DataFrame | None) -> DataFrame:
+    """`digest` and `blob_size` of what is to be read first: all that links name, whether its blob is known or not."""
+    named = loaded.filter(f"relation = '{WANTED}'").select("digest").distinct()
+    if before is None:
+        return named.join(sizes, "digest", "left")
+    children = _children(before).join(sizes, "digest")
+    asked = _not_in(named, before).join(sizes, "digest", "left")
+    return asked.unionByName(_not_in(children, before)).distinct()
+
+
+def _children(manifests: DataFrame) -> DataFrame:
+    return manifests.filter(_NAMES_MANIFEST).selectExpr("other as digest").distinct()
+
+
+def _not_in(wanted: DataFrame, manifests: DataFrame) -> DataFrame:
+    read = manifests.filter("relation = 'manifest'").select("digest")
+    return wanted.join(read, "digest", "left_anti")
+
+
+def _sizes(blobs: DataFrame) -> DataFrame:
+    return blobs.filter("relation = 'blob'").selectExpr("digest", "size as blob_size").dropDuplicates(["digest"])
 
 
 def _known(kept: DataFrame, wanted: DataFrame) -> DataFrame:
@@ -67,7 +99,7 @@ def _known(kept: DataFrame, wanted: DataFrame) -> DataFrame:
     edges = kept.filter("relation = 'edge'").join(wanted.select("digest"), "digest", "left_semi")
     there = edges.select("digest", "other", "kind", "size").distinct().groupBy("digest").count()
     whole = (
-        kept.filter(_READABLE)
+        kept.filter(READABLE)
         .selectExpr("digest", "size as blob_size", "mtime as edges")
         .join(there, "digest", "left")
         .filter("edges = coalesce(count, 0)")

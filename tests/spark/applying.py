@@ -33,7 +33,7 @@ from tests.gc.scenes import REGISTRY, trash
 from tests.model.random_registry import DAY, NOW
 from tests.model.store import ModelStore
 from tests.spark.comparing import GRACE, same_plan
-from tests.spark.conftest import MemoryStores
+from tests.spark.conftest import SECOND, MemoryStores
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -116,9 +116,11 @@ class Bucket:
     def trash(self) -> dict[str, bytes]:
         return trash(self.store())
 
-    def put(self, key: str, body: bytes) -> None:
+    def put(self, key: str, body: bytes, mtime: int | None = None) -> None:
+        """mtime: in microseconds; None for now."""
         bucket = self.stores.server.endpoint.buckets[self.url.removeprefix("s3://")]
-        bucket.put(key, Object(body, len(body), md5(body), int(time.time())))
+        at = int(time.time()) if mtime is None else mtime // SECOND
+        bucket.put(key, Object(body, len(body), md5(body), at))
 
     def remove(self, prefix: str) -> None:
         bucket = self.stores.server.endpoint.buckets[self.url.removeprefix("s3://")]

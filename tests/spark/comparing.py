@@ -14,7 +14,7 @@ from regstore.gc.plan import GcOptions, plan_gc
 from regstore.gc.policy import Pattern, Policy, Rule
 from regstore.gc.run import GcRun, open_run
 from regstore.gc.run_options import GcRunOptions
-from regstore.inventory.inventory import Inventory
+from regstore.inventory.inventory import Inventory, ReportedAt
 from regstore.inventory.scan import ScanOptions, scan
 from regstore.layout import REPOSITORIES
 from regstore.spark.options import SparkOptions
@@ -118,12 +118,20 @@ def planned_rows(plan: SparkRun) -> dict[str, set[Any]]:
 
 
 async def compare(
-    session: SparkSession, stores: MemoryStores, url: str, options: GcOptions, work: Path, *, shards: int
+    session: SparkSession,
+    stores: MemoryStores,
+    url: str,
+    options: GcOptions,
+    work: Path,
+    *,
+    shards: int,
+    scan: ScanOptions | None = None,
 ) -> SparkRun:
+    """scan: how it is looked at; but what one process remembers, a cluster keeps in the work folder."""
     ago = time.time_ns() // 1000 - NOW
     how = GcRunOptions(
         plan=replace(options, grace=ago + GRACE, uploads_older_than=ago + 3 * DAY),
-        scan=ScanOptions(cache_dir=None),
+        scan=scan or ScanOptions(cache_dir=None),
     )
     spark = SparkOptions(work=f"file://{work}", shards=shards)
     async with (
@@ -142,3 +150,9 @@ def same_plan(plan: SparkRun, one: GcRun) -> None:
     assert bool(plan.summary.sweep_blocked) == bool(one.summary.sweep_blocked)  # one reason of several
     assert replace(plan.summary, sweep_blocked="") == replace(one.summary, sweep_blocked="")
     assert plan.stops == one.stops
+    assert reported_at(plan) == reported_at(one)
+
+
+def reported_at(run: GcRun) -> ReportedAt | None:
+    """Without what differs from run to run."""
+    return run.inventory.reported and replace(run.inventory.reported, age_seconds=0)

@@ -58,16 +58,11 @@ async def look_again(
     [(total, blobs)] = await in_thread(lambda: _SQL.run(inventory, "wanted", None, wanted=wanted).fetchall())
     if not total:
         return Looked()
-    look = _Look(storage, concurrency, on_event, total)
-    pages = max(1, round(blobs / _PAGE))
-    by_listing = total >= pages * _HEADS_A_PAGE
+    look = Look(storage, Way(wanted=total, blobs=blobs), concurrency=concurrency, on_event=on_event)
     for first in range(1, total + 1, _SLICE):
         given = {"first": first, "last": first + _SLICE - 1}
-        rows = [(bytes(raw), mtime) for raw, mtime in _SQL.run(inventory, "slice", given).fetchall()]
-        if by_listing:
-            await look.list(rows, ranges=max(1, round(pages * len(rows) / total)))
-        else:
-            await look.ask(rows)
+        rows = _SQL.run(inventory, "slice", given).fetchall()
+        await look.at([(bytes(raw), mtime) for raw, mtime in rows])
         inventory.insert_rows("looked", {"digest": "binary", "size": "int64", "mtime": "int64"}, look.taken())
     await in_thread(_SQL.run, inventory, "compare")
     [(otherwise, gone)] = await in_thread(lambda: _SQL.run(inventory, "take_over").fetchall())
@@ -90,21 +85,50 @@ def forget_missing(inventory: Inventory) -> None:
     _SQL.run(inventory, "forget_missing")
 
 
-class _Look:
-    def __init__(self, storage: Storage, concurrency: int, on_event: OnEvent, total: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How blobs are looked at again. wanted: how many; blobs: of so many in the store."""
+
+    wanted: int
+    blobs: int
+
+    @property
+    def by_listing(self) -> bool:
+        return self.wanted >= self._pages * _HEADS_A_PAGE
+
+    def ranges(self, some: int) -> int:
+        """Into how many so many of the wanted ones are cut, at most."""
+        return max(1, round(self._pages * some / self.wanted))
+
+    @property
+    def _pages(self) -> int:
+        return max(1, round(self.blobs / _PAGE))
+
+
+class Look:
+    """One look, at some blobs after others."""
+
+    def __init__(self, storage: Storage, way: Way, *, concurrency: int, on_event: OnEvent = ignore) -> None:
         self._storage = storage
+        self._way = way
         self._concurrency = concurrency
         self._on_event = on_event
-        self._total = total
         self._done = 0
         self._found: list[tuple[bytes, int, int]] = []
+
+    async def at(self, rows: Sequence[tuple[bytes, int | None]]) -> None:
+        """(digest, the time that is known of it), in the order of their keys."""
+        if self._way.by_listing:
+            await self._list(rows, ranges=self._way.ranges(len(rows)))
+        else:
+            await self._ask(rows)
 
     def taken(self) -> list[tuple[bytes, int, int]]:
         """(digest, size, mtime) of what was found since the last call."""
         found, self._found = self._found, []
         return found
 
-    async def ask(self, rows: Sequence[tuple[bytes, int | None]]) -> None:
+    async def _ask(self, rows: Sequence[tuple[bytes, int | None]]) -> None:
         async def look(row: tuple[bytes, int | None]) -> None:
             raw, mtime = row
             try:
@@ -117,7 +141,7 @@ class _Look:
 
         await for_each(rows, look, concurrency=self._concurrency)
 
-    async def list(self, rows: Sequence[tuple[bytes, int | None]], *, ranges: int) -> None:
+    async def _list(self, rows: Sequence[tuple[bytes, int | None]], *, ranges: int) -> None:
         """Of rows in the order of their keys; in so many ranges at most."""
         count = -(-len(rows) // min(ranges, self._concurrency))
         pieces = [rows[start : start + count] for start in range(0, len(rows), count)]
@@ -142,7 +166,9 @@ class _Look:
 
     def _tell(self, more: int) -> None:
         self._done += more
-        self._on_event(Progress(phase="looking again at blobs", done=self._done, total=self._total, unit="blobs"))
+        self._on_event(
+            Progress(phase="looking again at blobs", done=self._done, total=self._way.wanted, unit="blobs")
+        )
 
 
 def _time(shown: int, known: int | None) -> int:

@@ -47,8 +47,7 @@ class Reported:
         inventory = self._inventory
         async with open_place(self._blobs_from) as place:
             report = await read_report(place)
-            root = _root(self._storage, report)
-            _refuse_future(report, inventory.scanned_at)
+            root = root_of(self._storage, report, now=inventory.scanned_at)
             inventory.database = inventory.database or await database_in_use(self._storage)
             rows.begin(inventory)
             blobs = 0
@@ -58,17 +57,7 @@ class Reported:
                     blobs += await in_thread(partial(rows.read, inventory, report, file, path, root=root))
             self._tell(report, len(report.files), blobs)
         await in_thread(rows.end, inventory)
-        if not blobs:
-            raise IntegrityError(
-                f"{report.where} shows no blob below s3://{report.bucket}/{root}{BLOBS}: it is of another part of the "
-                "bucket, or was made before anything was pushed; nothing is done by it"
-            )
-        inventory.reported = ReportedAt(
-            where=report.where,
-            created=report.created,
-            age_seconds=(inventory.scanned_at - report.created) // 1_000_000,
-            blobs=inventory.count("blob"),
-        )
+        inventory.reported = reported_at(report, root, now=inventory.scanned_at, blobs=inventory.count("blob"))
 
     async def complete_manifests(self) -> bool:
         """Manifests were read: what that said of blobs counts, and children that the report lacks are looked for;
@@ -101,8 +90,22 @@ class Reported:
         )
 
 
-def _root(storage: Storage, report: Report) -> str:
-    """What the store's keys begin with in the bucket, "" or with a slash at its end."""
+def reported_at(report: Report, root: str, *, now: int, blobs: int) -> ReportedAt:
+    """What is told of a report that shows so many blobs below the root. IntegrityError where that is none."""
+    if not blobs:
+        raise IntegrityError(
+            f"{report.where} shows no blob below s3://{report.bucket}/{root}{BLOBS}: it is of another part of the "
+            "bucket, or was made before anything was pushed; nothing is done by it"
+        )
+    return ReportedAt(
+        where=report.where, created=report.created, age_seconds=(now - report.created) // 1_000_000, blobs=blobs
+    )
+
+
+def root_of(storage: Storage, report: Report, *, now: int) -> str:
+    """What the store's keys begin with in the bucket, "" or with a slash at its end. InputError where the report is not
+    one of this store, or is of a time after now."""
+    _refuse_future(report, now)
     place = bucket_of(storage)
     if place is None:
         raise InputError(

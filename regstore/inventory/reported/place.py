@@ -39,10 +39,15 @@ class Place(Protocol):
 @asynccontextmanager
 async def open_place(blobs_from: BlobsFrom) -> AsyncIterator[Place]:
     if blobs_from.bucket is None:
-        yield _Folder(blobs_from)
+        yield place_in(blobs_from, None)
         return
     async with blobs_from.open(blobs_from.bucket) as storage:
-        yield _Bucket(blobs_from, storage)
+        yield place_in(blobs_from, storage)
+
+
+def place_in(blobs_from: BlobsFrom, bucket: Storage | None) -> Place:
+    """The same in a bucket that is open already; None where it lies in a folder."""
+    return _Folder(blobs_from) if bucket is None else _Bucket(blobs_from, bucket)
 
 
 async def read_report(place: Place) -> Report:

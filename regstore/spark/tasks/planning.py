@@ -21,6 +21,7 @@ from regstore.gc.plan.shards import (
     plan_look,
     plan_roots,
 )
+from regstore.gc.reported import manifests_relied_on
 from regstore.gc.retention import make_times
 from regstore.inventory.inventory import Inventory, digest_text
 from regstore.inventory.manifests import linked_manifests
@@ -41,6 +42,8 @@ FACTS: Final = "facts"
 APPLIED: Final = ("repository", "gc_unlink", "gc_dead_upload", "gc_dead_revision", "gc_dead_layer_link")
 #: A tag that a rule takes, by `DROPPED_SQL`; it travels whole.
 DROPPED: Final = "dropped"
+#: Manifests that a plan relies on, where blobs are a report's: to be looked at again.
+RELIED_ON: Final = "relied_on"
 #: Blobs that no link names and that may be manifests.
 SMALL: Final = "small"
 REACHED_ODD: Final = "gc_reached_odd"
@@ -126,7 +129,10 @@ class RootsTask(Shards):
 
 @dataclass(frozen=True, kw_only=True)
 class LinksTask(Shards):
-    """Out: APPLIED; BY_DIGEST and standing_repository; DROPPED; FACTS."""
+    """by_report: blobs are a report's. Out: APPLIED; BY_DIGEST and standing_repository; DROPPED; RELIED_ON where blobs
+    are a report's; FACTS."""
+
+    by_report: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return telling(lambda: self.each(batches, self._plan))
@@ -142,6 +148,8 @@ class LinksTask(Shards):
         if question.options.policy is not None:
             inventory.execute(_DROPPED_SQL)
             yield from rows_of(inventory, DROPPED, shard=shard)
+        if self.by_report:
+            yield from selected(inventory, RELIED_ON, f"from ({manifests_relied_on()})", {"digest": "digest"})
         told = LinksTold(shard=shard, facts=facts, blocked=why, left=count_left(inventory, runs=()))
         yield row_batch(FACTS, {"shard": [shard], "rows": [pickle.dumps(told)]})
 
