@@ -61,7 +61,7 @@ class Shards:
         if odd:
             for shard in range(number):
                 rows[shard].append(row_batch(REACHED_ODD, {"shard": [shard] * len(odd), "digest": odd}))
-        links = await self._run(LinksTask(**told), rows)
+        links = await self._run(LinksTask(**told, by_report=False), rows)
         parts: list[LinksTold] = [pickle.loads(row["rows"]) for row in of(FACTS, links)]
         facts = [each.facts for each in parts]
         why = next((each.blocked for each in parts if each.blocked), "")
