@@ -16,7 +16,7 @@ from regstore.gc.plan.shards import BY_DIGEST, ask_for_blobs, open_whole, plan_w
 from regstore.inventory.inventory import Inventory
 from regstore.inventory.unlinked import READ as SMALL_READ
 from regstore.spark.listing_rounds import list_all
-from regstore.spark.manifest_rounds import READABLE, as_rows, ask_all, read_all
+from regstore.spark.manifest_rounds import as_rows, ask_all, read_all, sound
 from regstore.spark.tasks.executing import StoreWork
 from regstore.spark.tasks.further import FurtherTask
 from regstore.spark.tasks.listing import shard_of_name
@@ -157,7 +157,7 @@ class Read:
     @property
     def sound(self) -> DataFrame:
         """The manifests that need not be read again."""
-        return self.manifests.filter(f"relation = 'edge' or {READABLE}")
+        return sound(self.manifests)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +9,7 @@ from regstore import layout
 from regstore.gc.stops import refuse_these
 from regstore.spark.tasks.executing import StoreWork
 from regstore.spark.tasks.listing import LISTED, REST, SYMLINK, ListTask
-from regstore.spark.tasks.rows import DDL, SCHEMA
-from regstore.spark.work_folder import WorkFolder, refuse_lost, union
+from regstore.spark.work_folder import WorkFolder, one_each, refuse_lost, union
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -31,7 +29,8 @@ def list_all(
     while left:
         task = ListTask(store=store, prefix=prefix, pages=pages, shards=shards)
         stage_name = f"{name}-{number}"
-        stage = work.stage(stage_name, _frame(session, left), task.__call__)
+        ranges_left = one_each(session, [{"text": after, "why": last} for after, last in left])
+        stage = work.stage(stage_name, ranges_left, task.__call__)
         of_ranges = f"('{REST}', '{LISTED}', '{SYMLINK}')"
         frames.append(stage.filter(f"relation not in {of_ranges}"))
         told = stage.filter(f"relation in {of_ranges}").select("relation", "text", "why").collect()
@@ -49,10 +48,3 @@ def digest_ranges(number: int) -> list[tuple[str, str]]:
         digits = f"{part * 2**32 // number:08x}"
         cuts.append(f"{layout.BLOBS}sha256/{digits[:2]}/{digits}")
     return list(pairwise(["", *cuts, ""]))
-
-
-def _frame(session: SparkSession, ranges: Sequence[tuple[str, str]]) -> DataFrame:
-    """One partition each."""
-    places = {"text": 0, "why": 1}
-    rows = [tuple(each[places[name]] if name in places else None for name in SCHEMA) for each in ranges]
-    return session.createDataFrame(session.sparkContext.parallelize(rows, len(rows)), DDL)

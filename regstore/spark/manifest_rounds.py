@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = f"manifests-v{PARSER_VERSION}"
 _SAMPLE: Final = 200
-READABLE: Final = "relation = 'manifest' and text = 'ok'"
+_READABLE: Final = "relation = 'manifest' and text = 'ok'"
 _NAMES_MANIFEST: Final = f"relation = 'edge' and kind = {int(EdgeKind.MANIFEST)}"
 
 
@@ -54,7 +54,7 @@ def read_all(
         if kept is not None:
             known = _known(kept, wanted)
             asked = asked.join(known, "digest", "left_anti").select(*SCHEMA)
-            same = kept.filter(f"relation = 'edge' or {READABLE}").join(known, "digest", "left_semi")
+            same = sound(kept).join(known, "digest", "left_semi")
             once = ["relation", "digest", "other", "kind", "size"]
             found.append(work.stage(f"{name}known-{number}", same.select(*SCHEMA).dropDuplicates(once)))
         task = ReadTask(store=store, sample=sample)
@@ -68,6 +68,11 @@ def read_all(
         number += 1
     wanted.unpersist()
     return union(session, frames)
+
+
+def sound(manifests: DataFrame) -> DataFrame:
+    """Of `manifest` and `edge`, those that need not be read again."""
+    return manifests.filter(f"relation = 'edge' or {_READABLE}")
 
 
 def _first(loaded: DataFrame, sizes: DataFrame, before: DataFrame | None) -> DataFrame:
@@ -99,7 +104,7 @@ def _known(kept: DataFrame, wanted: DataFrame) -> DataFrame:
     edges = kept.filter("relation = 'edge'").join(wanted.select("digest"), "digest", "left_semi")
     there = edges.select("digest", "other", "kind", "size").distinct().groupBy("digest").count()
     whole = (
-        kept.filter(READABLE)
+        kept.filter(_READABLE)
         .selectExpr("digest", "size as blob_size", "mtime as edges")
         .join(there, "digest", "left")
         .filter("edges = coalesce(count, 0)")

@@ -34,7 +34,7 @@ from regstore.spark.tasks.reporting import (
     UnpackTask,
 )
 from regstore.spark.tasks.rows import DDL, SCHEMA, whole_rows
-from regstore.spark.work_folder import refuse_lost, union
+from regstore.spark.work_folder import one_each, refuse_lost, union
 from regstore.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ReportedBlobs:
 
     by_report: Final = True
 
-    def __init__(self, flow: Flow, blobs: DataFrame, others: DataFrame, at: ReportedAt, unknown: int) -> None:
+    def __init__(self, blobs: DataFrame, others: DataFrame, at: ReportedAt, unknown: int) -> None:
         self.at: Final = at
         self.numbers: Final[Mapping[str, int]] = {"blob": at.blobs} | ({"unknown": unknown} if unknown else {})
         self._report = blobs
@@ -187,7 +187,8 @@ def _for_others(blobs_from: BlobsFrom) -> BlobsFrom:
 def _read(flow: Flow, task: ReportTask) -> ReportedBlobs:
     flow.tell("reading the report")
     report = task.report
-    stage = flow.work.stage(f"{flow.look}report", _files(flow, task), task.__call__)
+    files = [{"text": file.key, "size": file.size, "why": file.md5} for file in report.files]
+    stage = flow.work.stage(f"{flow.look}report", one_each(flow.session, files), task.__call__)
     told = {row.text: row.size for row in stage.filter(f"relation = '{READ}'").select("text", "size").collect()}
     refuse_lost({file.key for file in report.files}, told, "report")
     counted = stage.groupBy("relation").agg(*_columns("count(*) as number", "count(distinct digest) as digests"))
@@ -206,16 +207,7 @@ def _read(flow: Flow, task: ReportTask) -> ReportedBlobs:
             later.selectExpr("'blob' as relation", "digest", "later.size as size", "later.mtime as mtime")
         )
     unknown, _ = numbers.get("unknown", (0, 0))
-    return ReportedBlobs(flow, blobs, stage.filter("relation = 'unknown'").select(*SCHEMA), at, unknown)
-
-
-def _files(flow: Flow, task: ReportTask) -> DataFrame:
-    """One partition each."""
-    rows = []
-    for file in task.report.files:
-        values = {"text": file.key, "size": file.size, "why": file.md5}
-        rows.append(tuple(values.get(name) for name in SCHEMA))
-    return flow.session.createDataFrame(flow.session.sparkContext.parallelize(rows, len(rows)), DDL)
+    return ReportedBlobs(blobs, stage.filter("relation = 'unknown'").select(*SCHEMA), at, unknown)
 
 
 def _columns(*texts: str) -> list[Any]:

@@ -181,14 +181,14 @@ async def _plan(cluster: Cluster, flow: Flow, listed: Listed, read: Read, whole:
     """The plan; where blobs are a report's, made again until what it goes by is as the store is. Each time at least one
     more blob is known."""
     uploads_unknown, first, number = whole.multipart_uploads_unknown, flow, 0
+
+    def plan(flow: Flow, read: Read) -> tuple[DataFrame, PlannedRows, int]:
+        shards = flow.read_further(read.shards, uploads_unknown)
+        rows = flow.plan(listed, shards, uploads_unknown)
+        return shards, rows, listed.blobs.look(flow, rows.gone_by)
+
     while True:
-
-        def plan(flow: Flow = flow, read: Read = read) -> tuple[DataFrame, PlannedRows, int]:
-            shards = flow.read_further(read.shards, uploads_unknown)
-            rows = flow.plan(listed, shards, uploads_unknown)
-            return shards, rows, listed.blobs.look(flow, rows.gone_by)
-
-        shards, rows, otherwise = await cluster.run(plan)
+        shards, rows, otherwise = await cluster.run(partial(plan, flow, read))
         if not otherwise:
             break
         number += 1

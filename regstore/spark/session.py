@@ -114,8 +114,7 @@ def _stop(session: SparkSession) -> None:
 def _wait_for_executors(session: SparkSession) -> None:
     """A cluster gives them one after the other, and what is cut into parts is cut by how many cores there are. Where
     they come as jobs are waiting (dynamic allocation), nobody knows how many there will be."""
-    context = session.sparkContext
-    if (context.master or "").startswith("local") or _is_on(session, "spark.dynamicAllocation.enabled"):
+    if is_local(session) or _is_on(session, "spark.dynamicAllocation.enabled"):
         return
     end = time.monotonic() + _COMING
     known, since = executors(session), time.monotonic()
@@ -131,12 +130,17 @@ def executors(session: SparkSession) -> int:
     return known - 1
 
 
+def is_local(session: SparkSession) -> bool:
+    """Whether tasks run in the driver: there is no cluster."""
+    return (session.sparkContext.master or "").startswith("local")
+
+
 def _is_alone(session: SparkSession) -> bool:
     """Whether no executor is there, of a cluster; False where Spark does not tell."""
     from py4j.protocol import Py4JError
 
     try:
-        return not str(session.sparkContext.master).startswith("local") and not executors(session)
+        return not is_local(session) and not executors(session)
     except (Py4JError, OSError):  # it has ended, which its jobs say
         return False
 

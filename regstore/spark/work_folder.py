@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regstore import layout
 from regstore.errors import InputError, RegstoreError
-from regstore.spark.session import first_line, run_tasks
+from regstore.spark.session import first_line, is_local, run_tasks
 from regstore.spark.tasks.executing import SharedTask
 from regstore.spark.tasks.rows import DDL, SCHEMA
 
@@ -79,7 +79,7 @@ class WorkFolder:
         whole, and what is read of it would lack rows."""
         here = f"{self._url}/runs/{self._run}/{_HERE}"
         path = self._files.local_path(here)
-        if path is not None and not (self._session.sparkContext.master or "").startswith("local"):
+        if path is not None and not is_local(self._session):
             self._files.write(here, b"", again=True)
             self._shared = SharedTask(url=self._url, mark=path)
 
@@ -123,6 +123,12 @@ def refuse_lost(wanted: Collection[object], told: Iterable[object], stage: str) 
             f"of {len(wanted):,} parts of the stage {stage} {lost:,} are not in the work folder (--work): it must be "
             "one place for the driver and all executors, and nothing else may remove files there; then run this again"
         )
+
+
+def one_each(session: SparkSession, rows: Sequence[Mapping[str, object]]) -> DataFrame:
+    """Rows, by their columns, in a partition each: what each names is a task of its own."""
+    tuples = [tuple(row.get(name) for name in SCHEMA) for row in rows]
+    return session.createDataFrame(session.sparkContext.parallelize(tuples, len(tuples)), DDL)
 
 
 def union(session: SparkSession, frames: Sequence[DataFrame]) -> DataFrame:

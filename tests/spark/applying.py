@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.s3_objects import Object, md5
 from regstore.digest import Digest
+from regstore.errors import RegstoreError
 from regstore.events import OnEvent, ignore
 from regstore.gc.plan import GcOptions
 from regstore.gc.report import GcReport
@@ -26,6 +27,7 @@ from regstore.inventory.scan import ScanOptions
 from regstore.layout import COUNTS, blob_key
 from regstore.spark.options import SparkOptions
 from regstore.spark.run import SparkRun, open_spark_run
+from regstore.spark.work_folder import WorkFolder
 from regstore.state import RUNS
 from regstore.state.lock import hold_lock
 from regstore.storage.base import Storage
@@ -36,7 +38,7 @@ from tests.spark.comparing import GRACE, same_plan
 from tests.spark.conftest import SECOND, MemoryStores
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 _KEY = re.compile("<Key>([^<]*)</Key>")
 
@@ -88,6 +90,30 @@ async def collect_by_spark(
         report = await run.apply()
         look(run)
         return report
+
+
+async def refuse_lost_files(
+    monkeypatch: pytest.MonkeyPatch,
+    session: SparkSession,
+    storage: Storage,
+    options: GcRunOptions,
+    work: Path,
+    stage: str,
+    files: Callable[[Path], Iterable[Path]],
+) -> None:
+    """A run is refused that has lost files of a stage before they are read. files: of the stage's folder."""
+    read = WorkFolder._read
+
+    def lose(folder: WorkFolder, path: str) -> DataFrame:
+        if path.endswith(f"/{stage}"):
+            for file in files(Path(path.removeprefix("file://"))):
+                file.unlink()
+        return read(folder, path)
+
+    monkeypatch.setattr(WorkFolder, "_read", lose)
+    with pytest.raises(RegstoreError, match=r"work folder \(--work\)"):
+        async with open_spark_run(session, storage, options, SparkOptions(work=f"file://{work}", shards=2)):
+            pass
 
 
 def plain(report: GcReport) -> GcReport:

@@ -67,12 +67,21 @@ from tests.servers.distribution import Registry
 from tests.servers.process import clean_environment
 from tests.servers.s3 import S3Root, S3Server
 from tests.servers.spark import WORKERS, SparkCluster, home
-from tests.spark.applying import Bucket, Watch, collect, collect_by_spark, fates_of, plain, run_options
+from tests.spark.applying import (
+    Bucket,
+    Watch,
+    collect,
+    collect_by_spark,
+    fates_of,
+    plain,
+    refuse_lost_files,
+    run_options,
+)
 from tests.spark.comparing import POLICY, compare, not_blocked, some_registries, together
 from tests.spark.conftest import MemoryStores
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.long
 
@@ -208,22 +217,14 @@ async def test_what_a_task_wrote_is_lost(
 ) -> None:
     """All files of one task, before they are read: links that are not seen would make garbage of what they keep."""
     url = memory_stores.put(f"lost-{stage}", example_registry())
-    read = WorkFolder._read
 
-    def lose(work: WorkFolder, path: str) -> DataFrame:
-        if path.endswith(f"/{stage}"):
-            folder = Path(path.removeprefix("file://"))
-            part = next((folder / f"relation={relation}").glob("part-*")).name[: len("part-00000")]
-            for file in folder.glob(f"*/{part}-*"):
-                file.unlink()
-        return read(work, path)
+    def of_one_task(folder: Path) -> list[Path]:
+        part = next((folder / f"relation={relation}").glob("part-*")).name[: len("part-00000")]
+        return list(folder.glob(f"*/{part}-*"))
 
-    monkeypatch.setattr(WorkFolder, "_read", lose)
-    spark = SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
+    options = run_options(GcOptions(), offline=True)
     async with memory_stores.open(url) as storage:
-        with pytest.raises(RegstoreError, match=r"work folder \(--work\)"):
-            async with open_spark_run(session, storage, run_options(GcOptions(), offline=True), spark):
-                pass
+        await refuse_lost_files(monkeypatch, session, storage, options, tmp_path / "work", stage, of_one_task)
 
 
 async def test_manifests_are_read_once(session: SparkSession, memory_stores: MemoryStores, tmp_path: Path) -> None:

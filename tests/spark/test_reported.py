@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from regstore.digest import Digest
-from regstore.errors import IntegrityError, Refused, RegstoreError
+from regstore.errors import IntegrityError, Refused
 from regstore.events import ignore
 from regstore.gc.plan import GcOptions
 from regstore.gc.policy import BrokenScope
@@ -28,7 +28,6 @@ from regstore.spark.cluster import open_cluster
 from regstore.spark.manifest_rounds import KEPT
 from regstore.spark.options import ClusterOptions, SparkOptions
 from regstore.spark.reported import ReportedBlobs
-from regstore.spark.run import open_spark_run
 from regstore.spark.runner import SparkRunner
 from regstore.spark.tasks.executing import TaskFailed, told_error
 from regstore.spark.tasks.reporting import ABSENT, OTHERWISE, READ, TO_LOOK_AT, LookAgainTask, ReportTask
@@ -46,7 +45,7 @@ from tests.model.builder import Builder
 from tests.model.memory import ModelStorage
 from tests.model.random_registry import DAY, HOUR, NOW, example_registry
 from tests.model.store import ModelStore
-from tests.spark.applying import Bucket, Watch, collect, collect_by_spark, plain, run_options
+from tests.spark.applying import Bucket, Watch, collect, collect_by_spark, plain, refuse_lost_files, run_options
 from tests.spark.by_hand import HandLook, work_on
 from tests.spark.comparing import GRACE, POLICY, compare, some_registries, together
 from tests.spark.conftest import MemoryStores
@@ -194,7 +193,7 @@ async def test_what_is_known_of_blobs(session: SparkSession, memory_stores: Memo
         columns: dict[str, list[Any]] = {"digest": [raws[name] for name in said], "mtime": [0] * len(said)}
         report = flow.small("blob", columns | {"size": [len(bodies[name]) for name in said]})
         at = ReportedAt(where="", created=0, age_seconds=0, blobs=len(said))
-        blobs = ReportedBlobs(flow, report, report.filter("false"), at, 0)
+        blobs = ReportedBlobs(report, report.filter("false"), at, 0)
 
         def frame(*some: str) -> DataFrame:
             return flow.small("asked", {"digest": [raws[name] for name in some]})
@@ -364,24 +363,15 @@ async def test_what_a_task_wrote_is_lost(
     relation: str,
 ) -> None:
     url = memory_stores.put(f"lost-{stage}-{relation.replace('_', '-')}", store := example_registry())
-    looked = WorkFolder._read
 
-    def lose(work: WorkFolder, path: str) -> DataFrame:
-        if path.endswith(f"/{stage}"):
-            folder = Path(path.removeprefix("file://")) / f"relation={relation}"
-            sorted(folder.glob("part-*"))[0].unlink()
-        return looked(work, path)
+    def one(folder: Path) -> list[Path]:
+        return [sorted((folder / f"relation={relation}").glob("part-*"))[0]]
 
-    monkeypatch.setattr(WorkFolder, "_read", lose)
     plan = run_options(GcOptions(delete_untagged=True), offline=True)
     blobs_from = report_of(memory_stores, url, rows_of(store), files=2)
-    spark = SparkOptions(work=f"file://{tmp_path / 'work'}", shards=2)
+    options = replace(plan, scan=replace(plan.scan, blobs_from=blobs_from))
     async with memory_stores.open(url) as storage:
-        with pytest.raises(RegstoreError, match=r"work folder \(--work\)"):
-            async with open_spark_run(
-                session, storage, replace(plan, scan=replace(plan.scan, blobs_from=blobs_from)), spark
-            ):
-                pass
+        await refuse_lost_files(monkeypatch, session, storage, options, tmp_path / "work", stage, one)
 
 
 @on_cluster
