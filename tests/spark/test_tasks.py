@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib
+import os
 import pickle
+import sys
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,3 +281,26 @@ def test_an_error_comes_through_the_engine_as_it_was() -> None:
     assert isinstance(told, NotFound)
     assert str(told) == str(NotFound("a/key", "s3://bucket"))
     assert told_error("something else") is None
+
+
+def test_archives_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that this process began with; they can be imported from as before."""
+    archives = [tmp_path / name for name in ("given.zip", "added.zip")]
+    for archive in archives:
+        with zipfile.ZipFile(archive, "w") as file:
+            for module in ("one", "other"):
+                file.writestr(f"{archive.stem}_{module}/__init__.py", "")
+                file.writestr(f"{archive.stem}_{module}/inner.py", "value = 7")
+        monkeypatch.syspath_prepend(archive)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(archives[0])]))
+    importlib.import_module("given_one.inner")
+    importlib.import_module("added_one.inner")
+
+    def known(archive: Path) -> set[str]:
+        return {place for place in sys.path_importer_cache if place.startswith(str(archive))}
+
+    assert len(known(archives[0])) == len(known(archives[1])) == 2
+    assert list(telling(lambda: iter("ab"))) == ["a", "b"]
+    assert not known(archives[0])
+    assert len(known(archives[1])) == 2
+    assert importlib.import_module("given_other.inner").value == 7

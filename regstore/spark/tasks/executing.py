@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 #: Requests at once of one task, where that is not bounded by less.
 AT_ONCE: Final = 32
+_ARCHIVES: Final = (".zip", ".jar", ".egg")
 _MARK: Final = "regstore-error:"
 _MARKED: Final = re.compile(_MARK + r"([A-Za-z0-9+/=]+)")
 
@@ -152,10 +154,23 @@ def telling(run: Callable[[], Iterator[T]]) -> Iterator[T]:
     """What is raised is told so that `told_error` finds it."""
     try:
         yield from run()
+        forget_archives()
     except RegstoreError as error:
         kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         text = base64.b64encode(json.dumps([kind, str(error)]).encode()).decode()
         raise TaskFailed(f"{error} [{_MARK}{text}]") from error
+
+
+def forget_archives() -> None:
+    """At the end of a task. Spark begins each by having Python look anew at what it imports from, and before 3.11.4
+    Python then reads the whole directory of an archive again, for each folder in it that was imported from: of a jar
+    of Spark's, which executors have on PYTHONPATH, some tenths of a second. Where one is wanted again, Python still
+    knows its directory."""
+    known = sys.path_importer_cache
+    archives = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path.endswith(_ARCHIVES)]
+    for place in list(known):
+        if any(place == path or place.startswith(path + os.sep) for path in archives):
+            known.pop(place, None)
 
 
 def told_error(text: str) -> BaseException | None:

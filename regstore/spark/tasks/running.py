@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regstore.errors import Refused, RegstoreError
-from regstore.spark.tasks.executing import StoreWork, version
+from regstore.spark.tasks.executing import StoreWork, forget_archives, version
 from regstore.storage.base import Counters
 from regstore.tasks.packing import PackedError, pack
 from regstore.tasks.runner import Context, Task
@@ -45,7 +45,9 @@ def run_packed(packed: bytes, *, attempt: int) -> bytes:
     if told != version():  # before anything of it is loaded
         refused = Refused(f"the driver is {told}, and an executor {version()}: both must be the same")
         return pickle.dumps(Answer(error=pack(refused)))
-    return pickle.dumps(asyncio.run(_run(pickle.loads(work), attempt)))
+    answer = asyncio.run(_run(pickle.loads(work), attempt))
+    forget_archives()
+    return pickle.dumps(answer)
 
 
 async def do_nothing(context: Context, work: None) -> None:
