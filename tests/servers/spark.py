@@ -17,8 +17,9 @@ from tests.servers.process import Child, ServerError, clean_environment, tail, w
 
 PROGRAM: Final = "java"
 WORKERS: Final = 2
-#: Short runs: no time for the optimizing compiler, and no threads of collectors on two cores.
-JAVA_OPTIONS: Final = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k"
+#: Short runs: no time for the optimizing compiler, and no threads of collectors on two cores. Hadoop starts `chmod` for
+#: each file and folder, here without a helper's start before it.
+JAVA_OPTIONS: Final = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss512k -Djdk.lang.Process.launchMechanism=VFORK"
 _LISTENS: Final = re.compile(r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")
 
 

@@ -79,6 +79,8 @@ def session(spark_cluster: SparkCluster) -> Iterator[SparkSession]:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.ui.enabled": "false",
+        # No second file of checksums beside each: Parquet has its own.
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
         "spark.sql.files.ignoreCorruptFiles": "true",  # as some clusters have it, and no plan may
         "spark.sql.files.ignoreMissingFiles": "true",
         "spark.local.dir": str(spark_cluster.folder / "local"),

@@ -259,7 +259,8 @@ def keep_manifests(session: SparkSession, work: Path, store: ModelStore) -> None
 
 
 @on_cluster
-@pytest.mark.parametrize("which", ["free", pytest.param("by rules", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["free", "by rules"])
 async def test_the_plan_is_that_of_one_process(
     session: SparkSession, memory_stores: MemoryStores, tmp_path: Path, which: str
 ) -> None:
